@@ -1,0 +1,117 @@
+//! The one source of time. Everything that needs it is handed a `Timestamp`, or a [`Clock`] at the edge.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::domain::Timestamp;
+
+/// Differences to the database's clock below this are left alone: they are noise of the measurement.
+const TOLERATED_OFFSET_MILLIS: i64 = 500;
+
+/// Wall-clock time that every replica agrees on, and a stopwatch that no step of the wall clock moves.
+pub trait Clock: Send + Sync + 'static {
+    /// Now, as every replica of this installation sees it: the machine's clock, corrected towards the database's where
+    /// the two are known to differ (security.md C7).
+    fn now(&self) -> Timestamp;
+
+    /// Time since some fixed origin; grows also while the machine is suspended (security.md C11).
+    fn elapsed(&self) -> Duration;
+
+    /// Tells the clock what the database's clock said in an exchange that began at `asked` and ended at `answered` (both
+    /// [`Clock::elapsed`]).
+    fn observe_database(&self, database_now: Timestamp, asked: Duration, answered: Duration);
+
+    /// This machine's clock minus the database's in milliseconds, as last measured; 0 before that.
+    fn offset_millis(&self) -> i64;
+}
+
+/// The machine's clock.
+#[derive(Debug, Default)]
+pub struct SystemClock {
+    measured_offset: AtomicI64,
+    applied_offset: AtomicI64,
+}
+
+impl SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else is handed")]
+    fn machine_millis() -> i64 {
+        let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
+    }
+}
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(Self::machine_millis() - self.applied_offset.load(Ordering::Relaxed))
+    }
+
+    fn elapsed(&self) -> Duration {
+        let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    }
+
+    fn observe_database(&self, database_now: Timestamp, asked: Duration, answered: Duration) {
+        // The database read its clock somewhere within the exchange: half of it is the uncertainty.
+        let half_trip = i64::try_from(answered.saturating_sub(asked).as_millis() / 2).unwrap_or(i64::MAX);
+        let offset = Self::machine_millis().saturating_sub(half_trip).saturating_sub(database_now.millis());
+        self.measured_offset.store(offset, Ordering::Relaxed);
+        let is_certain = offset.abs() > TOLERATED_OFFSET_MILLIS.saturating_add(half_trip);
+        self.applied_offset.store(if is_certain { offset } else { 0 }, Ordering::Relaxed);
+    }
+
+    fn offset_millis(&self) -> i64 {
+        self.measured_offset.load(Ordering::Relaxed)
+    }
+}
+
+/// A clock that moves only when it is told to. Production never makes one.
+#[derive(Debug)]
+pub struct ManualClock {
+    wall_millis: AtomicI64,
+    elapsed_millis: AtomicU64,
+    offset_millis: AtomicI64,
+}
+
+impl ManualClock {
+    /// Stands at `start` until moved.
+    pub const fn starting_at(start: Timestamp) -> Self {
+        Self {
+            wall_millis: AtomicI64::new(start.millis()),
+            elapsed_millis: AtomicU64::new(0),
+            offset_millis: AtomicI64::new(0),
+        }
+    }
+
+    /// Lets `by` go by, on the wall clock and the stopwatch.
+    pub fn advance(&self, by: Duration) {
+        let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+        self.elapsed_millis.fetch_add(millis, Ordering::SeqCst);
+        self.wall_millis.fetch_add(i64::try_from(millis).unwrap_or(i64::MAX), Ordering::SeqCst);
+    }
+
+    /// Steps the wall clock alone, as an administrator or a bad time server does.
+    pub fn step(&self, by_millis: i64) {
+        self.wall_millis.fetch_add(by_millis, Ordering::SeqCst);
+    }
+
+    /// Pretends that the database's clock was measured to differ by this much.
+    pub fn pretend_offset(&self, millis: i64) {
+        self.offset_millis.store(millis, Ordering::SeqCst);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_millis(self.wall_millis.load(Ordering::SeqCst))
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_millis(self.elapsed_millis.load(Ordering::SeqCst))
+    }
+
+    fn observe_database(&self, _: Timestamp, _: Duration, _: Duration) {}
+
+    fn offset_millis(&self) -> i64 {
+        self.offset_millis.load(Ordering::SeqCst)
+    }
+}

@@ -1,0 +1,197 @@
+//! Identifiers. Users, sessions and clients live in namespaces that cannot meet (security.md T17, RFC 9068 §5).
+
+use std::fmt;
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+
+use super::ParseError;
+
+/// Prefixes that a client id may not start with, so that a client can never be mistaken for a user, session or secret.
+const RESERVED_CLIENT_PREFIXES: [&str; 3] = ["usr_", "ses_", "cs_"];
+
+/// Defines an id of 16 random bytes that is written as a prefix and 22 characters of base64url.
+macro_rules! random_id {
+    ($(#[$doc:meta])* $name:ident, $prefix:literal, $error:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; 16]);
+
+        impl $name {
+            /// From 16 bytes of the service's randomness, or of a stored row.
+            pub const fn from_bytes(bytes: [u8; 16]) -> Self {
+                Self(bytes)
+            }
+
+            /// The 16 bytes.
+            pub const fn as_bytes(&self) -> &[u8; 16] {
+                &self.0
+            }
+
+            /// Reads the written form; exactly one spelling of each id is accepted.
+            pub fn parse(text: &str) -> Result<Self, ParseError> {
+                let body = text.strip_prefix($prefix).ok_or(ParseError($error))?;
+                let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| ParseError($error))?;
+                Ok(Self(bytes.try_into().map_err(|_| ParseError($error))?))
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let mut text = [0_u8; 22];
+                let written = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
+                f.write_str($prefix)?;
+                f.write_str(std::str::from_utf8(&text[..written]).map_err(|_| fmt::Error)?)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                fmt::Display::fmt(self, f)
+            }
+        }
+    };
+}
+
+random_id! {
+    /// A user: immutable and never reused; the `sub` of the tokens that a person's login yields.
+    UserId, "usr_", "a user id is `usr_` followed by 22 characters of base64url"
+}
+
+random_id! {
+    /// A session (the refresh-token family); the `sid` claim.
+    SessionId, "ses_", "a session id is `ses_` followed by 22 characters of base64url"
+}
+
+/// Defines an id that is short text of a fixed set of characters.
+macro_rules! text_id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(Arc<str>);
+
+        impl $name {
+            /// The text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+text_id! {
+    /// An OAuth client (RFC 6749 §2.2): 1 to 64 of `A-Z a-z 0-9 . _ -`, outside the namespaces of users and sessions.
+    ClientId
+}
+
+impl ClientId {
+    /// Reads a client id.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(is_name_byte) {
+            return Err(ParseError("a client id is 1 to 64 of the characters A-Z a-z 0-9 . _ -"));
+        }
+        if RESERVED_CLIENT_PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
+            return Err(ParseError("a client id may not start with `usr_`, `ses_` or `cs_`"));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+text_id! {
+    /// A key id (RFC 7515 §4.1.4): 1 to 64 of `A-Z a-z 0-9 . _ -` (security.md T5).
+    Kid
+}
+
+impl Kid {
+    /// Reads a key id.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        if text.is_empty() || text.len() > 64 || !text.bytes().all(is_name_byte) {
+            return Err(ParseError("a key id is 1 to 64 of the characters A-Z a-z 0-9 . _ -"));
+        }
+        Ok(Self(text.into()))
+    }
+}
+
+text_id! {
+    /// The identity of a token (RFC 7519 §4.1.7). Ours are 22 characters of base64url; any 1 to 128 visible ASCII
+    /// characters are read, because an imported key may have signed elsewhere.
+    Jti
+}
+
+impl Jti {
+    /// Reads a `jti` claim or the argument of a revocation.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        if text.is_empty() || text.len() > 128 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(ParseError("a jti is 1 to 128 visible ASCII characters"));
+        }
+        Ok(Self(text.into()))
+    }
+
+    /// From 16 bytes that nobody can guess.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(bytes).into())
+    }
+}
+
+fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_user_id_reads_back_what_it_writes(bytes: [u8; 16]) {
+            let id = UserId::from_bytes(bytes);
+            prop_assert_eq!(UserId::parse(&id.to_string()), Ok(id));
+        }
+
+        #[test]
+        fn whatever_parses_as_a_random_id_is_its_only_spelling(text in "(ses_|usr_)?[A-Za-z0-9_=+/-]{0,24}") {
+            if let Ok(id) = SessionId::parse(&text) {
+                prop_assert_eq!(id.to_string(), text);
+            }
+        }
+
+        #[test]
+        fn t17_no_text_is_both_a_client_and_a_user(text in "(usr_|ses_|cs_)?[ -~]{0,70}") {
+            prop_assert!(ClientId::parse(&text).is_err() || UserId::parse(&text).is_err());
+        }
+
+        #[test]
+        fn parse_never_panics(text in "\\PC{0,200}") {
+            let _ = (ClientId::parse(&text), Kid::parse(&text), Jti::parse(&text), UserId::parse(&text));
+        }
+    }
+
+    #[test]
+    fn lengths_end_where_they_are_said_to_end() {
+        assert!(ClientId::parse(&"a".repeat(64)).is_ok() && ClientId::parse(&"a".repeat(65)).is_err());
+        assert!(Kid::parse(&"a".repeat(64)).is_ok() && Kid::parse(&"a".repeat(65)).is_err());
+        assert!(Jti::parse(&"a".repeat(128)).is_ok() && Jti::parse(&"a".repeat(129)).is_err());
+        assert!(Jti::parse("has space").is_err() && Kid::parse("../../etc").is_err());
+    }
+}

@@ -1,0 +1,33 @@
+//! The words of the service as types: ids, scopes, claims, and the states of users, clients, sessions and keys.
+//!
+//! Pure: nothing here reads a clock, draws randomness, does I/O or knows a wire format. `parse` is the only door of
+//! every type that holds text, so a value that exists is a value that is valid.
+
+mod audience;
+mod claims;
+mod client;
+mod id;
+mod key;
+mod password;
+mod revocation;
+mod scope;
+mod session;
+mod time;
+mod user;
+
+pub use audience::{Audience, Role};
+pub use claims::{AccessClaims, LoginClaims, Subject, TokenType};
+pub use client::{Client, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, SecretDigest, StoredSecret};
+pub use id::{ClientId, Jti, Kid, SessionId, UserId};
+pub use key::{Algorithm, KeyPhase, KeySchedule};
+pub use password::Password;
+pub use revocation::{Change, Revocation, RevocationKind};
+pub use scope::ScopeSet;
+pub use session::{EndReason, RefreshRefusal, Session, SessionState};
+pub use time::Timestamp;
+pub use user::{User, UserState, Username};
+
+/// Why a text is not a value of the type it was parsed as: a sentence for the person who sent it, free of what they sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ParseError(pub &'static str);

@@ -1,0 +1,116 @@
+//! Users and the one canonical form of a user name.
+
+use std::fmt;
+
+use precis_core::profile::PrecisFastInvocation;
+use precis_profiles::UsernameCaseMapped;
+
+use super::{ParseError, Role, Timestamp, UserId};
+
+/// Longest user name in bytes, before and after mapping.
+const MAX_USERNAME_BYTES: usize = 256;
+
+/// A user name in the only form in which it is stored, compared, counted and audited: PRECIS UsernameCaseMapped
+/// (RFC 8265 §3.3), so width, case and normalisation variants of a name are one account (security.md P7).
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Username(Box<str>);
+
+impl Username {
+    /// Maps and checks a name as somebody typed it. Control characters, NUL and spaces are refused.
+    pub fn parse(text: &str) -> Result<Self, ParseError> {
+        const ERROR: ParseError = ParseError(
+            "a user name is 1 to 256 bytes of letters, digits and visible punctuation, without spaces or control characters",
+        );
+        if text.is_empty() || text.len() > MAX_USERNAME_BYTES {
+            return Err(ERROR);
+        }
+        let mapped = UsernameCaseMapped::enforce(text).map_err(|_| ERROR)?;
+        // One pass is not a fixed point for every string; a name whose form still moves has no canonical form.
+        let again = UsernameCaseMapped::enforce(mapped.as_ref()).map_err(|_| ERROR)?;
+        if mapped.is_empty() || mapped.len() > MAX_USERNAME_BYTES || again != mapped {
+            return Err(ERROR);
+        }
+        Ok(Self(mapped.into()))
+    }
+
+    /// The canonical text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for Username {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl fmt::Debug for Username {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether a user can log in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UserState {
+    /// Yes.
+    Enabled,
+    /// Not until an administrator enables the account again.
+    Disabled(Timestamp),
+}
+
+/// A user, without the password hash: that is read by login alone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Immutable, never reused.
+    pub id: UserId,
+    /// Canonical name, unique.
+    pub username: Username,
+    /// Sorted, without duplicates.
+    pub roles: Vec<Role>,
+    /// Bumped to make every older token and session of this user inactive.
+    pub epoch: u32,
+    /// Whether the user can log in.
+    pub state: UserState,
+    /// When the account was made.
+    pub created_at: Timestamp,
+    /// The last successful login, if there was one.
+    pub last_login_at: Option<Timestamp>,
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn p7_the_canonical_form_is_a_fixed_point(text in "\\PC{1,40}") {
+            if let Ok(name) = Username::parse(&text) {
+                prop_assert_eq!(Username::parse(name.as_str()), Ok(name));
+            }
+        }
+
+        #[test]
+        fn p7_parse_never_panics(text in any::<String>()) {
+            let _ = Username::parse(&text);
+        }
+    }
+
+    #[test]
+    fn p7_variants_of_a_name_are_one_account() {
+        let name = Username::parse("josé").unwrap();
+        for variant in ["José", "JOSÉ", "jose\u{301}", "ＪＯＳＥ\u{301}"] {
+            assert_eq!(Username::parse(variant).as_ref(), Ok(&name), "{variant}");
+        }
+    }
+
+    #[test]
+    fn p7_nul_controls_and_spaces_are_refused() {
+        for bad in ["", "a\u{0}b", "a\nb", "a b", "\u{200b}", "a\u{7f}", &"a".repeat(257)] {
+            assert!(Username::parse(bad).is_err(), "{bad:?}");
+        }
+    }
+}
