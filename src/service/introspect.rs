@@ -1,0 +1,96 @@
+//! Introspection (RFC 7662): may this caller see this token, and is it active?
+
+use std::sync::Arc;
+
+use crate::domain::{AccessClaims, Client, IntrospectRight, Session, SessionState, Timestamp};
+
+use super::judge::{Doubt, JudgedToken, Verdict};
+use super::{Failure, Service};
+
+/// What an introspection found out. Inactive is one thing, whatever the reason (RFC 7662 §2.2).
+#[derive(Debug)]
+pub enum Introspection {
+    /// An access token that is good, and that the caller may see.
+    Access(Arc<JudgedToken>),
+    /// A refresh token of the caller's own that can be used.
+    Refresh(Session),
+    /// Anything else.
+    Inactive,
+}
+
+/// An introspection and the instant at which it holds.
+#[derive(Debug)]
+pub struct Introspected {
+    /// What was found.
+    pub result: Introspection,
+    /// When.
+    pub at: Timestamp,
+    /// Whether the token's signature had been checked before.
+    pub from_cache: bool,
+}
+
+/// Why introspection gives no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotIntrospect {
+    /// The replica cannot judge now.
+    #[error("cannot judge now: {0:?}")]
+    Doubt(Doubt),
+    /// A refresh token needs the database, and it does not answer.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl Service {
+    /// Judges `token` for `caller`. `token_type_hint` plays no part: the two kinds cannot be mistaken for each other, so
+    /// there is no search for a hint to shorten (RFC 7662 §2.1, security.md I5).
+    pub async fn introspect(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
+        if crate::crypto::looks_like_refresh_token(token) {
+            return self.introspect_refresh(caller, token).await;
+        }
+        let judgement = self.judge.judge(token).await;
+        let result = match judgement.verdict {
+            Verdict::Active(token) if may_see(caller, &token.claims) => Introspection::Access(token),
+            Verdict::Active(_) => {
+                tracing::debug!(caller = %caller.id, "introspection of a token that the caller may not see");
+                Introspection::Inactive
+            }
+            Verdict::Inactive(reason) => {
+                tracing::debug!(caller = %caller.id, ?reason, "inactive token");
+                Introspection::Inactive
+            }
+            Verdict::CannotJudge(doubt) => return Err(CannotIntrospect::Doubt(doubt)),
+        };
+        Ok(Introspected { result, at: judgement.at, from_cache: judgement.from_cache })
+    }
+
+    /// Refresh tokens are seen by their own client alone (security.md I6). They live in the database, not in the view.
+    async fn introspect_refresh(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
+        if let Some(doubt) = self.judge.doubt() {
+            return Err(CannotIntrospect::Doubt(doubt));
+        }
+        let at = self.clock.now();
+        let inactive = Introspected { result: Introspection::Inactive, at, from_cache: false };
+        let Ok(token) = self.refresh_codec.read(token) else {
+            return Ok(inactive);
+        };
+        let Some(grant) = self.store.session_grant(&token.session).await.map_err(Failure::from)? else {
+            return Ok(inactive);
+        };
+        let session = &grant.session;
+        let is_current = session.generation == token.generation && grant.family_digest == token.family.digest();
+        let is_live = session.state == SessionState::Live && !session.has_expired(at) && grant.epochs_are_current;
+        if caller.id != session.client || !is_current || !is_live {
+            return Ok(inactive);
+        }
+        Ok(Introspected { result: Introspection::Refresh(grant.session), at, from_cache: false })
+    }
+}
+
+/// The caller rule (security.md I2): its own token, a token for one of its resources, or any token for a gateway.
+pub fn may_see(caller: &Client, claims: &AccessClaims) -> bool {
+    match caller.settings.introspect {
+        IntrospectRight::Any => true,
+        IntrospectRight::None => false,
+        IntrospectRight::Own => claims.client == caller.id || claims.audience.iter().any(|audience| caller.owns(audience)),
+    }
+}

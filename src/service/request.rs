@@ -1,0 +1,21 @@
+//! Who stands behind a request, for the audit trail and the limits.
+
+use std::net::IpAddr;
+
+/// Where a request came from.
+#[derive(Debug, Clone, Default)]
+pub struct Requester {
+    /// The client's address, resolved through trusted proxies; none on the command line.
+    pub address: Option<IpAddr>,
+    /// The request id that the answer bears.
+    pub request_id: String,
+    /// Who acts: a client id, a user id, an admin key, or `cli`.
+    pub actor: String,
+}
+
+impl Requester {
+    /// The command line, run by someone who can reach the database.
+    pub fn command_line() -> Self {
+        Self { address: None, request_id: String::new(), actor: "cli".to_owned() }
+    }
+}
