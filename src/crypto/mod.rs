@@ -1,5 +1,39 @@
 //! Signatures, sealing, digests and password hashes: the only module that imports jsonwebtoken, ring and argon2.
+//!
+//! - A token that comes in: [`verify_access_token`] (`verifier` → `jws` → `strict_json`, `signature` → `access_claims`).
+//! - A token that goes out: [`SigningKey::sign_access_token`].
+//! - A refresh token: [`RefreshCodec`]. A private key at rest: [`Sealer`]. Both derive their keys from the [`MasterKey`].
 
+mod access_claims;
+mod claims;
+mod der;
+mod digest;
+#[cfg(test)]
+mod fixtures;
+mod jwk;
+mod jws;
+mod keys;
+mod master_key;
 mod random;
+mod refresh;
+mod rsa_checks;
+mod seal;
+mod secret;
+mod signature;
+mod strict_json;
+mod verifier;
 
+pub use access_claims::MAX_ACCESS_TOKEN_LIFE;
+pub use claims::ClaimsRefusal;
+pub use digest::{constant_time_eq, id128, random_secret, sha256};
+pub use jwk::{PublicJwk, jwks_json};
+pub use jws::{JwsRefusal, MAX_TOKEN_BYTES, SignatureKey, UnverifiedJws, VerifiedJws};
+pub use keys::{KeyError, SigningError, SigningKey, VerifyingKey};
+pub use master_key::{MasterKey, MasterKeyError, MasterKeyId};
 pub use random::{Random, SeededRandom, SystemRandom};
+pub use refresh::{FamilyDigest, FamilySecret, GenerationsExhausted, NotOurs, RefreshCodec, RefreshToken};
+pub use rsa_checks::WeakRsaKey;
+pub use seal::{Opened, SealError, Sealer};
+pub use secret::SecretText;
+pub use strict_json::JsonRefusal;
+pub use verifier::{KeySource, TokenRefusal, VerifiedToken, verify_access_token};

@@ -1,0 +1,217 @@
+//! Signing keys and the keys that verify what they signed. Each has exactly one algorithm (security.md T1).
+
+use std::fmt;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use jsonwebtoken::signature::{Signer, Verifier};
+use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
+use serde::Serialize;
+use zeroize::Zeroizing;
+
+use super::access_claims::AccessClaimsJson;
+use super::jwk::{PublicJwk, thumbprint};
+use super::jws::{MAX_TOKEN_BYTES, SignatureKey};
+use super::rsa_checks::{WeakRsaKey, check_rsa};
+use super::signature::{RingSigner, RingVerifier, es256_from_pkcs8, ring_random};
+use super::{Random, SecretText, der};
+use crate::domain::{AccessClaims, Algorithm, Kid, TokenType};
+
+/// A private key of the service, parsed once and ready to sign.
+pub struct SigningKey {
+    signer: RingSigner,
+    pkcs8: Zeroizing<Vec<u8>>,
+    verifying: VerifyingKey,
+    kid: Kid,
+}
+
+/// A public key with its id and its one algorithm.
+#[derive(Clone, PartialEq, Eq)]
+pub struct VerifyingKey {
+    kid: Box<str>,
+    verifier: RingVerifier,
+}
+
+/// Why a private key cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum KeyError {
+    /// The service makes ES256 and EdDSA keys only.
+    #[error("{0} keys are not made by the service; make one with `openssl genrsa 3072` and import it")]
+    NotGenerated(Algorithm),
+    /// The document is not a private key for the algorithm, or its parts contradict each other.
+    #[error("the document is not a usable {algorithm} private key: {reason}")]
+    Rejected {
+        /// What the key was to be used for.
+        algorithm: Algorithm,
+        /// ring's word for what is wrong.
+        reason: String,
+    },
+    /// The key is weak.
+    #[error(transparent)]
+    Weak(#[from] WeakRsaKey),
+    /// The private and the public half do not belong together: a signature made by one is refused by the other.
+    #[error("the private key does not fit its public key; export it again from where it was made")]
+    Mismatched,
+}
+
+/// Why nothing was signed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SigningError {
+    /// The claims do not serialise.
+    #[error("the claims cannot be written as JSON")]
+    Claims,
+    /// The key refused.
+    #[error("the key could not sign")]
+    Key,
+    /// The token would be refused by every replica (security.md T9): too many roles, audiences or scopes.
+    #[error("the token would be {0} bytes long, and tokens over {MAX_TOKEN_BYTES} bytes are refused")]
+    TooLong(usize),
+}
+
+impl SigningKey {
+    /// Makes an ES256 or EdDSA key.
+    pub fn generate(algorithm: Algorithm, random: &dyn Random) -> Result<Self, KeyError> {
+        let rejected = |reason: &dyn fmt::Display| KeyError::Rejected { algorithm, reason: reason.to_string() };
+        let pkcs8 = match algorithm {
+            Algorithm::Es256 => EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, &ring_random())
+                .map(|document| Zeroizing::new(document.as_ref().to_vec()))
+                .map_err(|error| rejected(&error))?,
+            Algorithm::EdDsa => {
+                let seed = Zeroizing::new(random.bytes::<32>());
+                der::pkcs8(&[der::ED25519], &der::write(der::OCTET_STRING, &[seed.as_slice()]))
+            }
+            Algorithm::Rs256 | Algorithm::Ps256 => return Err(KeyError::NotGenerated(algorithm)),
+        };
+        Self::from_pkcs8(algorithm, &pkcs8)
+    }
+
+    /// Reads an unencrypted PKCS#8 document, checks the key (security.md K7), and proves by a signature that its two halves
+    /// belong together.
+    pub fn from_pkcs8(algorithm: Algorithm, pkcs8: &[u8]) -> Result<Self, KeyError> {
+        let rejected = |error: ring::error::KeyRejected| KeyError::Rejected { algorithm, reason: error.to_string() };
+        let rsa = || {
+            let pair = RsaKeyPair::from_pkcs8(pkcs8).map_err(rejected)?;
+            let public = ring::rsa::PublicKeyComponents::<Vec<u8>>::from(pair.public());
+            check_rsa(&public.n, &public.e)?;
+            Ok::<_, KeyError>(pair)
+        };
+        let signer = match algorithm {
+            Algorithm::Es256 => RingSigner::Es256(es256_from_pkcs8(pkcs8).map_err(rejected)?),
+            // Version 1 documents, which openssl writes, hold no public key to compare with.
+            Algorithm::EdDsa => RingSigner::EdDsa(Ed25519KeyPair::from_pkcs8_maybe_unchecked(pkcs8).map_err(rejected)?),
+            Algorithm::Rs256 => RingSigner::Rs256(rsa()?),
+            Algorithm::Ps256 => RingSigner::Ps256(rsa()?),
+        };
+        let verifier = signer.verifier().map_err(|_| KeyError::Mismatched)?;
+        let trial = b"countersign key check";
+        let signature = signer.try_sign(trial).map_err(|_| KeyError::Mismatched)?;
+        verifier.verify(trial, &signature).map_err(|_| KeyError::Mismatched)?;
+
+        let kid = thumbprint(&verifier);
+        let verifying = VerifyingKey::new(kid.as_str(), verifier);
+        Ok(Self { signer, pkcs8: Zeroizing::new(pkcs8.to_vec()), verifying, kid })
+    }
+
+    /// The RFC 7638 thumbprint of the public key.
+    pub const fn kid(&self) -> &Kid {
+        &self.kid
+    }
+
+    /// The one algorithm.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.signer.domain_algorithm()
+    }
+
+    /// The private key as [`SigningKey::from_pkcs8`] reads it, to be sealed.
+    pub fn pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
+    /// The public key for the JWKS.
+    pub fn public(&self) -> PublicJwk {
+        self.verifying.public()
+    }
+
+    /// The key that verifies what this one signs.
+    pub const fn verifying_key(&self) -> &VerifyingKey {
+        &self.verifying
+    }
+
+    /// Signs an access token (RFC 9068). `uep`, `cep` and `scope` are left out when they say nothing.
+    pub fn sign_access_token(&self, claims: &AccessClaims, typ: TokenType) -> Result<SecretText, SigningError> {
+        let token = SecretText::new(self.sign_jwt(typ.as_str(), &AccessClaimsJson::from(claims))?);
+        let length = token.expose().len();
+        if length > MAX_TOKEN_BYTES { Err(SigningError::TooLong(length)) } else { Ok(token) }
+    }
+
+    /// Signs any claims under an explicit type, such as the answers of RFC 9701.
+    pub fn sign_jwt(&self, typ: &str, claims: &impl Serialize) -> Result<String, SigningError> {
+        let header = Header { alg: self.algorithm().as_str(), kid: self.kid.as_str(), typ };
+        let header = serde_json::to_vec(&header).map_err(|_| SigningError::Claims)?;
+        let claims = serde_json::to_vec(claims).map_err(|_| SigningError::Claims)?;
+
+        let mut token = String::with_capacity((header.len() + claims.len()) / 3 * 4 + 360);
+        URL_SAFE_NO_PAD.encode_string(header, &mut token);
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        let signature = self.signer.try_sign(token.as_bytes()).map_err(|_| SigningError::Key)?;
+        token.push('.');
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
+        Ok(token)
+    }
+}
+
+impl fmt::Debug for SigningKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SigningKey({} {}, hidden)", self.algorithm(), self.kid)
+    }
+}
+
+impl VerifyingKey {
+    /// `kid` is the thumbprint for keys of ours, and whatever the owner calls the key for a client's.
+    pub(super) fn new(kid: &str, verifier: RingVerifier) -> Self {
+        Self { kid: kid.into(), verifier }
+    }
+
+    /// The id under which a token's header names the key.
+    pub fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    /// The one algorithm.
+    pub const fn algorithm(&self) -> Algorithm {
+        self.verifier.domain_algorithm()
+    }
+
+    /// The key as a JWKS shows it.
+    pub fn public(&self) -> PublicJwk {
+        PublicJwk::new(&self.kid, &self.verifier)
+    }
+}
+
+impl SignatureKey for VerifyingKey {
+    fn kid(&self) -> &str {
+        &self.kid
+    }
+
+    fn algorithm_name(&self) -> &str {
+        self.algorithm().as_str()
+    }
+
+    fn accepts(&self, message: &[u8], signature: &Vec<u8>) -> bool {
+        self.verifier.verify(message, signature).is_ok()
+    }
+}
+
+impl fmt::Debug for VerifyingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "VerifyingKey({} {})", self.algorithm(), self.kid)
+    }
+}
+
+#[derive(Serialize)]
+struct Header<'a> {
+    alg: &'a str,
+    kid: &'a str,
+    typ: &'a str,
+}
