@@ -252,7 +252,7 @@ fn open(sealer: &Sealer, stored: &StoredKey) -> Result<Key, KeyringError> {
     Ok(Key {
         schedule: stored.schedule,
         verifying: signing.verifying_key(),
-        public: signing.public().clone(),
+        public: signing.public(),
         signing,
     })
 }

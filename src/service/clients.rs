@@ -3,14 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::{self, ClientKeys, JwkError};
+use crate::crypto::{self, SecretText, ClientKeys, JwkError};
 use crate::domain::{Client, ClientId, ClientKind, ClientSettings, Grant, SecretDigest, Timestamp};
 use crate::store::StoreError;
 
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
 /// A client secret, shown once. Not printable.
-pub struct ClientSecret(pub String);
+pub struct ClientSecret(pub SecretText);
 
 impl std::fmt::Debug for ClientSecret {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -147,5 +147,5 @@ fn check(settings: &ClientSettings) -> Result<(), ClientError> {
 }
 
 fn digest_of(secret: &ClientSecret) -> SecretDigest {
-    SecretDigest(crypto::sha256(secret.0.as_bytes()))
+    SecretDigest(crypto::sha256(secret.0.expose().as_bytes()))
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::crypto::RefreshToken;
+use crate::crypto::{RefreshToken, SecretText};
 use crate::domain::{
     AccessClaims, Algorithm, Audience, Client, Jti, LoginClaims, Role, ScopeSet, Session, Subject, Timestamp, TokenType,
     Username,
@@ -13,7 +13,7 @@ use super::{Failure, Service};
 /// An answer that carries tokens. Not printable: it holds what grants access.
 pub struct IssuedTokens {
     /// The access token in compact form.
-    pub access_token: String,
+    pub access_token: SecretText,
     /// Its remaining life.
     pub expires_in: Duration,
     /// The refresh token and its remaining life, where a session stands behind the answer.
@@ -27,7 +27,7 @@ pub struct IssuedTokens {
 /// The refreshable half of an answer.
 pub struct IssuedRefresh {
     /// The refresh token.
-    pub token: String,
+    pub token: SecretText,
     /// Its remaining life.
     pub expires_in: Duration,
     /// The session that it belongs to.
@@ -72,7 +72,7 @@ impl Service {
             expires_at: issued_at.plus(lifetime),
             issued_at,
             not_before: issued_at,
-            jti: self.jtis.derive(&session.id, session.generation),
+            jti: token.access_jti(),
             client: session.client.clone(),
             scope: scope.clone(),
             login: Some(LoginClaims {
@@ -90,7 +90,7 @@ impl Service {
             access_token: self.sign(&claims, client, now)?,
             expires_in: claims.expires_at.since(now),
             refresh: Some(IssuedRefresh {
-                token: self.refresh_codec.mint(token).expose().to_owned(),
+                token: self.refresh_codec.mint(token),
                 expires_in: ends_at.since(now),
                 session: session.id,
             }),
@@ -131,7 +131,7 @@ impl Service {
         })
     }
 
-    fn sign(&self, claims: &AccessClaims, client: &Client, now: Timestamp) -> Result<String, Failure> {
+    fn sign(&self, claims: &AccessClaims, client: &Client, now: Timestamp) -> Result<SecretText, Failure> {
         let algorithm: Algorithm = client.settings.algorithm.unwrap_or(self.settings.algorithm);
         let token_type: TokenType = client.settings.token_type.unwrap_or(self.settings.token_type);
         let keys = self.keyring.keys();

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::crypto::{JtiDeriver, PasswordHasher, Random, RefreshCodec, Sealer};
+use crate::crypto::{PasswordHasher, Random, RefreshCodec, Sealer};
 use crate::domain::{Algorithm, Audience, PasswordPolicy, TokenType};
 use crate::keyring::Keyring;
 use crate::store::{Store, StoreError};
@@ -81,7 +81,6 @@ pub struct Service {
     pub(crate) passwords: PasswordHasher,
     pub(crate) policy: PasswordPolicy,
     pub(crate) refresh_codec: RefreshCodec,
-    pub(crate) jtis: JtiDeriver,
     pub(crate) issuer: String,
     /// What an assertion of a client may name as its audience (RFC 7523 §3).
     pub(crate) assertion_audiences: Vec<String>,
