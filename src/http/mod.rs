@@ -1,0 +1,4 @@
+//! HTTP: the listeners, what every request passes through, and the endpoints.
+
+pub mod error;
+pub mod extract;
