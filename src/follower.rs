@@ -1,5 +1,6 @@
 //! Keeps the view, the clients and the keys of a replica in step with the change feed (design.md §5).
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -8,9 +9,9 @@ use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
-use crate::domain::{Change, ClientId, Revocation, Timestamp};
+use crate::domain::{Change, ClientId, Revocation};
 use crate::keyring::{Keyring, KeyringError};
-use crate::store::{ChangeListener, FeedCursor, FeedEntry, FeedPage, FeedRead, Store, StoreError};
+use crate::store::{ChangeListener, FeedCursor, FeedEntry, Store, StoreError, Written};
 use crate::view::{Freshness, View};
 
 /// How long to wait before a lost notification connection is made again. Polling goes on meanwhile.
@@ -77,45 +78,39 @@ impl Follower {
         // What was committed before this moment is in what is read below, whatever the clocks of other machines say.
         let asked = self.clock.elapsed();
         let known = cursor.as_ref().filter(|_| self.view.freshness(&*self.clock) == Freshness::Fresh);
-        let news = match known {
-            Some(known) => match self.store.feed_since(known).await? {
-                FeedRead::Page(page) => Some(page),
-                FeedRead::Gap => None,
-            },
-            None => None,
+        let reading = match known {
+            Some(known) => self.store.feed().read_since(known).await?,
+            None => self.store.feed().load_all().await?,
         };
-        let page = match news {
-            Some(page) => {
-                self.apply_news(&page).await?;
-                page
-            }
-            None => self.load_everything().await?,
-        };
-        self.clock.observe_database(page.database_now, asked, self.clock.elapsed());
-        *cursor = Some(page.cursor);
+        if reading.is_complete {
+            self.load_everything(&reading.entries).await?;
+        } else {
+            self.apply_news(&reading.entries).await?;
+        }
+        self.clock.observe_database(reading.database_now, asked, self.clock.elapsed());
+        *cursor = Some(reading.cursor);
         self.view.prove(asked, &*self.clock);
         Ok(())
     }
 
-    /// Applies a revocation that this replica has just committed, so that it is honoured here at once.
-    pub fn apply(&self, revocation: &Revocation, expires_at: Timestamp) {
-        self.view.revoke(revocation, expires_at);
-    }
-
-    /// Reads one client again: after this replica changed it, and when the feed says that another did.
-    pub async fn refresh_client(&self, id: &ClientId) -> Result<(), StoreError> {
-        // Under the cursor's lock, so that a sync that read the row before cannot put its older state back after.
-        let _serialised = self.cursor.lock().await;
-        self.view.replace_client(id, self.store.client(id).await?);
-        Ok(())
-    }
-
-    /// Reads the keys again, after this replica changed them.
-    pub async fn refresh_keys(&self) -> Result<(), KeyringError> {
-        let _serialised = self.cursor.lock().await;
-        self.keyring.load().await?;
-        self.view.moved();
-        Ok(())
+    /// Honours here at once what this replica has just committed, and hands on the answer. Revocations are in the view when
+    /// this returns; a client or the keys are read again, and by the next sync if that fails now.
+    pub async fn honour<T>(&self, written: Written<T>) -> T {
+        for entry in &written.changes {
+            if let Change::Revoked(revocation) = &entry.change {
+                self.view.revoke(revocation, entry.expires_at);
+            }
+        }
+        let touches_more = |entry: &FeedEntry| !matches!(entry.change, Change::Revoked(_));
+        if written.changes.iter().any(touches_more) {
+            // Under the cursor's lock, so that a sync that read a row before cannot put its older state back after.
+            let _serialised = self.cursor.lock().await;
+            if let Err(error) = self.reread(&written.changes).await {
+                tracing::warn!(%error, "a change of this replica could not be read back; the next sync will");
+                self.wake();
+            }
+        }
+        written.value
     }
 
     /// Asks for a sync soon.
@@ -130,7 +125,7 @@ impl Follower {
         let mut was_failing = false;
         loop {
             if listener.is_none() && self.clock.elapsed() >= reconnect_at {
-                listener = self.store.listen().await.unwrap_or_else(|error| {
+                listener = self.store.feed().listener().await.unwrap_or_else(|error| {
                     tracing::debug!(%error, "no notifications; the poll goes on alone");
                     None
                 });
@@ -167,42 +162,44 @@ impl Follower {
         Duration::from_millis(u64::try_from(self.last_lag_millis.load(Ordering::Relaxed)).unwrap_or(0))
     }
 
-    async fn load_everything(&self) -> Result<FeedPage, SyncError> {
-        // The feed first: what changes after it was read is news for the next sync.
-        let page = self.store.feed_load().await?;
-        let clients = self.store.clients().await?;
+    /// Puts the clients and the keys first, so that no judgement is made with a revocation but without its subject.
+    async fn load_everything(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
+        let clients = self.store.clients().all().await?;
         self.keyring.load().await?;
         self.view.replace_clients(clients);
-        for entry in &page.entries {
+        for entry in entries {
             if let Change::Revoked(revocation) = &entry.change {
                 self.view.revoke(revocation, entry.expires_at);
             }
         }
-        Ok(page)
+        Ok(())
     }
 
-    async fn apply_news(&self, page: &FeedPage) -> Result<(), SyncError> {
-        let mut changed_clients: Vec<&ClientId> = Vec::new();
-        let mut keys_changed = false;
-        for FeedEntry { change, created_at, expires_at } in &page.entries {
-            match change {
-                Change::Revoked(revocation) => {
-                    keys_changed |= matches!(revocation, Revocation::Key(_));
-                    self.view.revoke(revocation, *expires_at);
-                }
-                Change::ClientChanged(id) => changed_clients.push(id),
-                Change::KeysChanged => keys_changed = true,
+    async fn apply_news(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
+        for entry in entries {
+            if let Change::Revoked(revocation) = &entry.change {
+                self.view.revoke(revocation, entry.expires_at);
             }
-            let lag = self.clock.now().since(*created_at);
+            let lag = self.clock.now().since(entry.created_at);
             self.last_lag_millis.store(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
             (self.on_lag)(lag);
         }
-        changed_clients.sort_unstable();
-        changed_clients.dedup();
-        for id in changed_clients {
-            self.view.replace_client(id, self.store.client(id).await?);
+        self.reread(entries).await
+    }
+
+    /// Reads again what entries say has changed.
+    async fn reread(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
+        let changed_client = |entry: &FeedEntry| match &entry.change {
+            Change::ClientChanged(id) => Some(id.clone()),
+            _ => None,
+        };
+        let clients: BTreeSet<ClientId> = entries.iter().filter_map(changed_client).collect();
+        for id in clients {
+            self.view.replace_client(&id, self.store.clients().by_id(&id).await?);
         }
-        if keys_changed {
+        let is_about_keys =
+            |entry: &FeedEntry| matches!(entry.change, Change::KeysChanged | Change::Revoked(Revocation::Key(_)));
+        if entries.iter().any(is_about_keys) {
             self.keyring.load().await?;
             self.view.moved();
         }

@@ -9,21 +9,21 @@ use super::{Failure, Service};
 
 /// What a request brought to prove which client it comes from.
 #[derive(Clone)]
-pub enum ClientProof {
+pub enum ClientProof<'a> {
     /// Nothing but, perhaps, a name: enough for a public client.
-    Named(Option<String>),
+    Named(Option<&'a str>),
     /// An id and a secret; several spellings of the same pair where the encoding is ambiguous (RFC 6749 §2.3.1).
-    Secret(Vec<(String, String)>),
+    Secret(Vec<(&'a str, &'a str)>),
     /// A signed assertion (RFC 7523 §2.2), and the `client_id` parameter if there was one.
     Assertion {
         /// `client_id`.
-        client: Option<String>,
+        client: Option<&'a str>,
         /// `client_assertion`.
-        jwt: String,
+        jwt: &'a str,
     },
 }
 
-impl std::fmt::Debug for ClientProof {
+impl std::fmt::Debug for ClientProof<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Named(_) => "ClientProof::Named",
@@ -56,11 +56,11 @@ pub enum CallerError {
 impl Service {
     /// Finds the client that a request comes from. Secrets are compared in memory; an assertion costs one insert, which
     /// keeps it from being used twice on any replica.
-    pub async fn authenticate(&self, proof: &ClientProof) -> Result<Caller, CallerError> {
+    pub async fn authenticate(&self, proof: &ClientProof<'_>) -> Result<Caller, CallerError> {
         match proof {
-            ClientProof::Named(id) => self.named_client(id.as_deref()),
+            ClientProof::Named(id) => self.named_client(*id),
             ClientProof::Secret(candidates) => self.client_by_secret(candidates),
-            ClientProof::Assertion { client, jwt } => self.client_by_assertion(client.as_deref(), jwt).await,
+            ClientProof::Assertion { client, jwt } => self.client_by_assertion(*client, jwt).await,
         }
     }
 
@@ -72,7 +72,7 @@ impl Service {
         }
     }
 
-    fn client_by_secret(&self, candidates: &[(String, String)]) -> Result<Caller, CallerError> {
+    fn client_by_secret(&self, candidates: &[(&str, &str)]) -> Result<Caller, CallerError> {
         let now = self.clock.now();
         for (id, secret) in candidates {
             let digest = crypto::sha256(secret.as_bytes());

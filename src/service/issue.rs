@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use crate::crypto::{RefreshToken, SecretText};
 use crate::domain::{
-    AccessClaims, Algorithm, Audience, Client, Jti, LoginClaims, Role, ScopeSet, Session, Subject, Timestamp, TokenType,
-    Username,
+    AccessClaims, Algorithm, Audience, Client, Jti, LoginClaims, ScopeSet, SessionId, Subject, Timestamp, TokenType,
 };
+
+use crate::store::SessionDetail;
 
 use super::{Failure, Service};
 
@@ -31,7 +32,7 @@ pub struct IssuedRefresh {
     /// Its remaining life.
     pub expires_in: Duration,
     /// The session that it belongs to.
-    pub session: crate::domain::SessionId,
+    pub session: SessionId,
 }
 
 impl std::fmt::Debug for IssuedTokens {
@@ -40,29 +41,18 @@ impl std::fmt::Debug for IssuedTokens {
     }
 }
 
-/// A session and what of its user goes into tokens.
-#[derive(Debug, Clone)]
-pub struct SessionGrant {
-    /// The session as it stands.
-    pub session: Session,
-    /// The user's name.
-    pub username: Username,
-    /// The user's roles.
-    pub roles: Vec<Role>,
-}
-
 impl Service {
     /// The pair of a session's present generation. A pure function of the session, the keys and the settings, so a retry
     /// on any replica gets the same refresh token, and an access token with the same `jti`, `iat` and `exp`.
     pub(super) fn tokens_of_generation(
         &self,
-        grant: &SessionGrant,
+        detail: &SessionDetail,
         token: &RefreshToken,
         client: &Client,
         scope: ScopeSet,
     ) -> Result<IssuedTokens, Failure> {
         let now = self.clock.now();
-        let session = &grant.session;
+        let session = &detail.session;
         let issued_at = session.rotated_at.floor_to_second();
         let lifetime = self.access_ttl(client);
         let claims = AccessClaims {
@@ -78,9 +68,9 @@ impl Service {
             login: Some(LoginClaims {
                 session: session.id,
                 authenticated_at: session.authenticated_at.floor_to_second(),
-                methods: vec!["pwd".to_owned()],
-                roles: grant.roles.clone(),
-                username: grant.username.to_string(),
+                methods: detail.methods.clone(),
+                roles: detail.roles.clone(),
+                username: detail.username.to_string(),
             }),
             user_epoch: session.user_epoch,
             client_epoch: session.client_epoch,

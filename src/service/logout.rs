@@ -1,7 +1,7 @@
 //! Logout: ending one session, by its refresh token or by an access token of it.
 
-use crate::domain::{EndReason, Revocation, SessionId, UserId};
-use crate::store::SessionOwner;
+use crate::domain::{EndReason, SessionId, UserId};
+use crate::store::{EndOutcome, EndRequest, Owner};
 
 use super::judge::{Doubt, Verdict};
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
@@ -50,29 +50,32 @@ impl Service {
         let Ok(token) = self.refresh_codec.read(token) else {
             return Ok(());
         };
-        let owner = SessionOwner::Family(token.family.digest());
-        self.end_session(&token.session, owner, EndReason::LoggedOut, from).await.map(drop)
+        let owner = Owner::Family(token.family.digest().0, None);
+        self.end_session(token.session, owner, EndReason::LoggedOut, from).await.map(drop)
     }
 
     /// Ends the session that an access token belongs to.
     pub async fn log_out_bearer(&self, bearer: &Bearer, from: &Requester) -> Result<(), Failure> {
-        self.end_session(&bearer.session, SessionOwner::User(bearer.user), EndReason::LoggedOut, from).await.map(drop)
+        self.end_session(bearer.session, Owner::User(bearer.user), EndReason::LoggedOut, from).await.map(drop)
     }
 
     /// Ends one session if it is `owner`'s. True when such a session exists, also when it had ended before.
     pub async fn end_session(
         &self,
-        session: &SessionId,
-        owner: SessionOwner,
+        session: SessionId,
+        owner: Owner,
         reason: EndReason,
         from: &Requester,
     ) -> Result<bool, Failure> {
         let now = self.clock.now();
-        let expires_at = now.plus(REVOCATION_LIFE);
-        let found = self.store.end_session(session, owner, reason, from, now, expires_at).await?;
-        if found {
-            self.follower.apply(&Revocation::Session(*session), expires_at);
-        }
-        Ok(found)
+        let request = EndRequest {
+            session,
+            owner,
+            reason,
+            revocation_expires_at: now.plus(REVOCATION_LIFE),
+            audit: Some(from.event("session.ended").about(session)),
+        };
+        let written = self.store.sessions().end(request, now).await?;
+        Ok(self.follower.honour(written).await != EndOutcome::Unknown)
     }
 }

@@ -2,9 +2,10 @@
 
 use crate::crypto::RefreshToken;
 use crate::domain::{ClientKind, Grant, RefreshRefusal, ScopeSet};
-use crate::store::{Rotate, Rotation};
+use crate::store::{RotateOutcome, RotateRequest, SessionDetail};
 
-use super::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service, SessionGrant};
+use super::login::scope_of_user;
+use super::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service};
 
 /// What a refresh did.
 #[derive(Debug)]
@@ -56,25 +57,22 @@ impl Service {
             self.check_narrowing(&presented, scope).await?;
         }
         let now = self.clock.now();
-        let rotate = Rotate {
+        let request = RotateRequest {
             session: presented.session,
             generation: presented.generation,
-            family_digest: presented.family.digest(),
+            family_digest: presented.family.digest().0,
             client: client.id.clone(),
-            scope: scope.clone(),
             idle_ttl: self.settings.idle_ttl,
             retry_window: self.settings.retry_window,
             revocation_expires_at: now.plus(REVOCATION_LIFE),
-            request: from.clone(),
-            now,
+            reuse_audit: from.event("session.reused").about(presented.session).on(&client.id),
         };
-        match self.store.rotate(rotate).await.map_err(Failure::from)? {
-            Rotation::Rotated(grant) => self.answer(&grant, &successor, caller, scope).map(Refreshed::Rotated),
-            Rotation::Retried(grant) => self.answer(&grant, &successor, caller, scope).map(Refreshed::Retried),
-            Rotation::Refused(refusal) => {
+        let written = self.store.sessions().rotate(request, now).await.map_err(Failure::from)?;
+        match self.follower.honour(written).await {
+            RotateOutcome::Rotated(detail) => self.answer(&detail, &successor, caller, scope).map(Refreshed::Rotated),
+            RotateOutcome::Retried(detail) => self.answer(&detail, &successor, caller, scope).map(Refreshed::Retried),
+            RotateOutcome::Refused(refusal) => {
                 if refusal == RefreshRefusal::Reused {
-                    let ended = crate::domain::Revocation::Session(presented.session);
-                    self.follower.apply(&ended, now.plus(REVOCATION_LIFE));
                     tracing::warn!(session = %presented.session, client = %client.id, "refresh token reuse: session ended");
                 }
                 Err(RefreshError::Refused(refusal))
@@ -85,21 +83,23 @@ impl Service {
     /// Refuses a wider scope before anything is consumed (security.md R5). A session's scope never changes, so reading it
     /// ahead of the rotation cannot race; a token that is not good is left to the rotation to refuse.
     async fn check_narrowing(&self, presented: &RefreshToken, scope: &ScopeSet) -> Result<(), RefreshError> {
-        let found = self.store.session_grant(&presented.session).await.map_err(Failure::from)?;
-        match found.filter(|found| found.family_digest == presented.family.digest()) {
+        let found = self.store.sessions().proven(presented.session, presented.family.digest().0).await;
+        match found.map_err(Failure::from)? {
             Some(found) if !scope.is_subset_of(&found.session.scope) => Err(RefreshError::InvalidScope),
             _ => Ok(()),
         }
     }
 
+    /// What the client may still have of what was granted at login: narrowing only (security.md R9).
     fn answer(
         &self,
-        grant: &SessionGrant,
+        detail: &SessionDetail,
         successor: &RefreshToken,
         caller: &Caller,
         scope: Option<ScopeSet>,
     ) -> Result<IssuedTokens, RefreshError> {
-        let scope = scope.unwrap_or_else(|| grant.session.scope.clone());
-        Ok(self.tokens_of_generation(grant, successor, &caller.client, scope)?)
+        let scope = scope.as_ref().unwrap_or(&detail.session.scope);
+        let scope = scope_of_user(&caller.client, &detail.roles, scope);
+        Ok(self.tokens_of_generation(detail, successor, &caller.client, scope)?)
     }
 }
