@@ -1,5 +1,6 @@
 //! Countersign: short-lived access tokens, rotating refresh tokens, and introspection from memory.
 
 pub mod clock;
+pub mod config;
 pub mod crypto;
 pub mod domain;
