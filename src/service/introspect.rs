@@ -73,16 +73,17 @@ impl Service {
         let Ok(token) = self.refresh_codec.read(token) else {
             return Ok(inactive);
         };
-        let Some(grant) = self.store.session_grant(&token.session).await.map_err(Failure::from)? else {
+        let family = token.family.digest().0;
+        let found = self.store.sessions().proven(token.session, family).await.map_err(Failure::from)?;
+        let Some(found) = found.filter(|found| found.is_current) else {
             return Ok(inactive);
         };
-        let session = &grant.session;
-        let is_current = session.generation == token.generation && grant.family_digest == token.family.digest();
-        let is_live = session.state == SessionState::Live && !session.has_expired(at) && grant.epochs_are_current;
-        if caller.id != session.client || !is_current || !is_live {
+        let session = found.session;
+        let is_live = session.state == SessionState::Live && !session.has_expired(at);
+        if caller.id != session.client || session.generation != token.generation || !is_live {
             return Ok(inactive);
         }
-        Ok(Introspected { result: Introspection::Refresh(grant.session), at, from_cache: false })
+        Ok(Introspected { result: Introspection::Refresh(session), at, from_cache: false })
     }
 }
 

@@ -29,7 +29,7 @@ use crate::follower::Follower;
 use crate::view::View;
 
 pub use client_auth::{Caller, CallerError, ClientProof};
-pub use issue::{IssuedRefresh, IssuedTokens, SessionGrant};
+pub use issue::{IssuedRefresh, IssuedTokens};
 pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
 pub use request::Requester;
 
@@ -110,6 +110,10 @@ impl Failure {
         Self::Internal(cause.into())
     }
 
+    fn doubt(doubt: Doubt) -> Self {
+        Self::Unavailable(format!("this replica cannot judge tokens now: {doubt:?}").into())
+    }
+
     fn no_signing_key(algorithm: Algorithm) -> Self {
         Self::Unavailable(
             format!("no key signs with {algorithm}: import one with `countersign keys import --algorithm {algorithm}`").into(),
@@ -119,7 +123,10 @@ impl Failure {
 
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
-        if error.is_unavailable() { Self::Unavailable(Box::new(error)) } else { Self::Internal(Box::new(error)) }
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable(Box::new(error)),
+            _ => Self::Internal(Box::new(error)),
+        }
     }
 }
 

@@ -1,10 +1,9 @@
 //! Revocation: a client's own token (RFC 7009), and an administrator's revocation of anything.
 
-use crate::crypto::TokenRefusal;
-use crate::domain::{ClientId, EndReason, Jti, Kid, Revocation, SessionId, Timestamp, UserId};
-use crate::store::SessionOwner;
+use crate::domain::{ClientId, EndReason, Jti, Kid, SessionId, Timestamp, UserId};
+use crate::store::{Owner, StoreError, Written};
 
-use super::judge::{Inactivity, Verdict};
+use super::judge::Verdict;
 use super::{Caller, Failure, REVOCATION_LIFE, Requester, Service};
 
 /// Why a token was not revoked.
@@ -40,17 +39,15 @@ impl Service {
         if crate::crypto::looks_like_refresh_token(token) {
             return self.revoke_refresh_token(caller, token, from).await;
         }
-        let claims = match self.judge.judge(token).await.verdict {
+        let claims = match &self.judge.judge(token).await.verdict {
             Verdict::Active(token) => token.claims.clone(),
-            Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(_)) | _) => return Ok(()),
-            Verdict::CannotJudge(doubt) => {
-                return Err(Failure::Unavailable(format!("cannot judge now: {doubt:?}").into()).into());
-            }
+            Verdict::Inactive(_) => return Ok(()),
+            Verdict::CannotJudge(doubt) => return Err(Failure::doubt(*doubt).into()),
         };
         if claims.client != caller.client.id {
             return Err(RevokeError::ForeignToken);
         }
-        self.revoke_jti(claims.jti, claims.expires_at, from).await?;
+        self.revoke_jti(&claims.jti, claims.expires_at.plus(REVOCATION_MARGIN), from).await?;
         Ok(())
     }
 
@@ -58,17 +55,15 @@ impl Service {
         let Ok(token) = self.refresh_codec.read(token) else {
             return Ok(());
         };
-        let Some(found) = self.store.session_grant(&token.session).await.map_err(Failure::from)? else {
+        let family = token.family.digest().0;
+        let Some(found) = self.store.sessions().proven(token.session, family).await.map_err(Failure::from)? else {
             return Ok(());
         };
-        if found.family_digest != token.family.digest() {
-            return Ok(());
-        }
         if found.session.client != caller.client.id {
             return Err(RevokeError::ForeignToken);
         }
-        let owner = SessionOwner::Family(found.family_digest);
-        self.end_session(&token.session, owner, EndReason::LoggedOut, from).await?;
+        let owner = Owner::Family(family, Some(found.session.client));
+        self.end_session(token.session, owner, EndReason::LoggedOut, from).await?;
         Ok(())
     }
 
@@ -76,47 +71,50 @@ impl Service {
     pub async fn revoke(&self, target: Target, from: &Requester) -> Result<bool, Failure> {
         let now = self.clock.now();
         let expires_at = now.plus(REVOCATION_LIFE);
-        let revocation = match target {
-            Target::Jti(jti) => return self.revoke_jti(jti, expires_at, from).await.map(|()| true),
+        match target {
+            Target::Jti(jti) => self.revoke_jti(&jti, expires_at, from).await.map(|()| true),
+            Target::Key(kid) => self.withdraw_key(&kid, from).await,
             Target::Session(session) => {
-                return self.end_session(&session, SessionOwner::Anyone, EndReason::Administrator, from).await;
+                self.end_session(session, Owner::Anyone, EndReason::Administrator, from).await
             }
-            Target::Key(kid) => return self.withdraw_key(&kid, from).await,
             Target::User(user) => {
-                let epoch = self.store.bump_user_epoch(&user, from, now, expires_at).await?;
-                epoch.map(|epoch| Revocation::User(user, epoch))
+                let event = from.event("user.revoked").about(user);
+                self.known(self.store.users().revoke(user, expires_at, now, Some(event)).await).await
             }
             Target::Client(client) => {
-                let epoch = self.store.bump_client_epoch(&client, from, now, expires_at).await?;
-                epoch.map(|epoch| Revocation::Client(client, epoch))
+                let event = from.event("client.revoked").on(&client);
+                self.known(self.store.clients().revoke(&client, expires_at, now, Some(event)).await).await
             }
-        };
-        let Some(revocation) = revocation else {
-            return Ok(false);
-        };
-        self.follower.apply(&revocation, expires_at);
-        if let Revocation::Client(client, _) = &revocation {
-            self.follower.refresh_client(client).await?;
         }
-        Ok(true)
     }
 
     /// Makes everything issued so far inactive: after a restore from a backup, what was revoked since must not come back
     /// (security.md D8).
     pub async fn revoke_everything(&self, from: &Requester) -> Result<(), Failure> {
         let now = self.clock.now();
-        self.store.bump_every_epoch(from, now, now.plus(REVOCATION_LIFE)).await?;
-        self.follower.wake();
+        let event = from.event("everything.revoked");
+        let written = self.store.feed().revoke_everything(now.plus(REVOCATION_LIFE), now, Some(event)).await?;
+        self.follower.honour(written).await;
         Ok(())
     }
 
-    async fn revoke_jti(&self, jti: Jti, token_expires_at: Timestamp, from: &Requester) -> Result<(), Failure> {
-        let now = self.clock.now();
-        let expires_at = token_expires_at.plus(REVOCATION_MARGIN);
-        let revocation = Revocation::Jti(jti);
-        self.store.revoke(&revocation, from, now, expires_at).await?;
-        self.follower.apply(&revocation, expires_at);
+    async fn revoke_jti(&self, jti: &Jti, expires_at: Timestamp, from: &Requester) -> Result<(), Failure> {
+        let event = from.event("token.revoked").about(jti);
+        let written = self.store.feed().revoke_jti(jti, expires_at, self.clock.now(), Some(event)).await?;
+        self.follower.honour(written).await;
         Ok(())
+    }
+
+    /// Honours a change of something that may not exist. True when it does.
+    pub(super) async fn known<T>(&self, changed: Result<Written<T>, StoreError>) -> Result<bool, Failure> {
+        match changed {
+            Ok(written) => {
+                self.follower.honour(written).await;
+                Ok(true)
+            }
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
