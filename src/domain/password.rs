@@ -95,11 +95,12 @@ mod tests {
     proptest! {
         #[test]
         fn p3_whatever_the_precis_profile_takes_is_taken_to_the_same_form(text in any::<String>()) {
-            if let Ok(expected) = OpaqueString::enforce(text.as_str()) {
-                if expected.chars().count() <= MAX_PASSWORD_CHARS && expected.len() <= MAX_PASSWORD_BYTES {
-                    let password = Password::parse(&text).unwrap();
-                    prop_assert_eq!(password.as_str(), expected);
-                }
+            if let Ok(expected) = OpaqueString::enforce(text.as_str())
+                && expected.chars().count() <= MAX_PASSWORD_CHARS
+                && expected.len() <= MAX_PASSWORD_BYTES
+            {
+                let password = Password::parse(&text).unwrap();
+                prop_assert_eq!(password.as_str(), expected);
             }
         }
 

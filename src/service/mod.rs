@@ -1,0 +1,3 @@
+//! What the service does, one use case per file: domain types in, domain types out.
+
+pub mod import_line;
