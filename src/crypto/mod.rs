@@ -14,6 +14,7 @@ mod jwk;
 mod jws;
 mod keys;
 mod master_key;
+mod password;
 mod random;
 mod refresh;
 mod rsa_checks;
@@ -30,6 +31,10 @@ pub use jwk::{PublicJwk, jwks_json};
 pub use jws::{JwsRefusal, MAX_TOKEN_BYTES, SignatureKey, UnverifiedJws, VerifiedJws};
 pub use keys::{KeyError, SigningError, SigningKey, VerifyingKey};
 pub use master_key::{MasterKey, MasterKeyError, MasterKeyId};
+pub use password::{
+    HashObserver, HashRefusal, HashSettings, HashingError, PasswordHash, PasswordHasher, Pbkdf2Digest, Scheme,
+    SettingsError, Verdict,
+};
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use refresh::{FamilyDigest, FamilySecret, GenerationsExhausted, NotOurs, RefreshCodec, RefreshToken};
 pub use rsa_checks::WeakRsaKey;
