@@ -57,6 +57,9 @@ pub enum JwsRefusal {
     /// The header is not what it has to be.
     #[error("the token's header: {0}")]
     Header(JsonRefusal),
+    /// The claims cannot be shown, because they are not what they have to be.
+    #[error("the token's claims: {0}")]
+    Payload(JsonRefusal),
     /// A header parameter that is never accepted.
     #[error("the token's header carries `{0}`")]
     ForbiddenParameter(&'static str),

@@ -5,15 +5,20 @@
 //! - A refresh token: [`RefreshCodec`]. A private key at rest: [`Sealer`]. Both derive their keys from the [`MasterKey`].
 
 mod access_claims;
+mod assertion;
 mod claims;
 mod der;
 mod digest;
 #[cfg(test)]
 mod fixtures;
+mod import;
+mod inspect;
 mod jwk;
+mod jwk_set;
 mod jws;
 mod keys;
 mod master_key;
+mod provider;
 mod random;
 mod refresh;
 mod rsa_checks;
@@ -24,12 +29,17 @@ mod strict_json;
 mod verifier;
 
 pub use access_claims::MAX_ACCESS_TOKEN_LIFE;
+pub use assertion::{Assertion, AssertionRefusal, MAX_ASSERTION_LIFE, UnverifiedAssertion, verify_client_assertion};
 pub use claims::ClaimsRefusal;
 pub use digest::{constant_time_eq, id128, random_secret, sha256};
+pub use import::{ImportError, import_private_key};
+pub use inspect::UnverifiedToken;
 pub use jwk::{PublicJwk, jwks_json};
+pub use jwk_set::{JwkError, JwkSetError, PublicKeySet};
 pub use jws::{JwsRefusal, MAX_TOKEN_BYTES, SignatureKey, UnverifiedJws, VerifiedJws};
 pub use keys::{KeyError, SigningError, SigningKey, VerifyingKey};
 pub use master_key::{MasterKey, MasterKeyError, MasterKeyId};
+pub use provider::install_provider;
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use refresh::{FamilyDigest, FamilySecret, GenerationsExhausted, NotOurs, RefreshCodec, RefreshToken};
 pub use rsa_checks::WeakRsaKey;
