@@ -32,3 +32,30 @@ impl UnverifiedToken {
         })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::fixtures::{eddsa_key, user_claims};
+    use crate::domain::TokenType;
+
+    #[test]
+    fn a_token_is_shown_whoever_signed_it() {
+        let token = eddsa_key().sign_access_token(&user_claims(), TokenType::AtJwt).unwrap();
+        let (signed, _) = token.expose().rsplit_once('.').unwrap();
+        for text in [token.expose(), &format!("{signed}.")] {
+            let shown = UnverifiedToken::decode(text).unwrap();
+            assert_eq!(shown.header["typ"], "at+jwt");
+            assert_eq!(shown.claims["client_id"], "web");
+        }
+        let hostile = eddsa_key().sign_parts(b"{\"alg\":\"none\",\"crit\":[]}", b"{}").unwrap();
+        assert!(UnverifiedToken::decode(&hostile).is_ok());
+    }
+
+    #[test]
+    fn what_is_no_token_is_not_shown() {
+        for text in ["", "a.b", "a.b.c.d", "e30.e30=.", "e30.W10.", "cs_rt_AAAA"] {
+            assert!(UnverifiedToken::decode(text).is_err(), "{text}");
+        }
+    }
+}

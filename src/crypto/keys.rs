@@ -204,8 +204,8 @@ impl SignatureKey for VerifyingKey {
         self.algorithm().as_str()
     }
 
-    fn accepts(&self, message: &[u8], signature: &Vec<u8>) -> bool {
-        self.verifier.verify(message, signature).is_ok()
+    fn accepts(&self, message: &[u8], signature: Vec<u8>) -> bool {
+        self.verifier.verify(message, &signature).is_ok()
     }
 }
 

@@ -11,6 +11,8 @@ mod der;
 mod digest;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod forgeries;
 mod import;
 mod inspect;
 mod jwk;
