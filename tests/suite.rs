@@ -1,1 +1,2 @@
-
+#[path = "suite/wycheproof.rs"]
+mod wycheproof;

@@ -178,3 +178,71 @@ fn malformed(claim: &'static str) -> impl Fn(ParseError) -> ClaimsRefusal {
 fn parse_all<T>(texts: &[String], parse: fn(&str) -> Result<T, ParseError>) -> Result<Vec<T>, ParseError> {
     texts.iter().map(|text| parse(text)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::fixtures::{ISSUER, NOW, client_claims, user_claims};
+
+    fn json(claims: &AccessClaims) -> String {
+        serde_json::to_string(&AccessClaimsJson::from(claims)).unwrap()
+    }
+
+    fn pretty(claims: &AccessClaims) -> String {
+        serde_json::to_string_pretty(&AccessClaimsJson::from(claims)).unwrap()
+    }
+
+    #[test]
+    fn the_profile_of_a_users_token_is_this() {
+        insta::assert_snapshot!(pretty(&user_claims()), @r#"
+        {
+          "iss": "https://auth.example.com",
+          "sub": "usr_AQEBAQEBAQEBAQEBAQEBAQ",
+          "aud": "https://api.example.com",
+          "exp": 1800000300,
+          "iat": 1800000000,
+          "nbf": 1800000000,
+          "jti": "AgICAgICAgICAgICAgICAg",
+          "client_id": "web",
+          "scope": "read write",
+          "sid": "ses_AwMDAwMDAwMDAwMDAwMDAw",
+          "auth_time": 1800000000,
+          "amr": [
+            "pwd"
+          ],
+          "roles": [
+            "admin"
+          ],
+          "preferred_username": "alice",
+          "uep": 4
+        }
+        "#);
+    }
+
+    #[test]
+    fn the_profile_of_a_clients_token_is_this() {
+        insta::assert_snapshot!(pretty(&client_claims()), @r#"
+        {
+          "iss": "https://auth.example.com",
+          "sub": "batch",
+          "aud": [
+            "a",
+            "b"
+          ],
+          "exp": 1800000300,
+          "iat": 1800000000,
+          "nbf": 1800000000,
+          "jti": "AgICAgICAgICAgICAgICAg",
+          "client_id": "batch",
+          "cep": 9
+        }
+        "#);
+    }
+
+    #[test]
+    fn what_is_written_is_read_back() {
+        for claims in [user_claims(), client_claims()] {
+            assert_eq!(read(json(&claims).as_bytes(), ISSUER, NOW), Ok(claims));
+        }
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{SeededRandom, SigningKey, VerifyingKey};
+use super::{SeededRandom, SigningKey, VerifyingKey, import_private_key};
 use crate::domain::{
     AccessClaims, Algorithm, Audience, ClientId, Jti, Kid, LoginClaims, Role, ScopeSet, SessionId, Subject, Timestamp,
     UserId,
@@ -17,6 +17,23 @@ pub(super) fn eddsa_key() -> SigningKey {
 
 pub(super) fn es256_key() -> SigningKey {
     SigningKey::generate(Algorithm::Es256, &SeededRandom::new(1)).unwrap()
+}
+
+/// The PEM file `tests/data/keys/NAME.pem`.
+macro_rules! pem {
+    ($name:literal) => {
+        include_str!(concat!("../../tests/data/keys/", $name, ".pem"))
+    };
+}
+pub(super) use pem;
+
+pub(super) fn rs256_key() -> SigningKey {
+    import_private_key(pem!("rsa-2048"), Some(Algorithm::Rs256)).unwrap()
+}
+
+/// One key for each algorithm.
+pub(super) fn all_keys() -> [SigningKey; 4] {
+    [eddsa_key(), es256_key(), rs256_key(), import_private_key(pem!("rsa-3072"), Some(Algorithm::Ps256)).unwrap()]
 }
 
 pub(super) fn keys_of(signing: &[&SigningKey]) -> HashMap<Kid, VerifyingKey> {

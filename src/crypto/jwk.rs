@@ -88,3 +88,57 @@ impl Members {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Value;
+
+    use super::*;
+    use crate::crypto::fixtures::all_keys;
+    use crate::crypto::signature::RsaPublic;
+    use crate::crypto::{PublicKeySet, SigningKey};
+
+    /// What may stand in a published key (security.md K1).
+    const ALLOWED: [&str; 9] = ["kty", "crv", "x", "y", "n", "e", "kid", "alg", "use"];
+
+    #[test]
+    fn k1_a_published_key_has_public_members_only() {
+        for key in all_keys() {
+            let jwk = serde_json::to_value(key.public()).unwrap();
+            let members = jwk.as_object().unwrap();
+            assert!(members.keys().all(|name| ALLOWED.contains(&name.as_str())), "{jwk}");
+            assert_eq!(jwk["use"], "sig");
+            assert_eq!(jwk["alg"], key.algorithm().as_str());
+            assert_eq!(jwk["kid"], key.kid().as_str());
+            let types = (jwk["kty"].as_str().unwrap(), jwk["crv"].as_str());
+            assert!([("EC", Some("P-256")), ("OKP", Some("Ed25519")), ("RSA", None)].contains(&types));
+        }
+    }
+
+    #[test]
+    fn k2_our_own_set_passes_our_own_strict_reader() {
+        let keys = all_keys();
+        let json = jwks_json(&keys.each_ref().map(SigningKey::public));
+        let set = PublicKeySet::parse(&json).unwrap();
+        assert_eq!(set.keys(), keys.each_ref().map(|key| key.verifying_key().clone()));
+        assert_eq!(serde_json::from_str::<Value>(&jwks_json(&[])).unwrap(), serde_json::json!({"keys": []}));
+    }
+
+    #[test]
+    fn thumbprints_are_those_of_the_standards() {
+        // RFC 8037 appendix A.3.
+        let x = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
+        let key = RingVerifier::EdDsa(x.try_into().unwrap());
+        assert_eq!(thumbprint(&key).as_str(), "kPrK_qmxVWaYVA9wwBF6Iuo3vVzz7TxHCTwXBygrS4k");
+        // RFC 7638 §3.1.
+        let n = URL_SAFE_NO_PAD.decode(RFC_7638_MODULUS).unwrap();
+        let key = RingVerifier::Rs256(RsaPublic { n, e: vec![1, 0, 1] });
+        assert_eq!(thumbprint(&key).as_str(), "NzbLsXh8uDCcd-6MNwXF4W_7noWXFZAfHkxZsRGC9Xs");
+    }
+
+    const RFC_7638_MODULUS: &str = concat!(
+        "0vx7agoebGcQSuuPiLJXZptN9nndrQmbXEps2aiAFbWhM78LhWx4cbbfAAtVT86zwu1RK7aPFFxuhDR1L6tSoc_BJECPebWKRXjBZCiFV4n3oknjhMs",
+        "tn64tZ_2W-5JsGY4Hc5n9yBXArwl93lqt7_RN5w6Cf0h4QyQ5v-65YGjQR0_FDW2QvzqY368QQMicAtaSqzs8KJZgnYb9c7d0zgdAZHzu6qMQvRL5hajrn",
+        "1n91CbOpbISD08qNLyrdkt-bFTWhAI4vMQFh6WeZu0fM4lFd2NcRwr3XPksINHaQ-G_xBniIqbw0Ls1jF44-csFCur-kEgU8awapJzKnqDKgw",
+    );
+}

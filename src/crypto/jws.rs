@@ -19,8 +19,8 @@ pub trait SignatureKey {
     /// The name that a header's `alg` must equal, byte for byte.
     fn algorithm_name(&self) -> &str;
 
-    /// Whether `signature` is this key's over `message`. (A `Vec`, because jsonwebtoken's verifier wants one.)
-    fn accepts(&self, message: &[u8], signature: &Vec<u8>) -> bool;
+    /// Whether `signature` is this key's over `message`.
+    fn accepts(&self, message: &[u8], signature: Vec<u8>) -> bool;
 }
 
 /// A token that has the right form. Nothing in it is verified, so it can do two things: name the key to look for, and be
@@ -57,6 +57,9 @@ pub enum JwsRefusal {
     /// The header is not what it has to be.
     #[error("the token's header: {0}")]
     Header(JsonRefusal),
+    /// The claims cannot be shown, because they are not what they have to be.
+    #[error("the token's claims: {0}")]
+    Payload(JsonRefusal),
     /// A header parameter that is never accepted.
     #[error("the token's header carries `{0}`")]
     ForbiddenParameter(&'static str),
@@ -118,7 +121,7 @@ impl<'a> UnverifiedJws<'a> {
             return Err(JwsRefusal::WrongAlgorithm);
         }
         let signature = URL_SAFE_NO_PAD.decode(self.signature).map_err(|_| JwsRefusal::NotBase64("signature"))?;
-        if !key.accepts(self.signed.as_bytes(), &signature) {
+        if !key.accepts(self.signed.as_bytes(), signature) {
             return Err(JwsRefusal::BadSignature);
         }
         let payload = self.unverified_payload()?;

@@ -150,10 +150,16 @@ impl SigningKey {
         let header = serde_json::to_vec(&header).map_err(|_| SigningError::Claims)?;
         let claims = serde_json::to_vec(claims).map_err(|_| SigningError::Claims)?;
 
-        let mut token = String::with_capacity((header.len() + claims.len()) / 3 * 4 + 360);
+        self.sign_parts(&header, &claims)
+    }
+
+    /// The compact JWS of any header and payload (RFC 7515 §7.1).
+    pub(super) fn sign_parts(&self, header: &[u8], payload: &[u8]) -> Result<String, SigningError> {
+        // Four characters for three bytes, and room for the signature of a 2048-bit key.
+        let mut token = String::with_capacity((header.len() + payload.len()) / 3 * 4 + 360);
         URL_SAFE_NO_PAD.encode_string(header, &mut token);
         token.push('.');
-        URL_SAFE_NO_PAD.encode_string(claims, &mut token);
+        URL_SAFE_NO_PAD.encode_string(payload, &mut token);
         let signature = self.signer.try_sign(token.as_bytes()).map_err(|_| SigningError::Key)?;
         token.push('.');
         URL_SAFE_NO_PAD.encode_string(signature, &mut token);
@@ -198,8 +204,8 @@ impl SignatureKey for VerifyingKey {
         self.algorithm().as_str()
     }
 
-    fn accepts(&self, message: &[u8], signature: &Vec<u8>) -> bool {
-        self.verifier.verify(message, signature).is_ok()
+    fn accepts(&self, message: &[u8], signature: Vec<u8>) -> bool {
+        self.verifier.verify(message, &signature).is_ok()
     }
 }
 

@@ -5,16 +5,23 @@
 //! - A refresh token: [`RefreshCodec`]. A private key at rest: [`Sealer`]. Both derive their keys from the [`MasterKey`].
 
 mod access_claims;
+mod assertion;
 mod claims;
 mod der;
 mod digest;
 #[cfg(test)]
 mod fixtures;
+#[cfg(test)]
+mod forgeries;
+mod import;
+mod inspect;
 mod jwk;
+mod jwk_set;
 mod jws;
 mod keys;
 mod master_key;
 mod password;
+mod provider;
 mod random;
 mod refresh;
 mod rsa_checks;
@@ -25,9 +32,13 @@ mod strict_json;
 mod verifier;
 
 pub use access_claims::MAX_ACCESS_TOKEN_LIFE;
+pub use assertion::{Assertion, AssertionRefusal, MAX_ASSERTION_LIFE, UnverifiedAssertion, verify_client_assertion};
 pub use claims::ClaimsRefusal;
 pub use digest::{constant_time_eq, id128, random_secret, sha256};
+pub use import::{ImportError, import_private_key};
+pub use inspect::UnverifiedToken;
 pub use jwk::{PublicJwk, jwks_json};
+pub use jwk_set::{JwkError, JwkSetError, PublicKeySet};
 pub use jws::{JwsRefusal, MAX_TOKEN_BYTES, SignatureKey, UnverifiedJws, VerifiedJws};
 pub use keys::{KeyError, SigningError, SigningKey, VerifyingKey};
 pub use master_key::{MasterKey, MasterKeyError, MasterKeyId};
@@ -35,6 +46,7 @@ pub use password::{
     HashObserver, HashRefusal, HashSettings, HashingError, PasswordHash, PasswordHasher, Pbkdf2Digest, Scheme,
     SettingsError, Verdict,
 };
+pub use provider::install_provider;
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use refresh::{FamilyDigest, FamilySecret, GenerationsExhausted, NotOurs, RefreshCodec, RefreshToken};
 pub use rsa_checks::WeakRsaKey;

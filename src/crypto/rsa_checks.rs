@@ -68,3 +68,60 @@ fn has_roca_fingerprint(n: &[u8]) -> bool {
 fn remainder(n: &[u8], modulus: u32) -> u32 {
     n.iter().fold(0, |value, byte| (value << 8 | u32::from(*byte)) % modulus)
 }
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+    use jsonwebtoken::signature::Verifier;
+
+    use super::*;
+    use crate::crypto::fixtures::rs256_key;
+    use crate::crypto::signature::{RingVerifier, RsaPublic};
+
+    const E: &[u8] = &[1, 0, 1];
+
+    /// Project Wycheproof, json_web_key_test.json, tcId 7.
+    const ROCA_MODULUS: &str = concat!(
+        "AanFpofbj7KjD4Lf-N2hVMKR7yewSyXhhbirIMTGpfYEhZ_lnt5UoK98DnKIgArXGTu3MaW_HhFw16HGaTDUHqPrId7fe4r11CqRw09yBFuW",
+        "79V8sYIwHdzCaWflUI6auImYbVfoN9_nD5n8N8SY9DwXw7mwZM9wREPXoDPgOoIWl6q_MPsp7n0zs3Z5ZaiQWOOzl1S9OhwAfSiiOwz6efnX",
+        "EaxuTEtPd7BjSx7NaFka8Dx9U7YqXy2RFj1O9PjyaDGuRh7YXsX3iMUSP_wSyHQg_c_qHRtKUsNSGCT7OZg0hzm2KphtjnayKJvC64vAbROB",
+        "R4Ubg6Bxg9IQVZ-QYyE",
+    );
+
+    fn sound() -> Vec<u8> {
+        let jwk = serde_json::to_value(rs256_key().public()).unwrap();
+        URL_SAFE_NO_PAD.decode(jwk["n"].as_str().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn k7_the_roca_fingerprint_is_found_and_sound_keys_do_not_bear_it() {
+        let roca = URL_SAFE_NO_PAD.decode(ROCA_MODULUS).unwrap();
+        assert_eq!(check_rsa(&roca, E), Err(WeakRsaKey::Roca));
+        assert_eq!(check_rsa(&sound(), E), Ok(()));
+    }
+
+    #[test]
+    fn k7_size_exponent_and_small_factors_are_checked_at_their_bounds() {
+        let n = sound();
+        assert_eq!(check_rsa(&n[1..], E), Err(WeakRsaKey::Size(n[1..].len() * 8 - n[1].leading_zeros() as usize)));
+        assert!(matches!(check_rsa(&[0xFF; 1025], E), Err(WeakRsaKey::Size(8200))));
+        for e in [&[1][..], &[2], &[3], &[1, 0, 0], &[1, 0, 2], &[0xFF, 0xFF], &[2, 0, 0, 0, 1], &[0xFF; 9]] {
+            assert_eq!(check_rsa(&n, e), Err(WeakRsaKey::Exponent), "{e:?}");
+        }
+        assert_eq!(check_rsa(&n, &[1, 0xFF, 0xFF, 0xFF, 0xFF]), Ok(()));
+        let mut even = n.clone();
+        *even.last_mut().unwrap() &= 0xFE;
+        assert_eq!(check_rsa(&even, E), Err(WeakRsaKey::Divisible(2)));
+        assert_eq!(check_rsa(&[0xFF; 256], E), Err(WeakRsaKey::Divisible(3)));
+        for (n, e) in [(&n[..0], E), (&[&[0], n.as_slice()].concat(), E), (&n, &[0, 1, 0, 1][..]), (&n, &[])] {
+            assert_eq!(check_rsa(n, e), Err(WeakRsaKey::Encoding));
+        }
+    }
+
+    #[test]
+    fn ring_refuses_small_moduli_too() {
+        let key = RsaPublic { n: sound()[..128].to_vec(), e: E.to_vec() };
+        assert!(RingVerifier::Rs256(key).verify(b"", &vec![0; 128]).is_err());
+    }
+}

@@ -155,3 +155,104 @@ fn walk_members<'de, A: MapAccess<'de>>(mut map: A, depth: u8) -> Result<(), A::
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::Value;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Sample {
+        name: String,
+        #[serde(default, deserialize_with = "present")]
+        count: Option<u64>,
+    }
+
+    fn read(text: &str) -> Result<Sample, JsonRefusal> {
+        from_slice(text.as_bytes())
+    }
+
+    #[test]
+    fn known_members_are_read_and_unknown_ones_ignored() {
+        let expected = Sample { name: "a/b".to_owned(), count: Some(2) };
+        assert_eq!(read(r#"{"name":"a\/b","other":[{"name":1}],"count":2}"#), Ok(expected));
+    }
+
+    #[test]
+    fn t6_absent_and_null_are_different() {
+        assert_eq!(read(r#"{"name":"x"}"#).unwrap().count, None);
+        assert!(read(r#"{"name":"x","count":null}"#).is_err());
+    }
+
+    #[test]
+    fn t10_t12_depth_and_width_are_bounded_at_their_limits() {
+        let nested = |depth: usize| format!("{{\"x\":{}0{}}}", "[".repeat(depth), "]".repeat(depth));
+        let inside = usize::from(MAX_DEPTH) - 1;
+        assert!(from_slice::<Value>(nested(inside).as_bytes()).is_ok());
+        assert!(from_slice::<Value>(nested(inside + 1).as_bytes()).is_err());
+        assert!(from_slice::<Value>(nested(1_000_000).as_bytes()).is_err());
+        let wide = |width: usize| {
+            let members: Vec<_> = (0..width).map(|index| format!("\"m{index}\":0")).collect();
+            format!("{{{}}}", members.join(","))
+        };
+        assert!(from_slice::<Value>(wide(MAX_MEMBERS).as_bytes()).is_ok());
+        assert!(from_slice::<Value>(wide(MAX_MEMBERS + 1).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn s1_a_refusal_does_not_repeat_what_was_sent() {
+        for text in [r#"{"name":["hunter2"]}"#, r#"{"name":"n","count":"hunter2"}"#, r#"{"hunter2":1,"hunter2":2}"#] {
+            let refusal = read(text).unwrap_err();
+            assert!(!refusal.to_string().contains("hunter2"), "{refusal}");
+        }
+    }
+
+    /// JSON with members of few names, so that duplicates come up, at all depths.
+    fn any_json() -> impl Strategy<Value = String> {
+        let leaf =
+            prop_oneof![Just("1"), Just("\"s\""), Just("null"), Just("false"), Just("-0.5")].prop_map(str::to_owned);
+        let value = leaf.prop_recursive(4, 24, 4, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..4).prop_map(|items| format!("[{}]", items.join(","))),
+                members(inner),
+            ]
+        });
+        members(value)
+    }
+
+    fn members(value: impl Strategy<Value = String>) -> impl Strategy<Value = String> {
+        prop::collection::vec(("[a-f]", any::<bool>(), value), 0..4).prop_map(|members| {
+            let written = members.into_iter().map(|(name, escaped, value)| {
+                let code = u32::from(name.chars().next().unwrap_or_default());
+                if escaped { format!("\"\\u{code:04x}\":{value}") } else { format!("\"{name}\":{value}") }
+            });
+            format!("{{{}}}", written.collect::<Vec<_>>().join(","))
+        })
+    }
+
+    /// Whether no object of the document names a member twice: by what is lost when the last of two is kept.
+    fn has_unique_names(text: &str) -> bool {
+        fn count(value: &Value) -> usize {
+            match value {
+                Value::Array(items) => items.iter().map(count).sum(),
+                Value::Object(members) => members.len() + members.values().map(count).sum::<usize>(),
+                _ => 0,
+            }
+        }
+        serde_json::from_str::<Value>(text).is_ok_and(|value| count(&value) == text.matches(':').count())
+    }
+
+    proptest! {
+        #[test]
+        fn t10_exactly_the_documents_without_duplicates_are_read(text in any_json()) {
+            prop_assert_eq!(from_slice::<Value>(text.as_bytes()).is_ok(), has_unique_names(&text), "{}", text);
+        }
+
+        #[test]
+        fn t20_no_bytes_make_the_reader_panic(bytes in prop::collection::vec(any::<u8>(), 0..60)) {
+            let _ = from_slice::<Value>(&bytes);
+        }
+    }
+}

@@ -1,6 +1,7 @@
 //! The use cases, one per file. They take and return domain types, and know neither HTTP nor SQL.
 
 mod account;
+mod import_line;
 mod audit;
 mod client_auth;
 mod client_credentials;
