@@ -1,6 +1,6 @@
 //! What users do with their own account: look at it, change the password, end sessions.
 
-use crate::crypto::{Busy, FamilySecret, RefreshToken};
+use crate::crypto::{FamilySecret, HashingError, RefreshToken};
 use crate::domain::{ClientId, EndReason, Password, PolicyRefusal, Session, SessionId, User, UserId};
 use crate::store::{KeptSession, Owner, PasswordChange, SessionDetail, StoreError};
 
@@ -23,9 +23,9 @@ pub enum PasswordChangeError {
         /// When the next attempt is counted.
         retry_after: std::time::Duration,
     },
-    /// The hashing queue is full.
+    /// The password could not be hashed now.
     #[error(transparent)]
-    Busy(#[from] Busy),
+    Hashing(#[from] HashingError),
     /// The session ended meanwhile.
     #[error("the session has ended")]
     SessionEnded,
@@ -141,7 +141,7 @@ impl From<LoginError> for PasswordChangeError {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::TooManyAttempts { retry_after } => Self::TooManyAttempts { retry_after },
-            LoginError::Busy(busy) => Self::Busy(busy),
+            LoginError::Hashing(error) => Self::Hashing(error),
             LoginError::Failed(failure) => Self::Failed(failure),
             _ => Self::WrongPassword,
         }

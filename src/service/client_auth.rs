@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use crate::crypto::{self, AssertionRefusal};
-use crate::domain::{Client, ClientId, ClientKind, Timestamp};
+use crate::crypto::{self, PublicKeySet, UnverifiedAssertion};
+use crate::domain::{Client, ClientKind, Timestamp};
 
 use super::{Failure, Service};
 
@@ -91,29 +91,27 @@ impl Service {
     }
 
     async fn client_by_assertion(&self, named: Option<&str>, jwt: &str) -> Result<Caller, CallerError> {
-        // The issuer of an unverified assertion only finds the keys that it must verify under.
-        let claimed = crypto::unverified_assertion_issuer(jwt).and_then(|id| ClientId::parse(&id).ok());
-        let client = claimed.and_then(|id| self.view.client(id.as_str())).filter(|client| !client.disabled);
+        // What an unverified assertion says of its client only finds the keys that it must verify under.
+        let Ok(assertion) = UnverifiedAssertion::parse(jwt) else {
+            return Err(CallerError::Refused);
+        };
+        let client = self.view.client(assertion.client().as_str()).filter(|client| !client.disabled);
         let Some(client) = client.filter(|client| named.is_none_or(|named| named == client.id.as_str())) else {
             return Err(CallerError::Refused);
         };
         let Some(jwks) = &client.settings.jwks else {
             return Err(CallerError::Refused);
         };
-        let keys = crypto::ClientKeys::parse(jwks).map_err(|error| Failure::internal(error))?;
+        let keys = PublicKeySet::parse(jwks).map_err(Failure::internal)?;
         let now = self.clock.now();
         let audiences: Vec<&str> = self.assertion_audiences.iter().map(String::as_str).collect();
-        let assertion = crypto::verify_client_assertion(jwt, &keys, &client.id, &audiences, now)
-            .map_err(|refusal: AssertionRefusal| {
-                tracing::info!(client = %client.id, ?refusal, "client assertion refused");
-                CallerError::Refused
-            })?;
+        let assertion = assertion.verify(&keys, &audiences, now).map_err(|refusal| {
+            tracing::info!(client = %client.id, %refusal, "client assertion refused");
+            CallerError::Refused
+        })?;
         let digest = crypto::sha256(format!("{}\n{}", client.id, assertion.jti).as_bytes());
-        let is_first_use = self
-            .store
-            .remember_assertion(digest, assertion.expires_at, now)
-            .await
-            .map_err(Failure::from)?;
+        let is_first_use =
+            self.store.assertions().remember(digest, assertion.expires_at, now).await.map_err(Failure::from)?;
         if is_first_use { Ok(Caller { client, authenticated: true }) } else { Err(CallerError::Refused) }
     }
 }

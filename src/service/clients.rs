@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::{self, SecretText, ClientKeys, JwkError};
+use crate::crypto::{self, JwkSetError, PublicKeySet, SecretText};
 use crate::domain::{Client, ClientId, ClientKind, ClientSettings, Grant, SecretDigest, Timestamp};
-use crate::store::StoreError;
+use crate::store::{NewClient, StoreError};
 
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
@@ -37,7 +37,7 @@ pub enum ClientError {
     },
     /// The public keys cannot be used.
     #[error("jwks: {0}")]
-    Jwks(#[from] JwkError),
+    Jwks(#[from] JwkSetError),
     /// It could not be stored.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -50,18 +50,15 @@ impl Service {
         id: ClientId,
         settings: ClientSettings,
         from: &Requester,
-    ) -> Result<(Arc<Client>, Option<ClientSecret>), ClientError> {
+    ) -> Result<(Client, Option<ClientSecret>), ClientError> {
         check(&settings)?;
         let secret = (settings.kind == ClientKind::Confidential && settings.jwks.is_none())
             .then(|| ClientSecret(crypto::random_secret(&*self.random)));
-        let digest = secret.as_ref().map(digest_of);
-        let created = self.store.create_client(&id, &settings, digest, from, self.clock.now()).await;
-        match created {
-            Ok(()) => {}
-            Err(StoreError::Conflict { .. }) => return Err(ClientError::Taken),
-            Err(error) => return Err(Failure::from(error).into()),
-        }
-        Ok((self.reread(&id).await?, secret))
+        let new = NewClient { id, settings, secret: secret.as_ref().map(digest_of) };
+        let event = from.event("client.created").on(&new.id);
+        let created = self.store.clients().create(new, self.clock.now(), Some(event)).await;
+        let client = self.follower.honour(created.map_err(refused)?).await;
+        Ok((client, secret))
     }
 
     /// Replaces a client's settings.
@@ -70,13 +67,11 @@ impl Service {
         id: &ClientId,
         settings: ClientSettings,
         from: &Requester,
-    ) -> Result<Arc<Client>, ClientError> {
+    ) -> Result<Client, ClientError> {
         check(&settings)?;
-        let changed = self.store.update_client(id, &settings, from, self.clock.now()).await.map_err(Failure::from)?;
-        if !changed {
-            return Err(ClientError::Unknown);
-        }
-        self.reread(id).await
+        let event = from.event("client.changed").on(id);
+        let changed = self.store.clients().update(id, settings, self.clock.now(), Some(event)).await;
+        Ok(self.follower.honour(changed.map_err(refused)?).await)
     }
 
     /// Gives a client a new secret; the ones before it are accepted for `grace` more (security.md S5).
@@ -86,37 +81,60 @@ impl Service {
         grace: Duration,
         from: &Requester,
     ) -> Result<(ClientSecret, Timestamp), ClientError> {
-        let client = self.store.client(id).await.map_err(Failure::from)?.ok_or(ClientError::Unknown)?;
+        let client = self.store.clients().by_id(id).await.map_err(refused)?.ok_or(ClientError::Unknown)?;
         if client.settings.kind == ClientKind::Public {
             return Err(ClientError::Invalid { field: "type", problem: "a public client has no secret" });
         }
         let secret = ClientSecret(crypto::random_secret(&*self.random));
         let now = self.clock.now();
         let until = now.plus(grace);
-        self.store.add_client_secret(id, digest_of(&secret), until, from, now).await.map_err(Failure::from)?;
-        self.reread(id).await?;
+        let event = from.event("client.secret_replaced").on(id);
+        let added = self.store.clients().add_secret(id, digest_of(&secret), until, now, Some(event)).await;
+        self.follower.honour(added.map_err(refused)?).await;
         Ok((secret, until))
     }
 
     /// Disables a client, and with it every token and session of it, or enables it again.
-    pub async fn set_client_enabled(&self, id: &ClientId, enabled: bool, from: &Requester) -> Result<bool, Failure> {
+    pub async fn set_client_enabled(
+        &self,
+        id: &ClientId,
+        enabled: bool,
+        from: &Requester,
+    ) -> Result<Client, ClientError> {
         let now = self.clock.now();
-        let changed = self.store.set_client_enabled(id, enabled, from, now, now.plus(REVOCATION_LIFE)).await?;
-        self.follower.refresh_client(id).await?;
-        Ok(changed)
+        let changed = if enabled {
+            self.store.clients().enable(id, now, Some(from.event("client.enabled").on(id))).await
+        } else {
+            let event = from.event("client.disabled").on(id);
+            self.store.clients().disable(id, now.plus(REVOCATION_LIFE), now, Some(event)).await
+        };
+        Ok(self.follower.honour(changed.map_err(refused)?).await)
     }
 
     /// Deletes a client with its sessions. True when there was one.
-    pub async fn delete_client(&self, id: &ClientId, from: &Requester) -> Result<bool, Failure> {
+    pub async fn delete_client(&self, id: &ClientId, from: &Requester) -> Result<bool, ClientError> {
         let now = self.clock.now();
-        let deleted = self.store.delete_client(id, from, now, now.plus(REVOCATION_LIFE)).await?;
-        self.follower.refresh_client(id).await?;
-        Ok(deleted)
+        let event = from.event("client.deleted").on(id);
+        let deleted = self.store.clients().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+        Ok(self.follower.honour(deleted.map_err(refused)?).await)
     }
 
-    async fn reread(&self, id: &ClientId) -> Result<Arc<Client>, ClientError> {
-        self.follower.refresh_client(id).await.map_err(Failure::from)?;
-        self.view.client(id.as_str()).ok_or(ClientError::Unknown)
+    /// One client, from memory.
+    pub fn client(&self, id: &ClientId) -> Option<Arc<Client>> {
+        self.view.client(id.as_str())
+    }
+
+    /// All clients, from memory, in no order.
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        self.view.clients()
+    }
+}
+
+fn refused(error: StoreError) -> ClientError {
+    match error {
+        StoreError::Conflict { .. } => ClientError::Taken,
+        StoreError::NotFound { .. } => ClientError::Unknown,
+        error => Failure::from(error).into(),
     }
 }
 
@@ -141,7 +159,7 @@ fn check(settings: &ClientSettings) -> Result<(), ClientError> {
         return invalid("display_name", "a display name is at most 256 bytes");
     }
     if let Some(jwks) = &settings.jwks {
-        ClientKeys::parse(jwks)?;
+        PublicKeySet::parse(jwks)?;
     }
     Ok(())
 }

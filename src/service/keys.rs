@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use crate::crypto::{self, ImportError, SigningKey};
-use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Revocation, Timestamp};
-use crate::keyring::{KeyringError, seal_context};
-use crate::store::StoredKey;
+use crate::crypto::{ImportError, SigningKey, import_private_key};
+use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp};
+use crate::keyring::{Key, KeyringError, seal_context};
+use crate::store::{AfterWithdrawal, NewKey, StoreError};
 
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
@@ -40,6 +40,9 @@ pub enum AddKeyError {
     /// Exactly this key is there already.
     #[error("this key has been imported before")]
     Duplicate,
+    /// Another replica made a key in the same moment.
+    #[error("another replica made a key at the same moment; look at `countersign keys list`")]
+    Overtaken,
     /// Five keys are published.
     #[error("five keys are published already, more than some verifiers keep: withdraw one, or wait until one has retired")]
     TooMany,
@@ -69,14 +72,15 @@ impl Service {
         algorithms.extend(self.view.clients().iter().filter_map(|client| client.settings.algorithm));
         algorithms.sort_unstable();
         algorithms.dedup();
-        for algorithm in algorithms {
-            let newest = self.newest_key(algorithm, now);
-            match newest {
-                None if algorithm.is_generated() => self.make_first_key(algorithm).await?,
-                Some(newest) if algorithm.is_generated() && self.is_due(&newest, now) => {
-                    self.make_successor(algorithm, &Requester::background()).await?;
-                }
-                _ => {}
+        for algorithm in algorithms.into_iter().filter(|algorithm| algorithm.is_generated()) {
+            let is_due = self.newest_key(algorithm, now).is_none_or(|(_, schedule)| self.is_due(&schedule, now));
+            if !is_due {
+                continue;
+            }
+            match self.make_key(algorithm, &Requester::background()).await {
+                Ok(kid) => tracing::info!(%kid, %algorithm, "a new signing key was made"),
+                Err(AddKeyError::Overtaken) => {}
+                Err(error) => return Err(error),
             }
         }
         Ok(())
@@ -87,40 +91,50 @@ impl Service {
         if !algorithm.is_generated() {
             return Err(AddKeyError::NotGenerated(algorithm));
         }
-        self.make_successor(algorithm, from).await
+        self.make_key(algorithm, from).await
     }
 
     /// Adds a private key from a PEM file. It is announced like any other; the first of its algorithm signs when asked.
     pub async fn import_key(&self, pem: &str, algorithm: Option<Algorithm>, from: &Requester) -> Result<Kid, AddKeyError> {
-        let key = crypto::import_pem(pem, algorithm)?;
+        let key = import_private_key(pem, algorithm)?;
         self.add_key(key, from).await
     }
 
     /// Withdraws a key as compromised: gone from the JWK set and its tokens inactive, here at once and everywhere within
-    /// the bound. If it was the one that signs, a new key is made that signs at once: its tokens may meet verifiers that
-    /// have not fetched it yet, which is better than signing with a stolen key. True when there is such a key.
+    /// the bound. If it was the one that signs, an announced key or a new one takes its place at once: its tokens may meet
+    /// verifiers that have not fetched it yet, which is better than signing with a stolen key. True when there is such a key.
     pub async fn withdraw_key(&self, kid: &Kid, from: &Requester) -> Result<bool, Failure> {
         let now = self.clock.now();
-        let expires_at = now.plus(REVOCATION_LIFE);
-        let Some(algorithm) = self.store.withdraw_key(kid, from, now, expires_at).await? else {
-            return Ok(false);
+        let then = self.successor_of_withdrawn(kid, now)?;
+        let event = from.event("key.withdrawn").about(kid);
+        let withdrawn = self.store.keys().withdraw(kid, then, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+        self.known(withdrawn).await
+    }
+
+    /// What is to sign once `kid` is withdrawn.
+    fn successor_of_withdrawn(&self, kid: &Kid, now: Timestamp) -> Result<AfterWithdrawal, Failure> {
+        let keys = self.keyring.keys();
+        let Some(withdrawn) = keys.get(kid) else {
+            return Ok(AfterWithdrawal::Nothing);
         };
-        self.follower.apply(&Revocation::Key(kid.clone()), expires_at);
-        self.follower.refresh_keys().await?;
-        if algorithm.is_generated() && self.keyring.keys().signer(algorithm, now).is_none() {
-            self.make_first_key(algorithm).await.map_err(|error| match error {
-                AddKeyError::Failed(failure) => failure,
-                other => Failure::internal(other),
-            })?;
+        let algorithm = withdrawn.signing.algorithm();
+        let mut others = keys.iter().filter(|key| key.signing.algorithm() == algorithm && key.signing.kid() != kid);
+        let is_newest = withdrawn.schedule.retires_at.is_none();
+        match others.find(|key| key.schedule.retires_at.is_none() && key.schedule.phase(now) == KeyPhase::Announced) {
+            Some(announced) => Ok(AfterWithdrawal::Promote(announced.signing.kid().clone())),
+            None if is_newest && algorithm.is_generated() => {
+                let key = SigningKey::generate(algorithm, &*self.random).map_err(Failure::internal)?;
+                Ok(AfterWithdrawal::Insert(self.seal(&key, now, now)?))
+            }
+            None => Ok(AfterWithdrawal::Nothing),
         }
-        Ok(true)
     }
 
     /// Every key that is not gone, with its state.
     pub fn key_infos(&self) -> Vec<KeyInfo> {
         let now = self.clock.now();
         let keys = self.keyring.keys();
-        let info = |key: &crate::keyring::Key| KeyInfo {
+        let info = |key: &Key| KeyInfo {
             kid: key.signing.kid().clone(),
             algorithm: key.signing.algorithm(),
             schedule: key.schedule,
@@ -132,26 +146,27 @@ impl Service {
     /// Seals every key that is still sealed under the previous master key anew. Returns how many were.
     pub async fn reseal_keys(&self) -> Result<usize, Failure> {
         let mut resealed = 0;
-        for stored in self.store.keys().await? {
+        for stored in self.store.keys().all().await? {
             let context = seal_context(&stored.kid, stored.algorithm);
             let opened = self.sealer.open(&stored.sealed, &context).map_err(|error| {
                 Failure::from(KeyringError::Unreadable { kid: stored.kid.clone(), reason: error.to_string() })
             })?;
             if opened.under_previous {
                 let sealed = self.sealer.seal(&opened.plaintext, &context, &*self.random).map_err(Failure::internal)?;
-                resealed += usize::from(self.store.reseal_key(&stored.kid, &stored.sealed, &sealed).await?);
+                resealed += usize::from(self.store.keys().reseal(&stored.kid, &stored.sealed, &sealed).await?);
             }
         }
         Ok(resealed)
     }
 
-    fn newest_key(&self, algorithm: Algorithm, now: Timestamp) -> Option<KeySchedule> {
+    /// The key of `algorithm` that has no successor yet.
+    fn newest_key(&self, algorithm: Algorithm, now: Timestamp) -> Option<(Kid, KeySchedule)> {
         let keys = self.keyring.keys();
-        let usable = |key: &&crate::keyring::Key| {
-            key.signing.algorithm() == algorithm
-                && matches!(key.schedule.phase(now), KeyPhase::Announced | KeyPhase::Signing)
+        let is_newest = |key: &&Key| {
+            let usable = matches!(key.schedule.phase(now), KeyPhase::Announced | KeyPhase::Signing);
+            key.signing.algorithm() == algorithm && key.schedule.retires_at.is_none() && usable
         };
-        keys.iter().filter(usable).map(|key| key.schedule).max_by_key(|schedule| schedule.signs_from)
+        keys.iter().find(is_newest).map(|key| (key.signing.kid().clone(), key.schedule))
     }
 
     /// A successor is announced early enough to sign when the present key has signed for `keys.rotate_every`.
@@ -159,44 +174,45 @@ impl Service {
         now >= newest.signs_from.plus(self.settings.rotate_every).minus(self.settings.announce_for)
     }
 
-    async fn make_first_key(&self, algorithm: Algorithm) -> Result<(), AddKeyError> {
-        let key = SigningKey::generate(algorithm, &*self.random).map_err(Failure::internal)?;
-        let now = self.clock.now();
-        let stored = self.seal(&key, KeySchedule::signing_from(now, now))?;
-        self.store.insert_first_key(stored, now).await.map_err(Failure::from)?;
-        self.follower.refresh_keys().await.map_err(Failure::from)?;
-        Ok(())
-    }
-
-    async fn make_successor(&self, algorithm: Algorithm, from: &Requester) -> Result<Kid, AddKeyError> {
+    async fn make_key(&self, algorithm: Algorithm, from: &Requester) -> Result<Kid, AddKeyError> {
         let key = SigningKey::generate(algorithm, &*self.random).map_err(Failure::internal)?;
         self.add_key(key, from).await
     }
 
-    /// Stores a key that signs from `announce_for` on, and lets the ones before it retire then.
+    /// Stores a key. The first of its algorithm signs at once; a later one from `keys.announce_for` on, when the one
+    /// before it retires.
     async fn add_key(&self, key: SigningKey, from: &Requester) -> Result<Kid, AddKeyError> {
         let now = self.clock.now();
         if self.key_infos().len() >= MOST_PUBLISHED_KEYS {
             return Err(AddKeyError::TooMany);
         }
-        let newest = self.newest_key(key.algorithm(), now);
-        let signs_from = now.plus(self.settings.announce_for);
-        let stored = self.seal(&key, KeySchedule::signing_from(now, signs_from))?;
-        let gone_at = signs_from.plus(LONGEST_ACCESS_TTL).plus(KEEP_BEYOND_LAST_TOKEN);
-        let expected = newest.map(|schedule| schedule.signs_from);
-        let inserted = self.store.insert_successor_key(stored, expected, gone_at, from, now).await.map_err(Failure::from)?;
-        self.follower.refresh_keys().await.map_err(Failure::from)?;
-        if inserted { Ok(key.kid().clone()) } else { Err(AddKeyError::Duplicate) }
+        let kid = key.kid().clone();
+        let event = from.event("key.added").about(&kid);
+        let added = match self.newest_key(key.algorithm(), now) {
+            None => self.store.keys().insert_first(self.seal(&key, now, now)?, now, Some(event)).await,
+            Some((current, schedule)) => {
+                let signs_from = now.plus(self.settings.announce_for).max(schedule.signs_from);
+                let gone_at = signs_from.plus(LONGEST_ACCESS_TTL).plus(KEEP_BEYOND_LAST_TOKEN);
+                let new = self.seal(&key, now, signs_from)?;
+                self.store.keys().rotate(&current, signs_from, gone_at, new, now, Some(event)).await
+            }
+        };
+        let added = added.map_err(|error| match error {
+            StoreError::Conflict { .. } => AddKeyError::Duplicate,
+            error => Failure::from(error).into(),
+        })?;
+        if self.follower.honour(added).await {
+            return Ok(kid);
+        }
+        // Another replica was faster; its key is as good.
+        self.follower.sync().await.map_err(|error| AddKeyError::Failed(Failure::internal(error)))?;
+        Err(AddKeyError::Overtaken)
     }
 
-    fn seal(&self, key: &SigningKey, schedule: KeySchedule) -> Result<StoredKey, Failure> {
+    fn seal(&self, key: &SigningKey, announced_at: Timestamp, signs_from: Timestamp) -> Result<NewKey, Failure> {
         let context = seal_context(key.kid(), key.algorithm());
         let sealed = self.sealer.seal(key.pkcs8(), &context, &*self.random).map_err(Failure::internal)?;
-        Ok(StoredKey {
-            kid: key.kid().clone(),
-            algorithm: key.algorithm(),
-            sealed,
-            schedule,
-        })
+        let public_jwk = serde_json::to_string(&key.public()).map_err(Failure::internal)?;
+        Ok(NewKey { kid: key.kid().clone(), algorithm: key.algorithm(), sealed, public_jwk, announced_at, signs_from })
     }
 }

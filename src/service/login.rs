@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::crypto::{Busy, FamilySecret, PasswordHash, RefreshToken};
+use crate::crypto::{FamilySecret, HashingError, PasswordHash, RefreshToken};
 use crate::domain::{Audience, Client, Grant, Password, Role, ScopeSet, SessionId, User, UserState, Username};
 use crate::store::{AuditEvent, Credentials, NewSession};
 
@@ -33,9 +33,9 @@ pub enum LoginError {
         /// When the next attempt is counted.
         retry_after: Duration,
     },
-    /// The hashing queue is full.
+    /// The password could not be hashed now.
     #[error(transparent)]
-    Busy(#[from] Busy),
+    Hashing(#[from] HashingError),
     /// The client may not log users in.
     #[error("the client is not allowed to log users in")]
     ClientNotAllowed,

@@ -130,9 +130,3 @@ impl From<StoreError> for Failure {
         }
     }
 }
-
-impl From<crate::crypto::Busy> for Failure {
-    fn from(busy: crate::crypto::Busy) -> Self {
-        Self::Unavailable(Box::new(busy))
-    }
-}
