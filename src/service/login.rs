@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use crate::crypto::{FamilySecret, HashingError, PasswordHash, RefreshToken};
-use crate::domain::{Audience, Client, Grant, Password, Role, ScopeSet, SessionId, User, UserState, Username};
-use crate::store::{AuditEvent, Credentials, NewSession};
+use crate::domain::{
+    Audience, Client, Grant, Password, Role, ScopeSet, Session, SessionId, SessionState, User, UserState, Username,
+};
+use crate::store::{NewSession, SessionDetail};
 
-use super::{ADMIN_SCOPE, Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service, SessionGrant};
+use super::{ADMIN_SCOPE, Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service};
 
 /// A request to log in, with its fields read.
 #[derive(Debug)]
@@ -50,6 +52,14 @@ pub enum LoginError {
     Failed(#[from] Failure),
 }
 
+/// A user who gave the right password.
+pub(super) struct Proven {
+    /// Who, as of when the hash was read.
+    pub(super) user: User,
+    /// The stored hash and a better one, where the stored one is outdated.
+    upgrade: Option<(String, PasswordHash)>,
+}
+
 impl Service {
     /// Logs a user in on `caller`'s client.
     ///
@@ -66,62 +76,101 @@ impl Service {
             return Err(LoginError::InvalidScope);
         }
         let attempt = self.begin_attempt(&login.username, from).await?;
-        let credentials = self.store.credentials(&login.username).await.map_err(Failure::from)?;
-        let Some((user, rehash)) = self.check_password(credentials, login.password).await? else {
-            self.attempt_failed(&login.username, &client.id, from).await?;
+        let Some(Proven { user, upgrade }) = self.check_password(&login.username, login.password).await? else {
+            self.note_failed_login(&login.username, client, from).await?;
             return Err(LoginError::InvalidCredentials);
         };
-        let scope = scope_for(client, &user, login.scope)?;
+        let asked = login.scope.as_ref();
+        let scope = scope_of_user(client, &user.roles, asked.unwrap_or(&client.settings.scopes));
+        if asked.is_some_and(|asked| *asked != scope) {
+            return Err(LoginError::InvalidScope);
+        }
         let now = self.clock.now();
         let token = RefreshToken {
             session: SessionId::from_bytes(self.random.bytes()),
             generation: 0,
             family: FamilySecret::generate(&*self.random),
         };
-        let session = NewSession {
+        let absolute_expires_at = now.plus(self.settings.absolute_ttl);
+        let idle_expires_at = now.plus(self.settings.idle_ttl).min(absolute_expires_at);
+        let new = NewSession {
             id: token.session,
             user: user.id,
             user_epoch: user.epoch,
             client: client.id.clone(),
             client_epoch: client.epoch,
-            family_digest: token.family.digest(),
+            family_digest: token.family.digest().0,
+            methods: vec!["pwd".to_owned()],
             scope: scope.clone(),
-            audience,
-            idle_expires_at: now.plus(self.settings.idle_ttl).min(now.plus(self.settings.absolute_ttl)),
-            absolute_expires_at: now.plus(self.settings.absolute_ttl),
+            audience: audience.clone(),
+            idle_expires_at,
+            absolute_expires_at,
+            max_per_user: self.settings.max_sessions,
+            revocation_expires_at: now.plus(REVOCATION_LIFE),
+            settled: attempt.settlements(),
+            audit: vec![from.event("login.succeeded").about(user.id).on(&client.id)],
         };
-        let event = AuditEvent::login_succeeded(from, &session);
-        let created = self.store.create_session(session, self.settings.max_sessions, event, now).await;
-        let Some(created) = created.map_err(Failure::from)? else {
+        let opened = self.store.sessions().open(new, now).await.map_err(Failure::from)?;
+        if self.follower.honour(opened).await.is_none() {
             // The user or the client was disabled, deleted or revoked between the look-up and now.
             return Err(LoginError::InvalidCredentials);
-        };
-        for displaced in &created.displaced {
-            self.follower.apply(displaced, now.plus(REVOCATION_LIFE));
         }
-        self.attempt_succeeded(attempt, &user, rehash).await;
-        let grant = SessionGrant { session: created.session, username: user.username, roles: user.roles };
-        Ok(self.tokens_of_generation(&grant, &token, client, scope)?)
+        self.upgrade_hash(&user, upgrade).await;
+        let session = Session {
+            id: token.session,
+            user: user.id,
+            client: client.id.clone(),
+            generation: 0,
+            authenticated_at: now,
+            rotated_at: now,
+            idle_expires_at,
+            absolute_expires_at,
+            scope: scope.clone(),
+            audience,
+            user_epoch: user.epoch,
+            client_epoch: client.epoch,
+            state: SessionState::Live,
+        };
+        let methods = vec!["pwd".to_owned()];
+        let detail = SessionDetail { session, methods, username: user.username, roles: user.roles };
+        Ok(self.tokens_of_generation(&detail, &token, client, scope)?)
     }
 
-    /// The user whose password this is, with the stored hash and a better one where the stored one is outdated.
-    async fn check_password(
+    /// The user of this name, if this is the password and the account can log in. One path and one cost for every refusal:
+    /// a name that does not exist, an account that is disabled and a stored hash that cannot be read are hashed like a
+    /// wrong password (security.md P6, P11).
+    pub(super) async fn check_password(
         &self,
-        credentials: Option<Credentials>,
+        username: &Username,
         password: Password,
-    ) -> Result<Option<(User, Option<PasswordHash>)>, LoginError> {
-        unimplemented!()
+    ) -> Result<Option<Proven>, LoginError> {
+        let credentials = self.store.users().credentials(username).await.map_err(Failure::from)?;
+        let usable = credentials.filter(|credentials| credentials.user.state == UserState::Enabled);
+        let stored = usable.as_ref().and_then(|credentials| {
+            PasswordHash::parse(&credentials.password_hash)
+                .inspect_err(|error| tracing::error!(user = %credentials.user.id, %error, "the stored password hash is unreadable"))
+                .ok()
+        });
+        let verdict = self.passwords.verify(password, stored).await?;
+        Ok(usable.filter(|_| verdict.matches).map(|credentials| Proven {
+            upgrade: verdict.replacement.map(|better| (credentials.password_hash, better)),
+            user: credentials.user,
+        }))
+    }
+
+    /// Stores a better hash of the password that was just proven. Its failure costs nothing but the next attempt.
+    async fn upgrade_hash(&self, user: &User, upgrade: Option<(String, PasswordHash)>) {
+        if let Some((old, better)) = upgrade
+            && let Err(error) = self.store.users().upgrade_hash(user.id, &old, better.as_str()).await
+        {
+            tracing::warn!(user = %user.id, %error, "the password hash could not be upgraded");
+        }
     }
 }
 
-/// What a login yields when it asks for nothing, or for `asked`. The administration needs a role as well: a client that
-/// may carry its scope must not make every user of it an administrator.
-fn scope_for(client: &Client, user: &User, asked: Option<ScopeSet>) -> Result<ScopeSet, LoginError> {
-    let is_administrator = user.roles.iter().any(|role| role.as_str() == ADMIN_SCOPE);
-    match asked {
-        Some(scope) if scope.contains(ADMIN_SCOPE) && !is_administrator => Err(LoginError::InvalidScope),
-        Some(scope) => Ok(scope),
-        None if is_administrator => Ok(client.settings.scopes.clone()),
-        None => Ok(client.settings.scopes.without(ADMIN_SCOPE)),
-    }
+/// What a user's tokens may carry of `scope`: what the client may have, and the administration only with the role of the
+/// same name, because a client that may carry its scope must not make every user of it an administrator.
+pub(super) fn scope_of_user(client: &Client, roles: &[Role], scope: &ScopeSet) -> ScopeSet {
+    let is_administrator = roles.iter().any(|role| role.as_str() == ADMIN_SCOPE);
+    scope.filter(|word| client.settings.scopes.contains(word) && (is_administrator || word != ADMIN_SCOPE))
 }

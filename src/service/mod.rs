@@ -1,6 +1,8 @@
 //! The use cases, one per file. They take and return domain types, and know neither HTTP nor SQL.
 
 mod account;
+mod administrator;
+mod attempts;
 mod import_line;
 mod audit;
 mod client_auth;
@@ -19,6 +21,7 @@ mod status;
 mod users;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -29,10 +32,25 @@ use crate::store::{Store, StoreError};
 use crate::follower::Follower;
 use crate::view::View;
 
+pub use account::{PasswordChangeError, SessionPage};
+pub use administrator::{ADMIN_KEY_PREFIX, AdminError};
+pub use audit::Page;
 pub use client_auth::{Caller, CallerError, ClientProof};
+pub use client_credentials::GrantError;
+pub use clients::{ClientError, ClientSecret};
+pub use introspect::{CannotIntrospect, Introspected, Introspection};
 pub use issue::{IssuedRefresh, IssuedTokens};
 pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
+pub use keys::{AddKeyError, KeyInfo};
+pub use login::{Login, LoginError};
+pub use logout::{Bearer, BearerError};
+pub use refresh::{RefreshError, Refreshed};
 pub use request::Requester;
+pub use revoke::{RevokeError, Target};
+pub use status::{Readiness, Status};
+pub use users::UserError;
+
+pub use crate::store::{AuditFilter, AuditRecord, LiveRevocation, Owner as SessionOwner};
 
 /// The built-in public client, for a login that names none.
 pub const BUILT_IN_CLIENT: &str = "countersign";
@@ -86,11 +104,24 @@ pub struct Service {
     /// What an assertion of a client may name as its audience (RFC 7523 §3).
     pub(crate) assertion_audiences: Vec<String>,
     pub(crate) settings: Settings,
+    pub(crate) stopping: AtomicBool,
 }
 
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service").field("issuer", &self.issuer).field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// The judge of access tokens.
+    pub const fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    /// The configured issuer.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
     }
 }
 

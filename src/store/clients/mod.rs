@@ -1,0 +1,134 @@
+//! OAuth clients and the digests of their secrets.
+
+mod revoke;
+mod row;
+mod secret;
+
+use self::row::{collect, settings_values};
+use crate::domain::{Change, Client, ClientId, ClientSettings, SecretDigest, Timestamp};
+use crate::store::db::{Database, Tx, Value, Written, values};
+use crate::store::feed::NOTE_LIFE;
+use crate::store::{AuditEvent, FeedEntry, StoreError, audit};
+
+/// A client to be created.
+#[derive(Debug, Clone)]
+pub struct NewClient {
+    /// Its id; unique.
+    pub id: ClientId,
+    /// What the operator chose.
+    pub settings: ClientSettings,
+    /// Its first secret; none for a public client, and for one that authenticates itself with a key.
+    pub secret: Option<SecretDigest>,
+}
+
+/// Clients.
+#[derive(Clone, Copy)]
+pub struct Clients<'a>(pub(super) &'a Database);
+
+impl Clients<'_> {
+    /// Creates a client. [`StoreError::Conflict`] when the id is taken.
+    ///
+    /// An id may have belonged to a client that was deleted: the new one starts at the epoch below which the old one's
+    /// tokens are still remembered as revoked.
+    pub async fn create(
+        &self,
+        new: NewClient,
+        now: Timestamp,
+        audit: Option<AuditEvent>,
+    ) -> Result<Written<Client>, StoreError> {
+        self.0
+            .write("client_create", (new, now, audit), |tx, (new, now, audit)| {
+                Box::pin(async move {
+                    let client = insert(tx, new, *now).await?;
+                    note_change(tx, &new.id, *now).await?;
+                    audit::record(tx, *now, audit).await?;
+                    Ok(client)
+                })
+            })
+            .await
+    }
+
+    /// A client by id, with its secrets.
+    pub async fn by_id(&self, id: &ClientId) -> Result<Option<Client>, StoreError> {
+        let rows = self.0.rows("client_by_id", READ_ONE, values![id]).await?;
+        Ok(collect(&rows)?.into_iter().next())
+    }
+
+    /// All clients with their secrets, in the order of their ids.
+    pub async fn all(&self) -> Result<Vec<Client>, StoreError> {
+        const READ_ALL: &str = "SELECT clients.*, client_secrets.digest, client_secrets.expires_at AS secret_expires_at
+            FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
+            ORDER BY clients.id, client_secrets.created_at, client_secrets.digest";
+        collect(&self.0.rows("clients_all", READ_ALL, Vec::new()).await?)
+    }
+
+    /// Replaces what the operator chose. Tokens that are out keep what they were issued with.
+    pub async fn update(
+        &self,
+        id: &ClientId,
+        settings: ClientSettings,
+        now: Timestamp,
+        audit: Option<AuditEvent>,
+    ) -> Result<Written<Client>, StoreError> {
+        const UPDATE: &str =
+            "UPDATE clients SET kind = $2, display_name = $3, grants = $4, audiences = $5, scopes = $6,
+            introspect = $7, access_ttl_ms = $8, algorithm = $9, token_type = $10, jwks = $11
+            WHERE id = $1 RETURNING id";
+        let input = (id.clone(), settings, now, audit);
+        self.0
+            .write("client_update", input, |tx, (id, settings, now, audit)| {
+                Box::pin(async move {
+                    if tx.row(UPDATE, with_settings(id, settings)).await?.is_none() {
+                        return Err(StoreError::NotFound { what: "client" });
+                    }
+                    changed(tx, id, *now, audit).await
+                })
+            })
+            .await
+    }
+}
+
+const READ_ONE: &str = "SELECT clients.*, client_secrets.digest, client_secrets.expires_at AS secret_expires_at
+    FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
+    WHERE clients.id = $1 ORDER BY client_secrets.created_at, client_secrets.digest";
+
+async fn insert(tx: &mut Tx, new: &NewClient, now: Timestamp) -> Result<Client, StoreError> {
+    const INSERT: &str = "INSERT INTO clients (id, kind, display_name, grants, audiences, scopes, introspect,
+            access_ttl_ms, algorithm, token_type, jwks, created_at, epoch)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
+            (SELECT coalesce(max(epoch), 0) FROM changes WHERE kind = 'client' AND subject = $13))
+        ON CONFLICT (id) DO NOTHING RETURNING id";
+    let mut values = with_settings(&new.id, &new.settings);
+    values.extend(values![now, new.id.as_str().as_bytes()]);
+    if tx.row(INSERT, values).await?.is_none() {
+        return Err(StoreError::Conflict { what: "client id" });
+    }
+    if let Some(digest) = new.secret {
+        secret::insert(tx, &new.id, digest, now).await?;
+    }
+    read(tx, &new.id).await
+}
+
+fn with_settings(id: &ClientId, settings: &ClientSettings) -> Vec<Value> {
+    let mut values = values![id];
+    values.extend(settings_values(settings));
+    values
+}
+
+/// The client as this transaction leaves it.
+async fn read(tx: &mut Tx, id: &ClientId) -> Result<Client, StoreError> {
+    let rows = tx.rows(READ_ONE, values![id]).await?;
+    collect(&rows)?.into_iter().next().ok_or(StoreError::NotFound { what: "client" })
+}
+
+/// Tells every replica to read the client again, and returns it.
+async fn changed(tx: &mut Tx, id: &ClientId, now: Timestamp, audit: &Option<AuditEvent>) -> Result<Client, StoreError> {
+    note_change(tx, id, now).await?;
+    audit::record(tx, now, audit).await?;
+    read(tx, id).await
+}
+
+async fn note_change(tx: &mut Tx, id: &ClientId, now: Timestamp) -> Result<(), StoreError> {
+    let change = Change::ClientChanged(id.clone());
+    tx.publish(FeedEntry { change, created_at: now, expires_at: now.plus(NOTE_LIFE) }).await
+}

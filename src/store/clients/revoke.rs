@@ -1,0 +1,119 @@
+//! Everything that makes all older tokens of a client inactive.
+
+use std::time::Duration;
+
+use super::{Clients, changed, note_change, read};
+use crate::domain::{Client, ClientId, Revocation, Timestamp};
+use crate::store::db::{Tx, Written, values};
+use crate::store::{AuditEvent, StoreError, audit};
+
+/// Deleting a client deletes its sessions, of which there may be very many.
+const DELETE_PATIENCE: Duration = Duration::from_secs(60);
+
+impl Clients<'_> {
+    /// Makes every token and session of a client inactive. The client goes on.
+    pub async fn revoke(
+        &self,
+        id: &ClientId,
+        revocation_expires_at: Timestamp,
+        now: Timestamp,
+        audit: Option<AuditEvent>,
+    ) -> Result<Written<Client>, StoreError> {
+        const BUMP: &str = "UPDATE clients SET epoch = epoch + 1 WHERE id = $1 RETURNING id";
+        let input = (id.clone(), revocation_expires_at, now, audit);
+        self.0
+            .write("client_revoke", input, |tx, (id, until, now, audit)| {
+                Box::pin(async move {
+                    if tx.row(BUMP, values![id]).await?.is_none() {
+                        return Err(StoreError::NotFound { what: "client" });
+                    }
+                    revoked(tx, id, *now, *until, audit).await
+                })
+            })
+            .await
+    }
+
+    /// Disables a client: it can do nothing, and its tokens are inactive. To do so again changes nothing.
+    pub async fn disable(
+        &self,
+        id: &ClientId,
+        revocation_expires_at: Timestamp,
+        now: Timestamp,
+        audit: Option<AuditEvent>,
+    ) -> Result<Written<Client>, StoreError> {
+        const DISABLE: &str = "UPDATE clients SET disabled_at = $2, epoch = epoch + 1
+            WHERE id = $1 AND disabled_at IS NULL RETURNING id";
+        let input = (id.clone(), revocation_expires_at, now, audit);
+        self.0
+            .write("client_disable", input, |tx, (id, until, now, audit)| {
+                Box::pin(async move {
+                    match tx.row(DISABLE, values![id, *now]).await? {
+                        Some(_) => revoked(tx, id, *now, *until, audit).await,
+                        None => read(tx, id).await,
+                    }
+                })
+            })
+            .await
+    }
+
+    /// Lets a disabled client work again. What was revoked by disabling stays revoked. To do so again changes nothing.
+    pub async fn enable(
+        &self,
+        id: &ClientId,
+        now: Timestamp,
+        audit: Option<AuditEvent>,
+    ) -> Result<Written<Client>, StoreError> {
+        const ENABLE: &str =
+            "UPDATE clients SET disabled_at = NULL WHERE id = $1 AND disabled_at IS NOT NULL RETURNING id";
+        self.0
+            .write("client_enable", (id.clone(), now, audit), |tx, (id, now, audit)| {
+                Box::pin(async move {
+                    match tx.row(ENABLE, values![id]).await? {
+                        Some(_) => changed(tx, id, *now, audit).await,
+                        None => read(tx, id).await,
+                    }
+                })
+            })
+            .await
+    }
+
+    /// Deletes a client with its secrets and sessions; false when there is none.
+    pub async fn delete(
+        &self,
+        id: &ClientId,
+        revocation_expires_at: Timestamp,
+        now: Timestamp,
+        audit: Option<AuditEvent>,
+    ) -> Result<Written<bool>, StoreError> {
+        const DELETE: &str = "DELETE FROM clients WHERE id = $1 RETURNING id, epoch";
+        let input = (id.clone(), revocation_expires_at, now, audit);
+        self.0
+            .write("client_delete", input, |tx, (id, until, now, audit)| {
+                Box::pin(async move {
+                    tx.be_patient(DELETE_PATIENCE).await?;
+                    let Some(row) = tx.row(DELETE, values![id]).await? else {
+                        return Ok(false);
+                    };
+                    let epoch = row.of("clients", "id").count("epoch")?.saturating_add(1);
+                    tx.revoke(Revocation::Client(id.clone(), epoch), *now, *until).await?;
+                    note_change(tx, id, *now).await?;
+                    audit::record(tx, *now, audit).await?;
+                    Ok(true)
+                })
+            })
+            .await
+    }
+}
+
+/// Puts a client's new epoch on the feed.
+async fn revoked(
+    tx: &mut Tx,
+    id: &ClientId,
+    now: Timestamp,
+    until: Timestamp,
+    audit: &Option<AuditEvent>,
+) -> Result<Client, StoreError> {
+    let client = changed(tx, id, now, audit).await?;
+    tx.revoke(Revocation::Client(id.clone(), client.epoch), now, until).await?;
+    Ok(client)
+}

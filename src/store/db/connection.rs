@@ -1,0 +1,96 @@
+//! One connection to either engine.
+
+use std::time::Duration;
+
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Sqlite, SqliteConnection};
+
+use super::fault::Failure;
+use super::value::{Row, Value, postgres_arguments, sqlite_arguments};
+
+/// A statement. Almost all have one text; the few that ask an engine about itself have two.
+#[derive(Debug, Clone, Copy)]
+pub struct Sql {
+    sqlite: &'static str,
+    postgres: &'static str,
+}
+
+impl Sql {
+    /// A statement that must be worded differently.
+    pub const fn each(sqlite: &'static str, postgres: &'static str) -> Self {
+        Self { sqlite, postgres }
+    }
+
+    /// The text for SQLite.
+    pub const fn sqlite(self) -> &'static str {
+        self.sqlite
+    }
+
+    /// The text for PostgreSQL.
+    pub const fn postgres(self) -> &'static str {
+        self.postgres
+    }
+}
+
+impl From<&'static str> for Sql {
+    fn from(text: &'static str) -> Self {
+        Self { sqlite: text, postgres: text }
+    }
+}
+
+/// An open connection. After an error of kind `Connection`, or after being dropped within a call, it must not be used.
+pub(super) enum Connection {
+    /// To the file.
+    Sqlite(SqliteConnection),
+    /// To the server; boxed by the driver.
+    Postgres {
+        /// The driver's connection.
+        raw: PgConnection,
+        /// Whether statements are prepared once and kept; not behind a pooler in transaction mode.
+        prepares: bool,
+    },
+}
+
+impl Connection {
+    /// Runs one statement and returns its rows, after `patience` at the latest. SQLite answers from this machine's disk
+    /// and bounds its waits itself.
+    pub(super) async fn rows(&mut self, sql: Sql, values: &[Value], patience: Duration) -> Result<Vec<Row>, Failure> {
+        match self {
+            Self::Sqlite(raw) => {
+                let query = sqlx::query_with::<Sqlite, _>(sql.sqlite, sqlite_arguments(values)?);
+                Ok(query.fetch_all(raw).await?.into_iter().map(Row::Sqlite).collect())
+            }
+            Self::Postgres { raw, prepares } => {
+                let query = sqlx::query_with::<Postgres, _>(sql.postgres, postgres_arguments(values)?);
+                let answer = tokio::time::timeout(patience, query.persistent(*prepares).fetch_all(raw)).await;
+                let rows = answer.map_err(|_| Failure::no_answer(patience))??;
+                Ok(rows.into_iter().map(Row::Postgres).collect())
+            }
+        }
+    }
+
+    /// Runs statements without values, all in one round trip.
+    pub(super) async fn script(&mut self, sql: &str, patience: Duration) -> Result<(), Failure> {
+        // The texts are ours: transaction control, timeouts written from settings, and migrations.
+        let script = sqlx::raw_sql(AssertSqlSafe(sql));
+        match self {
+            Self::Sqlite(raw) => {
+                script.execute(raw).await?;
+            }
+            Self::Postgres { raw, .. } => {
+                let answer = tokio::time::timeout(patience, script.execute(raw)).await;
+                answer.map_err(|_| Failure::no_answer(patience))??;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the other end still answers.
+    pub(super) async fn answers(&mut self, patience: Duration) -> bool {
+        match self {
+            Self::Sqlite(_) => true,
+            Self::Postgres { raw, .. } => {
+                matches!(tokio::time::timeout(patience, sqlx::Connection::ping(raw)).await, Ok(Ok(())))
+            }
+        }
+    }
+}

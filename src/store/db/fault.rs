@@ -1,0 +1,137 @@
+//! What an error of the driver means: whom to tell, and whether to try again.
+
+use std::time::Duration;
+
+use sqlx::error::ErrorKind;
+
+use crate::store::StoreError;
+
+/// What a failed statement says about its connection and its transaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// The statement was refused; connection and server are well.
+    Statement,
+    /// The transaction lost against another one and was rolled back: 40001 or 40P01. The same again may pass.
+    Contention,
+    /// The connection can no longer be trusted, and so neither can others to the same server.
+    Connection,
+}
+
+/// A driver's error, judged.
+#[derive(Debug)]
+pub(super) struct Failure {
+    pub(super) fault: Fault,
+    pub(super) error: StoreError,
+}
+
+impl Failure {
+    /// No answer within `patience`: the server, or the way to it, is gone.
+    pub(super) fn no_answer(patience: Duration) -> Self {
+        let error = StoreError::Unavailable(format!("no answer within {} ms", patience.as_millis()));
+        Self { fault: Fault::Connection, error }
+    }
+
+    /// A failure that says nothing about the connection.
+    pub(super) const fn of_statement(error: StoreError) -> Self {
+        Self { fault: Fault::Statement, error }
+    }
+}
+
+impl From<sqlx::Error> for Failure {
+    fn from(error: sqlx::Error) -> Self {
+        let (fault, error) = match &error {
+            sqlx::Error::Database(database) => {
+                let code = database.code().unwrap_or_default();
+                let text = format!("{} (code {code})", database.message());
+                if code.len() == 5 { postgres(&code, text) } else { sqlite(&code, text, database.kind()) }
+            }
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
+                (Fault::Connection, StoreError::Unavailable(error.to_string()))
+            }
+            sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
+                (Fault::Statement, StoreError::Unavailable(error.to_string()))
+            }
+            sqlx::Error::Configuration(cause) => (Fault::Statement, StoreError::Misconfigured(cause.to_string())),
+            _ => (Fault::Statement, StoreError::Internal(error.to_string())),
+        };
+        Self { fault, error }
+    }
+}
+
+/// By SQLSTATE (PostgreSQL, Appendix A).
+fn postgres(code: &str, text: String) -> (Fault, StoreError) {
+    match code {
+        "40001" | "40P01" => (Fault::Contention, StoreError::Unavailable(text)),
+        "23505" => (Fault::Statement, StoreError::Conflict { what: "a unique value is taken" }),
+        // Statement or lock timeout: the server is alive, and too busy.
+        "57014" | "55P03" => (Fault::Statement, StoreError::Unavailable(text)),
+        // Wrong password, role or database: a person must act, and the next attempt may find that done.
+        "28000" | "28P01" | "3D000" => (Fault::Connection, StoreError::Unavailable(text)),
+        // Read-only: a standby, or a primary that was demoted under us.
+        "25006" => (Fault::Connection, StoreError::Unavailable(text)),
+        // Idle-session and idle-in-transaction timeouts ended the connection.
+        "25P03" | "57P05" => (Fault::Connection, StoreError::Unavailable(text)),
+        _ => match code.get(..2) {
+            // Connection exceptions, operator intervention, system errors.
+            Some("08" | "57" | "58") => (Fault::Connection, StoreError::Unavailable(text)),
+            // Insufficient resources: disk full, out of memory, too many connections.
+            Some("53") => (Fault::Statement, StoreError::Unavailable(text)),
+            _ => (Fault::Statement, StoreError::Internal(text)),
+        },
+    }
+}
+
+/// By extended result code (sqlite.org/rescode.html): the primary code is its low byte.
+fn sqlite(code: &str, text: String, kind: ErrorKind) -> (Fault, StoreError) {
+    if kind == ErrorKind::UniqueViolation {
+        return (Fault::Statement, StoreError::Conflict { what: "a unique value is taken" });
+    }
+    match code.parse::<i32>().map(|code| code & 0xFF) {
+        // BUSY, LOCKED: another process writes.
+        Ok(5 | 6) => (Fault::Statement, StoreError::Unavailable(text)),
+        // PERM, NOMEM, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL, NOLFS, AUTH: the disk or the file, until someone acts.
+        Ok(3 | 7 | 8 | 10 | 13 | 14 | 15 | 22 | 23) => (Fault::Connection, StoreError::Unavailable(text)),
+        // CORRUPT, NOTADB.
+        Ok(11 | 26) => (Fault::Connection, StoreError::Misconfigured(text)),
+        _ => (Fault::Statement, StoreError::Internal(text)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_postgres(code: &str) -> (Fault, bool) {
+        let (fault, error) = postgres(code, String::new());
+        (fault, matches!(error, StoreError::Unavailable(_)))
+    }
+
+    #[test]
+    fn d2_only_serialization_failures_and_deadlocks_are_tried_again() {
+        assert_eq!(of_postgres("40001").0, Fault::Contention);
+        assert_eq!(of_postgres("40P01").0, Fault::Contention);
+        for code in ["40002", "23505", "53100", "57P01", "42601"] {
+            assert_ne!(of_postgres(code).0, Fault::Contention, "{code}");
+        }
+    }
+
+    #[test]
+    fn d6_a_full_disk_a_standby_and_a_shutdown_are_outages() {
+        assert_eq!(of_postgres("53100"), (Fault::Statement, true));
+        assert_eq!(of_postgres("25006"), (Fault::Connection, true));
+        for code in ["57P01", "57P02", "57P03", "08006", "58030"] {
+            assert_eq!(of_postgres(code), (Fault::Connection, true), "{code}");
+        }
+        // FULL, READONLY_DBMOVED, BUSY_SNAPSHOT, IOERR_WRITE, CANTOPEN.
+        for code in ["13", "1032", "517", "778", "14"] {
+            let (_, error) = sqlite(code, String::new(), ErrorKind::Other);
+            assert!(matches!(error, StoreError::Unavailable(_)), "{code}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_sql_is_not_an_outage() {
+        assert_eq!(of_postgres("42601"), (Fault::Statement, false));
+        assert!(matches!(sqlite("1", String::new(), ErrorKind::Other).1, StoreError::Internal(_)));
+    }
+}

@@ -1,0 +1,330 @@
+//! The only place that knows that there are two engines.
+//!
+//! Statements are written once, with `$N` placeholders. There is one way to read and one way to write:
+//!
+//! - [`Database::rows`] reads outside of transactions.
+//! - [`Database::write`] runs a job in one transaction. On PostgreSQL it has a connection of its own and is repeated when
+//!   it lost against another transaction; on SQLite it waits for the one writer and shares its commit with others.
+//! - [`Database::write_one`] writes one statement that needs no explicit transaction: one round trip on PostgreSQL.
+//!
+//! Every call runs in a task of its own: whoever is cancelled while waiting leaves either the old or the new state, and
+//! a connection that can be used again (security.md R10).
+
+mod connection;
+mod fault;
+mod listener;
+mod pool;
+mod postgres;
+mod sqlite;
+mod tx;
+mod value;
+mod writer;
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tracing::Instrument;
+
+pub(in crate::store) use self::connection::Sql;
+use self::fault::{Failure, Fault};
+pub use self::listener::ChangeListener;
+pub use self::pool::PoolStatus;
+use self::pool::{Connector, Lease, Pool};
+use self::postgres::PostgresConnector;
+use self::sqlite::SqliteConnector;
+pub(in crate::store) use self::tx::Tx;
+pub use self::tx::Written;
+pub(in crate::store) use self::value::{Fields, Row, Value, values};
+use self::writer::Writer;
+use crate::clock::Clock;
+use crate::store::{Location, StoreError, StoreObserver, StoreSettings};
+
+/// How much longer than the server the client waits: when even this passes, the connection is lost.
+const CLIENT_GRACE: Duration = Duration::from_millis(500);
+
+/// SQLite answers from this machine's disk, and bounds its own waits.
+const NO_PATIENCE: Duration = Duration::MAX;
+
+/// How often a transaction that lost against another one is run, and the longest pause between two runs.
+const MAX_RUNS: u32 = 5;
+const RETRY_PAUSE: Duration = Duration::from_millis(10);
+
+/// The database.
+#[derive(Clone)]
+pub(in crate::store) struct Database(Arc<Inner>);
+
+struct Inner {
+    engine: Engine,
+    readers: Arc<Pool>,
+    /// The feed's own connection: followers prove freshness also while requests wait for connections.
+    follower: Arc<Pool>,
+    patience: Duration,
+    clock: Arc<dyn Clock>,
+    observer: Arc<dyn StoreObserver>,
+}
+
+enum Engine {
+    Sqlite(Writer),
+    Postgres(PostgresConnector),
+}
+
+/// Which connections a read uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::store) enum Lane {
+    /// Those of requests.
+    Requests,
+    /// The feed's own.
+    Feed,
+}
+
+impl Database {
+    /// Opens the database and refuses one that cannot be used safely. Neither makes nor checks tables.
+    pub(in crate::store) async fn open(
+        settings: &StoreSettings,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn StoreObserver>,
+    ) -> Result<Self, StoreError> {
+        let (engine, connector) = match &settings.location {
+            Location::Sqlite { path, create } => {
+                let connector = SqliteConnector::new(path.clone(), settings.busy_timeout);
+                connector.prepare(*create)?;
+                // The writer first: it puts the file into write-ahead mode, which readers then find.
+                let writer = Writer::start(connector.clone(), settings.acquire_timeout).await?;
+                (Engine::Sqlite(writer), Connector::Sqlite(connector))
+            }
+            Location::Postgres { url, pooler_transaction_mode } => {
+                let connector = PostgresConnector::new(url, *pooler_transaction_mode, settings)?;
+                if connector.may_travel_unencrypted() {
+                    tracing::warn!("database.url does not demand TLS: add sslmode=verify-full");
+                }
+                (Engine::Postgres(connector.clone()), Connector::Postgres(connector))
+            }
+        };
+        let (connector, generation) = (Arc::new(connector), pool::Generation::default());
+        let pool = |size| {
+            let (connector, generation) = (Arc::clone(&connector), Arc::clone(&generation));
+            Pool::new(connector, Arc::clone(&clock), settings.acquire_timeout, size, generation)
+        };
+        let (readers, follower) = (pool(settings.max_connections), pool(1));
+        readers.open_first().await?;
+        let patience = settings.statement_timeout + CLIENT_GRACE;
+        Ok(Self(Arc::new(Inner { engine, readers, follower, patience, clock, observer })))
+    }
+
+    /// Reads outside of any transaction. A read whose connection turns out to be dead is repeated once on a new one.
+    pub(in crate::store) async fn rows(
+        &self,
+        name: &'static str,
+        sql: impl Into<Sql>,
+        values: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        self.read(name, Lane::Requests, sql.into(), values).await
+    }
+
+    /// Reads outside of any transaction, at most one row.
+    pub(in crate::store) async fn row(
+        &self,
+        name: &'static str,
+        sql: impl Into<Sql>,
+        values: Vec<Value>,
+    ) -> Result<Option<Row>, StoreError> {
+        Ok(self.rows(name, sql, values).await?.into_iter().next())
+    }
+
+    /// Reads outside of any transaction, on the connections of `lane`.
+    pub(in crate::store) async fn read(
+        &self,
+        name: &'static str,
+        lane: Lane,
+        sql: Sql,
+        values: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        let inner = Arc::clone(&self.0);
+        self.in_own_task(name, async move {
+            let pool = if lane == Lane::Feed { &inner.follower } else { &inner.readers };
+            match inner.run_once(pool, sql, &values).await {
+                Err(Failure { fault: Fault::Connection, .. }) => inner.run_once(pool, sql, &values).await,
+                other => other,
+            }
+            .map_err(|failure| failure.error)
+        })
+        .await
+    }
+
+    /// Writes with one statement. On PostgreSQL a statement whose answer was lost is not repeated: it may have been
+    /// committed.
+    pub(in crate::store) async fn write_one(
+        &self,
+        name: &'static str,
+        sql: &'static str,
+        values: Vec<Value>,
+    ) -> Result<Vec<Row>, StoreError> {
+        if matches!(self.0.engine, Engine::Sqlite(_)) {
+            let written = self.write(name, (sql, values), |tx, (sql, values)| Box::pin(tx.rows(*sql, values.clone())));
+            return written.await.map(|written| written.value);
+        }
+        let inner = Arc::clone(&self.0);
+        self.in_own_task(name, async move {
+            let mut runs = 1;
+            loop {
+                match inner.run_once(&inner.readers, sql.into(), &values).await {
+                    Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => inner.pause(runs).await,
+                    other => return other.map_err(|failure| failure.error),
+                }
+                runs += 1;
+            }
+        })
+        .await
+    }
+
+    /// Runs `job` on `input` in one transaction and commits it. The job may be run more than once, each time from the
+    /// start in a new transaction; when it returns an error, nothing of it stays.
+    pub(in crate::store) async fn write<I, T, F>(
+        &self,
+        name: &'static str,
+        input: I,
+        job: F,
+    ) -> Result<Written<T>, StoreError>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+        F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
+    {
+        let (inner, input, job) = (Arc::clone(&self.0), Arc::new(input), Arc::new(job));
+        self.in_own_task(name, async move {
+            match &inner.engine {
+                Engine::Sqlite(writer) => writer.write(input, job).await,
+                Engine::Postgres(connector) => inner.write_postgres(connector, &*input, &*job).await,
+            }
+        })
+        .await
+    }
+
+    /// A listener for news on the feed; none where there is nothing to listen to.
+    pub(in crate::store) async fn listener(&self) -> Result<Option<ChangeListener>, StoreError> {
+        match &self.0.engine {
+            Engine::Postgres(connector) if !connector.is_pooled() => ChangeListener::connect(connector).await.map(Some),
+            _ => Ok(None),
+        }
+    }
+
+    /// How busy the connections of requests are.
+    pub(in crate::store) fn pool_status(&self) -> PoolStatus {
+        let status = self.0.readers.status();
+        match &self.0.engine {
+            Engine::Sqlite(writer) => PoolStatus { waiting: status.waiting + writer.waiting(), ..status },
+            Engine::Postgres(_) => status,
+        }
+    }
+
+    async fn in_own_task<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.0);
+        let observed = async move {
+            let began = inner.clock.elapsed();
+            let outcome = work.await;
+            let is_well = !matches!(outcome, Err(StoreError::Unavailable(_) | StoreError::Internal(_)));
+            inner.observer.query(name, inner.clock.elapsed().saturating_sub(began), is_well);
+            outcome
+        };
+        let ended = tokio::spawn(observed.instrument(tracing::Span::current())).await;
+        ended.unwrap_or_else(|_| Err(StoreError::Internal(format!("`{name}` did not run to its end"))))
+    }
+}
+
+impl Inner {
+    /// One statement on a pooled connection, in a transaction of its own where a pooler demands one.
+    async fn run_once(&self, pool: &Arc<Pool>, sql: Sql, values: &[Value]) -> Result<Vec<Row>, Failure> {
+        let Lease { mut connection, slot } = pool.acquire().await?;
+        let answer = match &self.engine {
+            Engine::Postgres(connector) if connector.is_pooled() => {
+                let begun = connection.script(connector.begin(), self.patience).await;
+                let answer = match begun {
+                    Ok(()) => connection.rows(sql, values, self.patience).await,
+                    Err(failure) => Err(failure),
+                };
+                let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
+                let ended = connection.script(end, self.patience).await;
+                answer.and_then(|rows| ended.map(|()| rows))
+            }
+            _ => connection.rows(sql, values, self.patience).await,
+        };
+        match &answer {
+            Err(Failure { fault: Fault::Connection, .. }) => slot.condemn_all(),
+            _ => slot.give_back(connection),
+        }
+        answer
+    }
+
+    async fn write_postgres<I, T, F>(
+        &self,
+        connector: &PostgresConnector,
+        input: &I,
+        job: &F,
+    ) -> Result<Written<T>, StoreError>
+    where
+        F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>>,
+    {
+        let mut runs = 0;
+        loop {
+            runs += 1;
+            let Lease { connection, slot } = self.readers.acquire().await.map_err(|failure| failure.error)?;
+            let mut tx = Tx::new(connection, self.patience);
+            let mut is_committing = false;
+            let outcome = run_and_commit(&mut tx, connector, input, job, &mut is_committing).await;
+            let error = match outcome {
+                Ok(written) => {
+                    slot.give_back(tx.into_connection());
+                    return Ok(written);
+                }
+                Err(error) => error,
+            };
+            let fault = tx.fault();
+            if fault == Some(Fault::Connection) {
+                slot.condemn_all();
+                drop((tx, slot));
+                // Before the commit was sent, a dead connection means that nothing happened.
+                if is_committing || runs > 1 {
+                    return Err(error);
+                }
+                continue;
+            }
+            if tx.control("ROLLBACK").await.is_ok() {
+                slot.give_back(tx.into_connection());
+            }
+            if fault != Some(Fault::Contention) || runs >= MAX_RUNS {
+                return Err(error);
+            }
+            self.pause(runs).await;
+        }
+    }
+
+    /// Lets the transaction that won finish.
+    async fn pause(&self, runs: u32) {
+        tokio::time::sleep(RETRY_PAUSE.saturating_mul(runs)).await;
+    }
+}
+
+async fn run_and_commit<I, T, F>(
+    tx: &mut Tx,
+    connector: &PostgresConnector,
+    input: &I,
+    job: &F,
+    is_committing: &mut bool,
+) -> Result<Written<T>, StoreError>
+where
+    F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>>,
+{
+    tx.control(connector.begin()).await.map_err(|failure| failure.error)?;
+    let value = job(tx, input).await?;
+    let value = tx.unless_failed(value)?;
+    *is_committing = true;
+    let commit = if tx.has_news() { listener::NOTIFY_AND_COMMIT } else { "COMMIT" };
+    tx.control(commit).await.map_err(|failure| failure.error)?;
+    Ok(Written { value, changes: tx.take_changes() })
+}

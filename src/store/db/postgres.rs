@@ -1,0 +1,123 @@
+//! Connecting to PostgreSQL, and refusing a server that would break a promise.
+
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
+use sqlx::{ConnectOptions, PgConnection, Row as _};
+
+use super::connection::Connection;
+use super::fault::{Failure, Fault};
+use crate::store::{StoreError, StoreSettings};
+
+/// Oldest server version that is tested, as `server_version_num` counts.
+const OLDEST_VERSION: i64 = 15_00_00;
+
+/// A transaction whose client went away in the middle is ended by the server after this, so that its locks do not
+/// outlive it. Our transactions last milliseconds.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+
+/// What is asked of every new connection, in one round trip.
+const EXAMINE: &str = "SELECT pg_is_in_recovery()::int::bigint AS standby,
+        current_setting('synchronous_commit') AS synchronous_commit,
+        current_setting('server_encoding') AS encoding,
+        current_setting('server_version_num')::bigint AS version,
+        current_setting('fsync') AS fsync";
+
+/// How to reach the server.
+#[derive(Clone)]
+pub(super) struct PostgresConnector {
+    options: PgConnectOptions,
+    pooled: bool,
+    begin: String,
+}
+
+impl PostgresConnector {
+    /// Reads the URL. The error does not repeat it.
+    pub(super) fn new(url: &str, pooled: bool, settings: &StoreSettings) -> Result<Self, StoreError> {
+        let unreadable = || StoreError::Misconfigured("database.url is not a PostgreSQL URL".to_owned());
+        let mut options: PgConnectOptions = url.parse().map_err(|_| unreadable())?;
+        // Floats are not used, and PgBouncer refuses start-up parameters that it does not know.
+        options = options.extra_float_digits(None).disable_statement_logging();
+        if options.get_application_name().is_none() {
+            options = options.application_name("countersign");
+        }
+        let limits = limits(settings.statement_timeout);
+        let begin = if pooled {
+            options = options.statement_cache_capacity(0);
+            let local: String = limits.iter().map(|(name, value)| format!("; SET LOCAL {name} = {value}")).collect();
+            format!("BEGIN{local}")
+        } else {
+            options = options.options(limits);
+            "BEGIN".to_owned()
+        };
+        Ok(Self { options, pooled, begin })
+    }
+
+    /// The statement that opens a transaction.
+    pub(super) fn begin(&self) -> &str {
+        &self.begin
+    }
+
+    /// Whether a pooler in transaction mode stands between.
+    pub(super) const fn is_pooled(&self) -> bool {
+        self.pooled
+    }
+
+    /// The driver's options, for the listener's connection.
+    pub(super) const fn options(&self) -> &PgConnectOptions {
+        &self.options
+    }
+
+    /// Opens a connection to a server that passes [`examine`].
+    pub(super) async fn connect(&self) -> Result<Connection, Failure> {
+        let mut raw = self.options.connect().await?;
+        examine(&mut raw).await?;
+        Ok(Connection::Postgres { raw, prepares: !self.pooled })
+    }
+
+    /// Whether a password would travel in clear text: TLS is not demanded and the server is not on this machine.
+    pub(super) fn may_travel_unencrypted(&self) -> bool {
+        let demands_tls =
+            matches!(self.options.get_ssl_mode(), PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+        let host = self.options.get_host();
+        let is_local = self.options.get_socket().is_some()
+            || host.starts_with('/')
+            || matches!(host, "localhost" | "127.0.0.1" | "::1" | "[::1]");
+        !demands_tls && !is_local
+    }
+}
+
+/// Limits that the server keeps, in milliseconds: they end what a lost client left behind.
+fn limits(statement: Duration) -> [(&'static str, u128); 3] {
+    [
+        ("statement_timeout", statement.as_millis()),
+        ("lock_timeout", statement.as_millis()),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION.as_millis()),
+    ]
+}
+
+/// Refuses a server on which an acknowledged revocation could be lost or a stale row read (security.md D5).
+async fn examine(raw: &mut PgConnection) -> Result<(), Failure> {
+    let row = sqlx::raw_sql(EXAMINE).fetch_one(raw).await?;
+    let number = |column| row.try_get::<i64, _>(column);
+    let text = |column| row.try_get::<String, _>(column);
+    let refuse = |text: &str| Failure { fault: Fault::Connection, error: StoreError::Misconfigured(text.to_owned()) };
+    if number("version")? < OLDEST_VERSION {
+        return Err(refuse("the database server is older than PostgreSQL 15"));
+    }
+    if number("standby")? != 0 {
+        return Err(refuse("the database server is a standby: point database.url at the primary"));
+    }
+    if text("encoding")? != "UTF8" {
+        return Err(refuse("the database's encoding is not UTF8: create it with ENCODING 'UTF8'"));
+    }
+    if text("synchronous_commit")? == "off" {
+        return Err(refuse(
+            "the database has synchronous_commit = off: an acknowledged revocation could be lost; set it to on",
+        ));
+    }
+    if text("fsync")? == "off" {
+        tracing::warn!("the database server runs with fsync = off: a crash of its machine loses data");
+    }
+    Ok(())
+}

@@ -1,0 +1,159 @@
+//! An open transaction: what a job sees of the database.
+
+use std::time::Duration;
+
+use super::connection::{Connection, Sql};
+use super::fault::{Failure, Fault};
+use super::value::{Row, Value, values};
+use crate::domain::Timestamp;
+use crate::domain::{Change, Revocation};
+use crate::store::{FeedEntry, StoreError};
+
+/// What a transaction did: its answer, and the changes that it put on the feed, for the replica that made them to apply
+/// at once instead of waiting to read them back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[must_use = "the changes are to be applied to this replica's own view"]
+pub struct Written<T> {
+    /// The answer.
+    pub value: T,
+    /// Entries of the change feed, committed.
+    pub changes: Vec<FeedEntry>,
+}
+
+impl<T> Written<T> {
+    /// Turns the answer into another one; the changes stay.
+    pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Written<U> {
+        Written { value: convert(self.value), changes: self.changes }
+    }
+}
+
+/// An open transaction.
+pub struct Tx {
+    connection: Connection,
+    patience: Duration,
+    fault: Option<Fault>,
+    changes: Vec<FeedEntry>,
+    has_news: bool,
+}
+
+impl Tx {
+    pub(super) const fn new(connection: Connection, patience: Duration) -> Self {
+        Self { connection, patience, fault: None, changes: Vec::new(), has_news: false }
+    }
+
+    pub(super) fn into_connection(self) -> Connection {
+        self.connection
+    }
+
+    /// The worst that a statement of this transaction met.
+    pub(super) const fn fault(&self) -> Option<Fault> {
+        self.fault
+    }
+
+    /// Whether followers of the feed are to be woken.
+    pub(super) const fn has_news(&self) -> bool {
+        self.has_news
+    }
+
+    /// The changes of the job that has just ended.
+    pub(super) fn take_changes(&mut self) -> Vec<FeedEntry> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// Forgets the job before: the next one starts without its changes and its failure.
+    pub(super) fn start_job(&mut self) {
+        self.fault = None;
+        self.changes.clear();
+    }
+
+    /// Runs a statement and returns its rows.
+    pub async fn rows(&mut self, sql: impl Into<Sql>, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        let answer = self.connection.rows(sql.into(), &values, self.patience).await;
+        answer.map_err(|failure| self.note(failure))
+    }
+
+    /// Runs a statement and returns its first row, if there is one.
+    pub async fn row(&mut self, sql: impl Into<Sql>, values: Vec<Value>) -> Result<Option<Row>, StoreError> {
+        Ok(self.rows(sql, values).await?.into_iter().next())
+    }
+
+    /// Runs a statement whose rows do not matter.
+    pub async fn run(&mut self, sql: impl Into<Sql>, values: Vec<Value>) -> Result<(), StoreError> {
+        self.rows(sql, values).await.map(|_| ())
+    }
+
+    /// Runs statements without values.
+    pub async fn script(&mut self, sql: &str) -> Result<(), StoreError> {
+        let answer = self.connection.script(sql, self.patience).await;
+        answer.map_err(|failure| self.note(failure))
+    }
+
+    /// Runs the engine's own statement, if it needs one.
+    pub(in crate::store) async fn script_each(&mut self, sql: Sql) -> Result<(), StoreError> {
+        let text = match self.connection {
+            Connection::Sqlite(_) => sql.sqlite(),
+            Connection::Postgres { .. } => sql.postgres(),
+        };
+        if text.is_empty() { Ok(()) } else { self.script(text).await }
+    }
+
+    /// Allows the statements that follow, in this transaction alone, to take this long: for work that touches every row.
+    pub async fn be_patient(&mut self, patience: Duration) -> Result<(), StoreError> {
+        self.patience = patience + super::CLIENT_GRACE;
+        if matches!(self.connection, Connection::Postgres { .. }) {
+            let millis = patience.as_millis();
+            self.script(&format!("SET LOCAL statement_timeout = {millis}; SET LOCAL lock_timeout = {millis}")).await?;
+        }
+        Ok(())
+    }
+
+    /// Puts a change on the feed, to be seen when this transaction commits.
+    pub async fn publish(&mut self, entry: FeedEntry) -> Result<(), StoreError> {
+        const INSERT: &str =
+            "INSERT INTO changes (kind, subject, epoch, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)";
+        let (kind, subject, epoch) = crate::store::rows::change_columns(&entry.change);
+        self.run(INSERT, values![kind, subject, epoch, entry.created_at, entry.expires_at]).await?;
+        self.changes.push(entry);
+        self.has_news = true;
+        Ok(())
+    }
+
+    /// Puts a revocation on the feed, until `expires_at`.
+    pub async fn revoke(
+        &mut self,
+        revocation: Revocation,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        self.publish(FeedEntry { change: Change::Revoked(revocation), created_at: now, expires_at }).await
+    }
+
+    /// Wakes the followers for changes that a statement wrote by itself.
+    pub const fn wake_followers(&mut self) {
+        self.has_news = true;
+    }
+
+    /// The answer of a job that hid no failure: PostgreSQL answers the commit of a failed transaction with a silent
+    /// rollback.
+    pub(super) fn unless_failed<T>(&self, value: T) -> Result<T, StoreError> {
+        match self.fault {
+            None => Ok(value),
+            Some(_) => Err(StoreError::Internal("a job hid the failure of its statement".to_owned())),
+        }
+    }
+
+    /// Runs a statement of the layer below, such as `COMMIT`.
+    pub(super) async fn control(&mut self, sql: &str) -> Result<(), Failure> {
+        let answer = self.connection.script(sql, self.patience).await;
+        if let Err(failure) = &answer {
+            self.fault = Some(failure.fault);
+        }
+        answer
+    }
+
+    fn note(&mut self, failure: Failure) -> StoreError {
+        // The first failure is the cause; what follows it in a broken transaction only repeats that.
+        self.fault.get_or_insert(failure.fault);
+        failure.error
+    }
+}

@@ -1,0 +1,195 @@
+//! What is bound to a statement and what comes back, the same for both engines.
+
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::sqlite::{SqliteArguments, SqliteRow};
+use sqlx::{Arguments, Row as _};
+
+use crate::domain::{ClientId, Kid, SessionId, Timestamp, UserId};
+use crate::store::StoreError;
+
+/// A bound value. Each variant carries its null, because PostgreSQL wants nulls typed.
+#[derive(Clone)]
+pub enum Value {
+    /// `BIGINT` or `INTEGER`.
+    Int(Option<i64>),
+    /// `TEXT`.
+    Text(Option<String>),
+    /// `BYTEA` or `BLOB`.
+    Bytes(Option<Vec<u8>>),
+}
+
+/// Builds the list of bound values from anything that converts into [`Value`].
+macro_rules! values {
+    ($($value:expr),* $(,)?) => { vec![$($crate::store::db::Value::from($value)),*] };
+}
+pub(in crate::store) use values;
+
+macro_rules! value_from {
+    ($($from:ty => |$name:ident| $variant:ident($convert:expr)),* $(,)?) => {
+        $(impl From<$from> for Value {
+            fn from($name: $from) -> Self {
+                Self::$variant(Some($convert))
+            }
+        }
+
+        impl From<Option<$from>> for Value {
+            fn from(value: Option<$from>) -> Self {
+                Self::$variant(value.map(|$name| $convert))
+            }
+        })*
+    };
+}
+
+value_from! {
+    i64 => |value| Int(value),
+    u32 => |value| Int(i64::from(value)),
+    bool => |value| Int(i64::from(value)),
+    Timestamp => |value| Int(value.millis()),
+    &str => |value| Text(value.to_owned()),
+    String => |value| Text(value),
+    &String => |value| Text(value.clone()),
+    &ClientId => |value| Text(value.as_str().to_owned()),
+    &Kid => |value| Text(value.as_str().to_owned()),
+    &[u8] => |value| Bytes(value.to_vec()),
+    Vec<u8> => |value| Bytes(value),
+    &Vec<u8> => |value| Bytes(value.clone()),
+    [u8; 16] => |value| Bytes(value.to_vec()),
+    [u8; 32] => |value| Bytes(value.to_vec()),
+    UserId => |value| Bytes(value.as_bytes().to_vec()),
+    SessionId => |value| Bytes(value.as_bytes().to_vec()),
+}
+
+/// The values in SQLite's form.
+pub(super) fn sqlite_arguments(values: &[Value]) -> Result<SqliteArguments, sqlx::Error> {
+    let mut arguments = SqliteArguments::default();
+    for value in values {
+        match value.clone() {
+            Value::Int(value) => arguments.add(value),
+            Value::Text(value) => arguments.add(value),
+            Value::Bytes(value) => arguments.add(value),
+        }
+        .map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+/// The values in PostgreSQL's form.
+pub(super) fn postgres_arguments(values: &[Value]) -> Result<PgArguments, sqlx::Error> {
+    let mut arguments = PgArguments::default();
+    for value in values {
+        match value {
+            Value::Int(value) => arguments.add(value),
+            Value::Text(value) => arguments.add(value.as_deref()),
+            Value::Bytes(value) => arguments.add(value.as_deref()),
+        }
+        .map_err(sqlx::Error::Encode)?;
+    }
+    Ok(arguments)
+}
+
+/// One row of an answer.
+pub enum Row {
+    /// From SQLite.
+    Sqlite(SqliteRow),
+    /// From PostgreSQL.
+    Postgres(PgRow),
+}
+
+macro_rules! column {
+    ($row:expr, $column:expr, $type:ty) => {
+        match $row {
+            Row::Sqlite(row) => row.try_get::<$type, _>($column),
+            Row::Postgres(row) => row.try_get::<$type, _>($column),
+        }
+    };
+}
+
+impl Row {
+    /// Views the row as one of `table`, identified by the column `key`, so that what cannot be read is named.
+    pub fn of(&self, table: &'static str, key: &'static str) -> Fields<'_> {
+        Fields { row: self, table, key }
+    }
+}
+
+/// Typed access to the columns of a row of a known table.
+#[derive(Clone, Copy)]
+pub struct Fields<'r> {
+    row: &'r Row,
+    table: &'static str,
+    key: &'static str,
+}
+
+impl Fields<'_> {
+    /// An integer.
+    pub fn int(&self, column: &'static str) -> Result<i64, StoreError> {
+        column!(self.row, column, i64).map_err(|_| self.corrupt(column, "is not an integer"))
+    }
+
+    /// An integer, or null.
+    pub fn opt_int(&self, column: &'static str) -> Result<Option<i64>, StoreError> {
+        column!(self.row, column, Option<i64>).map_err(|_| self.corrupt(column, "is neither an integer nor null"))
+    }
+
+    /// A text.
+    pub fn text(&self, column: &'static str) -> Result<String, StoreError> {
+        column!(self.row, column, String).map_err(|_| self.corrupt(column, "is not a text"))
+    }
+
+    /// A text, or null.
+    pub fn opt_text(&self, column: &'static str) -> Result<Option<String>, StoreError> {
+        column!(self.row, column, Option<String>).map_err(|_| self.corrupt(column, "is neither a text nor null"))
+    }
+
+    /// Bytes.
+    pub fn bytes(&self, column: &'static str) -> Result<Vec<u8>, StoreError> {
+        column!(self.row, column, Vec<u8>).map_err(|_| self.corrupt(column, "is not a byte string"))
+    }
+
+    /// Bytes, or null.
+    pub fn opt_bytes(&self, column: &'static str) -> Result<Option<Vec<u8>>, StoreError> {
+        column!(self.row, column, Option<Vec<u8>>).map_err(|_| self.corrupt(column, "is neither bytes nor null"))
+    }
+
+    /// Exactly `N` bytes.
+    pub fn array<const N: usize>(&self, column: &'static str) -> Result<[u8; N], StoreError> {
+        self.bytes(column)?.try_into().map_err(|_| self.corrupt(column, "has the wrong length"))
+    }
+
+    /// A counter that fits 32 bits.
+    pub fn count(&self, column: &'static str) -> Result<u32, StoreError> {
+        u32::try_from(self.int(column)?).map_err(|_| self.corrupt(column, "is out of range"))
+    }
+
+    /// Unix milliseconds.
+    pub fn time(&self, column: &'static str) -> Result<Timestamp, StoreError> {
+        self.int(column).map(Timestamp::from_millis)
+    }
+
+    /// Unix milliseconds, or null.
+    pub fn opt_time(&self, column: &'static str) -> Result<Option<Timestamp>, StoreError> {
+        Ok(self.opt_int(column)?.map(Timestamp::from_millis))
+    }
+
+    /// A text that the domain reads with `parse`; what it refuses is corrupt.
+    pub fn parsed<T, E>(&self, column: &'static str, parse: impl Fn(&str) -> Result<T, E>) -> Result<T, StoreError> {
+        parse(&self.text(column)?).map_err(|_| self.corrupt(column, "is not a value of its kind"))
+    }
+
+    /// The error for a value of this row that cannot be.
+    pub fn corrupt(&self, column: &'static str, problem: &'static str) -> StoreError {
+        StoreError::Corrupt { table: self.table, column, row: self.key(), problem }
+    }
+
+    fn key(&self) -> String {
+        if let Ok(text) = column!(self.row, self.key, String) {
+            return text;
+        }
+        if let Ok(number) = column!(self.row, self.key, i64) {
+            return number.to_string();
+        }
+        match column!(self.row, self.key, Vec<u8>) {
+            Ok(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Err(_) => "(unreadable)".to_owned(),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! SQLite's one writer: a task that owns the write connection and commits many jobs with one `fsync`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use tokio::sync::{mpsc, oneshot};
+
+use super::sqlite::SqliteConnector;
+use super::tx::{Tx, Written};
+use super::{Fault, NO_PATIENCE};
+use crate::store::StoreError;
+
+/// Jobs that may wait for the writer.
+const QUEUE: usize = 1024;
+
+/// Jobs that share one commit; more would make the first of them wait for the last.
+const MAX_BATCH: usize = 128;
+
+/// A job in the queue, whatever its answer.
+trait Queued: Send {
+    /// Runs within a savepoint and keeps the answer until the commit.
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>>;
+
+    /// Sends the answer: the kept one, or why nothing was committed.
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>);
+}
+
+struct Job<I, T, F> {
+    input: Arc<I>,
+    job: Arc<F>,
+    outcome: Option<Result<Written<T>, StoreError>>,
+    reply: oneshot::Sender<Result<Written<T>, StoreError>>,
+}
+
+impl<I, T, F> Queued for Job<I, T, F>
+where
+    I: Send + Sync,
+    T: Send,
+    F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync,
+{
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            // A job that panics must not take the writer of the whole service with it.
+            let ran = std::panic::AssertUnwindSafe((self.job)(tx, &self.input)).catch_unwind().await;
+            let outcome = ran.unwrap_or_else(|_| Err(StoreError::Internal("a job panicked".to_owned())));
+            let outcome = outcome.and_then(|value| tx.unless_failed(value));
+            let result = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
+            self.outcome = Some(outcome.map(|value| Written { value, changes: tx.take_changes() }));
+            result
+        }
+        .boxed()
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let never_ran = || Err(StoreError::Internal("a job was never run".to_owned()));
+        let answer = match committed {
+            Ok(()) => self.outcome.unwrap_or_else(never_ran),
+            Err(error) => Err(error),
+        };
+        // Whoever asked may be gone; what was committed stands.
+        let _ = self.reply.send(answer);
+    }
+}
+
+/// The way to the writer.
+pub(super) struct Writer {
+    queue: mpsc::Sender<Box<dyn Queued>>,
+    acquire_timeout: Duration,
+}
+
+impl Writer {
+    /// Opens the write connection and starts the task, which ends when the last `Writer` is dropped.
+    pub(super) async fn start(connector: SqliteConnector, acquire_timeout: Duration) -> Result<Self, StoreError> {
+        let connection = connector.connect_writer().await.map_err(|failure| failure.error)?;
+        let (queue, jobs) = mpsc::channel(QUEUE);
+        let tx = Some(Tx::new(connection, NO_PATIENCE));
+        tokio::spawn(Task { connector, tx, jobs }.run());
+        Ok(Self { queue, acquire_timeout })
+    }
+
+    /// Runs `job` in its turn. It runs to its end even when the caller goes away.
+    pub(super) async fn write<I, T, F>(&self, input: Arc<I>, job: Arc<F>) -> Result<Written<T>, StoreError>
+    where
+        I: Send + Sync + 'static,
+        T: Send + 'static,
+        F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
+    {
+        let (reply, answer) = oneshot::channel();
+        let job = Box::new(Job { input, job, outcome: None, reply });
+        let queued = tokio::time::timeout(self.acquire_timeout, self.queue.send(job)).await;
+        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
+        queued.map_err(|_| StoreError::Unavailable("too many writes wait".to_owned()))?.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Jobs that wait, for the figures.
+    pub(super) fn waiting(&self) -> usize {
+        QUEUE - self.queue.capacity()
+    }
+}
+
+struct Task {
+    connector: SqliteConnector,
+    tx: Option<Tx>,
+    jobs: mpsc::Receiver<Box<dyn Queued>>,
+}
+
+impl Task {
+    async fn run(mut self) {
+        while let Some(first) = self.jobs.recv().await {
+            let mut batch = Vec::with_capacity(1);
+            let committed = self.commit_together(first, &mut batch).await;
+            if committed.is_err() {
+                // Whatever state the connection is in, the next batch starts with a new one.
+                self.tx = None;
+            }
+            for job in batch {
+                job.answer(committed.clone());
+            }
+        }
+    }
+
+    /// Runs `first` and whatever waits behind it in one transaction; `batch` holds all that were taken from the queue.
+    async fn commit_together(
+        &mut self,
+        first: Box<dyn Queued>,
+        batch: &mut Vec<Box<dyn Queued>>,
+    ) -> Result<(), StoreError> {
+        batch.push(first);
+        let tx = match &mut self.tx {
+            Some(tx) => tx,
+            None => {
+                let connection = self.connector.connect_writer().await.map_err(|failure| failure.error)?;
+                self.tx.insert(Tx::new(connection, NO_PATIENCE))
+            }
+        };
+        tx.control("BEGIN IMMEDIATE").await.map_err(|failure| failure.error)?;
+        let mut next = 0;
+        while let Some(job) = batch.get_mut(next) {
+            run_within_savepoint(job.as_mut(), tx).await?;
+            next += 1;
+            if next == batch.len() && next < MAX_BATCH {
+                batch.extend(self.jobs.try_recv());
+            }
+        }
+        tx.control("COMMIT").await.map_err(|failure| failure.error)
+    }
+}
+
+/// Runs one job so that its failure undoes nothing but itself. An error means that the whole transaction is lost: SQLite
+/// rolls it back by itself when the disk is full or fails.
+async fn run_within_savepoint(job: &mut dyn Queued, tx: &mut Tx) -> Result<(), StoreError> {
+    let lost = |failure: super::Failure| failure.error;
+    tx.start_job();
+    tx.control("SAVEPOINT job").await.map_err(lost)?;
+    let outcome = job.run(tx).await;
+    match (outcome, tx.fault()) {
+        (Err(error), Some(Fault::Connection)) => Err(error),
+        (Err(_), _) => tx.control("ROLLBACK TO job; RELEASE job").await.map_err(lost),
+        (Ok(()), _) => tx.control("RELEASE job").await.map_err(lost),
+    }
+}

@@ -1,0 +1,224 @@
+//! The change feed: loading all of it, and following it without ever missing a row (design.md, section 5).
+
+use std::time::Duration;
+
+use crate::domain::{Change, Jti, Revocation, RevocationKind, Timestamp};
+use crate::store::db::{ChangeListener, Database, Lane, Row, Sql, Written, values};
+use crate::store::{AuditEvent, StoreError, audit};
+
+/// How long a note such as "this client changed" stays on the feed. Revocations stay as long as the tokens they concern.
+pub(super) const NOTE_LIFE: Duration = Duration::from_secs(3600);
+
+/// A follower that was away for longer reads everything again: notes may have left the feed meanwhile.
+const LONGEST_ABSENCE: Duration = Duration::from_secs(1800);
+
+/// Rows read at once while loading.
+const CHUNK: i64 = 10_000;
+
+/// A change, and how long it matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedEntry {
+    /// What changed.
+    pub change: Change,
+    /// When it was written, by the clock of the replica that wrote it.
+    pub created_at: Timestamp,
+    /// From here on nothing depends on it any more.
+    pub expires_at: Timestamp,
+}
+
+/// How far a follower has read. Means something to the database that made it alone, and says when it was made by
+/// another one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FeedCursor {
+    /// SQLite: the highest sequence number given out. PostgreSQL: the snapshot's xmin, below which every transaction
+    /// has ended.
+    position: i64,
+    /// PostgreSQL: the snapshot, which tells exactly which transactions could be seen.
+    snapshot: String,
+    /// Which server process, and since when it runs: a restart or a failover may have lost or renumbered transactions.
+    origin: String,
+    /// The database's clock at that moment.
+    database_now: Timestamp,
+}
+
+/// An answer of the feed, read in one snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reading {
+    /// What is new; or everything, when `is_complete`.
+    pub entries: Vec<FeedEntry>,
+    /// Whether `entries` is the whole feed. The follower then replaces what it holds, and reads clients and keys again.
+    pub is_complete: bool,
+    /// To be handed to the next call.
+    pub cursor: FeedCursor,
+    /// The database's clock in that snapshot: what freshness is measured by (security.md C3).
+    pub database_now: Timestamp,
+}
+
+/// A revocation that still matters.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveRevocation {
+    /// Its place in the feed: the cursor of the next page.
+    pub seq: i64,
+    /// What was revoked.
+    pub revocation: Revocation,
+    /// When.
+    pub created_at: Timestamp,
+    /// Until when that is remembered.
+    pub expires_at: Timestamp,
+}
+
+/// The feed, and what is written to it directly.
+#[derive(Clone, Copy)]
+pub struct Feed<'a>(pub(super) &'a Database);
+
+impl Feed<'_> {
+    /// Reads everything. Nothing is left out by age: expiry is the reader's to judge, on its own clock.
+    ///
+    /// The cursor is taken first and the rows are read after it, in chunks: what is written meanwhile may be read twice,
+    /// which is harmless, and is never missed.
+    pub async fn load_all(&self) -> Result<Reading, StoreError> {
+        const NEXT: &str = "SELECT seq, kind, subject, epoch, created_at, expires_at FROM changes
+            WHERE seq > $1 ORDER BY seq LIMIT $2";
+        let heads = self.0.read("feed_head", Lane::Feed, HEAD, Vec::new()).await?;
+        let cursor = heads.first().map(cursor).transpose()?.ok_or_else(headless)?;
+        let (mut entries, mut last) = (Vec::new(), i64::MIN);
+        loop {
+            let rows = self.0.read("feed_load", Lane::Feed, NEXT.into(), values![last, CHUNK]).await?;
+            let Some(end) = rows.last() else {
+                let database_now = cursor.database_now;
+                return Ok(Reading { entries, is_complete: true, cursor, database_now });
+            };
+            last = end.of("changes", "seq").int("seq")?;
+            for row in &rows {
+                entries.push(FeedEntry::try_from(row)?);
+            }
+        }
+    }
+
+    /// Reads what was committed since `since`; everything, when that cannot be told.
+    pub async fn read_since(&self, since: &FeedCursor) -> Result<Reading, StoreError> {
+        let values = values![since.position, since.snapshot.as_str()];
+        let rows = self.0.read("feed_follow", Lane::Feed, FOLLOW, values).await?;
+        let cursor = rows.first().map(cursor).transpose()?.ok_or_else(headless)?;
+        let is_another = cursor.origin != since.origin || cursor.position < since.position;
+        if is_another || cursor.database_now.since(since.database_now) > LONGEST_ABSENCE {
+            return self.load_all().await;
+        }
+        let mut entries = Vec::new();
+        for row in &rows {
+            // The head comes with nulls for a row when there is none.
+            if row.of("changes", "seq").opt_int("seq")?.is_some() {
+                entries.push(FeedEntry::try_from(row)?);
+            }
+        }
+        let database_now = cursor.database_now;
+        Ok(Reading { entries, is_complete: false, cursor, database_now })
+    }
+
+    /// Something to be woken by; none on SQLite and behind a pooler in transaction mode, where polling is all there is.
+    pub async fn listener(&self) -> Result<Option<ChangeListener>, StoreError> {
+        self.0.listener().await
+    }
+
+    /// Revokes one token until `expires_at`.
+    pub async fn revoke_jti(
+        &self,
+        jti: &Jti,
+        expires_at: Timestamp,
+        now: Timestamp,
+        audit: Option<AuditEvent>,
+    ) -> Result<Written<()>, StoreError> {
+        self.0
+            .write("revoke_jti", (jti.clone(), expires_at, now, audit), |tx, (jti, expires_at, now, audit)| {
+                Box::pin(async move {
+                    tx.revoke(Revocation::Jti(jti.clone()), *now, *expires_at).await?;
+                    audit::record(tx, *now, audit).await
+                })
+            })
+            .await
+    }
+
+    /// Revocations that still matter at `now`, newest last, from after `after` on.
+    pub async fn live_revocations(
+        &self,
+        kind: Option<RevocationKind>,
+        after: Option<i64>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<LiveRevocation>, StoreError> {
+        const PAGE: &str = "SELECT seq, kind, subject, epoch, created_at, expires_at FROM changes
+            WHERE seq > $1 AND expires_at > $2 AND kind NOT IN ('client_changed', 'keys_changed')
+              AND ($3 IS NULL OR kind = $3)
+            ORDER BY seq LIMIT $4";
+        let kind = kind.map(RevocationKind::as_str);
+        let values = values![after.unwrap_or(i64::MIN), now, kind, limit];
+        let rows = self.0.rows("revocations_page", PAGE, values).await?;
+        let mut page = Vec::with_capacity(rows.len());
+        for row in &rows {
+            let FeedEntry { change, created_at, expires_at } = FeedEntry::try_from(row)?;
+            if let Change::Revoked(revocation) = change {
+                let seq = row.of("changes", "seq").int("seq")?;
+                page.push(LiveRevocation { seq, revocation, created_at, expires_at });
+            }
+        }
+        Ok(page)
+    }
+}
+
+macro_rules! sqlite_head {
+    () => {
+        "(SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) AS position,
+                '' AS snapshot, 'sqlite' AS origin, 0 AS is_standby,
+                CAST(unixepoch('subsec') * 1000 AS INTEGER) AS database_now) AS head"
+    };
+}
+
+macro_rules! postgres_head {
+    () => {
+        "(SELECT pg_snapshot_xmin(snapshot)::text::bigint AS position, snapshot::text AS snapshot,
+                concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+                    (SELECT oid FROM pg_database WHERE datname = current_database())) AS origin,
+                pg_is_in_recovery()::int::bigint AS is_standby,
+                (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_now
+            FROM (SELECT pg_current_snapshot() AS snapshot) AS taken) AS head"
+    };
+}
+
+const HEAD: Sql =
+    Sql::each(concat!("SELECT head.* FROM ", sqlite_head!()), concat!("SELECT head.* FROM ", postgres_head!()));
+
+/// What was committed since the cursor, with the new cursor, in one statement and so in one snapshot. PostgreSQL: of the
+/// rows that were not certain to be visible to the last snapshot, those that were not. A transaction that stays open for
+/// hours holds xmin back, but makes no row come twice.
+const FOLLOW: Sql = Sql::each(
+    concat!(
+        "SELECT head.*, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
+        sqlite_head!(),
+        " LEFT JOIN changes ON changes.seq > $1 ORDER BY changes.seq"
+    ),
+    concat!(
+        "SELECT head.*, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
+        postgres_head!(),
+        " LEFT JOIN changes ON changes.xid >= $1
+            AND NOT pg_visible_in_snapshot(changes.xid::text::xid8, $2::text::pg_snapshot)
+          ORDER BY changes.seq"
+    ),
+);
+
+fn cursor(row: &Row) -> Result<FeedCursor, StoreError> {
+    let row = row.of("changes", "position");
+    if row.int("is_standby")? != 0 {
+        // A standby can lag behind for any time while its clock looks fresh.
+        return Err(StoreError::Unavailable("the database server has become a standby".to_owned()));
+    }
+    Ok(FeedCursor {
+        position: row.int("position")?,
+        snapshot: row.text("snapshot")?,
+        origin: row.text("origin")?,
+        database_now: row.time("database_now")?,
+    })
+}
+
+fn headless() -> StoreError {
+    StoreError::Internal("the feed answered without its head".to_owned())
+}

@@ -1,0 +1,99 @@
+//! The shared database: the only module that imports sqlx, and only [`db`] of it knows that there are two engines.
+//!
+//! Every method that changes something is one transaction, which also holds its entries on the change feed and in the
+//! audit trail. What it put on the feed is returned as [`Written::changes`], for this replica to apply at once; the
+//! others read it. `now` is always an argument.
+
+mod attempts;
+mod audit;
+mod clients;
+mod db;
+mod error;
+mod feed;
+mod keys;
+mod migrate;
+mod rows;
+mod sessions;
+mod settings;
+mod users;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use self::attempts::{AttemptKey, Settlement};
+pub use self::audit::{Audit, AuditEvent, AuditFilter, AuditRecord};
+pub use self::clients::{Clients, NewClient};
+use self::db::Database;
+pub use self::db::{ChangeListener, PoolStatus, Written};
+pub use self::error::StoreError;
+pub use self::feed::{Feed, FeedCursor, FeedEntry, LiveRevocation, Reading};
+pub use self::keys::{AfterWithdrawal, Keys, NewKey, StoredKey};
+pub use self::migrate::SchemaStatus;
+pub use self::sessions::{
+    EndOutcome, EndRequest, NewSession, Opened, Owner, ProvenSession, RotateOutcome, RotateRequest, SessionDetail, Sessions,
+};
+pub use self::settings::{Location, StoreSettings};
+pub use self::users::{Credentials, KeptSession, NewUser, PasswordChange, RotatedByPassword, Users};
+use crate::clock::Clock;
+
+/// Hears of every operation of the store, for figures. Called on the request's path: it must be quick.
+pub trait StoreObserver: Send + Sync + 'static {
+    /// The operation `name` took this long; `is_well` unless the database failed it.
+    fn query(&self, name: &'static str, took: Duration, is_well: bool);
+}
+
+/// Nobody is interested.
+impl StoreObserver for () {
+    fn query(&self, _: &'static str, _: Duration, _: bool) {}
+}
+
+/// The shared database. Cheap to clone.
+#[derive(Clone)]
+pub struct Store(Database);
+
+impl Store {
+    /// Opens the database and refuses one that cannot be used safely (security.md D4, D5). Its tables may be missing or
+    /// old: see [`Store::migrate`] and [`Store::check_schema`]. The clock times operations and idle connections.
+    pub async fn open(
+        settings: &StoreSettings,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn StoreObserver>,
+    ) -> Result<Self, StoreError> {
+        Database::open(settings, clock, observer).await.map(Self)
+    }
+
+    /// Users and their password hashes.
+    pub const fn users(&self) -> Users<'_> {
+        Users(&self.0)
+    }
+
+    /// OAuth clients and their secrets.
+    pub const fn clients(&self) -> Clients<'_> {
+        Clients(&self.0)
+    }
+
+    /// Sessions: one row each.
+    pub const fn sessions(&self) -> Sessions<'_> {
+        Sessions(&self.0)
+    }
+
+    /// The change feed.
+    pub const fn feed(&self) -> Feed<'_> {
+        Feed(&self.0)
+    }
+
+    /// Signing keys, sealed.
+    pub const fn keys(&self) -> Keys<'_> {
+        Keys(&self.0)
+    }
+
+    /// The audit trail.
+    pub const fn audit(&self) -> Audit<'_> {
+        Audit(&self.0)
+    }
+
+    /// How busy the connections are.
+    pub fn pool_status(&self) -> PoolStatus {
+        self.0.pool_status()
+    }
+}

@@ -1,0 +1,80 @@
+//! Ending a session.
+
+use super::Sessions;
+use crate::domain::{ClientId, EndReason, Revocation, SessionId, Timestamp, UserId};
+use crate::store::db::{Tx, Value, Written, values};
+use crate::store::{AuditEvent, StoreError, audit};
+
+/// A session to be ended.
+#[derive(Debug, Clone)]
+pub struct EndRequest {
+    /// Which.
+    pub session: SessionId,
+    /// Whose it must be.
+    pub owner: Owner,
+    /// Why.
+    pub reason: EndReason,
+    /// Until when its revocation is remembered.
+    pub revocation_expires_at: Timestamp,
+    /// What to remember, if it was live.
+    pub audit: Option<AuditEvent>,
+}
+
+/// Whose a session must be for a request to end it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Owner {
+    /// Anyone's: an administrator ends it.
+    Anyone,
+    /// This user's.
+    User(UserId),
+    /// Proven by a refresh token of any generation: the family whose secret has this SHA-256, and on this client, where one
+    /// is named.
+    Family([u8; 32], Option<ClientId>),
+}
+
+/// What became of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndOutcome {
+    /// It was live and is over now.
+    Ended,
+    /// It was over before.
+    AlreadyEnded,
+    /// There is no such session of this owner.
+    Unknown,
+}
+
+impl Sessions<'_> {
+    /// Ends a session and revokes its tokens. To do so again changes nothing.
+    pub async fn end(&self, request: EndRequest, now: Timestamp) -> Result<Written<EndOutcome>, StoreError> {
+        self.0.write("session_end", (request, now), |tx, (request, now)| Box::pin(end(tx, request, *now))).await
+    }
+}
+
+async fn end(tx: &mut Tx, request: &EndRequest, now: Timestamp) -> Result<EndOutcome, StoreError> {
+    const END: &str = "UPDATE sessions SET ended_at = $5, end_reason = $6
+        WHERE id = $1 AND ($2 IS NULL OR user_id = $2) AND ($3 IS NULL OR family_digest = $3)
+          AND ($4 IS NULL OR client_id = $4) AND ended_at IS NULL
+        RETURNING id";
+    const EXISTS: &str = "SELECT id FROM sessions
+        WHERE id = $1 AND ($2 IS NULL OR user_id = $2) AND ($3 IS NULL OR family_digest = $3)
+          AND ($4 IS NULL OR client_id = $4)";
+    let mut ending = owned(request);
+    ending.extend(values![now, request.reason.as_str()]);
+    if tx.row(END, ending).await?.is_some() {
+        tx.revoke(Revocation::Session(request.session), now, request.revocation_expires_at).await?;
+        audit::record(tx, now, &request.audit).await?;
+        return Ok(EndOutcome::Ended);
+    }
+    let exists = tx.row(EXISTS, owned(request)).await?.is_some();
+    Ok(if exists { EndOutcome::AlreadyEnded } else { EndOutcome::Unknown })
+}
+
+/// The session's id, and what its owner restricts: user, family, client.
+fn owned(request: &EndRequest) -> Vec<Value> {
+    let (user, family, client) = match &request.owner {
+        Owner::Anyone => (None, None, None),
+        Owner::User(user) => (Some(*user), None, None),
+        Owner::Family(digest, client) => (None, Some(*digest), client.as_ref()),
+    };
+    values![request.session, user, family, client]
+}

@@ -1,0 +1,91 @@
+//! Sessions: one row for each login, rewritten by every refresh.
+
+mod end;
+mod open;
+mod rotate;
+
+pub use self::end::{EndOutcome, EndRequest, Owner};
+pub use self::open::{NewSession, Opened};
+pub use self::rotate::{ProvenSession, RotateOutcome, RotateRequest};
+use crate::domain::{ClientId, Role, Session, SessionId, Timestamp, UserId, Username};
+use crate::store::StoreError;
+use crate::store::db::{Database, Row, values};
+use crate::store::rows::{roles, username, words};
+
+/// A session with what its tokens say about its user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionDetail {
+    /// The session.
+    pub session: Session,
+    /// How the user proved who they are (`amr`).
+    pub methods: Vec<String>,
+    /// The user's name now.
+    pub username: Username,
+    /// The user's roles now.
+    pub roles: Vec<Role>,
+}
+
+impl TryFrom<&Row> for SessionDetail {
+    type Error = StoreError;
+
+    fn try_from(row: &Row) -> Result<Self, StoreError> {
+        let session = Session::try_from(row)?;
+        let row = row.of("sessions", "id");
+        let methods = words(&row, "methods", |word| Ok::<_, StoreError>(word.to_owned()))?;
+        Ok(Self { session, methods, username: username(&row, "username")?, roles: roles(&row, "roles")? })
+    }
+}
+
+/// Sessions.
+#[derive(Clone, Copy)]
+pub struct Sessions<'a>(pub(super) &'a Database);
+
+impl Sessions<'_> {
+    /// A session, whether live or ended.
+    pub async fn by_id(&self, id: SessionId) -> Result<Option<SessionDetail>, StoreError> {
+        const READ: &str = "SELECT sessions.*, users.username, users.roles
+            FROM sessions JOIN users ON users.id = sessions.user_id WHERE sessions.id = $1";
+        self.0.row("session_read", READ, values![id]).await?.as_ref().map(SessionDetail::try_from).transpose()
+    }
+
+    /// Sessions of a user that can still be refreshed at `now`, in the order of their ids, from after `after` on.
+    pub async fn of_user(
+        &self,
+        user: UserId,
+        after: Option<SessionId>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<SessionDetail>, StoreError> {
+        const PAGE: &str = "SELECT sessions.*, users.username, users.roles
+            FROM sessions JOIN users ON users.id = sessions.user_id JOIN clients ON clients.id = sessions.client_id
+            WHERE sessions.user_id = $1 AND sessions.id > $2 AND ended_at IS NULL
+              AND idle_expires_at > $3 AND absolute_expires_at > $3
+              AND user_epoch = users.epoch AND client_epoch = clients.epoch
+            ORDER BY sessions.id LIMIT $4";
+        let rows = self.0.rows("sessions_of_user", PAGE, values![user, start(after), now, limit]).await?;
+        rows.iter().map(SessionDetail::try_from).collect()
+    }
+
+    /// Sessions on a client that can still be refreshed at `now`, in the order of their ids, from after `after` on.
+    pub async fn of_client(
+        &self,
+        client: &ClientId,
+        after: Option<SessionId>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<SessionDetail>, StoreError> {
+        const PAGE: &str = "SELECT sessions.*, users.username, users.roles
+            FROM sessions JOIN users ON users.id = sessions.user_id JOIN clients ON clients.id = sessions.client_id
+            WHERE sessions.client_id = $1 AND sessions.id > $2 AND ended_at IS NULL
+              AND idle_expires_at > $3 AND absolute_expires_at > $3
+              AND user_epoch = users.epoch AND client_epoch = clients.epoch
+            ORDER BY sessions.id LIMIT $4";
+        let rows = self.0.rows("sessions_of_client", PAGE, values![client, start(after), now, limit]).await?;
+        rows.iter().map(SessionDetail::try_from).collect()
+    }
+}
+
+/// The bytes after which a page begins: nothing sorts before the empty string.
+fn start(after: Option<SessionId>) -> Vec<u8> {
+    after.map_or_else(Vec::new, |id| id.as_bytes().to_vec())
+}

@@ -1,0 +1,117 @@
+//! Opening a session: the last step of a login.
+
+use super::Sessions;
+use crate::domain::{Audience, ClientId, EndReason, Revocation, ScopeSet, SessionId, Timestamp, UserId};
+use crate::store::attempts::{Settlement, settle};
+use crate::store::db::{Tx, Written, values};
+use crate::store::rows::joined;
+use crate::store::{AuditEvent, StoreError, audit};
+
+/// Sessions that one login can end at most: a bound for the statement, far above what a lowered maximum leaves over.
+const MOST_DISPLACED: u32 = 10_000;
+
+/// A login that succeeded.
+#[derive(Debug, Clone)]
+pub struct NewSession {
+    /// Fresh random id.
+    pub id: SessionId,
+    /// Who logged in.
+    pub user: UserId,
+    /// The user's epoch, read before the password was checked.
+    pub user_epoch: u32,
+    /// On which client.
+    pub client: ClientId,
+    /// The client's epoch, as this replica knows it.
+    pub client_epoch: u32,
+    /// SHA-256 of the family secret.
+    pub family_digest: [u8; 32],
+    /// How the user proved who they are (`amr`).
+    pub methods: Vec<String>,
+    /// What is granted.
+    pub scope: ScopeSet,
+    /// Whom the access tokens are for; at least one.
+    pub audience: Vec<Audience>,
+    /// Ends there unless it is refreshed before.
+    pub idle_expires_at: Timestamp,
+    /// Ends there whatever happens.
+    pub absolute_expires_at: Timestamp,
+    /// Sessions that the user may have, this one included (security.md R12). At least 1.
+    pub max_per_user: u32,
+    /// Until when the revocations of displaced sessions are remembered.
+    pub revocation_expires_at: Timestamp,
+    /// Counts of failed logins that this success settles.
+    pub settled: Vec<Settlement>,
+    /// What to remember.
+    pub audit: Vec<AuditEvent>,
+}
+
+/// A session was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Opened {
+    /// Sessions that were ended to make room: those whose last refresh is longest ago.
+    pub displaced: Vec<SessionId>,
+}
+
+impl Sessions<'_> {
+    /// Opens a session, and notes the login on the user. None, and nothing is written, when the user or the client was
+    /// disabled, deleted or revoked since their epochs were read: a login that began before that cannot yield a live
+    /// session.
+    pub async fn open(&self, new: NewSession, now: Timestamp) -> Result<Written<Option<Opened>>, StoreError> {
+        self.0.write("session_open", (new, now), |tx, (new, now)| Box::pin(open(tx, new, *now))).await
+    }
+}
+
+async fn open(tx: &mut Tx, new: &NewSession, now: Timestamp) -> Result<Option<Opened>, StoreError> {
+    // Locks the user's row, so that logins of one user follow one another and the maximum holds.
+    const NOTE_LOGIN: &str = "UPDATE users SET last_login_at = $1
+        WHERE id = $2 AND epoch = $3 AND disabled_at IS NULL
+          AND EXISTS (SELECT 1 FROM clients WHERE clients.id = $4 AND clients.epoch = $5 AND clients.disabled_at IS NULL)
+        RETURNING id";
+    // A client that is revoked between these two statements leaves a session of an old epoch, which is dead.
+    const INSERT: &str = "INSERT INTO sessions (id, user_id, client_id, family_digest, generation, authenticated_at,
+            created_at, rotated_at, idle_expires_at, absolute_expires_at, scope, audience, methods, user_epoch, client_epoch)
+        SELECT $1, $2, clients.id, $4, 0, $5, $5, $5, $6, $7, $8, $9, $10, $11, $12
+        FROM clients WHERE clients.id = $3
+        RETURNING id";
+    const DISPLACE: &str = "UPDATE sessions SET ended_at = $1, end_reason = $2
+        WHERE ended_at IS NULL AND id IN (
+            SELECT id FROM sessions
+            WHERE user_id = $3 AND id <> $4 AND user_epoch = $5 AND ended_at IS NULL
+              AND idle_expires_at > $1 AND absolute_expires_at > $1
+            ORDER BY rotated_at DESC, id LIMIT $6 OFFSET $7)
+        RETURNING id";
+    let login = values![now, new.user, new.user_epoch, &new.client, new.client_epoch];
+    if tx.row(NOTE_LOGIN, login).await?.is_none() {
+        return Ok(None);
+    }
+    let (ends, grants) =
+        ((new.idle_expires_at, new.absolute_expires_at), (new.scope.to_string(), joined(&new.audience)));
+    let session = values![
+        new.id,
+        new.user,
+        &new.client,
+        new.family_digest,
+        now,
+        ends.0,
+        ends.1,
+        grants.0,
+        grants.1,
+        joined(&new.methods),
+        new.user_epoch,
+        new.client_epoch,
+    ];
+    if tx.row(INSERT, session).await?.is_none() {
+        return Ok(None);
+    }
+    let (reason, others) = (EndReason::Displaced.as_str(), new.max_per_user.saturating_sub(1));
+    let excess = values![now, reason, new.user, new.id, new.user_epoch, MOST_DISPLACED, others];
+    let mut displaced = Vec::new();
+    for row in tx.rows(DISPLACE, excess).await? {
+        let id = SessionId::from_bytes(row.of("sessions", "id").array("id")?);
+        tx.revoke(Revocation::Session(id), now, new.revocation_expires_at).await?;
+        displaced.push(id);
+    }
+    settle(tx, &new.settled).await?;
+    audit::record(tx, now, &new.audit).await?;
+    Ok(Some(Opened { displaced }))
+}

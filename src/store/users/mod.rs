@@ -1,0 +1,173 @@
+//! Users and their password hashes.
+
+use crate::domain::{Role, SessionId, Timestamp, User, UserId, Username};
+use crate::store::db::{Database, Tx, values};
+use crate::store::rows::joined;
+use crate::store::{AuditEvent, StoreError, audit};
+
+mod password;
+mod revoke;
+
+pub use self::password::{KeptSession, PasswordChange, RotatedByPassword};
+
+/// A user to be created.
+#[derive(Clone)]
+pub struct NewUser {
+    /// Fresh random id.
+    pub id: UserId,
+    /// Canonical name; unique.
+    pub username: Username,
+    /// Hash of the password, in PHC form.
+    pub password_hash: String,
+    /// Roles.
+    pub roles: Vec<Role>,
+}
+
+/// A user with the stored password hash: for login alone.
+#[derive(Clone)]
+pub struct Credentials {
+    /// The user.
+    pub user: User,
+    /// Hash of the password, in PHC form.
+    pub password_hash: String,
+}
+
+impl std::fmt::Debug for NewUser {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewUser").field("id", &self.id).field("username", &self.username).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Credentials {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Credentials").field("user", &self.user).finish_non_exhaustive()
+    }
+}
+
+/// Users.
+#[derive(Clone, Copy)]
+pub struct Users<'a>(pub(super) &'a Database);
+
+impl Users<'_> {
+    /// Creates a user. [`StoreError::Conflict`] when the name is taken: the unique index decides.
+    pub async fn create(&self, new: NewUser, now: Timestamp, audit: Option<AuditEvent>) -> Result<User, StoreError> {
+        let written = self.0.write("user_create", (new, now, audit), |tx, (new, now, audit)| {
+            Box::pin(async move {
+                let user = insert(tx, new, *now).await?.ok_or(StoreError::Conflict { what: "username" })?;
+                audit::record(tx, *now, audit).await?;
+                Ok(user)
+            })
+        });
+        Ok(written.await?.value)
+    }
+
+    /// Creates users in one transaction and leaves alone those whose names are taken, which it returns. For imports: hand
+    /// over some hundreds at a time.
+    pub async fn import(
+        &self,
+        users: Vec<NewUser>,
+        now: Timestamp,
+        audit: Option<AuditEvent>,
+    ) -> Result<Vec<Username>, StoreError> {
+        let written = self.0.write("user_import", (users, now, audit), |tx, (users, now, audit)| {
+            Box::pin(async move {
+                let mut taken = Vec::new();
+                for user in users {
+                    if insert(tx, user, *now).await?.is_none() {
+                        taken.push(user.username.clone());
+                    }
+                }
+                audit::record(tx, *now, audit).await?;
+                Ok(taken)
+            })
+        });
+        Ok(written.await?.value)
+    }
+
+    /// A user by id.
+    pub async fn by_id(&self, id: UserId) -> Result<Option<User>, StoreError> {
+        const READ: &str = "SELECT * FROM users WHERE id = $1";
+        self.0.row("user_by_id", READ, values![id]).await?.as_ref().map(User::try_from).transpose()
+    }
+
+    /// A user by name.
+    pub async fn by_username(&self, username: &Username) -> Result<Option<User>, StoreError> {
+        Ok(self.credentials(username).await?.map(|credentials| credentials.user))
+    }
+
+    /// A user and the password hash, by name.
+    pub async fn credentials(&self, username: &Username) -> Result<Option<Credentials>, StoreError> {
+        const READ: &str = "SELECT * FROM users WHERE username = $1";
+        let row = self.0.row("user_credentials", READ, values![username.as_str()]).await?;
+        row.as_ref().map(credentials).transpose()
+    }
+
+    /// A user and the password hash, by id.
+    pub async fn credentials_by_id(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
+        const READ: &str = "SELECT * FROM users WHERE id = $1";
+        self.0.row("user_credentials", READ, values![id]).await?.as_ref().map(credentials).transpose()
+    }
+
+    /// Users in the order of their names (byte by byte), from after `after` on; those alone whose name begins with
+    /// `prefix`, if there is one.
+    pub async fn page(&self, after: Option<&str>, prefix: Option<&str>, limit: u32) -> Result<Vec<User>, StoreError> {
+        const PAGE: &str = "SELECT * FROM users
+            WHERE username > $1 AND username >= $2 AND username < $3 ORDER BY username LIMIT $4";
+        let (after, prefix) = (after.unwrap_or_default(), prefix.unwrap_or_default());
+        if after.contains('\0') || prefix.contains('\0') {
+            // No name holds one, and PostgreSQL takes no text that does (security.md D11).
+            return Ok(Vec::new());
+        }
+        // Nothing that begins with the prefix sorts after the prefix and the greatest character.
+        let end = format!("{prefix}\u{10FFFF}");
+        let rows = self.0.rows("users_page", PAGE, values![after, prefix, end, limit]).await?;
+        rows.iter().map(User::try_from).collect()
+    }
+
+    /// Replaces a user's roles. Access tokens that are out keep the old ones until they expire, at the next refresh.
+    pub async fn set_roles(
+        &self,
+        id: UserId,
+        roles: Vec<Role>,
+        now: Timestamp,
+        audit: Option<AuditEvent>,
+    ) -> Result<User, StoreError> {
+        const SET: &str = "UPDATE users SET roles = $1 WHERE id = $2 RETURNING *";
+        let written = self.0.write("user_set_roles", (id, roles, now, audit), |tx, (id, roles, now, audit)| {
+            Box::pin(async move {
+                let row = tx.row(SET, values![joined(roles.iter().map(Role::as_str)), *id]).await?;
+                let user = row.as_ref().map(User::try_from).ok_or(StoreError::NotFound { what: "user" })??;
+                audit::record(tx, *now, audit).await?;
+                Ok(user)
+            })
+        });
+        Ok(written.await?.value)
+    }
+
+    /// Replaces the hash `old` of an unchanged password by a better one; false when the password was changed meanwhile.
+    pub async fn upgrade_hash(&self, id: UserId, old: &str, new: &str) -> Result<bool, StoreError> {
+        const UPGRADE: &str = "UPDATE users SET password_hash = $1 WHERE id = $2 AND password_hash = $3 RETURNING id";
+        Ok(!self.0.write_one("user_upgrade_hash", UPGRADE, values![new, id, old]).await?.is_empty())
+    }
+}
+
+fn credentials(row: &crate::store::db::Row) -> Result<Credentials, StoreError> {
+    Ok(Credentials { user: User::try_from(row)?, password_hash: row.of("users", "id").text("password_hash")? })
+}
+
+async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<Option<User>, StoreError> {
+    const INSERT: &str = "INSERT INTO users (id, username, password_hash, roles, created_at, password_changed_at)
+        VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (username) DO NOTHING RETURNING *";
+    let (hash, roles) = (new.password_hash.as_str(), joined(&new.roles));
+    let row = tx.row(INSERT, values![new.id, new.username.as_str(), hash, roles, now]).await?;
+    row.as_ref().map(User::try_from).transpose()
+}
+
+/// Marks the live sessions of a user as ended, but not `kept`. Their tokens die by the user's epoch; this lets lists and
+/// the sweeper see it.
+async fn end_sessions(tx: &mut Tx, user: UserId, kept: Option<SessionId>, now: Timestamp) -> Result<(), StoreError> {
+    const END: &str = "UPDATE sessions SET ended_at = $1, end_reason = $2
+        WHERE user_id = $3 AND ended_at IS NULL AND ($4 IS NULL OR id <> $4)";
+    let reason = crate::domain::EndReason::UserRevoked.as_str();
+    tx.run(END, values![now, reason, user, kept]).await
+}
