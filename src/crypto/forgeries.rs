@@ -513,6 +513,11 @@ fn t9_form_is_judged_before_anything_is_decoded() {
     assert!((MAX_TOKEN_BYTES - 3..=MAX_TOKEN_BYTES).contains(&at_the_limit.len()));
     forge.judge(&at_the_limit).unwrap();
     assert_eq!(forge.judge(&padded(MAX_TOKEN_BYTES + 4)), Err(JwsRefusal::TooLong.into()));
+    let header_of =
+        |length: usize| forge.sign_header(&with_member(&forge.header(), &format!("\"x\":\"{}\"", "x".repeat(length))));
+    let empty = header_of(0).find('.').unwrap();
+    forge.judge(&header_of((1024 - empty) / 4 * 3)).unwrap();
+    assert_eq!(forge.judge(&header_of((1024 - empty) / 4 * 3 + 4)), Err(JwsRefusal::TooLong.into()));
     assert_eq!(forge.judge(&"a".repeat(10_000_000)), Err(JwsRefusal::TooLong.into()));
 }
 

@@ -264,6 +264,16 @@ mod tests {
     }
 
     #[test]
+    fn r1_another_format_is_not_read_even_under_the_right_key() {
+        let text = codec().mint(&token());
+        let mut bytes = URL_SAFE_NO_PAD.decode(&text.expose()[PREFIX.len()..]).unwrap();
+        bytes[0] = FORMAT + 1;
+        let mac = codec().current.mac(&bytes[..SIGNED_LEN]);
+        bytes[SIGNED_LEN..].copy_from_slice(&mac);
+        assert_eq!(codec().read(&format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))), Err(NotOurs));
+    }
+
+    #[test]
     fn the_successor_is_a_pure_function_of_the_token() {
         let successor = token().successor().unwrap();
         assert_eq!(
