@@ -1,19 +1,20 @@
-//! Signing keys and the keys that verify what they signed. Each has exactly one algorithm (security.md T1).
+//! The keys that sign. Each has exactly one algorithm (security.md T1).
 
 use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::signature::{Signer, Verifier};
+use jsonwebtoken::signature::Signer;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::access_claims::AccessClaimsJson;
 use super::jwk::{PublicJwk, thumbprint};
-use super::jws::{MAX_TOKEN_BYTES, SignatureKey};
+use super::jws::MAX_TOKEN_BYTES;
 use super::rsa_checks::{WeakRsaKey, check_rsa};
-use super::signature::{RingSigner, RingVerifier, es256_from_pkcs8, ring_random};
+use super::signature::{RingSigner, es256_from_pkcs8, ring_random};
+use super::verifying_key::VerifyingKey;
 use super::{Random, SecretText, der};
 use crate::domain::{AccessClaims, Algorithm, Kid, TokenType};
 
@@ -23,13 +24,6 @@ pub struct SigningKey {
     pkcs8: Zeroizing<Vec<u8>>,
     verifying: VerifyingKey,
     kid: Kid,
-}
-
-/// A public key with its id and its one algorithm.
-#[derive(Clone, PartialEq, Eq)]
-pub struct VerifyingKey {
-    kid: Box<str>,
-    verifier: RingVerifier,
 }
 
 /// Why a private key cannot be used.
@@ -169,48 +163,6 @@ impl SigningKey {
 impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({} {}, hidden)", self.algorithm(), self.kid)
-    }
-}
-
-impl VerifyingKey {
-    /// `kid` is the thumbprint for keys of ours, and whatever the owner calls the key for a client's.
-    pub(super) fn new(kid: &str, verifier: RingVerifier) -> Self {
-        Self { kid: kid.into(), verifier }
-    }
-
-    /// The id under which a token's header names the key.
-    pub fn kid(&self) -> &str {
-        &self.kid
-    }
-
-    /// The one algorithm.
-    pub const fn algorithm(&self) -> Algorithm {
-        self.verifier.domain_algorithm()
-    }
-
-    /// The key as a JWKS shows it.
-    pub fn public(&self) -> PublicJwk {
-        PublicJwk::new(&self.kid, &self.verifier)
-    }
-}
-
-impl SignatureKey for VerifyingKey {
-    fn kid(&self) -> &str {
-        &self.kid
-    }
-
-    fn algorithm_name(&self) -> &str {
-        self.algorithm().as_str()
-    }
-
-    fn accepts(&self, message: &[u8], signature: Vec<u8>) -> bool {
-        self.verifier.verify(message, &signature).is_ok()
-    }
-}
-
-impl fmt::Debug for VerifyingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VerifyingKey({} {})", self.algorithm(), self.kid)
     }
 }
 
