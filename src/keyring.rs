@@ -128,7 +128,7 @@ impl Keyring {
     pub async fn load(&self) -> Result<(), KeyringError> {
         let now = self.clock.now();
         let mut keys = Vec::new();
-        for stored in self.store.keys().await? {
+        for stored in self.store.keys().all().await? {
             if stored.schedule.phase(now) != KeyPhase::Gone {
                 keys.push(open(&self.sealer, &stored)?);
             }
@@ -222,7 +222,7 @@ impl KeySet {
         let published = || self.0.iter().filter(|key| key.schedule.phase(now) != KeyPhase::Gone);
         let keys: Vec<_> = published().map(|key| key.public.clone()).collect();
         let body = crypto::jwks_json(&keys);
-        let etag = format!("\"{}\"", crypto::base64url(&crypto::sha256(body.as_bytes())[..16]));
+        let etag = format!("\"{}\"", hex(&crypto::sha256(body.as_bytes())[..16]));
         let valid_until = published()
             .flat_map(|key| {
                 let successor = key.schedule.retires_at.is_none().then(|| {
@@ -251,10 +251,14 @@ fn open(sealer: &Sealer, stored: &StoredKey) -> Result<Key, KeyringError> {
     }
     Ok(Key {
         schedule: stored.schedule,
-        verifying: signing.verifying_key(),
+        verifying: signing.verifying_key().clone(),
         public: signing.public(),
         signing,
     })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// What a sealed private key is bound to.

@@ -48,7 +48,7 @@ impl<'de> Deserialize<'de> for NumericDate {
     }
 }
 
-/// `aud`: one string or several (RFC 7519 §4.1.3), none of them empty.
+/// `aud`: one string or several (RFC 7519 §4.1.3). What the strings may be is for the reader of the claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AudienceClaim(pub(super) Vec<String>);
 
@@ -77,7 +77,7 @@ impl<'de> Deserialize<'de> for AudienceClaim {
         }
 
         let audiences = deserializer.deserialize_any(OneOrMany)?;
-        if audiences.is_empty() || audiences.iter().any(String::is_empty) {
+        if audiences.is_empty() {
             return Err(D::Error::custom("`aud` is empty"));
         }
         Ok(Self(audiences))

@@ -7,8 +7,8 @@ use rustls_pki_types::pem::PemObject;
 use zeroize::Zeroizing;
 
 use super::der::{self, INTEGER, NotDer, OCTET_STRING, Reader, SEQUENCE};
-use super::keys::{KeyError, SigningKey};
 use super::rsa_checks::check_rsa;
+use super::signing_key::{KeyError, SigningKey};
 use crate::domain::Algorithm;
 
 /// No key takes more than a few kilobytes.

@@ -10,6 +10,8 @@ use super::strict_json::{self, JsonRefusal, present};
 
 /// Longer tokens are refused before anything in them is looked at.
 pub const MAX_TOKEN_BYTES: usize = 4096;
+/// Longest header, encoded. Honest ones take 80 to 300 characters; it is the one part that is parsed for anybody who asks.
+const MAX_HEADER_CHARS: usize = 1024;
 
 /// What a signature is checked with: a key, its id, and its one algorithm.
 pub trait SignatureKey {
@@ -45,8 +47,8 @@ pub struct VerifiedJws {
 /// Why a token is refused before its claims are read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JwsRefusal {
-    /// Over [`MAX_TOKEN_BYTES`].
-    #[error("the token is longer than {MAX_TOKEN_BYTES} bytes")]
+    /// Over [`MAX_TOKEN_BYTES`], or the header over a quarter of that.
+    #[error("the token is longer than {MAX_TOKEN_BYTES} bytes, or its header than {MAX_HEADER_CHARS}")]
     TooLong,
     /// Not three parts of base64url joined by two dots; a JWE or a JSON serialisation among others.
     #[error("the token is not three parts of base64url joined by dots")]
@@ -75,7 +77,8 @@ pub enum JwsRefusal {
 }
 
 impl<'a> UnverifiedJws<'a> {
-    /// Checks length, alphabet and form, then the header. Allocates less than the token's length.
+    /// Checks length, alphabet and form, then the header. Allocates about as much as the token is
+    /// long, at most.
     pub fn parse(token: &'a str) -> Result<Self, JwsRefusal> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(JwsRefusal::TooLong);
@@ -87,6 +90,9 @@ impl<'a> UnverifiedJws<'a> {
         let (header, payload) = signed.split_once('.').ok_or(JwsRefusal::NotCompact)?;
         if header.is_empty() || signature.is_empty() || payload.contains('.') {
             return Err(JwsRefusal::NotCompact);
+        }
+        if header.len() > MAX_HEADER_CHARS {
+            return Err(JwsRefusal::TooLong);
         }
         let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| JwsRefusal::NotBase64("header"))?;
         let header: Header = strict_json::from_slice(&header).map_err(JwsRefusal::Header)?;
@@ -171,5 +177,34 @@ impl Header {
             ("zip", &self.zip),
         ];
         present.into_iter().find_map(|(name, value)| value.is_some().then_some(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::fixtures::{eddsa_key, es256_key};
+
+    #[test]
+    fn t5_a_key_that_the_header_does_not_name_is_not_tried() {
+        let key = eddsa_key();
+        let sign = |header: String| key.sign_parts(header.as_bytes(), b"{}").unwrap();
+        let named = sign(format!(r#"{{"alg":"EdDSA","kid":"{}"}}"#, key.kid()));
+        let other = sign(r#"{"alg":"EdDSA","kid":"other"}"#.to_owned());
+        let nameless = sign(r#"{"alg":"EdDSA"}"#.to_owned());
+        let verify =
+            |token: &str| UnverifiedJws::parse(token).unwrap().verify(key.verifying_key()).map(|jws| jws.payload);
+        assert_eq!(verify(&named), Ok(b"{}".to_vec()));
+        assert_eq!(verify(&other), Err(JwsRefusal::WrongKey));
+        assert_eq!(verify(&nameless), Ok(b"{}".to_vec()));
+        let wrong = UnverifiedJws::parse(&nameless).unwrap().verify(es256_key().verifying_key());
+        assert_eq!(wrong.unwrap_err(), JwsRefusal::WrongAlgorithm);
+    }
+
+    #[test]
+    fn an_empty_payload_is_a_jws_but_no_jwt() {
+        let token = eddsa_key().sign_parts(br#"{"alg":"EdDSA"}"#, b"").unwrap();
+        assert!(UnverifiedJws::parse(&token).is_ok());
+        assert_eq!(UnverifiedJws::parse_jwt(&token).unwrap_err(), JwsRefusal::NotCompact);
     }
 }

@@ -116,6 +116,11 @@ impl RefreshToken {
     }
 }
 
+/// Whether a text claims to be a refresh token. No JWS begins like one, so the two kinds cannot be mistaken (security.md T16).
+pub fn looks_like_refresh_token(text: &str) -> bool {
+    text.starts_with(PREFIX)
+}
+
 /// Writes and reads refresh tokens.
 pub struct RefreshCodec {
     current: MacKey,
@@ -261,6 +266,16 @@ mod tests {
                 assert_eq!(codec().read(&changed), Err(NotOurs), "{new} at {index}");
             }
         }
+    }
+
+    #[test]
+    fn r1_another_format_is_not_read_even_under_the_right_key() {
+        let text = codec().mint(&token());
+        let mut bytes = URL_SAFE_NO_PAD.decode(&text.expose()[PREFIX.len()..]).unwrap();
+        bytes[0] = FORMAT + 1;
+        let mac = codec().current.mac(&bytes[..SIGNED_LEN]);
+        bytes[SIGNED_LEN..].copy_from_slice(&mac);
+        assert_eq!(codec().read(&format!("{PREFIX}{}", URL_SAFE_NO_PAD.encode(bytes))), Err(NotOurs));
     }
 
     #[test]

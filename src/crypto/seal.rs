@@ -175,7 +175,12 @@ mod tests {
         for bit in 0..sealed.len() * 8 {
             let mut changed = sealed.clone();
             changed[bit / 8] ^= 1 << (bit % 8);
-            assert!(sealer.open(&changed, b"kid ES256").is_err(), "bit {bit}");
+            let refusal = sealer.open(&changed, b"kid ES256").unwrap_err();
+            match bit / 8 {
+                0 => assert_eq!(refusal, SealError::UnknownFormat),
+                1..PREFIX_LEN => assert!(matches!(refusal, SealError::UnknownKey(_)), "bit {bit}"),
+                _ => assert_eq!(refusal, SealError::Tampered, "bit {bit}"),
+            }
         }
         for length in 0..sealed.len() {
             assert!(sealer.open(&sealed[..length], b"kid ES256").is_err(), "length {length}");

@@ -33,10 +33,8 @@ pub enum JsonRefusal {
 pub(super) fn from_slice<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, JsonRefusal> {
     let text = std::str::from_utf8(json).map_err(|_| JsonRefusal::NotUtf8)?;
     let mut walk = serde_json::Deserializer::from_str(text);
-    Object { depth: 1 }
-        .deserialize(&mut walk)
-        .and_then(|()| walk.end())
-        .map_err(|error| JsonRefusal::NotStrict(describe(&error)))?;
+    Object { depth: 1 }.deserialize(&mut walk).map_err(|error| JsonRefusal::NotStrict(describe(&error)))?;
+    // This second reading also refuses whatever stands behind the object.
     serde_json::from_str(text).map_err(|error| JsonRefusal::WrongShape(describe(&error)))
 }
 

@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use super::access_claims;
 use super::claims::ClaimsRefusal;
 use super::jws::{JwsRefusal, UnverifiedJws};
-use super::keys::VerifyingKey;
+use super::verifying_key::VerifyingKey;
 use crate::domain::{AccessClaims, Kid, Timestamp, TokenType};
 
 /// Where verifying keys are found; a look-up in memory (security.md T5).

@@ -21,6 +21,7 @@ const MAX_TYPED_BYTES: usize = 3 * MAX_PASSWORD_BYTES;
 /// "stabilized strings"). Two points are more generous than the profile's registered tables, which end at Unicode 6.3:
 /// later characters count, and so does everything that emoji are composed of (joiners, variation selectors, tags).
 /// Punctuation is free of the context rules meant for identifiers. Whatever OpaqueString takes, this takes to the same form.
+#[derive(Clone)]
 pub struct Password(Zeroizing<String>);
 
 impl Password {

@@ -11,13 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 
 use crate::clock::Clock;
-use crate::crypto::{self, TokenRefusal, VerifiedToken};
+use crate::crypto::{self, ClaimsRefusal, TokenRefusal, VerifiedToken};
 use crate::domain::{AccessClaims, RevocationKind, Subject, Timestamp, TokenType};
 use crate::keyring::Keyring;
 use crate::view::{Freshness, TokenMarks, View};
 
 /// Judges access tokens.
-#[derive(Debug)]
 pub struct Judge {
     view: Arc<View>,
     keyring: Arc<Keyring>,
@@ -138,6 +137,12 @@ impl quick_cache::Weighter<[u8; 32], Arc<JudgedToken>> for WeighByBytes {
 /// What one bearer of a verified token weighs at least; the cache is sized in these.
 const TYPICAL_TOKEN_BYTES: u64 = 2048;
 
+impl std::fmt::Debug for Judge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Judge").field("issuer", &self.issuer).field("cached", &self.judged.len()).finish_non_exhaustive()
+    }
+}
+
 impl Judge {
     /// A judge for tokens of `issuer`; keeps about `cache_bytes` of verified tokens.
     pub fn new(
@@ -212,7 +217,7 @@ impl Judge {
 
     fn verify(&self, token: &str, generation: u64, now: Timestamp) -> Verdict {
         let keys = self.keyring.keys();
-        match crypto::verify_access_token(token, &*keys, &self.issuer, now) {
+        match crypto::verify_access_token(token, &**keys, &self.issuer, now) {
             Ok(token) => self.standing(&Arc::new(JudgedToken::new(token)), generation, now),
             Err(refusal) => Verdict::Inactive(Inactivity::Refused(refusal)),
         }
@@ -221,7 +226,7 @@ impl Judge {
     /// What remains to be checked of a token whose signature and claims are good: time, and everything that can change.
     fn standing(&self, judged: &Arc<JudgedToken>, generation: u64, now: Timestamp) -> Verdict {
         if now >= judged.claims.expires_at {
-            return Verdict::Inactive(Inactivity::Refused(TokenRefusal::Expired));
+            return Verdict::Inactive(Inactivity::Refused(TokenRefusal::Claims(ClaimsRefusal::Expired)));
         }
         if judged.good_under.load(Ordering::Acquire) == generation {
             return Verdict::Active(Arc::clone(judged));

@@ -1,7 +1,7 @@
 //! Project Wycheproof: every vector that concerns a token service is judged, by label or by a listed reason, and none is
 //! skipped silently (security.md sections 4.1 and 8).
 //!
-//! The JOSE vectors are not in the `wycheproof` crate. They are read from the folder that `COUNTERSIGN_WYCHEPROOF` names
+//! The JOSE vectors are not in the `wycheproof` crate. They are read from the folder that `WYCHEPROOF_DIR` names
 //! (C2SP/wycheproof, `testvectors_v1`); without it those tests say that they judged nothing.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests, which fail loudly")]
@@ -205,8 +205,8 @@ struct Vectors(Value);
 
 impl Vectors {
     fn load(file: &str) -> Option<Self> {
-        let Some(folder) = std::env::var_os("COUNTERSIGN_WYCHEPROOF") else {
-            eprintln!("SKIPPED: {file} was not judged; set COUNTERSIGN_WYCHEPROOF to the folder that holds it");
+        let Some(folder) = std::env::var_os("WYCHEPROOF_DIR") else {
+            eprintln!("SKIPPED: {file} was not judged; set WYCHEPROOF_DIR to the folder that holds it");
             return None;
         };
         let path = PathBuf::from(folder).join(file);

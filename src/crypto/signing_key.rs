@@ -1,19 +1,20 @@
-//! Signing keys and the keys that verify what they signed. Each has exactly one algorithm (security.md T1).
+//! The keys that sign. Each has exactly one algorithm (security.md T1).
 
 use std::fmt;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::signature::{Signer, Verifier};
+use jsonwebtoken::signature::Signer;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, RsaKeyPair};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
 use super::access_claims::AccessClaimsJson;
 use super::jwk::{PublicJwk, thumbprint};
-use super::jws::{MAX_TOKEN_BYTES, SignatureKey};
+use super::jws::MAX_TOKEN_BYTES;
 use super::rsa_checks::{WeakRsaKey, check_rsa};
-use super::signature::{RingSigner, RingVerifier, es256_from_pkcs8, ring_random};
+use super::signature::{RingSigner, es256_from_pkcs8, ring_random};
+use super::verifying_key::VerifyingKey;
 use super::{Random, SecretText, der};
 use crate::domain::{AccessClaims, Algorithm, Kid, TokenType};
 
@@ -23,13 +24,6 @@ pub struct SigningKey {
     pkcs8: Zeroizing<Vec<u8>>,
     verifying: VerifyingKey,
     kid: Kid,
-}
-
-/// A public key with its id and its one algorithm.
-#[derive(Clone, PartialEq, Eq)]
-pub struct VerifyingKey {
-    kid: Box<str>,
-    verifier: RingVerifier,
 }
 
 /// Why a private key cannot be used.
@@ -103,10 +97,9 @@ impl SigningKey {
             Algorithm::Ps256 => RingSigner::Ps256(rsa()?),
         };
         let verifier = signer.verifier().map_err(|_| KeyError::Mismatched)?;
-        let trial = b"countersign key check";
-        let signature = signer.try_sign(trial).map_err(|_| KeyError::Mismatched)?;
-        verifier.verify(trial, &signature).map_err(|_| KeyError::Mismatched)?;
-
+        // ring compares public with private halves when it reads a key, except for RSA's exponents: those it proves by
+        // verifying each signature before it hands it out.
+        signer.try_sign(b"countersign key check").map_err(|_| KeyError::Mismatched)?;
         let kid = thumbprint(&verifier);
         let verifying = VerifyingKey::new(kid.as_str(), verifier);
         Ok(Self { signer, pkcs8: Zeroizing::new(pkcs8.to_vec()), verifying, kid })
@@ -173,51 +166,78 @@ impl fmt::Debug for SigningKey {
     }
 }
 
-impl VerifyingKey {
-    /// `kid` is the thumbprint for keys of ours, and whatever the owner calls the key for a client's.
-    pub(super) fn new(kid: &str, verifier: RingVerifier) -> Self {
-        Self { kid: kid.into(), verifier }
-    }
-
-    /// The id under which a token's header names the key.
-    pub fn kid(&self) -> &str {
-        &self.kid
-    }
-
-    /// The one algorithm.
-    pub const fn algorithm(&self) -> Algorithm {
-        self.verifier.domain_algorithm()
-    }
-
-    /// The key as a JWKS shows it.
-    pub fn public(&self) -> PublicJwk {
-        PublicJwk::new(&self.kid, &self.verifier)
-    }
-}
-
-impl SignatureKey for VerifyingKey {
-    fn kid(&self) -> &str {
-        &self.kid
-    }
-
-    fn algorithm_name(&self) -> &str {
-        self.algorithm().as_str()
-    }
-
-    fn accepts(&self, message: &[u8], signature: Vec<u8>) -> bool {
-        self.verifier.verify(message, &signature).is_ok()
-    }
-}
-
-impl fmt::Debug for VerifyingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "VerifyingKey({} {})", self.algorithm(), self.kid)
-    }
-}
-
 #[derive(Serialize)]
 struct Header<'a> {
     alg: &'a str,
     kid: &'a str,
     typ: &'a str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::fixtures::{all_keys, es256_key, pem};
+    use crate::crypto::{SeededRandom, import_private_key};
+
+    #[test]
+    fn a_key_that_was_sealed_and_opened_is_the_same_key() {
+        for key in all_keys() {
+            let again = SigningKey::from_pkcs8(key.algorithm(), key.pkcs8()).unwrap();
+            assert_eq!((again.kid(), again.verifying_key()), (key.kid(), key.verifying_key()));
+            assert_eq!(again.public(), key.public());
+        }
+    }
+
+    #[test]
+    fn keys_are_made_for_es256_and_eddsa_and_differ_each_time() {
+        let random = SeededRandom::new(1);
+        for algorithm in Algorithm::ALL {
+            let made = [SigningKey::generate(algorithm, &random), SigningKey::generate(algorithm, &random)];
+            match made {
+                [Ok(first), Ok(second)] => assert!(algorithm.is_generated() && first.kid() != second.kid()),
+                [first, _] => assert_eq!(first.unwrap_err(), KeyError::NotGenerated(algorithm)),
+            }
+        }
+    }
+
+    #[test]
+    fn k6_a_key_opened_for_another_algorithm_is_refused() {
+        for key in all_keys() {
+            for algorithm in Algorithm::ALL {
+                let is_rsa = |algorithm| matches!(algorithm, Algorithm::Rs256 | Algorithm::Ps256);
+                let fits = algorithm == key.algorithm() || (is_rsa(algorithm) && is_rsa(key.algorithm()));
+                assert_eq!(SigningKey::from_pkcs8(algorithm, key.pkcs8()).is_ok(), fits, "{key:?} as {algorithm}");
+            }
+        }
+    }
+
+    #[test]
+    fn k7_a_roca_key_is_refused_on_every_way_in() {
+        let roca = pem!("rsa-roca");
+        assert!(import_private_key(roca, None).unwrap_err().to_string().contains("ROCA"));
+        let der: String = roca.lines().filter(|line| !line.starts_with('-')).collect();
+        let der = base64::engine::general_purpose::STANDARD.decode(der).unwrap();
+        let refusal = SigningKey::from_pkcs8(Algorithm::Rs256, &der).unwrap_err();
+        assert_eq!(refusal, KeyError::Weak(WeakRsaKey::Roca));
+    }
+
+    #[test]
+    fn k11_es256_signatures_of_one_message_never_repeat_their_nonce() {
+        let key = es256_key();
+        let commitments: std::collections::HashSet<_> = (0..500)
+            .map(|_| {
+                let token = key.sign_jwt("JWT", &()).unwrap();
+                let signature = URL_SAFE_NO_PAD.decode(token.rsplit('.').next().unwrap()).unwrap();
+                signature[..32].to_vec()
+            })
+            .collect();
+        assert_eq!(commitments.len(), 500);
+    }
+
+    #[test]
+    fn s2_a_signing_key_does_not_print_its_private_half() {
+        for key in all_keys() {
+            assert_eq!(format!("{key:?}"), format!("SigningKey({} {}, hidden)", key.algorithm(), key.kid()));
+        }
+    }
 }
