@@ -1,1 +1,4 @@
+//! The one test binary: what the service promises, tried from outside.
 
+#[path = "suite/http_raw.rs"]
+mod http_raw;
