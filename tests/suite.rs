@@ -7,3 +7,7 @@ mod support;
 
 #[path = "suite/store_users.rs"]
 mod store_users;
+//! The one test binary: what the service promises, tried from outside.
+
+#[path = "suite/http_raw.rs"]
+mod http_raw;

@@ -2,3 +2,5 @@
 
 pub mod error;
 pub mod extract;
+pub mod listener;
+pub mod middleware;
