@@ -11,15 +11,15 @@
 //! - A verdict is given only while the view is proven fresh; otherwise the answer is 503.
 //! - Time and randomness are arguments.
 
-//pub mod app;
-//pub mod background;
-//pub mod cli;
+pub mod app;
+pub mod background;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod domain;
 pub mod follower;
-//pub mod http;
+pub mod http;
 pub mod keyring;
 pub mod service;
 pub mod store;

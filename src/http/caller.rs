@@ -4,7 +4,7 @@ use http::HeaderMap;
 
 use crate::http::error::{ApiError, OAuthError, ProblemCode};
 use crate::http::extract::{BodyCredentials, ClientCredentialsInput, FormParams};
-use crate::service::{BUILT_IN_CLIENT, Caller, CallerError, ClientProof, Failure, Service};
+use crate::service::{BUILT_IN_CLIENT, Caller, CallerError, ClientProof, Failure, HashingError, Service};
 
 /// The client of an OAuth request: authenticated, or a public client that names itself.
 pub async fn of_form(service: &Service, headers: &HeaderMap, form: &FormParams) -> Result<Caller, OAuthError> {
@@ -52,6 +52,15 @@ impl From<Failure> for ApiError {
         match failure {
             Failure::Unavailable(cause) => Self::new(ProblemCode::TemporarilyUnavailable).because(cause),
             Failure::Internal(cause) => Self::internal(cause),
+        }
+    }
+}
+
+impl From<HashingError> for ApiError {
+    fn from(error: HashingError) -> Self {
+        match error {
+            HashingError::Busy { retry_after } => Self::new(ProblemCode::Busy).retry_after(retry_after),
+            HashingError::Failed => Self::internal(error),
         }
     }
 }

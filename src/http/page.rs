@@ -18,3 +18,8 @@ pub fn cursor<T>(query: &QueryParams, parse: fn(&str) -> Result<T, ParseError>) 
     let text = query.optional("cursor", 512)?;
     text.map(parse).transpose().map_err(|_| ApiError::invalid_field("cursor", "is not a cursor of this list"))
 }
+
+/// A cursor that is a place in a sequence.
+pub fn number(text: &str) -> Result<i64, ParseError> {
+    text.parse().map_err(|_| ParseError("a cursor of this list is a number"))
+}

@@ -55,17 +55,17 @@ impl Service {
         &self,
         bearer: &Bearer,
         current: Password,
-        new: &Password,
+        new: Password,
         from: &Requester,
     ) -> Result<IssuedTokens, PasswordChangeError> {
         let user = self.me(bearer).await?.ok_or(PasswordChangeError::SessionEnded)?;
-        self.policy.check(new, &user.username)?;
+        self.policy.check(&new, &user.username)?;
         let attempt = self.begin_attempt(&user.username, from).await?;
         let Some(proven) = self.check_password(&user.username, current).await? else {
-            self.attempt_failed(&user.username, from).await?;
+            self.note_failed_login(&user.username, &bearer.token.claims.client, from).await?;
             return Err(PasswordChangeError::WrongPassword);
         };
-        let hash = self.passwords.hash(new.clone()).await?;
+        let hash = self.passwords.hash(new).await?;
         let now = self.clock.now();
         let family = FamilySecret::generate(&*self.random);
         let change = PasswordChange {
@@ -87,7 +87,7 @@ impl Service {
             }
             Err(error) => return Err(Failure::from(error).into()),
         };
-        self.attempt_succeeded(attempt, now).await;
+        self.settle_attempt(&attempt).await;
         let detail = changed.session.ok_or(PasswordChangeError::SessionEnded)?;
         let client = self.view.client(detail.session.client.as_str()).ok_or(PasswordChangeError::SessionEnded)?;
         let token = RefreshToken { session: detail.session.id, generation: detail.session.generation, family };

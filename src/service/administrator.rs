@@ -32,7 +32,7 @@ impl Service {
     pub async fn administrator(&self, token: &str) -> Result<String, AdminError> {
         if token.starts_with(ADMIN_KEY_PREFIX) {
             let digest = crypto::sha256(token.as_bytes());
-            let found = self.store.admin_keys().find(digest, self.clock.now()).await.map_err(Failure::from)?;
+            let found = self.store.admin_keys().accept(digest, self.clock.now()).await.map_err(Failure::from)?;
             return found.map(|key| format!("admin-key:{}", key.name)).ok_or(AdminError::Refused);
         }
         match self.judge.judge(token).await.verdict {

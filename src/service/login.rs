@@ -77,7 +77,7 @@ impl Service {
         }
         let attempt = self.begin_attempt(&login.username, from).await?;
         let Some(Proven { user, upgrade }) = self.check_password(&login.username, login.password).await? else {
-            self.note_failed_login(&login.username, client, from).await?;
+            self.note_failed_login(&login.username, &client.id, from).await?;
             return Err(LoginError::InvalidCredentials);
         };
         let asked = login.scope.as_ref();
@@ -115,6 +115,7 @@ impl Service {
             // The user or the client was disabled, deleted or revoked between the look-up and now.
             return Err(LoginError::InvalidCredentials);
         }
+        self.attempt_succeeded(&attempt);
         self.upgrade_hash(&user, upgrade).await;
         let session = Session {
             id: token.session,

@@ -3,6 +3,7 @@
 mod account;
 mod administrator;
 mod attempts;
+mod import;
 mod import_line;
 mod audit;
 mod client_auth;
@@ -34,6 +35,7 @@ use crate::view::View;
 
 pub use account::{PasswordChangeError, SessionPage};
 pub use administrator::{ADMIN_KEY_PREFIX, AdminError};
+pub use attempts::AttemptRules;
 pub use audit::Page;
 pub use client_auth::{Caller, CallerError, ClientProof};
 pub use client_credentials::GrantError;
@@ -48,8 +50,10 @@ pub use refresh::{RefreshError, Refreshed};
 pub use request::Requester;
 pub use revoke::{RevokeError, Target};
 pub use status::{Readiness, Status};
+pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
 pub use users::UserError;
 
+pub use crate::crypto::HashingError;
 pub use crate::store::{AuditFilter, AuditRecord, LiveRevocation, Owner as SessionOwner};
 
 /// The built-in public client, for a login that names none.
@@ -99,6 +103,7 @@ pub struct Service {
     pub(crate) sealer: Arc<Sealer>,
     pub(crate) passwords: PasswordHasher,
     pub(crate) policy: PasswordPolicy,
+    pub(crate) attempt_rules: AttemptRules,
     pub(crate) refresh_codec: RefreshCodec,
     pub(crate) issuer: String,
     /// What an assertion of a client may name as its audience (RFC 7523 §3).

@@ -93,7 +93,7 @@ impl Service {
     pub async fn revoke_everything(&self, from: &Requester) -> Result<(), Failure> {
         let now = self.clock.now();
         let event = from.event("everything.revoked");
-        let written = self.store.feed().revoke_everything(now.plus(REVOCATION_LIFE), now, Some(event)).await?;
+        let written = self.store.revoke_everything(now.plus(REVOCATION_LIFE), now, Some(event)).await?;
         self.follower.honour(written).await;
         Ok(())
     }

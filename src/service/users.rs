@@ -31,12 +31,12 @@ impl Service {
     pub async fn create_user(
         &self,
         username: Username,
-        password: &Password,
+        password: Password,
         roles: Vec<Role>,
         from: &Requester,
     ) -> Result<User, UserError> {
-        self.policy.check(password, &username)?;
-        let hash = self.passwords.hash(password.clone()).await?;
+        self.policy.check(&password, &username)?;
+        let hash = self.passwords.hash(password).await?;
         let new = NewUser {
             id: UserId::from_bytes(self.random.bytes()),
             username,
@@ -90,10 +90,10 @@ impl Service {
     }
 
     /// Sets a user's password; every session of the user ends.
-    pub async fn set_password(&self, id: UserId, password: &Password, from: &Requester) -> Result<(), UserError> {
+    pub async fn set_password(&self, id: UserId, password: Password, from: &Requester) -> Result<(), UserError> {
         let user = self.user(id).await?.ok_or(UserError::Unknown)?;
-        self.policy.check(password, &user.username)?;
-        let hash = self.passwords.hash(password.clone()).await?;
+        self.policy.check(&password, &user.username)?;
+        let hash = self.passwords.hash(password).await?;
         let now = self.clock.now();
         let change = PasswordChange {
             user: id,

@@ -25,16 +25,17 @@ pub struct AuditItem {
     /// What happened.
     event: String,
     /// Who did it: a user, a client, an admin key, `cli` or `background`.
-    actor: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<String>,
     /// Whom or what it was about.
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<String>,
     /// The client that was involved.
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<String>,
-    /// The address that the request came from.
+    /// More, such as the address that the request came from.
     #[serde(skip_serializing_if = "Option::is_none")]
-    address: Option<String>,
+    detail: Option<serde_json::Value>,
     /// The request that caused it.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
@@ -54,7 +55,7 @@ pub struct AuditList {
 #[utoipa::path(
     get, path = "/admin/v1/audit", tag = "administration",
     params(
-        ("event" = Option<String>, Query), ("subject" = Option<String>, Query), ("actor" = Option<String>, Query),
+        ("event" = Option<String>, Query), ("subject" = Option<String>, Query), ("actor" = Option<String>, Query), ("client" = Option<String>, Query),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query),
     ),
     responses((status = 200, body = AuditList), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
@@ -65,11 +66,17 @@ pub async fn list(
     _: Administrator,
     query: QueryParams,
 ) -> Result<JsonBody<AuditList>, ApiError> {
-    let query = query.only(&["event", "subject", "actor", "limit", "cursor"])?;
+    let query = query.only(&["event", "subject", "actor", "client", "limit", "cursor"])?;
     let text = |name| query.optional(name, 512).map(|found| found.map(str::to_owned));
-    let filter = AuditFilter { event: text("event")?, subject: text("subject")?, actor: text("actor")? };
+    let filter = AuditFilter {
+        event: text("event")?,
+        subject: text("subject")?,
+        actor: text("actor")?,
+        client: text("client")?,
+        ..AuditFilter::default()
+    };
     let before = page::cursor(&query, page::number)?;
-    let found = shared.service.audit(&filter, before, page::limit(&query, PAGE)?).await?;
+    let found = shared.service.audit(filter, before, page::limit(&query, PAGE)?).await?;
     let events = found
         .items
         .into_iter()
@@ -79,7 +86,7 @@ pub async fn list(
             actor: event.actor,
             subject: event.subject,
             client: event.client,
-            address: event.address,
+            detail: event.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()),
             request_id: event.request_id,
         })
         .collect();

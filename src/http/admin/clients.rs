@@ -160,14 +160,12 @@ pub async fn create(
     let kind = ClientKind::parse(kind).map_err(|error| ApiError::unparsable("type", &error))?;
     let settings = request.apply(ClientSettings::new(kind))?;
     let (client, secret) = shared.service.create_client(id, settings, &from).await?;
-    let client = if request.enabled == Some(false) {
-        shared.service.set_client_enabled(&client.id, false, &from).await?;
-        shared.service.client(&client.id).ok_or_else(unknown)?
-    } else {
-        client
+    let client = match request.enabled {
+        Some(false) => shared.service.set_client_enabled(&client.id, false, &from).await?,
+        _ => client,
     };
     let client_secret = secret.map(|secret| secret.0.expose().to_owned());
-    Ok((StatusCode::CREATED, JsonBody(ClientWithSecret { client: ClientItem::from(&*client), client_secret })))
+    Ok((StatusCode::CREATED, JsonBody(ClientWithSecret { client: ClientItem::from(&client), client_secret })))
 }
 
 /// One client.

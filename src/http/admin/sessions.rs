@@ -18,7 +18,7 @@ use crate::service::SessionOwner;
 /// Sessions on one page unless the request says otherwise, and at most.
 const PAGE: (u32, u32) = (50, 500);
 
-/// Live sessions of a user or of a client, newest first.
+/// Live sessions of a user or of a client, in the order of their ids.
 #[utoipa::path(
     get, path = "/admin/v1/sessions", tag = "administration",
     params(
@@ -41,7 +41,7 @@ pub async fn list(
     let page = match (query.optional("user", 64)?, query.optional("client", 64)?) {
         (Some(user), None) => {
             let user = UserId::parse(user).map_err(|error| ApiError::unparsable("user", &error))?;
-            shared.service.sessions_of_user(&user, after, limit).await?
+            shared.service.sessions_of_user(user, after, limit).await?
         }
         (None, Some(client)) => {
             let client = ClientId::parse(client).map_err(|error| ApiError::unparsable("client", &error))?;
@@ -69,6 +69,6 @@ pub async fn end(
 ) -> Result<StatusCode, ApiError> {
     let unknown = || ApiError::new(ProblemCode::NotFound);
     let session = SessionId::parse(&sid).map_err(|_| unknown())?;
-    let found = shared.service.end_session(&session, SessionOwner::Anyone, EndReason::Administrator, &from).await?;
+    let found = shared.service.end_session(session, SessionOwner::Anyone, EndReason::Administrator, &from).await?;
     if found { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
 }

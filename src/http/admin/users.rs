@@ -153,7 +153,7 @@ pub async fn create(
 ) -> Result<(StatusCode, JsonBody<UserItem>), ApiError> {
     let username = Username::parse(&request.username).map_err(|error| ApiError::unparsable("username", &error))?;
     let password = Password::parse(&request.password).map_err(|error| ApiError::unparsable("password", &error))?;
-    let user = shared.service.create_user(username, &password, roles(&request.roles)?, &from).await?;
+    let user = shared.service.create_user(username, password, roles(&request.roles)?, &from).await?;
     Ok((StatusCode::CREATED, JsonBody(UserItem::from(&user))))
 }
 
@@ -169,7 +169,7 @@ pub async fn read(
     _: Administrator,
     PathSegment(id): PathSegment,
 ) -> Result<JsonBody<UserItem>, ApiError> {
-    let user = shared.service.user(&user_id(&id)?).await?.ok_or_else(unknown)?;
+    let user = shared.service.user(user_id(&id)?).await?.ok_or_else(unknown)?;
     Ok(JsonBody(UserItem::from(&user)))
 }
 
@@ -189,12 +189,12 @@ pub async fn change(
     let id = user_id(&id)?;
     let roles = request.roles.as_deref().map(roles).transpose()?;
     if let Some(roles) = roles {
-        shared.service.set_roles(&id, roles, &from).await?;
+        shared.service.set_roles(id, roles, &from).await?;
     }
     if let Some(enabled) = request.enabled {
-        shared.service.set_user_enabled(&id, enabled, &from).await?;
+        shared.service.set_user_enabled(id, enabled, &from).await?;
     }
-    let user = shared.service.user(&id).await?.ok_or_else(unknown)?;
+    let user = shared.service.user(id).await?.ok_or_else(unknown)?;
     Ok(JsonBody(UserItem::from(&user)))
 }
 
@@ -212,7 +212,7 @@ pub async fn set_password(
     Json(request): Json<NewPassword>,
 ) -> Result<StatusCode, ApiError> {
     let password = Password::parse(&request.password).map_err(|error| ApiError::unparsable("password", &error))?;
-    shared.service.set_password(&user_id(&id)?, &password, &from).await?;
+    shared.service.set_password(user_id(&id)?, password, &from).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -228,7 +228,7 @@ pub async fn delete(
     Administrator(from): Administrator,
     PathSegment(id): PathSegment,
 ) -> Result<StatusCode, ApiError> {
-    shared.service.delete_user(&user_id(&id)?, &from).await?;
+    shared.service.delete_user(user_id(&id)?, &from).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -276,7 +276,7 @@ impl From<UserError> for ApiError {
             UserError::Password(refusal) => {
                 Self::new(ProblemCode::PasswordRejected).field("password", refusal.to_string())
             }
-            UserError::Busy(busy) => Self::new(ProblemCode::Busy).retry_after(busy.retry_after),
+            UserError::Hashing(error) => error.into(),
             UserError::Failed(failure) => failure.into(),
         }
     }

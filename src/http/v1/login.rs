@@ -89,7 +89,7 @@ fn outcome<T>(result: &Result<T, LoginError>) -> &'static str {
         Ok(_) => "succeeded",
         Err(LoginError::InvalidCredentials) => "invalid_credentials",
         Err(LoginError::TooManyAttempts { .. }) => "too_many_attempts",
-        Err(LoginError::Busy(_)) => "busy",
+        Err(LoginError::Hashing(_)) => "busy",
         Err(LoginError::Failed(_)) => "failed",
         Err(LoginError::ClientNotAllowed | LoginError::InvalidScope | LoginError::InvalidAudience) => "refused",
     }
@@ -102,7 +102,7 @@ impl std::convert::From<LoginError> for ApiError {
             LoginError::TooManyAttempts { retry_after } => {
                 Self::new(ProblemCode::TooManyAttempts).retry_after(retry_after)
             }
-            LoginError::Busy(busy) => Self::new(ProblemCode::Busy).retry_after(busy.retry_after),
+            LoginError::Hashing(error) => error.into(),
             LoginError::ClientNotAllowed => Self::new(ProblemCode::UnauthorizedClient),
             LoginError::InvalidScope => Self::new(ProblemCode::InvalidScope),
             LoginError::InvalidAudience => Self::new(ProblemCode::InvalidAudience),

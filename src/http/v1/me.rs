@@ -97,7 +97,7 @@ impl SessionItem {
 /// A page of sessions.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct SessionList {
-    /// Newest first.
+    /// In the order of their ids.
     pub sessions: Vec<SessionItem>,
     /// Send it as `cursor` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -144,11 +144,11 @@ pub async fn change_password(
     let current = Password::parse(&request.current_password)
         .map_err(|error| ApiError::unparsable("current_password", &error))?;
     let new = Password::parse(&request.new_password).map_err(|error| ApiError::unparsable("new_password", &error))?;
-    let tokens = shared.service.change_password(&bearer, current, &new, &from).await?;
+    let tokens = shared.service.change_password(&bearer, current, new, &from).await?;
     Ok(token_answer::respond(&tokens))
 }
 
-/// The bearer's live sessions, newest first.
+/// The bearer's live sessions, in the order of their ids.
 #[utoipa::path(
     get, path = "/v1/me/sessions", tag = "account",
     params(
@@ -172,7 +172,7 @@ pub async fn sessions(
     let query = query.only(&["limit", "cursor"])?;
     let limit = crate::http::page::limit(&query, PAGE)?;
     let after = crate::http::page::cursor(&query, SessionId::parse)?;
-    let page = shared.service.sessions_of_user(&bearer.user, after, limit).await?;
+    let page = shared.service.sessions_of_user(bearer.user, after, limit).await?;
     Ok(JsonBody(SessionList {
         sessions: page.sessions.iter().map(|session| SessionItem::new(session, Some(&bearer.session))).collect(),
         next_cursor: page.next.map(|id| id.to_string()),
@@ -200,7 +200,7 @@ pub async fn end_session(
     let bearer = bearer::user(&shared.service, &headers).await?;
     let unknown = || ApiError::new(ProblemCode::NotFound);
     let session = SessionId::parse(&sid).map_err(|_| unknown())?;
-    let found = shared.service.end_own_session(&bearer, &session, &from).await?;
+    let found = shared.service.end_own_session(&bearer, session, &from).await?;
     if found { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
 }
 
@@ -234,7 +234,7 @@ impl std::convert::From<PasswordChangeError> for ApiError {
             PasswordChangeError::TooManyAttempts { retry_after } => {
                 Self::new(ProblemCode::TooManyAttempts).retry_after(retry_after)
             }
-            PasswordChangeError::Busy(busy) => Self::new(ProblemCode::Busy).retry_after(busy.retry_after),
+            PasswordChangeError::Hashing(error) => error.into(),
             PasswordChangeError::SessionEnded => Self::new(ProblemCode::InvalidToken),
             PasswordChangeError::Failed(failure) => failure.into(),
         }
