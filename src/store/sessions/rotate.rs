@@ -71,7 +71,7 @@ impl Sessions<'_> {
             let row = self.0.row("session_look", LOOK, values![session]).await?;
             let found = row.as_ref().map(Found::try_from).transpose()?;
             return match judge(found, &request, now) {
-                Verdict::Retry(detail) => Ok(unchanged(RotateOutcome::Retried(detail))),
+                Verdict::Retry(detail) => Ok(unchanged(RotateOutcome::Retried(*detail))),
                 Verdict::Refuse(refusal) => Ok(unchanged(RotateOutcome::Refused(refusal))),
                 Verdict::Reuse => self.end_reused(request, now).await,
                 Verdict::LookAgain => continue,
@@ -121,7 +121,7 @@ impl TryFrom<&Row> for Found {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Retry(SessionDetail),
+    Retry(Box<SessionDetail>),
     Refuse(RefreshRefusal),
     Reuse,
     /// Everything speaks for rotating now: the row changed since the attempt.
@@ -159,7 +159,11 @@ fn judge(found: Option<Found>, request: &RotateRequest, now: Timestamp) -> Verdi
     }
     let is_previous = session.generation - request.generation == 1;
     let is_recent = now.since(session.rotated_at) <= request.retry_window;
-    if is_previous && is_recent && !request.retry_window.is_zero() { Verdict::Retry(detail) } else { Verdict::Reuse }
+    if is_previous && is_recent && !request.retry_window.is_zero() {
+        Verdict::Retry(Box::new(detail))
+    } else {
+        Verdict::Reuse
+    }
 }
 
 const fn unchanged(value: RotateOutcome) -> Written<RotateOutcome> {
