@@ -1,13 +1,11 @@
 //! Importing users with the password hashes that they have. The rules are on the page of [`super::import_line`].
 
-use std::collections::HashMap;
-
 use crate::crypto::PasswordHash;
-use crate::domain::{Timestamp, UserId, Username};
+use crate::domain::UserId;
 use crate::store::NewUser;
 
 use super::import_line::{ImportLineError, ImportOutcome, ImportProgress, ImportedUser};
-use super::{Failure, REVOCATION_LIFE, Requester, Service};
+use super::{Failure, Requester, Service};
 
 /// Users that are inserted in one transaction.
 pub const IMPORT_BATCH: usize = 500;
@@ -51,35 +49,30 @@ impl Service {
                 Err(error) => report.refuse(number, bytes, &error),
             }
         }
-        let new: Vec<NewUser> = batch.iter().map(|(_, _, user)| self.new_user(user, now)).collect();
-        let ids: HashMap<Username, UserId> = new.iter().map(|user| (user.username.clone(), user.id)).collect();
+        let new: Vec<NewUser> = batch.iter().map(|(_, _, user)| self.new_user(user)).collect();
         let event = from.event("users.imported");
         let taken = self.store.users().import(new, now, Some(event)).await?;
         for (number, bytes, user) in batch {
             let outcome = if taken.contains(&user.username) { self.present(&user).await? } else { ImportOutcome::Created };
             report.progress.record(outcome, bytes);
-            match outcome {
-                ImportOutcome::Created if user.disabled => {
-                    let Some(id) = ids.get(&user.username) else { continue };
-                    let disabled = self.store.users().disable(*id, now.plus(REVOCATION_LIFE), now, None).await?;
-                    self.follower.honour(disabled).await;
-                }
-                ImportOutcome::Taken => report.refused.push(RefusedLine {
+            if outcome == ImportOutcome::Taken {
+                report.refused.push(RefusedLine {
                     number,
                     reason: "the name belongs to an account with another password hash; it was left alone".to_owned(),
-                }),
-                _ => {}
+                });
             }
         }
         Ok(())
     }
 
-    fn new_user(&self, user: &ImportedUser, _now: Timestamp) -> NewUser {
+    fn new_user(&self, user: &ImportedUser) -> NewUser {
         NewUser {
             id: UserId::from_bytes(self.random.bytes()),
             username: user.username.clone(),
             password_hash: user.password_hash.as_str().to_owned(),
             roles: user.roles.clone(),
+            disabled: user.disabled,
+            created_at: user.created_at,
         }
     }
 

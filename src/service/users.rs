@@ -42,6 +42,8 @@ impl Service {
             username,
             password_hash: hash.as_str().to_owned(),
             roles,
+            disabled: false,
+            created_at: None,
         };
         let event = from.event("user.created").about(new.id);
         self.store.users().create(new, self.clock.now(), Some(event)).await.map_err(|error| match error {

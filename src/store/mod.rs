@@ -4,35 +4,43 @@
 //! audit trail. What it put on the feed is returned as [`Written::changes`], for this replica to apply at once; the
 //! others read it. `now` is always an argument.
 
+mod admin_keys;
+mod assertions;
 mod attempts;
 mod audit;
 mod clients;
 mod db;
 mod error;
 mod feed;
+mod installation;
 mod keys;
 mod migrate;
 mod rows;
 mod sessions;
 mod settings;
+mod sweep;
 mod users;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use self::attempts::{AttemptKey, Settlement};
+pub use self::admin_keys::{AdminKey, AdminKeys, NewAdminKey};
+pub use self::assertions::Assertions;
+pub use self::attempts::{AttemptKey, AttemptLimits, Attempts, Decision, Settlement};
 pub use self::audit::{Audit, AuditEvent, AuditFilter, AuditRecord};
 pub use self::clients::{Clients, NewClient};
 use self::db::Database;
 pub use self::db::{ChangeListener, PoolStatus, Written};
 pub use self::error::StoreError;
 pub use self::feed::{Feed, FeedCursor, FeedEntry, LiveRevocation, Reading};
+pub use self::installation::{EverythingRevoked, Installation};
 pub use self::keys::{AfterWithdrawal, Keys, NewKey, StoredKey};
 pub use self::migrate::SchemaStatus;
 pub use self::sessions::{
     EndOutcome, EndRequest, NewSession, Opened, Owner, ProvenSession, RotateOutcome, RotateRequest, SessionDetail, Sessions,
 };
 pub use self::settings::{Location, StoreSettings};
+pub use self::sweep::{SweepCursor, Swept};
 pub use self::users::{Credentials, KeptSession, NewUser, PasswordChange, RotatedByPassword, Users};
 use crate::clock::Clock;
 
@@ -85,6 +93,21 @@ impl Store {
     /// Signing keys, sealed.
     pub const fn keys(&self) -> Keys<'_> {
         Keys(&self.0)
+    }
+
+    /// Keys of administrators.
+    pub const fn admin_keys(&self) -> AdminKeys<'_> {
+        AdminKeys(&self.0)
+    }
+
+    /// Counts of failed logins.
+    pub const fn attempts(&self) -> Attempts<'_> {
+        Attempts(&self.0)
+    }
+
+    /// Client assertions that were used.
+    pub const fn assertions(&self) -> Assertions<'_> {
+        Assertions(&self.0)
     }
 
     /// The audit trail.

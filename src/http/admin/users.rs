@@ -15,7 +15,7 @@ use crate::http::extract::{Json, PathSegment, QueryParams};
 use crate::http::page;
 use crate::http::state::Shared;
 use crate::http::time::rfc3339;
-use crate::service::UserError;
+use crate::service::{IMPORT_BATCH, ImportReport, UserError};
 
 /// Users on one page unless the request says otherwise, and at most.
 const PAGE: (u32, u32) = (50, 500);
@@ -97,7 +97,7 @@ pub struct NewPassword {
 pub struct ImportAnswer {
     /// Users that were made.
     created: u64,
-    /// Lines whose user existed already; nothing was changed.
+    /// Lines that an earlier import had brought in.
     skipped: u64,
     /// Lines that were refused.
     errors: Vec<LineError>,
@@ -244,10 +244,15 @@ pub async fn import(
     Administrator(from): Administrator,
     request: Request,
 ) -> Result<Response, ApiError> {
-    let text = crate::http::extract::text(request, &["application/jsonl", "application/x-ndjson"], MAX_IMPORT_BYTES).await?;
-    let report = shared.service.import_users(text.lines(), &from).await?;
-    let errors = report.errors.into_iter().map(|(line, detail)| LineError { line, detail }).collect();
-    Ok(JsonBody(ImportAnswer { created: report.created, skipped: report.skipped, errors }).into_response())
+    let body = crate::http::extract::lines(request, MAX_IMPORT_BYTES).await?;
+    let mut report = ImportReport::default();
+    let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
+    for batch in lines.chunks(IMPORT_BATCH) {
+        shared.service.import_users(batch, &mut report, &from).await?;
+    }
+    let errors = report.refused.into_iter().map(|line| LineError { line: line.number, detail: line.reason }).collect();
+    let skipped = report.progress.unchanged;
+    Ok(JsonBody(ImportAnswer { created: report.progress.created, skipped, errors }).into_response())
 }
 
 fn user_id(text: &str) -> Result<UserId, ApiError> {

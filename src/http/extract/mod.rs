@@ -8,6 +8,7 @@ mod form;
 mod json;
 mod json_path;
 mod json_strict;
+mod lines;
 mod params;
 mod query;
 mod segment;
@@ -16,5 +17,6 @@ pub use authorization::{Authorization, AuthorizationFault, BearerToken, IdAndSec
 pub use client_credentials::{BodyCredentials, ClientCredentialsInput};
 pub use form::{FormParams, MAX_FORM_BYTES};
 pub use json::{Json, MAX_JSON_BYTES};
+pub use lines::lines;
 pub use query::{LenientQuery, QueryParams};
 pub use segment::PathSegment;

@@ -128,7 +128,7 @@ async fn changed(tx: &mut Tx, id: &ClientId, now: Timestamp, audit: &Option<Audi
     read(tx, id).await
 }
 
-async fn note_change(tx: &mut Tx, id: &ClientId, now: Timestamp) -> Result<(), StoreError> {
+pub(super) async fn note_change(tx: &mut Tx, id: &ClientId, now: Timestamp) -> Result<(), StoreError> {
     let change = Change::ClientChanged(id.clone());
     tx.publish(FeedEntry { change, created_at: now, expires_at: now.plus(NOTE_LIFE) }).await
 }

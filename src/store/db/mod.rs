@@ -67,7 +67,7 @@ struct Inner {
 
 enum Engine {
     Sqlite(Writer),
-    Postgres(PostgresConnector),
+    Postgres(Box<PostgresConnector>),
 }
 
 /// Which connections a read uses.
@@ -95,7 +95,7 @@ impl Database {
                 (Engine::Sqlite(writer), Connector::Sqlite(connector))
             }
             Location::Postgres { url, pooler_transaction_mode } => {
-                let connector = PostgresConnector::new(url, *pooler_transaction_mode, settings)?;
+                let connector = Box::new(PostgresConnector::new(url, *pooler_transaction_mode, settings)?);
                 if connector.may_travel_unencrypted() {
                     tracing::warn!("database.url does not demand TLS: add sslmode=verify-full");
                 }

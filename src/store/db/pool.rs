@@ -30,7 +30,7 @@ pub(super) enum Connector {
     /// Readers of the file.
     Sqlite(SqliteConnector),
     /// Connections to the server.
-    Postgres(PostgresConnector),
+    Postgres(Box<PostgresConnector>),
 }
 
 impl Connector {

@@ -73,7 +73,7 @@ impl Sessions<'_> {
                 return Ok(unchanged(RotateOutcome::Rotated(SessionDetail::try_from(row)?)));
             }
             return match judge(self.look(session).await?, &request, now) {
-                Verdict::Retry(detail) => Ok(unchanged(RotateOutcome::Retried(detail))),
+                Verdict::Retry(detail) => Ok(unchanged(RotateOutcome::Retried(*detail))),
                 Verdict::Refuse(refusal) => Ok(unchanged(RotateOutcome::Refused(refusal))),
                 Verdict::Reuse => self.end_reused(request, now).await,
                 Verdict::LookAgain => continue,
@@ -138,7 +138,7 @@ impl TryFrom<&Row> for Found {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
-    Retry(SessionDetail),
+    Retry(Box<SessionDetail>),
     Refuse(RefreshRefusal),
     Reuse,
     /// Everything speaks for rotating now: the row changed since the attempt.
@@ -176,7 +176,11 @@ fn judge(found: Option<Found>, request: &RotateRequest, now: Timestamp) -> Verdi
     }
     let is_previous = session.generation - request.generation == 1;
     let is_recent = now.since(session.rotated_at) <= request.retry_window;
-    if is_previous && is_recent && !request.retry_window.is_zero() { Verdict::Retry(detail) } else { Verdict::Reuse }
+    if is_previous && is_recent && !request.retry_window.is_zero() {
+        Verdict::Retry(Box::new(detail))
+    } else {
+        Verdict::Reuse
+    }
 }
 
 const fn unchanged(value: RotateOutcome) -> Written<RotateOutcome> {

@@ -1,0 +1,132 @@
+//! Failed logins, counted for all replicas together (security.md L2).
+//!
+//! An attempt is counted as a failure before the password is looked at, and taken back by the success: however many guess
+//! at once, no more are looked at than the limits allow (L3). The count is committed on its own, so that no later failure
+//! of the request takes it back (P8).
+
+mod rule;
+
+use std::time::Duration;
+
+pub use self::rule::{AttemptLimits, Decision};
+use self::rule::{Count, blocked_for, counted};
+use crate::domain::Timestamp;
+use crate::store::StoreError;
+use crate::store::db::{Database, Row, Tx, values};
+
+/// Keys that one attempt may be counted under.
+const MAX_KEYS: usize = 4;
+
+/// What is counted: a digest of an account, an address, or both, made by the caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AttemptKey(pub [u8; 32]);
+
+/// What a success does to a count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// Forgets it: failures of an account count only while they are consecutive.
+    Forget(AttemptKey),
+    /// Takes this one attempt back: many people may come from one address.
+    TakeBack(AttemptKey),
+}
+
+/// Counts of failed logins.
+#[derive(Clone, Copy)]
+pub struct Attempts<'a>(pub(super) &'a Database);
+
+impl Attempts<'_> {
+    /// Counts an attempt under every key, unless one of them is blocked: then under none. Four keys at most.
+    pub async fn register(
+        &self,
+        keys: Vec<(AttemptKey, AttemptLimits)>,
+        now: Timestamp,
+    ) -> Result<Decision, StoreError> {
+        // A flood of attempts on a blocked key costs a read, and no lock.
+        const LOOK: &str = "SELECT * FROM login_attempts WHERE key IN ($1, $2, $3, $4)";
+        let Some(&(first, _)) = keys.first() else { return Ok(Decision::Allowed) };
+        if keys.len() > MAX_KEYS {
+            return Err(StoreError::Internal("an attempt is counted under too many keys".to_owned()));
+        }
+        let key = |index: usize| keys.get(index).map_or(first, |(key, _)| *key).0;
+        let rows = self.0.rows("attempts_look", LOOK, values![key(0), key(1), key(2), key(3)]).await?;
+        let mut longest = None;
+        for row in &rows {
+            let (key, count) = (AttemptKey(row.of("login_attempts", "key").array("key")?), Count::try_from(row)?);
+            let limits = keys.iter().find(|(known, _)| *known == key).map(|(_, limits)| limits);
+            longest = longest.max(limits.and_then(|limits| blocked_for(&count, limits, now)));
+        }
+        if let Some(retry_after) = longest {
+            return Ok(Decision::Blocked { retry_after });
+        }
+        let mut keys = keys;
+        // Locks are taken in one order, so that two attempts never wait for each other.
+        keys.sort_unstable_by_key(|(key, _)| *key);
+        let written = self.0.write("attempts_count", (keys, now), |tx, (keys, now)| Box::pin(count(tx, keys, *now)));
+        Ok(written.await?.value)
+    }
+
+    /// Settles counts after a success that writes nothing else; a login settles them as it opens its session.
+    pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
+        let written = self.0.write("attempts_settle", settlements, |tx, settlements| Box::pin(settle(tx, settlements)));
+        written.await.map(|written| written.value)
+    }
+}
+
+impl TryFrom<&Row> for Count {
+    type Error = StoreError;
+
+    fn try_from(row: &Row) -> Result<Self, StoreError> {
+        let row = row.of("login_attempts", "key");
+        Ok(Self {
+            failures: row.count("failures")?,
+            window_started_at: row.time("window_started_at")?,
+            last_failure_at: row.time("last_failure_at")?,
+            blocked_until: row.time("blocked_until")?,
+        })
+    }
+}
+
+async fn count(tx: &mut Tx, keys: &[(AttemptKey, AttemptLimits)], now: Timestamp) -> Result<Decision, StoreError> {
+    // Makes the row if it is missing, locks it, and reads it.
+    const LOCK: &str = "INSERT INTO login_attempts
+            (key, failures, window_started_at, last_failure_at, blocked_until, expires_at)
+        VALUES ($1, 0, $2, $2, $2, $2) ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING *";
+    const COUNT: &str = "UPDATE login_attempts SET failures = $2, window_started_at = $3, last_failure_at = $4,
+        blocked_until = $5, expires_at = $6 WHERE key = $1";
+    let mut counts = Vec::with_capacity(keys.len());
+    let mut longest: Option<Duration> = None;
+    for (key, limits) in keys {
+        let row = tx.row(LOCK, values![key.0, now]).await?;
+        let row = row.ok_or_else(|| StoreError::Internal("a count was not made".to_owned()))?;
+        let count = Count::try_from(&row)?;
+        longest = longest.max(blocked_for(&count, limits, now));
+        counts.push((key, limits, count));
+    }
+    if let Some(retry_after) = longest {
+        return Ok(Decision::Blocked { retry_after });
+    }
+    for (key, limits, count) in counts {
+        let next = counted(Some(&count), limits, now);
+        let Count { failures, window_started_at, last_failure_at, blocked_until } = next;
+        let times = (window_started_at, last_failure_at, blocked_until, next.expires_at(limits));
+        tx.run(COUNT, values![key.0, failures, times.0, times.1, times.2, times.3]).await?;
+    }
+    Ok(Decision::Allowed)
+}
+
+/// Settles counts in the transaction of the success.
+pub(super) async fn settle(tx: &mut Tx, settlements: &[Settlement]) -> Result<(), StoreError> {
+    const FORGET: &str = "DELETE FROM login_attempts WHERE key = $1";
+    const TAKE_BACK: &str = "UPDATE login_attempts SET failures = failures - 1 WHERE key = $1 AND failures > 0";
+    let mut settlements: Vec<_> = settlements.iter().collect();
+    settlements.sort_unstable_by_key(|settlement| match settlement {
+        Settlement::Forget(key) | Settlement::TakeBack(key) => *key,
+    });
+    for settlement in settlements {
+        match settlement {
+            Settlement::Forget(key) => tx.run(FORGET, values![key.0]).await?,
+            Settlement::TakeBack(key) => tx.run(TAKE_BACK, values![key.0]).await?,
+        }
+    }
+    Ok(())
+}
