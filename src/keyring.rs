@@ -225,9 +225,11 @@ impl KeySet {
         let etag = format!("\"{}\"", hex(&crypto::sha256(body.as_bytes())[..16]));
         let valid_until = published()
             .flat_map(|key| {
-                let successor = key.schedule.retires_at.is_none().then(|| {
-                    key.schedule.signs_from.plus(lead.rotate_every).minus(lead.announce_for)
-                });
+                let successor = key
+                    .schedule
+                    .retires_at
+                    .is_none()
+                    .then(|| key.schedule.signs_from.plus(lead.rotate_every).minus(lead.announce_for));
                 [key.schedule.next_change(now), successor]
             })
             .flatten()
@@ -244,17 +246,12 @@ fn open(sealer: &Sealer, stored: &StoredKey) -> Result<Key, KeyringError> {
     let opened = sealer
         .open(&stored.sealed, &seal_context(&stored.kid, stored.algorithm))
         .map_err(|error| unreadable(error.to_string()))?;
-    let signing = SigningKey::from_pkcs8(stored.algorithm, &opened.plaintext)
-        .map_err(|error| unreadable(error.to_string()))?;
+    let signing =
+        SigningKey::from_pkcs8(stored.algorithm, &opened.plaintext).map_err(|error| unreadable(error.to_string()))?;
     if signing.kid() != &stored.kid {
         return Err(unreadable("its kid is not the thumbprint of the key".to_owned()));
     }
-    Ok(Key {
-        schedule: stored.schedule,
-        verifying: signing.verifying_key().clone(),
-        public: signing.public(),
-        signing,
-    })
+    Ok(Key { schedule: stored.schedule, verifying: signing.verifying_key().clone(), public: signing.public(), signing })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -272,7 +272,8 @@ impl<K: Hash + Eq + Clone> Floors<K> {
     }
 
     fn is_below(&self, key: &K, epoch: u32, now: Timestamp) -> bool {
-        !self.0.is_empty() && self.0.pin().get(key).is_some_and(|(floor, expires_at)| epoch < *floor && now < *expires_at)
+        !self.0.is_empty()
+            && self.0.pin().get(key).is_some_and(|(floor, expires_at)| epoch < *floor && now < *expires_at)
     }
 
     fn sweep(&self, now: Timestamp) {

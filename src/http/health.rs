@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::Json;
+use super::answer::JsonBody;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
@@ -33,7 +33,8 @@ pub struct Check {
 /// The process runs.
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "The process runs")))]
 pub async fn livez() -> Response {
-    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], Json(serde_json::json!({"live": true}))).into_response()
+    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], JsonBody(serde_json::json!({"live": true})))
+        .into_response()
 }
 
 /// The replica can judge tokens and is not stopping. Says which check fails and nothing of the inside (security.md H14).
@@ -47,7 +48,7 @@ pub async fn livez() -> Response {
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     let readiness = shared.service.readiness();
     let checks = Readiness::CHECKS.iter().zip(readiness.passed()).map(|(name, ok)| Check { name, ok }).collect();
-    let answer = Json(ReadyAnswer { ready: readiness.is_ready(), checks });
+    let answer = JsonBody(ReadyAnswer { ready: readiness.is_ready(), checks });
     let no_store = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     if readiness.is_ready() {
         (no_store, answer).into_response()

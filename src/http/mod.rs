@@ -1,6 +1,7 @@
 //! HTTP: the listeners, what every request passes through, and the endpoints. The whole API is on this page.
 
 mod admin;
+mod answer;
 mod bearer;
 mod caller;
 pub mod error;
@@ -10,6 +11,7 @@ mod introspection_body;
 pub mod listener;
 pub mod middleware;
 mod oauth;
+mod observer;
 pub mod openapi;
 mod page;
 mod requester;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{any, delete, get, patch, post, put};
 
+pub use observer::Observer;
 pub use state::{HttpSettings, Shared};
 pub use v1::ForwardAuthHeaders;
 pub use well_known::MetadataDocument;

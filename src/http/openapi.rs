@@ -46,6 +46,7 @@ const PAGE: &str = include_str!("docs.html");
         (name = "operations", description = "Health and figures"),
         (name = "administration", description = "On the operations listener"),
     ),
+    components(schemas(super::error::ProblemBody)),
     modifiers(&Credentials)
 )]
 struct Document;

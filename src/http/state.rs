@@ -3,18 +3,20 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clock::Clock;
 use crate::service::Service;
 use crate::telemetry::Metrics;
 
 use super::well_known::MetadataDocument;
 
 /// Shared by every handler of both listeners.
-#[derive(Debug)]
 pub struct Shared {
     /// The use cases.
     pub service: Arc<Service>,
     /// The figures.
     pub metrics: Arc<Metrics>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
     /// What handlers need of the configuration.
     pub settings: HttpSettings,
     /// The metadata document: it never changes while the process runs.
@@ -30,9 +32,4 @@ pub struct HttpSettings {
     pub forward_auth: super::v1::ForwardAuthHeaders,
     /// `forward_auth.allow_preflight`.
     pub allow_preflight: bool,
-    /// `tokens.default_audience`.
-    pub default_audience: String,
 }
-
-/// The state of the routers.
-pub type SharedState = axum::extract::State<Arc<Shared>>;

@@ -118,7 +118,12 @@ impl Service {
     }
 
     /// Ends one of the bearer's sessions. True when it exists.
-    pub async fn end_own_session(&self, bearer: &Bearer, session: SessionId, from: &Requester) -> Result<bool, Failure> {
+    pub async fn end_own_session(
+        &self,
+        bearer: &Bearer,
+        session: SessionId,
+        from: &Requester,
+    ) -> Result<bool, Failure> {
         self.end_session(session, Owner::User(bearer.user), EndReason::UserRevoked, from).await
     }
 

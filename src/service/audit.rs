@@ -24,7 +24,12 @@ impl<T> Page<T> {
 
 impl Service {
     /// The newest events that pass `filter`, from before `before` on.
-    pub async fn audit(&self, filter: AuditFilter, before: Option<i64>, limit: u32) -> Result<Page<AuditRecord>, Failure> {
+    pub async fn audit(
+        &self,
+        filter: AuditFilter,
+        before: Option<i64>,
+        limit: u32,
+    ) -> Result<Page<AuditRecord>, Failure> {
         let records = self.store.audit().page(filter, before, limit).await?;
         Ok(Page::new(records, limit, |record| record.seq))
     }

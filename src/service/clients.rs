@@ -143,7 +143,10 @@ fn check(settings: &ClientSettings) -> Result<(), ClientError> {
     let invalid = |field, problem| Err(ClientError::Invalid { field, problem });
     let is_public = settings.kind == ClientKind::Public;
     if is_public && settings.grants.allow(Grant::ClientCredentials) {
-        return invalid("grants", "client_credentials needs a confidential client, because a public one cannot prove who it is");
+        return invalid(
+            "grants",
+            "client_credentials needs a confidential client, because a public one cannot prove who it is",
+        );
     }
     if is_public && settings.jwks.is_some() {
         return invalid("jwks", "only a confidential client authenticates with keys");

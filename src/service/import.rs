@@ -53,7 +53,8 @@ impl Service {
         let event = from.event("users.imported");
         let taken = self.store.users().import(new, now, Some(event)).await?;
         for (number, bytes, user) in batch {
-            let outcome = if taken.contains(&user.username) { self.present(&user).await? } else { ImportOutcome::Created };
+            let outcome =
+                if taken.contains(&user.username) { self.present(&user).await? } else { ImportOutcome::Created };
             report.progress.record(outcome, bytes);
             if outcome == ImportOutcome::Taken {
                 report.refused.push(RefusedLine {

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
+
 use crate::domain::{AccessClaims, Client, IntrospectRight, Session, SessionState, Timestamp};
 
 use super::judge::{Doubt, JudgedToken, Verdict};
@@ -63,6 +65,24 @@ impl Service {
         Ok(Introspected { result, at: judgement.at, from_cache: judgement.from_cache })
     }
 
+    /// An introspection as a JWT for the client that asked (RFC 9701 §5): nested, with a `typ` and without `sub` and `exp`
+    /// of its own, so that it can never pass for an access token.
+    pub fn sign_introspection(&self, caller: &Client, answer: &RawValue, at: Timestamp) -> Result<String, Failure> {
+        #[derive(serde::Serialize)]
+        struct Claims<'a> {
+            iss: &'a str,
+            aud: &'a str,
+            iat: i64,
+            token_introspection: &'a RawValue,
+        }
+        let algorithm = caller.settings.algorithm.unwrap_or(self.settings.algorithm);
+        let keys = self.keyring.keys();
+        let key = keys.signer(algorithm, at).ok_or_else(|| Failure::no_signing_key(algorithm))?;
+        let claims =
+            Claims { iss: &self.issuer, aud: caller.id.as_str(), iat: at.seconds(), token_introspection: answer };
+        key.signing.sign_jwt("token-introspection+jwt", &claims).map_err(Failure::internal)
+    }
+
     /// Refresh tokens are seen by their own client alone (security.md I6). They live in the database, not in the view.
     async fn introspect_refresh(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
         if let Some(doubt) = self.judge.doubt() {
@@ -92,6 +112,8 @@ pub fn may_see(caller: &Client, claims: &AccessClaims) -> bool {
     match caller.settings.introspect {
         IntrospectRight::Any => true,
         IntrospectRight::None => false,
-        IntrospectRight::Own => claims.client == caller.id || claims.audience.iter().any(|audience| caller.owns(audience)),
+        IntrospectRight::Own => {
+            claims.client == caller.id || claims.audience.iter().any(|audience| caller.owns(audience))
+        }
     }
 }

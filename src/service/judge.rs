@@ -139,7 +139,10 @@ const TYPICAL_TOKEN_BYTES: u64 = 2048;
 
 impl std::fmt::Debug for Judge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Judge").field("issuer", &self.issuer).field("cached", &self.judged.len()).finish_non_exhaustive()
+        f.debug_struct("Judge")
+            .field("issuer", &self.issuer)
+            .field("cached", &self.judged.len())
+            .finish_non_exhaustive()
     }
 }
 

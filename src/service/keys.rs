@@ -44,7 +44,9 @@ pub enum AddKeyError {
     #[error("another replica made a key at the same moment; look at `countersign keys list`")]
     Overtaken,
     /// Five keys are published.
-    #[error("five keys are published already, more than some verifiers keep: withdraw one, or wait until one has retired")]
+    #[error(
+        "five keys are published already, more than some verifiers keep: withdraw one, or wait until one has retired"
+    )]
     TooMany,
     /// The service makes no keys of this algorithm.
     #[error("keys of {0} are not made here, import one: `countersign keys import --algorithm {0} FILE`")]
@@ -95,7 +97,12 @@ impl Service {
     }
 
     /// Adds a private key from a PEM file. It is announced like any other; the first of its algorithm signs when asked.
-    pub async fn import_key(&self, pem: &str, algorithm: Option<Algorithm>, from: &Requester) -> Result<Kid, AddKeyError> {
+    pub async fn import_key(
+        &self,
+        pem: &str,
+        algorithm: Option<Algorithm>,
+        from: &Requester,
+    ) -> Result<Kid, AddKeyError> {
         let key = import_private_key(pem, algorithm)?;
         self.add_key(key, from).await
     }

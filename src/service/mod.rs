@@ -3,12 +3,12 @@
 mod account;
 mod administrator;
 mod attempts;
-mod import;
-mod import_line;
 mod audit;
 mod client_auth;
 mod client_credentials;
 mod clients;
+mod import;
+mod import_line;
 mod introspect;
 mod issue;
 mod judge;
@@ -28,9 +28,9 @@ use std::time::Duration;
 use crate::clock::Clock;
 use crate::crypto::{PasswordHasher, Random, RefreshCodec, Sealer};
 use crate::domain::{Algorithm, Audience, PasswordPolicy, TokenType};
+use crate::follower::Follower;
 use crate::keyring::Keyring;
 use crate::store::{Store, StoreError};
-use crate::follower::Follower;
 use crate::view::View;
 
 pub use account::{PasswordChangeError, SessionPage};
@@ -40,6 +40,7 @@ pub use audit::Page;
 pub use client_auth::{Caller, CallerError, ClientProof};
 pub use client_credentials::GrantError;
 pub use clients::{ClientError, ClientSecret};
+pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
 pub use introspect::{CannotIntrospect, Introspected, Introspection};
 pub use issue::{IssuedRefresh, IssuedTokens};
 pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
@@ -50,7 +51,6 @@ pub use refresh::{RefreshError, Refreshed};
 pub use request::Requester;
 pub use revoke::{RevokeError, Target};
 pub use status::{Readiness, Status};
-pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
 pub use users::UserError;
 
 pub use crate::crypto::HashingError;
@@ -114,7 +114,10 @@ pub struct Service {
 
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Service").field("issuer", &self.issuer).field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("Service")
+            .field("issuer", &self.issuer)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
     }
 }
 
@@ -153,7 +156,8 @@ impl Failure {
 
     fn no_signing_key(algorithm: Algorithm) -> Self {
         Self::Unavailable(
-            format!("no key signs with {algorithm}: import one with `countersign keys import --algorithm {algorithm}`").into(),
+            format!("no key signs with {algorithm}: import one with `countersign keys import --algorithm {algorithm}`")
+                .into(),
         )
     }
 }

@@ -74,9 +74,7 @@ impl Service {
         match target {
             Target::Jti(jti) => self.revoke_jti(&jti, expires_at, from).await.map(|()| true),
             Target::Key(kid) => self.withdraw_key(&kid, from).await,
-            Target::Session(session) => {
-                self.end_session(session, Owner::Anyone, EndReason::Administrator, from).await
-            }
+            Target::Session(session) => self.end_session(session, Owner::Anyone, EndReason::Administrator, from).await,
             Target::User(user) => {
                 let event = from.event("user.revoked").about(user);
                 self.known(self.store.users().revoke(user, expires_at, now, Some(event)).await).await

@@ -1,12 +1,14 @@
 //! How a replica is: readiness, and what its figures are made of.
 
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::domain::{Algorithm, RevocationKind};
+use crate::domain::{Algorithm, RevocationKind, Timestamp};
+use crate::keyring::JwksDocument;
 use crate::view::Freshness;
 
-use super::Service;
+use super::{KeyInfo, Service};
 
 /// A clock that differs by more than this from the database's makes a replica unready (security.md C7).
 const MOST_CLOCK_OFFSET_MILLIS: u64 = 30_000;
@@ -53,9 +55,8 @@ impl Service {
     /// Whether this replica should be sent requests. Asks memory only.
     pub fn readiness(&self) -> Readiness {
         let is_fresh = self.view.freshness(&*self.clock) == Freshness::Fresh;
-        let can_sign = self.keyring.keys().signer(self.settings.algorithm, self.clock.now()).is_some();
         let has_time = self.clock.offset_millis().unsigned_abs() <= MOST_CLOCK_OFFSET_MILLIS;
-        Readiness([is_fresh, can_sign, has_time, !self.stopping.load(Ordering::Relaxed)])
+        Readiness([is_fresh, self.can_sign(), has_time, !self.stopping.load(Ordering::Relaxed)])
     }
 
     /// Makes the replica unready for good: the first step of a stop, so that balancers look elsewhere.
@@ -79,6 +80,32 @@ impl Service {
     /// How many revocations of a kind are in memory.
     pub fn revocations(&self, kind: RevocationKind) -> usize {
         self.view.count(kind)
+    }
+
+    /// Whether there is a key to sign with.
+    pub fn can_sign(&self) -> bool {
+        self.keyring.keys().signer(self.settings.algorithm, self.clock.now()).is_some()
+    }
+
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Frees what expired of the view.
+    pub fn sweep_view(&self) {
+        self.view.sweep(self.clock.now());
+    }
+
+    /// Seconds until a key stops signing: its retirement, or the end of its regular life while it has no successor.
+    pub fn signs_for_seconds(&self, key: &KeyInfo) -> f64 {
+        let end = key.schedule.retires_at.unwrap_or_else(|| key.schedule.signs_from.plus(self.settings.rotate_every));
+        (end.millis() - self.clock.now().millis()) as f64 / 1000.0
+    }
+
+    /// The JWK set, and for how long it may be kept.
+    pub fn jwks(&self) -> (Arc<JwksDocument>, Duration) {
+        self.keyring.jwks(self.clock.now())
     }
 
     /// `tokens.algorithm`.

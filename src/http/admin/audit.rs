@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
+use crate::http::answer::JsonBody;
 use axum::extract::State;
 use serde::Serialize;
 
 use super::Administrator;
-use crate::http::error::{ApiError, ProblemBody};
+use crate::http::error::{AdminProblems, ApiError};
 use crate::http::extract::QueryParams;
 use crate::http::page;
 use crate::http::state::Shared;
@@ -58,7 +58,7 @@ pub struct AuditList {
         ("event" = Option<String>, Query), ("subject" = Option<String>, Query), ("actor" = Option<String>, Query), ("client" = Option<String>, Query),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query),
     ),
-    responses((status = 200, body = AuditList), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = AuditList), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn list(

@@ -3,16 +3,17 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Json as JsonBody;
+use crate::http::answer::JsonBody;
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Administrator;
 use crate::domain::{
-    Algorithm, Audience, Client, ClientId, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, ScopeSet, TokenType,
+    Algorithm, Audience, Client, ClientId, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, ScopeSet,
+    TokenType,
 };
-use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, PathSegment};
 use crate::http::state::Shared;
 use crate::http::time::rfc3339;
@@ -133,7 +134,7 @@ pub struct NewSecretAnswer {
 /// All clients.
 #[utoipa::path(
     get, path = "/admin/v1/clients", tag = "administration",
-    responses((status = 200, body = ClientList), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = ClientList), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<ClientList> {
@@ -145,7 +146,7 @@ pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBo
 /// Creates a client.
 #[utoipa::path(
     post, path = "/admin/v1/clients", tag = "administration", request_body = ClientFields,
-    responses((status = 201, body = ClientWithSecret), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 409, description = "The id is taken", body = ProblemBody, content_type = "application/problem+json"), (status = 413, body = ProblemBody, content_type = "application/problem+json"), (status = 415, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 201, body = ClientWithSecret), (status = 409, description = "The id is taken", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn create(
@@ -172,7 +173,7 @@ pub async fn create(
 #[utoipa::path(
     get, path = "/admin/v1/clients/{client_id}", tag = "administration",
     params(("client_id" = String, Path)),
-    responses((status = 200, body = ClientItem), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = ClientItem), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn read(
@@ -188,7 +189,7 @@ pub async fn read(
 #[utoipa::path(
     patch, path = "/admin/v1/clients/{client_id}", tag = "administration", request_body = ClientFields,
     params(("client_id" = String, Path)),
-    responses((status = 200, body = ClientItem), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 413, body = ProblemBody, content_type = "application/problem+json"), (status = 415, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = ClientItem), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn change(
@@ -198,7 +199,9 @@ pub async fn change(
     Json(request): Json<ClientFields>,
 ) -> Result<JsonBody<ClientItem>, ApiError> {
     if request.client_id.is_some() || request.r#type.is_some() {
-        return Err(ApiError::new(ProblemCode::InvalidRequest).detail("`client_id` and `type` of a client cannot be changed."));
+        return Err(
+            ApiError::new(ProblemCode::InvalidRequest).detail("`client_id` and `type` of a client cannot be changed.")
+        );
     }
     let id = client_id(&id)?;
     let present = shared.service.client(&id).ok_or_else(unknown)?;
@@ -217,7 +220,7 @@ pub async fn change(
 #[utoipa::path(
     post, path = "/admin/v1/clients/{client_id}/secret", tag = "administration", request_body = NewSecretRequest,
     params(("client_id" = String, Path)),
-    responses((status = 201, body = NewSecretAnswer), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 413, body = ProblemBody, content_type = "application/problem+json"), (status = 415, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 201, body = NewSecretAnswer), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn new_secret(
@@ -244,7 +247,7 @@ pub async fn new_secret(
 #[utoipa::path(
     delete, path = "/admin/v1/clients/{client_id}", tag = "administration",
     params(("client_id" = String, Path)),
-    responses((status = 204, description = "Deleted"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 204, description = "Deleted"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn delete(
@@ -283,7 +286,8 @@ impl ClientFields {
             settings.algorithm = Some(algorithm);
         }
         if let Some(token_type) = &self.token_type {
-            let token_type = TokenType::parse(token_type).map_err(|error| ApiError::unparsable("token_type", &error))?;
+            let token_type =
+                TokenType::parse(token_type).map_err(|error| ApiError::unparsable("token_type", &error))?;
             settings.token_type = Some(token_type);
         }
         if let Some(jwks) = &self.jwks {

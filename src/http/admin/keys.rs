@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
+use crate::http::answer::JsonBody;
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Administrator;
 use crate::domain::{Algorithm, Kid};
-use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, PathSegment};
 use crate::http::state::Shared;
 use crate::http::time::rfc3339;
@@ -78,7 +78,7 @@ pub struct NewKey {
 /// Every key that is published, with its state.
 #[utoipa::path(
     get, path = "/admin/v1/keys", tag = "administration",
-    responses((status = 200, body = KeyList), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = KeyList), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<KeyList> {
@@ -88,7 +88,7 @@ pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBo
 /// Announces a new key now; it signs after `keys.announce_for`.
 #[utoipa::path(
     post, path = "/admin/v1/keys/rotate", tag = "administration", request_body = RotateOrder,
-    responses((status = 201, body = NewKey), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 409, description = "Five keys are published, or another replica was faster", body = ProblemBody, content_type = "application/problem+json"), (status = 413, body = ProblemBody, content_type = "application/problem+json"), (status = 415, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 201, body = NewKey), (status = 409, description = "Five keys are published, or another replica was faster", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn rotate(
@@ -105,7 +105,7 @@ pub async fn rotate(
 #[utoipa::path(
     post, path = "/admin/v1/keys/{kid}/withdraw", tag = "administration",
     params(("kid" = String, Path)),
-    responses((status = 204, description = "Withdrawn"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 503, description = "Not withdrawn: try again", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 204, description = "Withdrawn"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn withdraw(
@@ -122,7 +122,7 @@ pub async fn withdraw(
 /// Imports a private key. It is announced like a new one.
 #[utoipa::path(
     post, path = "/admin/v1/keys", tag = "administration", request_body = ImportOrder,
-    responses((status = 201, body = NewKey), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 409, description = "The key is there already, or five keys are published", body = ProblemBody, content_type = "application/problem+json"), (status = 413, body = ProblemBody, content_type = "application/problem+json"), (status = 415, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 201, body = NewKey), (status = 409, description = "The key is there already, or five keys are published", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn import(

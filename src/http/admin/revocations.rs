@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
+use crate::http::answer::JsonBody;
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Administrator;
 use crate::domain::{ClientId, Jti, Kid, Revocation, SessionId, UserId};
-use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, QueryParams};
 use crate::http::page;
 use crate::http::state::Shared;
@@ -65,7 +65,7 @@ pub struct RevocationList {
 #[utoipa::path(
     get, path = "/admin/v1/revocations", tag = "administration",
     params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query)),
-    responses((status = 200, body = RevocationList), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = RevocationList), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn list(
@@ -99,7 +99,7 @@ pub async fn list(
 /// Revokes one thing. Acknowledged means: honoured here from now on, and by every replica within the bound.
 #[utoipa::path(
     post, path = "/admin/v1/revocations", tag = "administration", request_body = RevocationOrder,
-    responses((status = 204, description = "Revoked"), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, description = "There is no such session, user, client or key", body = ProblemBody, content_type = "application/problem+json"), (status = 413, body = ProblemBody, content_type = "application/problem+json"), (status = 415, body = ProblemBody, content_type = "application/problem+json"), (status = 503, description = "Not revoked: try again", body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 204, description = "Revoked"), (status = 404, description = "There is no such session, user, client or key", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn revoke(
@@ -116,9 +116,7 @@ fn target(order: &RevocationOrder) -> Result<Target, ApiError> {
     let RevocationOrder { jti, session, user, client, key } = order;
     match (jti, session, user, client, key) {
         (Some(jti), None, None, None, None) => Jti::parse(jti).map(Target::Jti).map_err(unparsable("jti")),
-        (None, Some(id), None, None, None) => {
-            SessionId::parse(id).map(Target::Session).map_err(unparsable("session"))
-        }
+        (None, Some(id), None, None, None) => SessionId::parse(id).map(Target::Session).map_err(unparsable("session")),
         (None, None, Some(id), None, None) => UserId::parse(id).map(Target::User).map_err(unparsable("user")),
         (None, None, None, Some(id), None) => ClientId::parse(id).map(Target::Client).map_err(unparsable("client")),
         (None, None, None, None, Some(kid)) => Kid::parse(kid).map(Target::Key).map_err(unparsable("key")),

@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
+use crate::http::answer::JsonBody;
 use axum::extract::State;
 use http::StatusCode;
 
 use super::Administrator;
 use crate::domain::{ClientId, EndReason, SessionId, UserId};
-use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::error::{AdminProblems, ApiError, ProblemBody, ProblemCode};
 use crate::http::extract::{PathSegment, QueryParams};
 use crate::http::page;
 use crate::http::state::Shared;
@@ -27,7 +27,7 @@ const PAGE: (u32, u32) = (50, 500);
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 500),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
-    responses((status = 200, body = SessionList), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = SessionList), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn list(
@@ -59,7 +59,7 @@ pub async fn list(
 #[utoipa::path(
     delete, path = "/admin/v1/sessions/{sid}", tag = "administration",
     params(("sid" = String, Path)),
-    responses((status = 204, description = "The session has ended, now or before"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 204, description = "The session has ended, now or before"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn end(

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
+use crate::http::answer::JsonBody;
 use axum::extract::State;
 use serde::Serialize;
 
 use super::Administrator;
 use super::keys::KeyItem;
 use crate::domain::RevocationKind;
-use crate::http::error::ProblemBody;
+use crate::http::error::AdminProblems;
 use crate::http::state::Shared;
 
 /// How this replica is.
@@ -40,7 +40,7 @@ pub struct StatusAnswer {
 /// How this replica is.
 #[utoipa::path(
     get, path = "/admin/v1/status", tag = "administration",
-    responses((status = 200, body = StatusAnswer), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = StatusAnswer), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn status(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<StatusAnswer> {
@@ -51,7 +51,10 @@ pub async fn status(State(shared): State<Arc<Shared>>, _: Administrator) -> Json
         view_age_seconds: status.view_age.as_secs_f64(),
         revocation_lag_seconds: status.last_lag.as_secs_f64(),
         clock_offset_seconds: status.clock_offset_millis as f64 / 1000.0,
-        revocations: RevocationKind::ALL.iter().map(|kind| (kind.as_str(), shared.service.revocations(*kind))).collect(),
+        revocations: RevocationKind::ALL
+            .iter()
+            .map(|kind| (kind.as_str(), shared.service.revocations(*kind)))
+            .collect(),
         cached_tokens: status.cached_tokens,
         clients: status.clients,
         password_queue: status.password_queue,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
+use crate::http::answer::JsonBody;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Administrator;
 use crate::domain::{Password, Role, User, UserId, UserState, Username};
-use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, PathSegment, QueryParams};
 use crate::http::page;
 use crate::http::state::Shared;
@@ -120,7 +120,7 @@ pub struct LineError {
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
         ("username" = Option<String>, Query, description = "The user of exactly this name"),
     ),
-    responses((status = 200, body = UserList), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = UserList), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn list(
@@ -143,7 +143,7 @@ pub async fn list(
 /// Creates a user.
 #[utoipa::path(
     post, path = "/admin/v1/users", tag = "administration", request_body = NewUserRequest,
-    responses((status = 201, body = UserItem), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json"), (status = 413, body = ProblemBody, content_type = "application/problem+json"), (status = 415, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 201, body = UserItem), (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn create(
@@ -161,7 +161,7 @@ pub async fn create(
 #[utoipa::path(
     get, path = "/admin/v1/users/{id}", tag = "administration",
     params(("id" = String, Path, description = "The user's id")),
-    responses((status = 200, body = UserItem), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = UserItem), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn read(
@@ -177,7 +177,7 @@ pub async fn read(
 #[utoipa::path(
     patch, path = "/admin/v1/users/{id}", tag = "administration", request_body = UserChange,
     params(("id" = String, Path, description = "The user's id")),
-    responses((status = 200, body = UserItem), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 413, body = ProblemBody, content_type = "application/problem+json"), (status = 415, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = UserItem), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn change(
@@ -202,7 +202,7 @@ pub async fn change(
 #[utoipa::path(
     put, path = "/admin/v1/users/{id}/password", tag = "administration", request_body = NewPassword,
     params(("id" = String, Path, description = "The user's id")),
-    responses((status = 204, description = "Done"), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 413, body = ProblemBody, content_type = "application/problem+json"), (status = 415, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 204, description = "Done"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn set_password(
@@ -220,7 +220,7 @@ pub async fn set_password(
 #[utoipa::path(
     delete, path = "/admin/v1/users/{id}", tag = "administration",
     params(("id" = String, Path, description = "The user's id")),
-    responses((status = 204, description = "Deleted"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 204, description = "Deleted"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn delete(
@@ -236,7 +236,7 @@ pub async fn delete(
 #[utoipa::path(
     post, path = "/admin/v1/users/import", tag = "administration",
     request_body(content = String, content_type = "application/jsonl"),
-    responses((status = 200, body = ImportAnswer), (status = 400, body = ProblemBody, content_type = "application/problem+json"), (status = 401, body = ProblemBody, content_type = "application/problem+json"), (status = 403, body = ProblemBody, content_type = "application/problem+json"), (status = 413, body = ProblemBody, content_type = "application/problem+json"), (status = 415, body = ProblemBody, content_type = "application/problem+json"), (status = 503, body = ProblemBody, content_type = "application/problem+json")),
+    responses((status = 200, body = ImportAnswer), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn import(

@@ -3,6 +3,7 @@
 
 mod catalogue;
 mod challenge;
+mod documented;
 mod failure;
 mod oauth;
 mod problem;
@@ -10,6 +11,7 @@ mod shape;
 
 pub use catalogue::ProblemCode;
 pub use challenge::Challenge;
+pub use documented::{AdminProblems, BearerProblems, BodyProblems, ProblemBody};
 pub use failure::Cause;
 pub(crate) use failure::Failure;
 pub use oauth::{OAuthCode, OAuthDescription, OAuthError};

@@ -73,25 +73,29 @@ fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Resu
     let body = introspection_body::body_of(&introspected.result, shared.service.issuer());
     let claims = serde_json::value::RawValue::from_string(String::from_utf8_lossy(&body).into_owned())
         .map_err(OAuthError::internal)?;
-    let jwt = shared.service.sign_introspection(&caller.client, &claims, introspected.at).map_err(caller::oauth_failure)?;
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static(SIGNED)),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
+    let jwt =
+        shared.service.sign_introspection(&caller.client, &claims, introspected.at).map_err(caller::oauth_failure)?;
+    let headers =
+        [(CONTENT_TYPE, HeaderValue::from_static(SIGNED)), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((headers, jwt).into_response())
 }
 
 /// Whether the caller asks for the signed form by name; wildcards mean JSON.
 fn wants_signed(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(|range| {
-        range.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(SIGNED))
-    })
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|range| range.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(SIGNED)))
 }
 
 impl std::convert::From<CannotIntrospect> for OAuthError {
     fn from(error: CannotIntrospect) -> Self {
         match error {
-            CannotIntrospect::Doubt(doubt) => Self::unavailable(RETRY_AFTER).because(format!("cannot judge now: {doubt:?}")),
+            CannotIntrospect::Doubt(doubt) => {
+                Self::unavailable(RETRY_AFTER).because(format!("cannot judge now: {doubt:?}"))
+            }
             CannotIntrospect::Failed(failure) => caller::oauth_failure(failure),
         }
     }

@@ -115,7 +115,9 @@ impl std::convert::From<RefreshError> for OAuthError {
     fn from(error: RefreshError) -> Self {
         match error {
             RefreshError::Refused(_) => Self::new(OAuthCode::InvalidGrant, OAuthDescription::GrantNotValid),
-            RefreshError::ClientNotAllowed => Self::new(OAuthCode::UnauthorizedClient, OAuthDescription::GrantNotAllowed),
+            RefreshError::ClientNotAllowed => {
+                Self::new(OAuthCode::UnauthorizedClient, OAuthDescription::GrantNotAllowed)
+            }
             RefreshError::InvalidScope => Self::new(OAuthCode::InvalidScope, OAuthDescription::ScopeNotGranted),
             RefreshError::Failed(failure) => caller::oauth_failure(failure),
         }

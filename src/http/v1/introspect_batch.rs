@@ -5,11 +5,11 @@ use std::sync::Arc;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, BytesMut};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Deserialize;
 
-use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
 use crate::http::introspection_body::{self, ActiveToken};
 use crate::http::state::Shared;
@@ -42,18 +42,11 @@ pub struct BatchAnswer<'a> {
     post, path = "/v1/introspect", tag = "judging", request_body = BatchRequest,
     responses(
         (status = 200, description = "A judgement for each token, in order", body = BatchAnswer),
-        (status = 400, description = "The request is not valid", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "`invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "This replica cannot judge now", body = ProblemBody, content_type = "application/problem+json"),
-    ),
+        (status = 503, description = "This replica cannot judge now", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security(("client" = []))
 )]
-pub async fn introspect_batch(
-    State(shared): State<Arc<Shared>>,
-    request: Request,
-) -> Result<Response, ApiError> {
+pub async fn introspect_batch(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, ApiError> {
     // The caller first: nobody else's megabyte is read.
     let caller = caller::of_rest(&shared.service, request.headers(), None).await?;
     if !caller.authenticated {

@@ -8,7 +8,7 @@ use http::HeaderMap;
 use serde::Deserialize;
 
 use crate::domain::{Audience, Password, ScopeSet, Username};
-use crate::http::error::{ApiError, ProblemCode};
+use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
 use crate::http::requester::From;
 use crate::http::state::Shared;
@@ -40,14 +40,10 @@ pub struct LoginRequest {
     post, path = "/v1/login", tag = "sessions", request_body = LoginRequest,
     responses(
         (status = 200, description = "A new session", body = token_answer::TokenAnswer),
-        (status = 400, description = "The request is not valid", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`invalid_credentials`, or `invalid_client`", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "The client may not log users in", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "`too_many_attempts`", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`busy`, or `temporarily_unavailable`", body = crate::http::error::ProblemBody, content_type = "application/problem+json"),
-    )
+        (status = 401, description = "`invalid_credentials`, or `invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "The client may not log users in", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`too_many_attempts`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`busy`, or `temporarily_unavailable`", body = ProblemBody, content_type = "application/problem+json"), BodyProblems)
 )]
 pub async fn login(
     State(shared): State<Arc<Shared>>,

@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use http::header::AUTHORIZATION;
 use http::StatusCode;
+use http::header::AUTHORIZATION;
 use serde::Deserialize;
 
 use crate::http::bearer;
-use crate::http::error::{ApiError, ProblemBody};
+use crate::http::error::{ApiError, BodyProblems, ProblemBody};
 use crate::http::extract::Json;
 use crate::http::requester::From;
 use crate::http::state::Shared;
@@ -27,12 +27,8 @@ pub struct LogoutRequest {
     post, path = "/v1/logout", tag = "sessions", request_body = Option<LogoutRequest>,
     responses(
         (status = 204, description = "The session has ended, now or before"),
-        (status = 400, description = "The request is not valid", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "The access token is not valid", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "The session may not have ended: try again", body = ProblemBody, content_type = "application/problem+json"),
-    ),
+        (status = 503, description = "The session may not have ended: try again", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security((), ("bearer" = []))
 )]
 pub async fn logout(

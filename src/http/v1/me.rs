@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use axum::Json as JsonBody;
+use crate::http::answer::JsonBody;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Password, Session, SessionId, User};
-use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::error::{ApiError, BearerProblems, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, PathSegment, QueryParams};
 use crate::http::requester::From;
 use crate::http::state::Shared;
@@ -108,10 +108,7 @@ pub struct SessionList {
 #[utoipa::path(
     get, path = "/v1/me", tag = "account",
     responses(
-        (status = 200, body = Me),
-        (status = 401, description = "The access token is not valid", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "This replica cannot judge now", body = ProblemBody, content_type = "application/problem+json"),
-    ),
+        (status = 200, body = Me), BearerProblems),
     security(("bearer" = []))
 )]
 pub async fn me(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<JsonBody<Me>, ApiError> {
@@ -127,11 +124,7 @@ pub async fn me(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result
         (status = 200, description = "New tokens of this session", body = token_answer::TokenAnswer),
         (status = 400, description = "`password_rejected`, or the request is not valid", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "`invalid_token`, or `invalid_credentials` for a wrong present password", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "`too_many_attempts`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`busy`, or `temporarily_unavailable`", body = ProblemBody, content_type = "application/problem+json"),
-    ),
+        (status = 429, description = "`too_many_attempts`", body = ProblemBody, content_type = "application/problem+json"), BodyProblems, BearerProblems),
     security(("bearer" = []))
 )]
 pub async fn change_password(
@@ -141,8 +134,8 @@ pub async fn change_password(
     Json(request): Json<PasswordChange>,
 ) -> Result<Response, ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
-    let current = Password::parse(&request.current_password)
-        .map_err(|error| ApiError::unparsable("current_password", &error))?;
+    let current =
+        Password::parse(&request.current_password).map_err(|error| ApiError::unparsable("current_password", &error))?;
     let new = Password::parse(&request.new_password).map_err(|error| ApiError::unparsable("new_password", &error))?;
     let tokens = shared.service.change_password(&bearer, current, new, &from).await?;
     Ok(token_answer::respond(&tokens))
@@ -156,11 +149,7 @@ pub async fn change_password(
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
     ),
     responses(
-        (status = 200, body = SessionList),
-        (status = 400, description = "The request is not valid", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "The access token is not valid", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "This replica cannot judge now", body = ProblemBody, content_type = "application/problem+json"),
-    ),
+        (status = 200, body = SessionList), BearerProblems),
     security(("bearer" = []))
 )]
 pub async fn sessions(
@@ -185,10 +174,7 @@ pub async fn sessions(
     params(("sid" = String, Path, description = "The session's id")),
     responses(
         (status = 204, description = "The session has ended, now or before"),
-        (status = 401, description = "The access token is not valid", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 404, description = "The bearer has no such session", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "The session may not have ended: try again", body = ProblemBody, content_type = "application/problem+json"),
-    ),
+        (status = 404, description = "The bearer has no such session", body = ProblemBody, content_type = "application/problem+json"), BearerProblems),
     security(("bearer" = []))
 )]
 pub async fn end_session(
@@ -208,10 +194,7 @@ pub async fn end_session(
 #[utoipa::path(
     delete, path = "/v1/me/sessions", tag = "account",
     responses(
-        (status = 204, description = "Every session has ended"),
-        (status = 401, description = "The access token is not valid", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "The sessions may not have ended: try again", body = ProblemBody, content_type = "application/problem+json"),
-    ),
+        (status = 204, description = "Every session has ended"), BearerProblems),
     security(("bearer" = []))
 )]
 pub async fn end_all_sessions(

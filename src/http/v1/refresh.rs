@@ -8,7 +8,7 @@ use http::HeaderMap;
 use serde::Deserialize;
 
 use crate::domain::{RefreshRefusal, ScopeSet};
-use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
 use crate::http::requester::From;
 use crate::http::state::Shared;
@@ -33,13 +33,9 @@ pub struct RefreshRequest {
     post, path = "/v1/refresh", tag = "sessions", request_body = RefreshRequest,
     responses(
         (status = 200, description = "The next pair of tokens", body = token_answer::TokenAnswer),
-        (status = 400, description = "The request is not valid", body = ProblemBody, content_type = "application/problem+json"),
         (status = 401, description = "`invalid_refresh_token`, `refresh_token_reused` or `invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The client may not refresh", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 413, description = "The body is too large", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 415, description = "The body is not JSON", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`temporarily_unavailable`; nothing was consumed", body = ProblemBody, content_type = "application/problem+json"),
-    )
+        (status = 503, description = "`temporarily_unavailable`; nothing was consumed", body = ProblemBody, content_type = "application/problem+json"), BodyProblems)
 )]
 pub async fn refresh(
     State(shared): State<Arc<Shared>>,

@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::domain::{AccessClaims, ScopeSet};
-use crate::http::error::Challenge;
+use crate::http::error::{BearerProblems, Challenge};
 use crate::http::extract::LenientQuery;
 use crate::http::introspection_body::cache_control;
 use crate::http::state::Shared;
@@ -72,8 +72,7 @@ impl ForwardAuthHeaders {
         (status = 200, description = "Let it pass; who it is stands in the `X-Auth-Request-*` headers"),
         (status = 401, description = "No token, or one that is not active"),
         (status = 403, description = "The token lacks an audience, scope or role that was asked for"),
-        (status = 503, description = "This replica cannot judge now"),
-    ),
+        (status = 503, description = "This replica cannot judge now"), BearerProblems),
     security(("bearer" = []))
 )]
 pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Response {

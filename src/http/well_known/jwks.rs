@@ -35,5 +35,8 @@ pub async fn jwks(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resp
 /// Whether `If-None-Match` names this validator; compared weakly (RFC 9110 §13.1.2).
 pub fn has_etag(headers: &HeaderMap, etag: &str) -> bool {
     let listed = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    listed.flat_map(|value| value.split(',')).map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+    listed
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
 }
