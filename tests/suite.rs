@@ -2,3 +2,5 @@
 
 #[path = "suite/http_raw.rs"]
 mod http_raw;
+#[path = "suite/http_tls.rs"]
+mod http_tls;
