@@ -178,11 +178,7 @@ impl App {
             metadata: MetadataDocument::new(config.issuer.as_str()),
         });
         background::fill_gauges(&core.metrics, &core.service, &core.store, &parts.logger);
-        let public = http::public(Arc::clone(&shared), config.issuer.path());
-        let public = match cors(&allowed_origins(&config)?) {
-            Some(cors) => public.layer(cors),
-            None => public,
-        };
+        let public = http::public(Arc::clone(&shared), config.issuer.path(), cors(&allowed_origins(&config)?));
         let edge = |listener: &config::Listener| {
             let random = Arc::clone(&parts.random);
             Edge::new(

@@ -45,7 +45,6 @@ pub enum Freshness {
 }
 
 /// The live revocations, the clients, and the proof of freshness.
-#[derive(Debug)]
 pub struct View {
     tokens: Revoked<[u8; 16]>,
     sessions: Revoked<[u8; 16]>,
@@ -79,6 +78,12 @@ impl Known {
         let theirs = clients.values().flat_map(|client| &client.settings.audiences);
         let audiences = theirs.chain(own_audiences).cloned().collect();
         Self { clients, audiences }
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("generation", &self.generation).finish_non_exhaustive()
     }
 }
 
@@ -232,7 +237,6 @@ fn wall_origin(clock: &dyn Clock) -> i64 {
 }
 
 /// Things that are revoked, with the end of each record.
-#[derive(Debug)]
 struct Revoked<K>(papaya::HashMap<K, Timestamp, IdHasher>);
 
 impl<K> Default for Revoked<K> {
@@ -256,7 +260,6 @@ impl<K: Hash + Eq + Clone> Revoked<K> {
 }
 
 /// Subjects whose tokens below an epoch are revoked.
-#[derive(Debug)]
 struct Floors<K>(papaya::HashMap<K, (u32, Timestamp), IdHasher>);
 
 impl<K> Default for Floors<K> {

@@ -1,4 +1,5 @@
 //! Everything that is tested from outside: one file for each endpoint or promise.
+#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of a test fails like the test")]
 
 #[path = "suite/support/mod.rs"]
 mod support;
@@ -7,6 +8,8 @@ mod support;
 mod architecture;
 #[path = "suite/http_raw.rs"]
 mod http_raw;
+#[path = "suite/http_tls.rs"]
+mod http_tls;
 #[path = "suite/store_users.rs"]
 mod store_users;
 #[path = "suite/wycheproof.rs"]

@@ -10,6 +10,8 @@ use serde::Serialize;
 
 use crate::domain::{AccessClaims, Session, Timestamp};
 use crate::service::{Introspected, Introspection};
+use crate::telemetry::CacheUse;
+use crate::telemetry::metrics::IntrospectionResult;
 
 /// The whole of an inactive answer: byte-identical for every reason (security.md I3).
 pub const INACTIVE: &[u8] = b"{\"active\":false}";
@@ -155,6 +157,19 @@ pub fn respond(introspected: &Introspected, issuer: &str, max_age: Duration) -> 
     };
     let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json")), (CACHE_CONTROL, cache)];
     (headers, body_of(&introspected.result, issuer)).into_response()
+}
+
+/// The figure under which an introspection counts.
+pub fn label_of(introspected: &Introspected) -> IntrospectionResult {
+    match introspected.result {
+        Introspection::Access(_) | Introspection::Refresh(_) => IntrospectionResult::Active,
+        Introspection::Inactive => IntrospectionResult::Inactive,
+    }
+}
+
+/// Whether the signature check was spared.
+pub const fn cache_use(introspected: &Introspected) -> Option<CacheUse> {
+    Some(if introspected.from_cache { CacheUse::Hit } else { CacheUse::Miss })
 }
 
 /// `max-age=N` with N = min(configured, `exp` − now), whole seconds rounded down: a kept answer never outlives the token.

@@ -25,6 +25,7 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{any, delete, get, patch, post, put};
+use tower_http::cors::CorsLayer;
 
 pub use observer::Observer;
 pub use state::{HttpSettings, Shared};
@@ -33,8 +34,13 @@ pub use well_known::MetadataDocument;
 
 /// The public listener. With an issuer that has a path, the same routes answer below that path too, and metadata answers
 /// in both places where clients look for it (RFC 8414 §3.1).
-pub fn public(shared: Arc<Shared>, issuer_path: &str) -> Router {
-    let mut router = Router::new().merge(api());
+/// `cors` concerns what a browser calls, and nothing that a gateway caches.
+pub fn public(shared: Arc<Shared>, issuer_path: &str, cors: Option<CorsLayer>) -> Router {
+    let api = || match &cors {
+        Some(cors) => people().layer(cors.clone()).merge(machines()),
+        None => people().merge(machines()),
+    };
+    let mut router = api();
     if !issuer_path.is_empty() {
         router = router
             .nest(issuer_path, api())
@@ -44,10 +50,9 @@ pub fn public(shared: Arc<Shared>, issuer_path: &str) -> Router {
     router.with_state(shared)
 }
 
-/// Everything but the administration.
-fn api() -> Router<Arc<Shared>> {
+/// Tokens for people, and their own account.
+fn people() -> Router<Arc<Shared>> {
     Router::new()
-        // Tokens for people.
         .route("/v1/login", post(v1::login::login))
         .route("/v1/refresh", post(v1::refresh::refresh))
         .route("/v1/logout", post(v1::logout::logout))
@@ -55,16 +60,18 @@ fn api() -> Router<Arc<Shared>> {
         .route("/v1/me/password", put(v1::me::change_password))
         .route("/v1/me/sessions", get(v1::me::sessions).delete(v1::me::end_all_sessions))
         .route("/v1/me/sessions/{sid}", delete(v1::me::end_session))
-        // Judging tokens.
+}
+
+/// Judging tokens, tokens for clients, and what anyone may read.
+fn machines() -> Router<Arc<Shared>> {
+    Router::new()
         .route("/v1/verify", any(v1::verify::verify))
         .route("/v1/verify/{*path}", any(v1::verify::verify))
         .route("/v1/introspect", post(v1::introspect_batch::introspect_batch))
         .route("/oauth2/introspect", post(oauth::introspect::introspect))
-        // Tokens for clients.
         .route("/oauth2/token", post(oauth::token::token))
         .route("/oauth2/revoke", post(oauth::revoke::revoke))
         .route("/oauth2/authorize", get(oauth::authorize::authorize))
-        // What anyone may read.
         .route("/.well-known/jwks.json", get(well_known::jwks::jwks))
         .route("/.well-known/oauth-authorization-server", get(well_known::metadata::oauth))
         .route("/.well-known/openid-configuration", get(well_known::metadata::openid))

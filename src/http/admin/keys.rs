@@ -143,7 +143,9 @@ impl From<AddKeyError> for ApiError {
         match error {
             AddKeyError::Import(error) => Self::invalid_field("pem", error.to_string()),
             AddKeyError::NotGenerated(_) => Self::invalid_field("algorithm", error.to_string()),
-            AddKeyError::Duplicate | AddKeyError::TooMany => Self::new(ProblemCode::Conflict).detail(error.to_string()),
+            AddKeyError::Duplicate | AddKeyError::TooMany | AddKeyError::Overtaken => {
+                Self::new(ProblemCode::Conflict).detail(error.to_string())
+            }
             AddKeyError::Failed(failure) => failure.into(),
         }
     }

@@ -10,7 +10,7 @@ pub mod users;
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequestParts, State};
+use axum::extract::FromRequestParts;
 use http::request::Parts;
 
 use crate::http::bearer;
@@ -27,8 +27,7 @@ impl FromRequestParts<Arc<Shared>> for Administrator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
-        let State(shared): State<Arc<Shared>> = State(Arc::clone(shared));
-        let From(mut from) = From::from_request_parts(parts, &shared).await?;
+        let Ok(From(mut from)) = From::from_request_parts(parts, shared).await;
         let token = bearer::token(&parts.headers)?;
         from.actor = shared.service.administrator(token).await.map_err(|error| match error {
             AdminError::Refused => ApiError::new(ProblemCode::InvalidToken),

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use memchr::{memchr, memchr_iter, memchr2};
 use zeroize::Zeroizing;
 
 /// More parameters than any request of the contract has; bounds the look for repeated names.
@@ -35,7 +36,7 @@ impl Params {
     pub(super) fn parse(encoded: &[u8]) -> Result<Self, ParamsError> {
         let mut decoded = Zeroizing::new(Vec::with_capacity(encoded.len() + 2));
         let mut entries = Vec::with_capacity(4);
-        for pair in encoded.split(|byte| *byte == b'&').filter(|pair| !pair.is_empty()) {
+        for pair in pairs(encoded).filter(|pair| !pair.is_empty()) {
             if entries.len() == MAX_PARAMETERS {
                 return Err(ParamsError::TooMany);
             }
@@ -44,7 +45,7 @@ impl Params {
             let value = decode_onto(&mut decoded, value, b'&')?;
             entries.push(Entry { name, value });
         }
-        if decoded.contains(&0) {
+        if memchr(0, &decoded).is_some() {
             return Err(ParamsError::Malformed);
         }
         // The separators are ASCII, so a sequence that is valid as a whole is valid in each of its pieces.
@@ -76,9 +77,19 @@ impl Params {
     }
 }
 
+/// The pieces between ampersands.
+pub(super) fn pairs(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut start = 0;
+    memchr_iter(b'&', encoded).chain([encoded.len()]).map(move |end| {
+        let pair = &encoded[start..end];
+        start = end + 1;
+        pair
+    })
+}
+
 /// A pair at its first `=`; without one, the value is empty.
 pub(super) fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
-    match pair.iter().position(|byte| *byte == b'=') {
+    match memchr(b'=', pair) {
         Some(equals) => (&pair[..equals], &pair[equals + 1..]),
         None => (pair, &[]),
     }
@@ -96,7 +107,7 @@ pub(super) fn decode(encoded: &[u8]) -> Option<Zeroizing<String>> {
 fn decode_onto(decoded: &mut Vec<u8>, encoded: &[u8], separator: u8) -> Result<Range<usize>, ParamsError> {
     let start = decoded.len();
     let mut rest = encoded;
-    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'%' | b'+')) {
+    while let Some(at) = memchr2(b'%', b'+', rest) {
         decoded.extend_from_slice(&rest[..at]);
         if rest[at] == b'+' {
             decoded.push(b' ');

@@ -4,7 +4,7 @@ use axum::extract::FromRequestParts;
 use http::request::Parts;
 use zeroize::Zeroizing;
 
-use super::params::{Params, ParamsError, decode, split_pair};
+use super::params::{Params, ParamsError, decode, pairs, split_pair};
 use crate::http::error::ApiError;
 
 /// The query parameters of a REST request, read strictly: nothing repeated, nothing malformed. Which names exist is for
@@ -67,7 +67,7 @@ impl<'a> LenientQuery<'a> {
     /// Every value of `name` in order; none for a value that cannot be decoded, which no token can satisfy. Empty values
     /// are left out: they are omitted parameters.
     pub fn values(self, name: &str) -> impl Iterator<Item = Option<Zeroizing<String>>> {
-        self.0.as_bytes().split(|byte| *byte == b'&').filter_map(move |pair| {
+        pairs(self.0.as_bytes()).filter_map(move |pair| {
             let (key, value) = split_pair(pair);
             let is_named = decode(key).is_some_and(|key| *key == name);
             (is_named && !value.is_empty()).then(|| decode(value))

@@ -16,7 +16,7 @@ use super::answer::{self, Finished};
 use super::record::{self, CLIENT_CLOSED_REQUEST, RequestObserver, RequestRecord};
 use super::{ClientAddress, RequestContext, RequestFacts, RequestId, TrustedProxies};
 use crate::clock::Clock;
-use crate::http::error::{ApiError, ErrorShape, ProblemCode};
+use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
 use crate::http::listener::Arrival;
 
 /// Draws 128 bits for a request id out of the App's randomness.
@@ -168,13 +168,7 @@ impl Pending {
         response
     }
 
-    fn report(
-        &self,
-        status: u16,
-        facts: &RequestFacts,
-        error: Option<&'static str>,
-        cause: Option<&crate::http::error::Cause>,
-    ) {
+    fn report(&self, status: u16, facts: &RequestFacts, error: Option<&'static str>, cause: Option<&Cause>) {
         self.edge.observer.finished(&RequestRecord {
             method: self.method,
             route: self.route.as_ref().map(MatchedPath::as_str),

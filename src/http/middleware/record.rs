@@ -88,6 +88,13 @@ pub trait RequestObserver: Send + Sync + 'static {
     fn finished(&self, record: &RequestRecord<'_>);
 }
 
+impl<A: RequestObserver, B: RequestObserver> RequestObserver for (A, B) {
+    fn finished(&self, record: &RequestRecord<'_>) {
+        self.0.finished(record);
+        self.1.finished(record);
+    }
+}
+
 /// The method as a label.
 pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {

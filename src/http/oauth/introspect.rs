@@ -1,19 +1,23 @@
 //! `POST /oauth2/introspect` (RFC 7662), and its signed form (RFC 9701).
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 
+use crate::domain::Subject;
 use crate::http::caller::{self, RETRY_AFTER};
-use crate::http::error::OAuthError;
+use crate::http::error::{OAuthCode, OAuthError};
 use crate::http::extract::FormParams;
 use crate::http::introspection_body::{self, ActiveToken};
+use crate::http::middleware::{self, RequestFacts};
 use crate::http::oauth::OAuthErrorBody;
 use crate::http::state::Shared;
 use crate::service::{Caller, CannotIntrospect, Introspected, Introspection};
+use crate::telemetry::metrics::IntrospectionResult;
 
 /// The media type of a signed answer (RFC 9701 §4).
 const SIGNED: &str = "application/token-introspection+jwt";
@@ -50,22 +54,58 @@ pub async fn introspect(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     form: FormParams,
-) -> Result<Response, OAuthError> {
-    let caller = caller::of_form(&shared.service, &headers, &form).await?;
+) -> Result<(RequestFacts, Response), OAuthError> {
+    let started = shared.clock.elapsed();
+    let judged = judge(&shared, &headers, &form).await;
+    count(&shared, &judged, started);
+    let (caller, introspected) = judged?;
+    let facts = facts_of(&caller, &introspected);
+    let response = if wants_signed(&headers) {
+        signed(&shared, &caller, &introspected)?
+    } else {
+        introspection_body::respond(&introspected, shared.service.issuer(), shared.settings.introspection_max_age)
+    };
+    Ok((facts, response))
+}
+
+/// The caller first, and only then what it sent.
+async fn judge(shared: &Shared, headers: &HeaderMap, form: &FormParams) -> Result<(Caller, Introspected), OAuthError> {
+    let caller = caller::of_form(&shared.service, headers, form).await?;
     if !caller.authenticated {
         // RFC 7662 §2.1: the endpoint is protected; a public client cannot prove that it may scan.
         return Err(OAuthError::invalid_client());
     }
-    // Longer than any token is judged like any other token that is not ours.
+    // Whatever is longer than a token is judged like any other text that is not one of ours.
     let token = form.required("token", usize::MAX)?;
     let introspected = shared.service.introspect(&caller.client, token).await?;
-    let is_active = !matches!(introspected.result, Introspection::Inactive);
-    shared.metrics.introspections(is_active, introspected.from_cache);
-    if wants_signed(&headers) {
-        return signed(&shared, &caller, &introspected);
+    Ok((caller, introspected))
+}
+
+fn count(shared: &Shared, judged: &Result<(Caller, Introspected), OAuthError>, started: Duration) {
+    let (result, cache) = match judged {
+        Ok((_, introspected)) => {
+            (introspection_body::label_of(introspected), introspection_body::cache_use(introspected))
+        }
+        Err(error) if error.code() == OAuthCode::TemporarilyUnavailable => (IntrospectionResult::Unavailable, None),
+        Err(_) => (IntrospectionResult::Refused, None),
+    };
+    shared.metrics.introspection(result, cache, shared.clock.elapsed().saturating_sub(started));
+}
+
+/// Who called, and whom the token is about: two things.
+fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
+    let (subject, outcome) = match &introspected.result {
+        Introspection::Access(token) => (Some(token.claims.subject.clone()), "active"),
+        Introspection::Refresh(session) => (Some(Subject::User(session.user)), "active"),
+        Introspection::Inactive => (None, "inactive"),
+    };
+    RequestFacts {
+        caller: Some(middleware::Caller::Client(caller.client.id.clone())),
+        subject,
+        cache_hit: Some(introspected.from_cache),
+        outcome: Some(outcome),
+        database: None,
     }
-    let max_age = shared.settings.introspection_max_age;
-    Ok(introspection_body::respond(&introspected, shared.service.issuer(), max_age))
 }
 
 /// The same answer as a JWT for the asking client (RFC 9701 §5): the caller rules were applied before (security.md I8).

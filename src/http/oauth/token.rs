@@ -6,7 +6,7 @@ use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
 
-use crate::domain::{Audience, ScopeSet};
+use crate::domain::{Audience, Grant, ScopeSet};
 use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
 use crate::http::extract::FormParams;
 use crate::http::oauth::OAuthErrorBody;
@@ -75,7 +75,7 @@ fn client_credentials(shared: &Shared, caller: &Caller, form: &FormParams) -> Re
     let audience =
         audience.map_err(|_| OAuthError::new(OAuthCode::InvalidTarget, OAuthDescription::Malformed("audience")))?;
     let tokens = shared.service.client_credentials(caller, scope(form)?, audience)?;
-    shared.metrics.token_issued("client_credentials");
+    shared.metrics.tokens_issued.count(Grant::ClientCredentials);
     Ok(token_answer::respond(&tokens))
 }
 

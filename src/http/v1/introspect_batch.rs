@@ -14,7 +14,7 @@ use crate::http::extract::Json;
 use crate::http::introspection_body::{self, ActiveToken};
 use crate::http::state::Shared;
 use crate::http::{bearer, caller};
-use crate::service::{CannotIntrospect, Introspection};
+use crate::service::CannotIntrospect;
 
 /// Most tokens in one request.
 const MAX_TOKENS: usize = 256;
@@ -63,8 +63,9 @@ pub async fn introspect_batch(State(shared): State<Arc<Shared>>, request: Reques
             CannotIntrospect::Doubt(doubt) => bearer::cannot_judge(doubt),
             CannotIntrospect::Failed(failure) => failure.into(),
         })?;
-        let is_active = !matches!(introspected.result, Introspection::Inactive);
-        shared.metrics.introspections(is_active, introspected.from_cache);
+        let (label, cache) =
+            (introspection_body::label_of(&introspected), introspection_body::cache_use(&introspected));
+        shared.metrics.introspections.count(label, cache);
         if index > 0 {
             body.put_u8(b',');
         }

@@ -7,13 +7,14 @@ use axum::response::Response;
 use http::HeaderMap;
 use serde::Deserialize;
 
-use crate::domain::{Audience, Password, ScopeSet, Username};
+use crate::domain::{Audience, Grant, Password, ScopeSet, Username};
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
 use crate::http::requester::From;
 use crate::http::state::Shared;
 use crate::http::{caller, token_answer};
 use crate::service::{Login, LoginError};
+use crate::telemetry::metrics::LoginResult;
 
 /// Largest login body in bytes (security.md H5).
 const MAX_LOGIN_BYTES: usize = 8 * 1024;
@@ -54,9 +55,11 @@ pub async fn login(
     let login = read(&request)?;
     let caller = caller::of_rest(&shared.service, &headers, request.client_id.as_deref()).await?;
     let result = shared.service.log_in(&caller, login, &from).await;
-    shared.metrics.logins(outcome(&result));
+    if let Some(outcome) = outcome(&result) {
+        shared.metrics.logins.count(outcome);
+    }
     let tokens = result?;
-    shared.metrics.token_issued("password_login");
+    shared.metrics.tokens_issued.count(Grant::PasswordLogin);
     Ok(token_answer::respond(&tokens))
 }
 
@@ -80,14 +83,15 @@ fn read(request: &LoginRequest) -> Result<Login, ApiError> {
     }
 }
 
-fn outcome<T>(result: &Result<T, LoginError>) -> &'static str {
+/// The figure under which a login counts; none for one that was refused for its client or its form.
+fn outcome<T>(result: &Result<T, LoginError>) -> Option<LoginResult> {
     match result {
-        Ok(_) => "succeeded",
-        Err(LoginError::InvalidCredentials) => "invalid_credentials",
-        Err(LoginError::TooManyAttempts { .. }) => "too_many_attempts",
-        Err(LoginError::Hashing(_)) => "busy",
-        Err(LoginError::Failed(_)) => "failed",
-        Err(LoginError::ClientNotAllowed | LoginError::InvalidScope | LoginError::InvalidAudience) => "refused",
+        Ok(_) => Some(LoginResult::Success),
+        Err(LoginError::InvalidCredentials) => Some(LoginResult::InvalidCredentials),
+        Err(LoginError::TooManyAttempts { .. }) => Some(LoginResult::TooManyAttempts),
+        Err(LoginError::Hashing(_)) => Some(LoginResult::Busy),
+        Err(LoginError::Failed(_)) => Some(LoginResult::Unavailable),
+        Err(LoginError::ClientNotAllowed | LoginError::InvalidScope | LoginError::InvalidAudience) => None,
     }
 }
 

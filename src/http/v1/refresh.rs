@@ -7,7 +7,7 @@ use axum::response::Response;
 use http::HeaderMap;
 use serde::Deserialize;
 
-use crate::domain::{RefreshRefusal, ScopeSet};
+use crate::domain::{Grant, RefreshRefusal, ScopeSet};
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
 use crate::http::requester::From;
@@ -15,6 +15,7 @@ use crate::http::state::Shared;
 use crate::http::{caller, token_answer};
 use crate::service::{RefreshError, Refreshed};
 use crate::telemetry::Metrics;
+use crate::telemetry::metrics::RefreshResult;
 
 /// A refresh token, and what the next access token should be good for.
 #[derive(Deserialize, utoipa::ToSchema)]
@@ -55,15 +56,16 @@ pub async fn refresh(
 
 /// Counts a refresh, whichever endpoint it came through.
 pub fn count(metrics: &Metrics, result: &Result<Refreshed, RefreshError>) {
-    metrics.refreshes(match result {
-        Ok(Refreshed::Rotated(_)) => "rotated",
-        Ok(Refreshed::Retried(_)) => "retried",
-        Err(RefreshError::Refused(refusal)) => refusal.as_str(),
-        Err(RefreshError::ClientNotAllowed | RefreshError::InvalidScope) => "refused",
-        Err(RefreshError::Failed(_)) => "failed",
-    });
-    if matches!(result, Ok(Refreshed::Rotated(_))) {
-        metrics.token_issued("refresh_token");
+    let label = match result {
+        Ok(Refreshed::Rotated(_)) => RefreshResult::Rotated,
+        Ok(Refreshed::Retried(_)) => RefreshResult::Retried,
+        Err(RefreshError::Refused(refusal)) => (*refusal).into(),
+        Err(RefreshError::Failed(_)) => RefreshResult::Unavailable,
+        Err(RefreshError::ClientNotAllowed | RefreshError::InvalidScope) => return,
+    };
+    metrics.refreshes.count(label);
+    if label == RefreshResult::Rotated {
+        metrics.tokens_issued.count(Grant::RefreshToken);
     }
 }
 

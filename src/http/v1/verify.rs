@@ -17,7 +17,9 @@ use crate::http::error::{BearerProblems, Challenge};
 use crate::http::extract::LenientQuery;
 use crate::http::introspection_body::cache_control;
 use crate::http::state::Shared;
-use crate::service::Verdict;
+use crate::service::{Judgement, Verdict};
+use crate::telemetry::CacheUse;
+use crate::telemetry::metrics::IntrospectionResult;
 
 /// The identity headers of an allowed request, under the configured prefix.
 #[derive(Debug, Clone)]
@@ -83,7 +85,9 @@ pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Resp
         Ok(token) => token,
         Err(challenge) => return refuse(StatusCode::UNAUTHORIZED, &challenge, 0),
     };
+    let started = shared.clock.elapsed();
     let judgement = shared.service.judge().judge(token).await;
+    count(&shared, &judgement, started);
     let token = match judgement.verdict {
         Verdict::Active(token) => token,
         Verdict::Inactive(reason) => {
@@ -107,6 +111,16 @@ pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Resp
     let max_age = shared.settings.introspection_max_age;
     headers.insert(CACHE_CONTROL, cache_control(max_age, token.claims.expires_at, judgement.at));
     response
+}
+
+fn count(shared: &Shared, judgement: &Judgement, started: Duration) {
+    let result = match judgement.verdict {
+        Verdict::Active(_) => IntrospectionResult::Active,
+        Verdict::Inactive(_) => IntrospectionResult::Inactive,
+        Verdict::CannotJudge(_) => IntrospectionResult::Unavailable,
+    };
+    let cache = if judgement.from_cache { CacheUse::Hit } else { CacheUse::Miss };
+    shared.metrics.introspection(result, Some(cache), shared.clock.elapsed().saturating_sub(started));
 }
 
 /// The token, or the challenge for what came instead. A malformed header is 401 as well (contract.md §4).

@@ -61,7 +61,7 @@ impl Gauges {
     }
 
     /// `rows{table}`.
-    pub fn set_rows(&self, table: &'static str, rows: u64) {
+    pub fn set_rows(&self, table: &str, rows: u64) {
         self.rows.with_label_values(&[table]).set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
