@@ -96,7 +96,7 @@ pub enum StartError {
     },
     /// A certificate or its key.
     #[error("{0}: {1}")]
-    Tls(&'static str, TlsError),
+    Tls(&'static str, Box<TlsError>),
     /// A setting that only shows to be wrong when it is used.
     #[error("{0}")]
     Setting(String),
@@ -381,8 +381,8 @@ fn listener(setting: &'static str, listener: &config::Listener) -> Result<Listen
     })?;
     match &listener.tls {
         Some(files) => {
-            let identity =
-                TlsIdentity::load(&files.cert, &files.key).map_err(|error| StartError::Tls(setting, error))?;
+            let identity = TlsIdentity::load(&files.cert, &files.key)
+                .map_err(|error| StartError::Tls(setting, Box::new(error)))?;
             Ok(bound.with_tls(identity))
         }
         None => Ok(bound),

@@ -10,6 +10,8 @@ mod architecture;
 mod http_raw;
 #[path = "suite/http_tls.rs"]
 mod http_tls;
+#[path = "suite/sessions.rs"]
+mod sessions;
 #[path = "suite/store_users.rs"]
 mod store_users;
 #[path = "suite/wycheproof.rs"]

@@ -1,6 +1,7 @@
 //! The use cases, one per file. They take and return domain types, and know neither HTTP nor SQL.
 
 mod account;
+mod admin_keys;
 mod administrator;
 mod attempts;
 mod audit;
@@ -34,6 +35,7 @@ use crate::store::{Store, StoreError};
 use crate::view::View;
 
 pub use account::{PasswordChangeError, SessionPage};
+pub use admin_keys::AdminKeyError;
 pub use administrator::{ADMIN_KEY_PREFIX, AdminError};
 pub use attempts::AttemptRules;
 pub use audit::Page;

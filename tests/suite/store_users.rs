@@ -11,6 +11,8 @@ fn user(number: u8, name: &str) -> NewUser {
         username: Username::parse(name).unwrap(),
         password_hash: format!("hash-{number}"),
         roles: vec![Role::parse("reader").unwrap()],
+        disabled: false,
+        created_at: None,
     }
 }
 

@@ -130,7 +130,7 @@ fn wants_signed(headers: &HeaderMap) -> bool {
         .any(|range| range.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(SIGNED)))
 }
 
-impl std::convert::From<CannotIntrospect> for OAuthError {
+impl From<CannotIntrospect> for OAuthError {
     fn from(error: CannotIntrospect) -> Self {
         match error {
             CannotIntrospect::Doubt(doubt) => {
