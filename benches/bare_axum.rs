@@ -37,10 +37,8 @@ async fn serve(address: &str, body: Bytes) {
         move |_: Bytes| answer()
     };
     let empty = || async { [(CACHE_CONTROL, HeaderValue::from_static("max-age=5"))] };
-    let router = Router::new()
-        .route("/empty", get(empty))
-        .route("/get", get(answer))
-        .route("/post", post(read_and_answer));
+    let router =
+        Router::new().route("/empty", get(empty)).route("/get", get(answer)).route("/post", post(read_and_answer));
     let listener = tokio::net::TcpListener::bind(address).await.expect("the address is free");
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };

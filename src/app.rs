@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -20,7 +20,7 @@ use crate::crypto::{
 use crate::domain::{ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
 use crate::follower::{Follower, SyncError};
 use crate::http::listener::{ListenSettings, Listener, Shutdown, TlsError, TlsIdentity};
-use crate::http::middleware::{AllowedOrigin, Edge, TrustedProxies, cors};
+use crate::http::middleware::{AllowedOrigin, Edge, RequestIdSource, TrustedProxies, cors};
 use crate::http::{self, ForwardAuthHeaders, HttpSettings, MetadataDocument, Observer, Shared};
 use crate::keyring::{Keyring, RotationLead};
 use crate::service::{AddKeyError, AttemptRules, BUILT_IN_CLIENT, Judge, Service, Settings};
@@ -180,11 +180,10 @@ impl App {
         background::fill_gauges(&core.metrics, &core.service, &core.store, &parts.logger);
         let public = http::public(Arc::clone(&shared), config.issuer.path(), cors(&allowed_origins(&config)?));
         let edge = |listener: &config::Listener| {
-            let random = Arc::clone(&parts.random);
             Edge::new(
                 TrustedProxies::new(listener.trusted_proxies.iter().copied()),
                 Arc::clone(&parts.clock),
-                Arc::new(move || random.bytes()),
+                request_ids(&*parts.random),
                 Arc::new(Observer::new(
                     Arc::clone(&core.metrics),
                     parts.logger.clone(),
@@ -240,6 +239,19 @@ impl App {
         tracing::info!("stopped");
         self.parts.logger.flush(Duration::from_secs(1));
     }
+}
+
+/// Ids of requests that bring none: 64 random bits of this listener and a count. They name a request and grant nothing, so
+/// they need not be unguessable, and asking the system for randomness would cost each request a system call.
+fn request_ids(random: &dyn Random) -> RequestIdSource {
+    let listener: [u8; 8] = random.bytes();
+    let count = AtomicU64::new(0);
+    Arc::new(move || {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&listener);
+        id[8..].copy_from_slice(&count.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        id
+    })
 }
 
 /// Tells the figures how long statements take.

@@ -10,7 +10,7 @@ use tokio_util::task::TaskTracker;
 use crate::app::Core;
 use crate::config::Config;
 use crate::domain::{KeyPhase, RevocationKind};
-use crate::service::Service;
+use crate::service::{Readiness, Service};
 use crate::store::{Store, SweepCursor};
 use crate::telemetry::{Logger, Metrics};
 
@@ -84,6 +84,9 @@ pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, store: &Store, log
         let status = service.status();
         for kind in RevocationKind::ALL {
             gauges.revocations_live.of(kind).set(as_i64(service.revocations(kind)));
+        }
+        for (check, passes) in Readiness::CHECKS.iter().zip(status.readiness.passed()) {
+            gauges.set_ready(check, passes);
         }
         gauges.view_age_seconds.set(status.view_age.as_secs_f64());
         gauges.clock_offset_seconds.set(status.clock_offset_millis as f64 / 1000.0);

@@ -26,6 +26,7 @@ pub struct Gauges {
     /// `connections{listener}`.
     pub connections: Family<ListenerName, IntGauge>,
     log_lines_dropped: IntCounter,
+    ready: IntGaugeVec,
     rows: IntGaugeVec,
     signing_key_expires: GaugeVec,
 }
@@ -36,6 +37,7 @@ impl Gauges {
         let real = |name, help| register(registry, Gauge::with_opts(options(name, help))?);
         let dropped =
             options("log_lines_dropped_total", "Log lines lost because the sink was too slow or refused them.");
+        let ready = options("ready", "1 while the readiness check passes: tells why a replica is not ready.");
         let rows = options("rows", "Rows of a table.");
         let keys =
             options("signing_key_expires_seconds", "Time until the key stops signing; negative when that is overdue.");
@@ -50,6 +52,7 @@ impl Gauges {
             database_pool_waiting: integer("database_pool_waiting", "Requests that wait for a database connection.")?,
             connections: Family::gauges(registry, "connections", "Open connections of callers.", "listener")?,
             log_lines_dropped: register(registry, IntCounter::with_opts(dropped)?)?,
+            ready: register(registry, IntGaugeVec::new(ready, &["check"])?)?,
             rows: register(registry, IntGaugeVec::new(rows, &["table"])?)?,
             signing_key_expires: register(registry, GaugeVec::new(keys, &["kid", "alg"])?)?,
         })
@@ -58,6 +61,11 @@ impl Gauges {
     /// `log_lines_dropped_total`, as the log counts it.
     pub fn set_log_lines_dropped(&self, total: u64) {
         self.log_lines_dropped.inc_by(total.saturating_sub(self.log_lines_dropped.get()));
+    }
+
+    /// `ready{check}`.
+    pub fn set_ready(&self, check: &str, passes: bool) {
+        self.ready.with_label_values(&[check]).set(i64::from(passes));
     }
 
     /// `rows{table}`.
