@@ -68,6 +68,11 @@ impl TestDatabase {
         }
     }
 
+    /// A PostgreSQL database without tables, made with further options.
+    pub async fn bare_with(options: &str) -> Self {
+        Self::bare_from(&format!("template0{options}")).await
+    }
+
     async fn bare_from(template: &str) -> Self {
         let name = create(template).await;
         let location = Location::Postgres { url: url_of(&name), pooler_transaction_mode: false };
@@ -97,6 +102,14 @@ impl TestDatabase {
     pub async fn open_with(&self, settings: &StoreSettings) -> Store {
         let clock: Arc<ManualClock> = Arc::clone(&self.clock);
         Store::open(settings, clock, Arc::new(())).await.unwrap()
+    }
+
+    /// A connection behind the store's back, on PostgreSQL.
+    pub async fn connect_postgres(&self) -> sqlx::PgConnection {
+        match &self.settings.location {
+            Location::Postgres { url, .. } => sqlx::PgConnection::connect(url).await.unwrap(),
+            Location::Sqlite { .. } => panic!("not on SQLite"),
+        }
     }
 
     /// Runs SQL behind the store's back, to break things on purpose.
