@@ -103,7 +103,7 @@ async fn d2_a_transaction_that_lost_is_run_again_a_bounded_number_of_times() {
     if !Engine::Postgres.is_available() {
         return;
     }
-    let database = TestDatabase::fresh(Engine::Postgres).await;
+    let database = TestDatabase::alone().await;
     let store = database.open().await;
     for (round, code) in (1..).zip(["40001", "40P01"]) {
         database.tamper("DROP SEQUENCE IF EXISTS tries; CREATE SEQUENCE tries").await;
@@ -127,7 +127,7 @@ async fn d9_requests_that_find_no_connection_are_told_within_a_second_and_the_fe
     if !Engine::Postgres.is_available() {
         return;
     }
-    let database = TestDatabase::fresh(Engine::Postgres).await;
+    let database = TestDatabase::alone().await;
     let mut settings = impatient(&database);
     settings.statement_timeout = Duration::from_secs(20);
     let store = database.open_with(&settings).await;
@@ -171,7 +171,7 @@ async fn d6_when_the_server_drops_every_connection_reads_and_transactions_do_not
     if !Engine::Postgres.is_available() {
         return;
     }
-    let database = TestDatabase::fresh(Engine::Postgres).await;
+    let database = TestDatabase::alone().await;
     let store = database.open().await;
     ada_logged_in(&store).await;
     let drop_all = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -208,7 +208,7 @@ async fn a_cut_cable_is_an_outage_within_two_seconds_and_over_as_soon_as_it_is_m
     if !Engine::Postgres.is_available() {
         return;
     }
-    let database = TestDatabase::fresh(Engine::Postgres).await;
+    let database = TestDatabase::alone().await;
     let (proxy, store) = behind_a_proxy(&database).await;
     let (user, _) = ada_logged_in(&store).await;
     // Several connections are open and idle.
@@ -246,7 +246,7 @@ async fn a_server_that_is_gone_is_an_outage_at_once() {
     if !Engine::Postgres.is_available() {
         return;
     }
-    let database = TestDatabase::fresh(Engine::Postgres).await;
+    let database = TestDatabase::alone().await;
     let mut settings = impatient(&database);
     let store = database.open_with(&settings).await;
     ada_logged_in(&store).await;
@@ -263,7 +263,7 @@ async fn behind_a_pooler_in_transaction_mode_everything_works_and_nothing_is_pre
     if !Engine::Postgres.is_available() {
         return;
     }
-    let database = TestDatabase::fresh(Engine::Postgres).await;
+    let database = TestDatabase::alone().await;
     let url = match (&database.settings.location, std::env::var("COUNTERSIGN_TEST_PGBOUNCER")) {
         (Location::Postgres { url, .. }, Ok(bouncer)) => {
             let mut bouncer = url::Url::parse(&bouncer).unwrap();

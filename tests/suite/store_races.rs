@@ -9,7 +9,7 @@ use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
 
 /// Rounds of each race: enough to meet the bad order, few enough for every run of the suite.
-const ROUNDS: u8 = 25;
+const ROUNDS: u8 = 16;
 
 /// How many take part.
 const RUNNERS: usize = 20;

@@ -126,7 +126,7 @@ async fn d5_a_server_that_may_forget_a_commit_is_refused() {
     if !Engine::Postgres.is_available() {
         return;
     }
-    let database = TestDatabase::fresh(Engine::Postgres).await;
+    let database = TestDatabase::alone().await;
     let Location::Postgres { url, .. } = &database.settings.location else { panic!("not PostgreSQL") };
     let name = url.rsplit('/').next().unwrap().to_owned();
     database.tamper(&format!("ALTER DATABASE {name} SET synchronous_commit = off")).await;
