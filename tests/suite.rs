@@ -12,6 +12,24 @@ mod http_raw;
 mod http_tls;
 #[path = "suite/sessions.rs"]
 mod sessions;
+#[path = "suite/store_clients.rs"]
+mod store_clients;
+#[path = "suite/store_feed.rs"]
+mod store_feed;
+#[path = "suite/store_keys.rs"]
+mod store_keys;
+#[path = "suite/store_ledgers.rs"]
+mod store_ledgers;
+#[path = "suite/store_outages.rs"]
+mod store_outages;
+#[path = "suite/store_races.rs"]
+mod store_races;
+#[path = "suite/store_schema.rs"]
+mod store_schema;
+#[path = "suite/store_sessions.rs"]
+mod store_sessions;
+#[path = "suite/store_sweep.rs"]
+mod store_sweep;
 #[path = "suite/store_users.rs"]
 mod store_users;
 #[path = "suite/wycheproof.rs"]

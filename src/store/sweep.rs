@@ -108,16 +108,16 @@ impl Store {
     /// Looks at the next sessions in the order of their ids and deletes those that have expired. No index can help: it
     /// would hold the idle end, which every refresh moves.
     async fn sweep_expired_sessions(&self, cursor: &mut SweepCursor, now: Timestamp) -> Result<usize, StoreError> {
-        const BATCH_END: &str =
-            "SELECT max(id) AS id FROM (SELECT id FROM sessions WHERE id > $1 ORDER BY id LIMIT $2) AS batch";
+        const BATCH_END: &str = "SELECT id FROM (SELECT id FROM sessions WHERE id > $1 ORDER BY id LIMIT $2) AS batch
+            ORDER BY id DESC LIMIT 1";
         const DELETE: &str = "DELETE FROM sessions WHERE id > $1 AND id <= $2
             AND (idle_expires_at < $3 OR absolute_expires_at < $3) RETURNING id";
         let row = self.0.row("sweep_look", BATCH_END, values![cursor.session.clone(), BATCH]).await?;
-        let end = row.map(|row| row.of("sessions", "id").opt_bytes("id")).transpose()?.flatten();
-        let Some(end) = end else {
+        let Some(row) = row else {
             cursor.session.clear();
             return Ok(0);
         };
+        let end = row.of("sessions", "id").bytes("id")?;
         let values = values![std::mem::replace(&mut cursor.session, end.clone()), end, now.minus(DAY)];
         Ok(self.0.write_one("sweep", DELETE, values).await?.len())
     }

@@ -1,7 +1,9 @@
 //! A fresh database for each test, on either engine.
 //!
 //! PostgreSQL is tested where `COUNTERSIGN_TEST_POSTGRES` holds the URL of a server on which databases may be made (see
-//! `tests/postgres.sh`); elsewhere that half says that it was skipped.
+//! `tests/postgres.sh`); elsewhere that half says that it was skipped. A test gets a schema of its own in a database that
+//! belongs to the process: to make and drop a whole database takes the server seconds of `fsync`. Tests that cut
+//! connections or listen get a database of their own all the same.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,17 +45,19 @@ pub struct TestDatabase {
 
 enum Remains {
     Folder(#[expect(dead_code, reason = "removes the folder when dropped")] tempfile::TempDir),
+    Schema { name: String },
     Database { name: String },
 }
 
 impl TestDatabase {
     /// A migrated, empty database.
     pub async fn fresh(engine: Engine) -> Self {
-        let database = match engine {
-            Engine::Sqlite => return Self::bare(engine).await.migrated().await,
-            Engine::Postgres => Self::bare_from(template().await).await,
-        };
-        database
+        Self::bare(engine).await.migrated().await
+    }
+
+    /// A migrated, empty PostgreSQL database that shares its connections and notifications with no other test.
+    pub async fn alone() -> Self {
+        Self::bare_with("").await.migrated().await
     }
 
     /// A database without tables.
@@ -64,14 +68,21 @@ impl TestDatabase {
                 let path = folder.path().join("countersign.db");
                 Self::new(engine, Location::Sqlite { path, create: true }, Remains::Folder(folder))
             }
-            Engine::Postgres => Self::bare_from("template0").await,
+            Engine::Postgres => {
+                let name = format!("test_{}", next_number());
+                execute(&url_of(shared().await), &format!("CREATE SCHEMA {name}")).await;
+                let mut url = url::Url::parse(&url_of(shared().await)).unwrap();
+                url.query_pairs_mut().append_pair("options", &format!("-csearch_path={name}"));
+                Self::new(engine, postgres(url.to_string()), Remains::Schema { name })
+            }
         }
     }
 
-    async fn bare_from(template: &str) -> Self {
-        let name = create(template).await;
-        let location = Location::Postgres { url: url_of(&name), pooler_transaction_mode: false };
-        Self::new(Engine::Postgres, location, Remains::Database { name })
+    /// A PostgreSQL database of its own, without tables, made with further options.
+    pub async fn bare_with(options: &str) -> Self {
+        let name = format!("cs_{}_{}", std::process::id(), next_number());
+        execute(&admin_url().unwrap(), &format!("CREATE DATABASE {name} TEMPLATE template0{options}")).await;
+        Self::new(Engine::Postgres, postgres(url_of(&name)), Remains::Database { name })
     }
 
     fn new(engine: Engine, location: Location, remains: Remains) -> Self {
@@ -99,6 +110,14 @@ impl TestDatabase {
         Store::open(settings, clock, Arc::new(())).await.unwrap()
     }
 
+    /// A connection behind the store's back, on PostgreSQL.
+    pub async fn connect_postgres(&self) -> sqlx::PgConnection {
+        match &self.settings.location {
+            Location::Postgres { url, .. } => sqlx::PgConnection::connect(url).await.unwrap(),
+            Location::Sqlite { .. } => panic!("not on SQLite"),
+        }
+    }
+
     /// Runs SQL behind the store's back, to break things on purpose.
     pub async fn tamper(&self, sql: &str) {
         match &self.settings.location {
@@ -115,15 +134,20 @@ impl TestDatabase {
 
 impl Drop for TestDatabase {
     fn drop(&mut self) {
-        if let Remains::Database { name } = &self.remains {
-            let sql = format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)");
-            // The test's runtime may be going away: this one is our own.
-            let dropped = std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                runtime.block_on(execute(&admin_url().unwrap(), &sql));
-            });
-            let _ = dropped.join();
-        }
+        let (url, sql) = match &self.remains {
+            Remains::Folder(_) => return,
+            Remains::Schema { name } => {
+                let Location::Postgres { url, .. } = &self.settings.location else { return };
+                (url.clone(), format!("SET lock_timeout = '5s'; DROP SCHEMA {name} CASCADE"))
+            }
+            Remains::Database { name } => (admin_url().unwrap(), format!("DROP DATABASE {name} WITH (FORCE)")),
+        };
+        // The test's runtime may be going away: this one is our own. What cannot be dropped is left to the next run.
+        let dropped = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+            runtime.block_on(execute(&url, &sql));
+        });
+        let _ = dropped.join();
     }
 }
 
@@ -137,26 +161,32 @@ fn url_of(name: &str) -> String {
     url.to_string()
 }
 
-/// Makes a database of a name that no other process uses.
-async fn create(template: &str) -> String {
-    use std::sync::atomic::{AtomicU32, Ordering};
-    static COUNTER: AtomicU32 = AtomicU32::new(0);
-    let name = format!("cs_{}_{}", std::process::id(), COUNTER.fetch_add(1, Ordering::Relaxed));
-    let sql = format!("CREATE DATABASE {name} TEMPLATE {template} STRATEGY file_copy");
-    execute(&admin_url().unwrap(), &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
-    execute(&admin_url().unwrap(), &sql).await;
-    name
+fn postgres(url: String) -> Location {
+    Location::Postgres { url, pooler_transaction_mode: false }
 }
 
-/// A migrated database that others are copied from: faster than migrating each.
-async fn template() -> &'static str {
-    static TEMPLATE: OnceCell<String> = OnceCell::const_new();
-    let made = TEMPLATE.get_or_init(|| async {
-        let name = create("template0").await;
-        let location = Location::Postgres { url: url_of(&name), pooler_transaction_mode: false };
-        let clock = Arc::new(ManualClock::starting_at(START));
-        let store = Store::open(&StoreSettings::new(location), clock, Arc::new(())).await.unwrap();
-        store.migrate(START).await.unwrap();
+fn next_number() -> u32 {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    static COUNTER: AtomicU32 = AtomicU32::new(0);
+    COUNTER.fetch_add(1, Ordering::Relaxed)
+}
+
+/// The database of this process; those of processes that are gone are dropped first.
+async fn shared() -> &'static str {
+    static SHARED: OnceCell<String> = OnceCell::const_new();
+    let made = SHARED.get_or_init(|| async {
+        let admin = admin_url().unwrap();
+        let mut connection = sqlx::PgConnection::connect(&admin).await.unwrap();
+        let names = sqlx::query_scalar("SELECT datname::text FROM pg_database WHERE datname LIKE 'cs\\_%'");
+        let names: Vec<String> = names.fetch_all(&mut connection).await.unwrap();
+        for name in names {
+            let process = name.split('_').nth(1).unwrap_or_default();
+            if !std::path::Path::new("/proc").join(process).exists() {
+                execute(&admin, &format!("DROP DATABASE IF EXISTS {name} WITH (FORCE)")).await;
+            }
+        }
+        let name = format!("cs_{}", std::process::id());
+        execute(&admin, &format!("CREATE DATABASE {name} TEMPLATE template0")).await;
         name
     });
     made.await

@@ -1,0 +1,114 @@
+//! Clients in the store, on both engines.
+
+use std::time::Duration;
+
+use countersign::domain::{
+    Algorithm, Change, ClientKind, ClientSettings, RefreshRefusal, Revocation, SecretDigest, TokenType,
+};
+use countersign::store::{NewClient, RotateOutcome, StoreError};
+
+use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
+use crate::support::store::*;
+
+fn revoked_at(epoch: u32) -> Change {
+    Change::Revoked(Revocation::Client(client_id("app"), epoch))
+}
+
+on_both_engines! {
+    async fn a_client_reads_back_as_it_was_created(database: TestDatabase) {
+        let store = database.open().await;
+        let settings = ClientSettings {
+            kind: ClientKind::Public,
+            display_name: "Ünïcode ☂".to_owned(),
+            access_ttl: Some(Duration::from_millis(61_500)),
+            algorithm: Some(Algorithm::Rs256),
+            token_type: Some(TokenType::Jwt),
+            jwks: Some("{\"keys\":[]}".to_owned()),
+            ..settings()
+        };
+        let new = NewClient { id: client_id("app"), settings: settings.clone(), secret: None };
+        let written = store.clients().create(new.clone(), START, None).await.unwrap();
+        assert_eq!(written.changes[0].change, Change::ClientChanged(client_id("app")));
+        assert_eq!(written.value.settings, settings);
+        assert_eq!(store.clients().by_id(&client_id("app")).await.unwrap(), Some(written.value));
+        assert_eq!(store.clients().by_id(&client_id("App")).await.unwrap(), None);
+        let again = store.clients().create(new, START, None).await.unwrap_err();
+        assert_eq!(again, StoreError::Conflict { what: "client id" });
+    }
+
+    async fn all_clients_come_with_their_own_secrets(database: TestDatabase) {
+        let store = database.open().await;
+        for name in ["b", "a", "c"] {
+            add_client(&store, name).await;
+        }
+        let new = NewClient { id: client_id("d"), settings: settings(), secret: None };
+        done(store.clients().create(new, START, None).await);
+        done(store.clients().add_secret(&client_id("b"), SecretDigest([2; 32]), at(60), at(1), None).await);
+        let clients = store.clients().all().await.unwrap();
+        let counts: Vec<_> = clients.iter().map(|client| (client.id.as_str(), client.secrets.len())).collect();
+        assert_eq!(counts, [("a", 1), ("b", 2), ("c", 1), ("d", 0)]);
+    }
+
+    async fn an_update_replaces_what_the_operator_chose_and_tells_every_replica(database: TestDatabase) {
+        let store = database.open().await;
+        add_client(&store, "app").await;
+        let changed = ClientSettings { access_ttl: None, display_name: "New".to_owned(), ..settings() };
+        let written = store.clients().update(&client_id("app"), changed.clone(), at(1), None).await.unwrap();
+        assert_eq!(written.value.settings, changed);
+        assert_eq!(written.changes[0].change, Change::ClientChanged(client_id("app")));
+        let nobody = store.clients().update(&client_id("nobody"), changed, at(1), None).await.unwrap_err();
+        assert_eq!(nobody, StoreError::NotFound { what: "client" });
+    }
+
+    async fn s5_two_secrets_are_kept_while_one_is_being_replaced(database: TestDatabase) {
+        let store = database.open().await;
+        add_client(&store, "app").await;
+        let add = async |number: u8, old_until, now| {
+            let digest = SecretDigest([number; 32]);
+            let written = store.clients().add_secret(&client_id("app"), digest, old_until, now, None).await.unwrap();
+            let secrets = written.value.secrets.into_iter();
+            secrets.map(|secret| (secret.digest.0[0], secret.expires_at)).collect::<Vec<_>>()
+        };
+        assert_eq!(add(2, at(100), at(1)).await, [(1, Some(at(100))), (2, None)]);
+        assert_eq!(add(3, at(200), at(2)).await, [(2, Some(at(200))), (3, None)]);
+        // Replaced at once: the old one is gone.
+        assert_eq!(add(4, at(3), at(3)).await, [(4, None)]);
+    }
+
+    async fn a_disabled_client_cannot_refresh_and_its_epoch_moves_once(database: TestDatabase) {
+        let store = database.open().await;
+        ada_logged_in(&store).await;
+        let disabled = store.clients().disable(&client_id("app"), at(99), at(1), None).await.unwrap();
+        assert!(disabled.value.disabled);
+        let changes: Vec<_> = disabled.changes.into_iter().map(|entry| entry.change).collect();
+        assert_eq!(changes, [Change::ClientChanged(client_id("app")), revoked_at(1)]);
+        let again = store.clients().disable(&client_id("app"), at(99), at(2), None).await.unwrap();
+        assert_eq!((again.value.epoch, again.changes.len()), (1, 0));
+        assert_eq!(rotate(&store, 1, 0, at(2)).await, RotateOutcome::Refused(RefreshRefusal::Revoked));
+        let enabled = store.clients().enable(&client_id("app"), at(3), None).await.unwrap().value;
+        assert!(!enabled.disabled && enabled.epoch == 1);
+        assert_eq!(rotate(&store, 1, 0, at(4)).await, RotateOutcome::Refused(RefreshRefusal::Revoked));
+    }
+
+    async fn a_revoked_client_loses_its_sessions_and_goes_on(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, _) = ada_logged_in(&store).await;
+        let client = store.clients().revoke(&client_id("app"), at(99), at(1), None).await.unwrap().value;
+        assert_eq!(store.sessions().of_client(&client.id, None, 10, at(1)).await.unwrap(), []);
+        assert_eq!(rotate(&store, 1, 0, at(2)).await, RotateOutcome::Refused(RefreshRefusal::Revoked));
+        let opened = store.sessions().open(new_session(2, &user, &client, at(3)), at(3)).await.unwrap();
+        assert!(opened.value.is_some());
+    }
+
+    async fn an_id_that_is_used_again_starts_above_the_revocation_of_the_deleted_client(database: TestDatabase) {
+        let store = database.open().await;
+        ada_logged_in(&store).await;
+        done(store.clients().revoke(&client_id("app"), at(99), at(1), None).await);
+        let deleted = store.clients().delete(&client_id("app"), at(99), at(2), None).await.unwrap();
+        assert!(deleted.value);
+        assert!(deleted.changes.iter().any(|entry| entry.change == revoked_at(2)));
+        assert_eq!(rotate(&store, 1, 0, at(3)).await, RotateOutcome::Refused(RefreshRefusal::Unknown));
+        assert_eq!(add_client(&store, "app").await.epoch, 2);
+        assert!(!store.clients().delete(&client_id("nobody"), at(99), at(2), None).await.unwrap().value);
+    }
+}

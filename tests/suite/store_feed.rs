@@ -1,0 +1,254 @@
+//! The change feed, on both engines: nothing is ever missed.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use countersign::domain::{Change, Jti, Revocation, RevocationKind};
+use countersign::store::{FeedEntry, Reading, Store, StoreError};
+use sqlx::Executor;
+
+use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
+use crate::support::store::*;
+
+fn jti(number: usize) -> Jti {
+    Jti::parse(&format!("jti-{number}")).unwrap()
+}
+
+async fn revoke(store: &Store, number: usize) {
+    done(store.feed().revoke_jti(&jti(number), at(3600), START, None).await);
+}
+
+/// The numbers of the revoked tokens among `entries`, in order.
+fn numbers(entries: &[FeedEntry]) -> Vec<usize> {
+    let numbers = entries.iter().filter_map(|entry| match &entry.change {
+        Change::Revoked(Revocation::Jti(jti)) => jti.as_str().strip_prefix("jti-")?.parse().ok(),
+        _ => None,
+    });
+    numbers.collect()
+}
+
+async fn news(store: &Store, reading: &mut Reading) -> Vec<usize> {
+    *reading = store.feed().read_since(&reading.cursor).await.unwrap();
+    numbers(&reading.entries)
+}
+
+on_both_engines! {
+    async fn every_kind_of_change_reads_back_as_it_was_written(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, client) = ada_logged_in(&store).await;
+        let _ = end(&store, 1, countersign::store::Owner::Anyone, at(1)).await;
+        done(store.users().revoke(user.id, at(50), at(2), None).await);
+        done(store.clients().revoke(&client.id, at(60), at(3), None).await);
+        revoke(&store, 1).await;
+        let reading = store.feed().load_all().await.unwrap();
+        assert!(reading.is_complete);
+        let changes: Vec<_> = reading.entries.iter().map(|entry| entry.change.clone()).collect();
+        let expected = [
+            Change::ClientChanged(client.id.clone()),
+            Change::Revoked(Revocation::Session(session_id(1))),
+            Change::Revoked(Revocation::User(user.id, 1)),
+            Change::ClientChanged(client.id.clone()),
+            Change::Revoked(Revocation::Client(client.id, 1)),
+            Change::Revoked(Revocation::Jti(jti(1))),
+        ];
+        assert_eq!(changes, expected);
+        let user_entry = &reading.entries[2];
+        assert_eq!((user_entry.created_at, user_entry.expires_at), (at(2), at(50)));
+    }
+
+    async fn a_follower_reads_each_change_once(database: TestDatabase) {
+        let (writer, follower) = (database.open().await, database.open().await);
+        let mut reading = follower.feed().load_all().await.unwrap();
+        assert_eq!(numbers(&reading.entries), [0; 0]);
+        revoke(&writer, 1).await;
+        revoke(&writer, 2).await;
+        assert_eq!(news(&follower, &mut reading).await, [1, 2]);
+        assert_eq!(news(&follower, &mut reading).await, [0; 0]);
+        revoke(&writer, 3).await;
+        assert_eq!(news(&follower, &mut reading).await, [3]);
+        assert!(!reading.is_complete);
+        assert_eq!(numbers(&follower.feed().load_all().await.unwrap().entries), [1, 2, 3]);
+    }
+
+    async fn c4_no_interleaving_of_writers_hides_a_change(database: TestDatabase) {
+        const WRITERS: usize = 8;
+        const EACH: usize = 20;
+        let follower = database.open().await;
+        let mut reading = follower.feed().load_all().await.unwrap();
+        let mut writers = Vec::new();
+        for writer in 0..WRITERS {
+            let store = database.open().await;
+            writers.push(tokio::spawn(async move {
+                for index in 0..EACH {
+                    revoke(&store, writer * EACH + index).await;
+                }
+            }));
+        }
+        let mut seen: HashMap<usize, usize> = HashMap::new();
+        while !writers.iter().all(tokio::task::JoinHandle::is_finished) {
+            for number in news(&follower, &mut reading).await {
+                *seen.entry(number).or_default() += 1;
+            }
+        }
+        for number in news(&follower, &mut reading).await {
+            *seen.entry(number).or_default() += 1;
+        }
+        assert_eq!(seen.len(), WRITERS * EACH);
+        assert!(seen.values().all(|times| *times == 1), "{seen:?}");
+    }
+
+    async fn what_is_rolled_back_never_appears(database: TestDatabase) {
+        let store = database.open().await;
+        let mut reading = store.feed().load_all().await.unwrap();
+        let user = add_user(&store, 1, "ada").await;
+        // The revocation is written before the session that is to be kept is found missing.
+        let change = countersign::store::PasswordChange {
+            user: user.id,
+            expected_epoch: Some(0),
+            password_hash: "new".to_owned(),
+            kept: Some(countersign::store::KeptSession { session: session_id(9), family_digest: [9; 32], idle_ttl: IDLE }),
+            revocation_expires_at: at(60),
+            audit: None,
+        };
+        assert!(store.users().change_password(change, START).await.is_err());
+        reading = store.feed().read_since(&reading.cursor).await.unwrap();
+        assert_eq!(reading.entries, []);
+    }
+
+    async fn c3_freshness_is_the_databases_clock_in_the_same_snapshot(database: TestDatabase) {
+        let store = database.open().await;
+        let machine = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
+        let reading = store.feed().load_all().await.unwrap();
+        let distance = reading.database_now.millis() - i64::try_from(machine).unwrap();
+        assert!((-1000..10_000).contains(&distance), "{distance}");
+        let next = store.feed().read_since(&reading.cursor).await.unwrap();
+        assert!(next.database_now >= reading.database_now);
+    }
+
+    async fn a_cursor_of_another_database_reads_everything_again(database: TestDatabase) {
+        let other = match database.engine {
+            Engine::Sqlite => TestDatabase::fresh(Engine::Sqlite).await,
+            Engine::Postgres => TestDatabase::alone().await,
+        };
+        let store = database.open().await;
+        for number in 0..5 {
+            revoke(&store, number).await;
+        }
+        let cursor = store.feed().load_all().await.unwrap().cursor;
+        let other = other.open().await;
+        revoke(&other, 7).await;
+        let reading = other.feed().read_since(&cursor).await.unwrap();
+        assert!(reading.is_complete);
+        assert_eq!(numbers(&reading.entries), [7]);
+    }
+
+    async fn live_revocations_are_paged_and_filtered(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, _) = ada_logged_in(&store).await;
+        for number in 0..5 {
+            revoke(&store, number).await;
+        }
+        done(store.users().revoke(user.id, at(10), START, None).await);
+        let count = async |kind, now| store.feed().live_revocations(kind, None, 100, now).await.unwrap().len();
+        assert_eq!(count(None, at(9)).await, 6);
+        assert_eq!(count(None, at(10)).await, 5);
+        assert_eq!(count(Some(RevocationKind::User), at(9)).await, 1);
+        assert_eq!(count(Some(RevocationKind::Key), at(9)).await, 0);
+        let first = store.feed().live_revocations(None, None, 4, at(9)).await.unwrap();
+        let second = store.feed().live_revocations(None, Some(first[3].seq), 4, at(9)).await.unwrap();
+        assert_eq!((first.len(), second.len()), (4, 2));
+    }
+
+    async fn fail_closed_a_kind_that_this_release_does_not_know_is_an_error(database: TestDatabase) {
+        let store = database.open().await;
+        let reading = store.feed().load_all().await.unwrap();
+        revoke(&store, 1).await;
+        database.tamper("UPDATE changes SET kind = 'galaxy'").await;
+        for answer in [store.feed().load_all().await, store.feed().read_since(&reading.cursor).await] {
+            assert!(matches!(answer, Err(StoreError::Corrupt { table: "changes", column: "kind", .. })), "{answer:?}");
+        }
+    }
+}
+
+async fn on_postgres() -> Option<TestDatabase> {
+    if Engine::Postgres.is_available() { Some(TestDatabase::alone().await) } else { None }
+}
+
+const INSERT: &str = "INSERT INTO changes (kind, subject, epoch, created_at, expires_at)
+    VALUES ('jti', convert_to($1, 'UTF8'), 0, 0, 9000000000000)";
+
+#[tokio::test]
+async fn c4_a_transaction_that_is_held_open_hides_nothing_and_repeats_nothing() {
+    let Some(database) = on_postgres().await else { return };
+    let store = database.open().await;
+    let mut reading = store.feed().load_all().await.unwrap();
+    let mut held = database.connect_postgres().await;
+    held.execute("BEGIN").await.unwrap();
+    sqlx::query(INSERT).bind("jti-1").execute(&mut held).await.unwrap();
+    // Later numbers are committed and read while the first is still open.
+    for number in 2..=4 {
+        revoke(&store, number).await;
+        assert_eq!(news(&store, &mut reading).await, [number]);
+    }
+    held.execute("COMMIT").await.unwrap();
+    assert_eq!(news(&store, &mut reading).await, [1]);
+    assert_eq!(news(&store, &mut reading).await, [0; 0]);
+}
+
+#[tokio::test]
+async fn c4_a_transaction_that_was_open_before_the_first_load_is_not_missed() {
+    let Some(database) = on_postgres().await else { return };
+    let mut held = database.connect_postgres().await;
+    held.execute("BEGIN").await.unwrap();
+    sqlx::query(INSERT).bind("jti-1").execute(&mut held).await.unwrap();
+    let store = database.open().await;
+    revoke(&store, 2).await;
+    let mut reading = store.feed().load_all().await.unwrap();
+    assert_eq!(numbers(&reading.entries), [2]);
+    held.execute("COMMIT").await.unwrap();
+    assert_eq!(news(&store, &mut reading).await, [1]);
+}
+
+#[tokio::test]
+async fn c5_a_listener_is_woken_by_a_commit_and_not_by_a_rollback() {
+    let Some(database) = on_postgres().await else { return };
+    let store = database.open().await;
+    let mut listener = store.feed().listener().await.unwrap().unwrap();
+    add_user(&store, 1, "ada").await;
+    assert!(tokio::time::timeout(Duration::from_millis(200), listener.next()).await.is_err());
+    revoke(&store, 1).await;
+    tokio::time::timeout(Duration::from_secs(20), listener.next()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn c5_a_listener_whose_connection_is_cut_says_so() {
+    let Some(database) = on_postgres().await else { return };
+    let store = database.open().await;
+    let mut listener = store.feed().listener().await.unwrap().unwrap();
+    database
+        .tamper("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%' AND datname = current_database()")
+        .await;
+    let end = tokio::time::timeout(Duration::from_secs(20), listener.next()).await.unwrap();
+    assert!(matches!(end, Err(StoreError::Unavailable(_))), "{end:?}");
+}
+
+#[tokio::test]
+async fn on_sqlite_there_is_nothing_to_listen_to() {
+    let database = TestDatabase::fresh(Engine::Sqlite).await;
+    assert!(database.open().await.feed().listener().await.unwrap().is_none());
+}
+
+#[tokio::test]
+async fn a_reader_of_sqlite_sees_what_another_process_wrote() {
+    let database = TestDatabase::fresh(Engine::Sqlite).await;
+    let store = database.open().await;
+    let mut reading = store.feed().load_all().await.unwrap();
+    database
+        .tamper("INSERT INTO changes (kind, subject, epoch, created_at, expires_at) VALUES ('jti', CAST('jti-5' AS BLOB), 0, 1, 2)")
+        .await;
+    assert_eq!(news(&store, &mut reading).await, [5]);
+    // Sweeping everything does not make numbers come twice.
+    database.tamper("DELETE FROM changes").await;
+    revoke(&store, 6).await;
+    assert_eq!(news(&store, &mut reading).await, [6]);
+}

@@ -1,0 +1,207 @@
+//! What is counted and remembered beside tokens, on both engines: failed logins, assertions, administrators' keys, audit.
+
+use std::time::Duration;
+
+use countersign::store::{
+    AttemptKey, AttemptLimits, AuditEvent, AuditFilter, Decision, NewAdminKey, Settlement, StoreError,
+};
+
+use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
+use crate::support::store::*;
+
+const LIMITS: AttemptLimits = AttemptLimits { free: 5, hard_stop: 10, window: Duration::from_secs(3600) };
+
+fn admin_key(number: u8, name: &str) -> NewAdminKey {
+    NewAdminKey { id: [number; 16], name: name.to_owned(), digest: [number; 32], expires_at: Some(at(1000)) }
+}
+
+fn event(event: &'static str, subject: &str) -> AuditEvent {
+    AuditEvent { event, subject: Some(subject.to_owned()), ..AuditEvent::default() }
+}
+
+on_both_engines! {
+    async fn l3_of_two_hundred_guesses_at_once_on_three_replicas_no_more_than_the_free_ones_pass(database: TestDatabase) {
+        let replicas = [database.open().await, database.open().await, database.open().await];
+        let keys = vec![(AttemptKey([1; 32]), LIMITS), (AttemptKey([2; 32]), LIMITS)];
+        let guesses: Vec<_> = (0..200)
+            .map(|guess| {
+                let (store, keys) = (replicas[guess % 3].clone(), keys.clone());
+                tokio::spawn(async move { store.attempts().register(keys, START).await.unwrap() })
+            })
+            .collect();
+        let mut allowed = 0;
+        for guess in guesses {
+            allowed += usize::from(guess.await.unwrap() == Decision::Allowed);
+        }
+        // The one that brings the first delay is still looked at.
+        assert_eq!(allowed, 6);
+    }
+
+    async fn l4_the_hard_stop_holds_until_the_window_ends(database: TestDatabase) {
+        let store = database.open().await;
+        let keys = vec![(AttemptKey([1; 32]), LIMITS)];
+        let (mut now, mut allowed) = (START, 0);
+        loop {
+            match store.attempts().register(keys.clone(), now).await.unwrap() {
+                Decision::Allowed => allowed += 1,
+                Decision::Blocked { retry_after } if retry_after > Duration::from_secs(60) => break,
+                Decision::Blocked { retry_after } => now = now.plus(retry_after),
+            }
+        }
+        assert_eq!(allowed, 10);
+        let end = START.plus(LIMITS.window);
+        assert!(matches!(store.attempts().register(keys.clone(), end.minus(Duration::from_millis(1))).await, Ok(Decision::Blocked { .. })));
+        assert_eq!(store.attempts().register(keys, end).await.unwrap(), Decision::Allowed);
+    }
+
+    async fn l9_a_clock_that_was_stepped_back_unblocks(database: TestDatabase) {
+        let store = database.open().await;
+        let keys = vec![(AttemptKey([1; 32]), LIMITS)];
+        for _ in 0..6 {
+            store.attempts().register(keys.clone(), at(86_400)).await.unwrap();
+        }
+        assert!(matches!(store.attempts().register(keys.clone(), at(86_400)).await, Ok(Decision::Blocked { .. })));
+        assert_eq!(store.attempts().register(keys, START).await.unwrap(), Decision::Allowed);
+    }
+
+    async fn one_blocked_key_blocks_and_then_the_others_are_not_counted(database: TestDatabase) {
+        let store = database.open().await;
+        let (account, address) = (AttemptKey([1; 32]), AttemptKey([2; 32]));
+        let strict = AttemptLimits { free: 0, ..LIMITS };
+        let both = vec![(address, LIMITS), (account, strict)];
+        assert_eq!(store.attempts().register(both.clone(), START).await.unwrap(), Decision::Allowed);
+        for _ in 0..20 {
+            let blocked = Decision::Blocked { retry_after: Duration::from_secs(1) };
+            assert_eq!(store.attempts().register(both.clone(), START).await.unwrap(), blocked);
+        }
+        assert_eq!(store.attempts().register(vec![(address, LIMITS)], START).await.unwrap(), Decision::Allowed);
+    }
+
+    async fn a_success_forgets_an_account_and_takes_one_back_from_an_address(database: TestDatabase) {
+        let store = database.open().await;
+        let (account, address) = (AttemptKey([1; 32]), AttemptKey([2; 32]));
+        for _ in 0..50 {
+            let keys = vec![(account, LIMITS), (address, LIMITS)];
+            assert_eq!(store.attempts().register(keys, START).await.unwrap(), Decision::Allowed);
+            store.attempts().settle(vec![Settlement::TakeBack(address), Settlement::Forget(account)]).await.unwrap();
+        }
+    }
+
+    async fn an_assertion_is_accepted_once_by_all_replicas_together(database: TestDatabase) {
+        let replicas = [database.open().await, database.open().await];
+        for round in 0..10 {
+            let uses: Vec<_> = (0..20)
+                .map(|index| {
+                    let store = replicas[index % 2].clone();
+                    tokio::spawn(async move { store.assertions().remember([round; 32], at(60), START).await.unwrap() })
+                })
+                .collect();
+            let mut accepted = 0;
+            for used in uses {
+                accepted += usize::from(used.await.unwrap());
+            }
+            assert_eq!(accepted, 1);
+        }
+        // One that has expired is refused for that reason elsewhere; here it is only not remembered for ever.
+        assert!(replicas[0].assertions().remember([1; 32], at(200), at(60)).await.unwrap());
+    }
+
+    async fn an_administrators_key_is_accepted_until_it_expires_or_is_deleted(database: TestDatabase) {
+        let store = database.open().await;
+        store.admin_keys().create(admin_key(1, "ops"), START, None).await.unwrap();
+        store.admin_keys().create(admin_key(2, "ci"), START, None).await.unwrap();
+        let taken = store.admin_keys().create(admin_key(3, "ci"), START, None).await.unwrap_err();
+        assert_eq!(taken, StoreError::Conflict { what: "name" });
+        assert_eq!(store.admin_keys().accept([9; 32], START).await.unwrap(), None);
+        assert_eq!(store.admin_keys().accept([1; 32], at(1000)).await.unwrap(), None);
+        for second in [100, 130, 160] {
+            assert_eq!(store.admin_keys().accept([1; 32], at(second)).await.unwrap().unwrap().name, "ops");
+        }
+        let listed = store.admin_keys().all().await.unwrap();
+        let uses: Vec<_> = listed.iter().map(|key| (key.name.as_str(), key.last_used_at)).collect();
+        assert_eq!(uses, [("ci", None), ("ops", Some(at(160)))]);
+        assert!(store.admin_keys().delete("ops", START, None).await.unwrap());
+        assert!(!store.admin_keys().delete("ops", START, None).await.unwrap());
+        assert_eq!(store.admin_keys().accept([1; 32], at(170)).await.unwrap(), None);
+    }
+
+    async fn the_audit_trail_is_read_newest_first_in_pages_and_by_filter(database: TestDatabase) {
+        let store = database.open().await;
+        for second in 0..10 {
+            let subject = if second % 2 == 0 { "even" } else { "odd" };
+            store.audit().append(vec![event("tested", subject)], at(second)).await.unwrap();
+        }
+        let full = AuditEvent {
+            event: "full",
+            actor: Some("admin".to_owned()),
+            subject: Some("ada".to_owned()),
+            client: Some("app".to_owned()),
+            request_id: Some("r-1".to_owned()),
+            detail: Some("{\"a\":1}".to_owned()),
+        };
+        store.audit().append(vec![full.clone()], at(10)).await.unwrap();
+        let newest = store.audit().page(AuditFilter::default(), None, 3).await.unwrap();
+        let mut times = newest.iter().map(|record| record.at);
+        assert!(times.by_ref().eq([at(10), at(9), at(8)]));
+        assert_eq!((&newest[0].actor, &newest[0].detail, &newest[0].client), (&full.actor, &full.detail, &full.client));
+        let next = store.audit().page(AuditFilter::default(), Some(newest[2].seq), 3).await.unwrap();
+        assert_eq!(next[0].at, at(7));
+        let filter = AuditFilter { subject: Some("even".to_owned()), since: Some(at(2)), until: Some(at(8)), ..Default::default() };
+        let found = store.audit().page(filter, None, 100).await.unwrap();
+        assert_eq!(found.iter().map(|record| record.at).collect::<Vec<_>>(), [at(6), at(4), at(2)]);
+        let filter = AuditFilter { actor: Some("admin".to_owned()), client: Some("app".to_owned()), ..Default::default() };
+        assert_eq!(store.audit().page(filter, None, 100).await.unwrap().len(), 1);
+    }
+
+    async fn an_installation_has_one_id_whoever_asks_first(database: TestDatabase) {
+        let store = database.open().await;
+        let asking: Vec<_> = (0..10)
+            .map(|replica| {
+                let store = store.clone();
+                tokio::spawn(async move { store.installation([replica; 16], START).await.unwrap() })
+            })
+            .collect();
+        let mut ids = Vec::new();
+        for asked in asking {
+            ids.push(asked.await.unwrap());
+        }
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+    }
+
+    async fn d8_after_a_restore_nothing_that_was_issued_counts(database: TestDatabase) {
+        use countersign::domain::{Change, RefreshRefusal, Revocation};
+        use countersign::store::RotateOutcome;
+        let store = database.open().await;
+        let (user, _) = ada_logged_in(&store).await;
+        let bob = add_user(&store, 2, "bob").await;
+        let cursor = store.feed().load_all().await.unwrap().cursor;
+        let written = store.revoke_everything(at(99), START, Some(event("restored", "all"))).await.unwrap();
+        assert_eq!((written.value.users, written.value.clients), (2, 1));
+        assert_eq!(rotate(&store, 1, 0, at(1)).await, RotateOutcome::Refused(RefreshRefusal::Ended));
+        let changes: Vec<_> =
+            store.feed().read_since(&cursor).await.unwrap().entries.into_iter().map(|entry| entry.change).collect();
+        for revoked in [
+            Revocation::User(user.id, 65_536),
+            Revocation::User(bob.id, 65_536),
+            Revocation::Client(client_id("app"), 65_536),
+        ] {
+            assert!(changes.contains(&Change::Revoked(revoked)), "{changes:?}");
+        }
+        assert_eq!(count_of(&store, "restored").await, 1);
+    }
+
+    async fn rows_are_counted_by_table(database: TestDatabase) {
+        let store = database.open().await;
+        ada_logged_in(&store).await;
+        let counts = store.row_counts().await.unwrap();
+        let names: Vec<_> = counts.iter().map(|(name, _)| name.as_str()).collect();
+        let expected = [
+            "admin_keys", "audit", "changes", "client_assertions", "client_secrets", "clients", "login_attempts",
+            "sessions", "signing_keys", "users",
+        ];
+        assert_eq!(names, expected);
+        if database.engine == Engine::Sqlite {
+            assert_eq!(counts[9].1, 1);
+        }
+    }
+}

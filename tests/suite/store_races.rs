@@ -1,0 +1,162 @@
+//! Many at once, on both engines alike: nothing is skipped on SQLite (security.md D12).
+
+use std::time::Duration;
+
+use countersign::domain::RefreshRefusal;
+use countersign::store::{EndOutcome, Owner, RotateOutcome};
+
+use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
+use crate::support::store::*;
+
+/// Rounds of each race: enough to meet the bad order, few enough for every run of the suite.
+const ROUNDS: u8 = 16;
+
+/// How many take part.
+const RUNNERS: usize = 20;
+
+/// What `RUNNERS` tasks, spread over two replicas, are answered.
+async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
+    database: &TestDatabase,
+    runner: impl Fn(usize, countersign::store::Store) -> F,
+) -> Vec<T> {
+    let replicas = [database.open().await, database.open().await];
+    let tasks: Vec<_> = (0..RUNNERS).map(|index| tokio::spawn(runner(index, replicas[index % 2].clone()))).collect();
+    let mut answers = Vec::with_capacity(RUNNERS);
+    for task in tasks {
+        answers.push(task.await.unwrap());
+    }
+    answers
+}
+
+on_both_engines! {
+    async fn r2_of_twenty_refreshes_at_once_one_rotates_and_the_others_get_its_successor(database: TestDatabase) {
+        let store = database.open().await;
+        ada_logged_in(&store).await;
+        for round in 0..ROUNDS {
+            let answers = race(&database, move |_, store| async move {
+                rotate(&store, 1, round.into(), at(round.into())).await
+            })
+            .await;
+            let winners: Vec<_> = answers
+                .iter()
+                .filter_map(|answer| match answer {
+                    RotateOutcome::Rotated(detail) => Some(detail),
+                    _ => None,
+                })
+                .collect();
+            assert_eq!(winners.len(), 1, "round {round}: {answers:?}");
+            for answer in &answers {
+                match answer {
+                    RotateOutcome::Rotated(detail) | RotateOutcome::Retried(detail) => assert_eq!(detail, winners[0]),
+                    RotateOutcome::Refused(refusal) => panic!("round {round}: {refusal:?}"),
+                }
+            }
+        }
+        assert_eq!(store.sessions().by_id(session_id(1)).await.unwrap().unwrap().session.generation, u32::from(ROUNDS));
+    }
+
+    async fn r2_without_a_retry_window_one_rotates_and_the_rest_is_reuse_with_one_event(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, client) = ada_logged_in(&store).await;
+        for round in 2..ROUNDS {
+            done(store.sessions().open(new_session(round, &user, &client, START), START).await);
+            let answers = race(&database, move |_, store| async move {
+                let mut request = presented(round, 0);
+                request.retry_window = Duration::ZERO;
+                done(store.sessions().rotate(request, START).await)
+            })
+            .await;
+            let rotated = answers.iter().filter(|answer| matches!(answer, RotateOutcome::Rotated(_))).count();
+            let reused = answers.iter().filter(|answer| **answer == RotateOutcome::Refused(RefreshRefusal::Reused)).count();
+            assert_eq!((rotated, reused), (1, RUNNERS - 1), "round {round}");
+        }
+        assert_eq!(count_of(&store, "session.reused").await, usize::from(ROUNDS - 2));
+    }
+
+    async fn r11_after_a_logout_no_refresh_succeeds(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, client) = ada_logged_in(&store).await;
+        for round in 2..ROUNDS {
+            done(store.sessions().open(new_session(round, &user, &client, START), START).await);
+            let answers = race(&database, move |index, store| async move {
+                if index == 7 {
+                    let ended = end(&store, round, Owner::Anyone, START).await.value;
+                    assert_eq!(ended, EndOutcome::Ended);
+                    // Whatever the others do meanwhile: what begins after this answer is refused.
+                    let generation = store.sessions().by_id(session_id(round)).await.unwrap().unwrap().session.generation;
+                    return Some(rotate(&store, round, generation, START).await);
+                }
+                rotate(&store, round, 0, START).await;
+                None
+            })
+            .await;
+            let after: Vec<_> = answers.into_iter().flatten().collect();
+            assert_eq!(after, [RotateOutcome::Refused(RefreshRefusal::Ended)], "round {round}");
+        }
+    }
+
+    async fn r11_a_login_that_races_a_logout_everywhere_leaves_no_session_that_can_refresh(database: TestDatabase) {
+        let store = database.open().await;
+        let client = add_client(&store, "app").await;
+        for round in 1..ROUNDS {
+            let user = add_user(&store, round, &format!("user-{round}")).await;
+            let answers = race(&database, {
+                let (user, client) = (user.clone(), client.clone());
+                move |index, store| {
+                    let (user, client) = (user.clone(), client.clone());
+                    async move {
+                        if index == 11 {
+                            done(store.users().revoke(user.id, at(99), START, None).await);
+                            return None;
+                        }
+                        let mut new = new_session(0, &user, &client, START);
+                        let mut id = [round; 16];
+                        id[0] = u8::try_from(index).unwrap();
+                        new.id = countersign::domain::SessionId::from_bytes(id);
+                        done(store.sessions().open(new.clone(), START).await).map(|_| new)
+                    }
+                }
+            })
+            .await;
+            for opened in answers.into_iter().flatten() {
+                let mut request = presented(0, 0);
+                (request.session, request.family_digest) = (opened.id, opened.family_digest);
+                let outcome = done(store.sessions().rotate(request, START).await);
+                assert!(matches!(outcome, RotateOutcome::Refused(_)), "round {round}: {outcome:?}");
+            }
+            assert_eq!(store.sessions().of_user(user.id, None, 100, START).await.unwrap(), []);
+        }
+    }
+
+    async fn r10_a_caller_that_goes_away_leaves_the_old_or_the_new_state(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, client) = ada_logged_in(&store).await;
+        let mut dice = Dice::new(10);
+        let mut generation = 0;
+        for round in 0..100_u8 {
+            // Polled a few times, then dropped: wherever it is at that moment.
+            let sessions = store.sessions();
+            let mut refresh = Box::pin(sessions.rotate(presented(1, generation), at(round.into())));
+            let mut login = Box::pin(sessions.open(new_session(round + 100, &user, &client, START), START));
+            for _ in 0..dice.below(6) {
+                tokio::select! {
+                    biased;
+                    _ = &mut refresh => break,
+                    _ = &mut login => break,
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+            drop((refresh, login));
+            // What was begun ends by itself; a refresh with the old token is then a retry, never reuse.
+            match rotate(&store, 1, generation, at(round.into())).await {
+                RotateOutcome::Rotated(detail) | RotateOutcome::Retried(detail) => {
+                    assert_eq!(detail.session.generation, generation + 1);
+                    generation += 1;
+                }
+                RotateOutcome::Refused(refusal) => panic!("round {round}: {refusal:?}"),
+            }
+        }
+        let status = store.pool_status();
+        assert!(status.idle + status.in_use > 0, "{status:?}");
+    }
+}

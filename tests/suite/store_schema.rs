@@ -1,0 +1,156 @@
+//! Migrations, and databases that are refused (security.md D1, D4, D5).
+
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+
+use countersign::store::{Location, SchemaStatus, Store, StoreError, StoreSettings};
+
+use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
+use crate::support::store::*;
+
+const CURRENT: SchemaStatus = SchemaStatus { current: 1, latest: 1, pending: 0 };
+
+/// Rounds of starts at once on an empty database.
+const STARTS: usize = 4;
+
+async fn refusal(settings: &StoreSettings) -> StoreError {
+    let clock = Arc::new(countersign::clock::ManualClock::starting_at(START));
+    match Store::open(settings, clock, Arc::new(())).await {
+        Ok(_) => panic!("opened"),
+        Err(error) => error,
+    }
+}
+
+async fn start_together(engine: Engine) {
+    for _ in 0..STARTS {
+        let database = TestDatabase::bare(engine).await;
+        let mut starts = Vec::new();
+        for _ in 0..5 {
+            let store = database.open().await;
+            starts.push(tokio::spawn(async move { store.migrate(START).await }));
+        }
+        for start in starts {
+            assert_eq!(start.await.unwrap(), Ok(CURRENT));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d1_replicas_that_start_together_on_an_empty_sqlite_migrate_it_once() {
+    start_together(Engine::Sqlite).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d1_replicas_that_start_together_on_an_empty_postgresql_migrate_it_once() {
+    if Engine::Postgres.is_available() {
+        start_together(Engine::Postgres).await;
+    }
+}
+
+on_both_engines! {
+    async fn d1_an_empty_database_says_what_is_missing(database: TestDatabase) {
+        let bare = TestDatabase::bare(database.engine).await;
+        let status = bare.open().await.check_schema().await.unwrap();
+        assert_eq!(status, SchemaStatus { current: 0, latest: 1, pending: 1 });
+        assert_eq!(database.open().await.check_schema().await, Ok(CURRENT));
+    }
+
+    async fn d1_a_changed_checksum_is_refused(database: TestDatabase) {
+        let store = database.open().await;
+        database.tamper("UPDATE schema_migrations SET checksum = substr(checksum, 2)").await;
+        assert!(matches!(store.check_schema().await, Err(StoreError::Misconfigured(_))));
+        assert!(matches!(store.migrate(START).await, Err(StoreError::Misconfigured(_))));
+    }
+
+    async fn c10_a_newer_schema_is_refused_unless_it_says_that_this_release_may_run(database: TestDatabase) {
+        let store = database.open().await;
+        database
+            .tamper("INSERT INTO schema_migrations SELECT 2, 'next', checksum, 1, 0 FROM schema_migrations")
+            .await;
+        let tolerated = SchemaStatus { current: 2, ..CURRENT };
+        assert_eq!(store.check_schema().await, Ok(tolerated));
+        assert_eq!(store.migrate(START).await, Ok(tolerated));
+        database.tamper("UPDATE schema_migrations SET compatible_with = 2 WHERE version = 2").await;
+        let newer = StoreError::SchemaNewer { found: 2, needed: 2, known: 1 };
+        assert_eq!(store.check_schema().await, Err(newer.clone()));
+        assert_eq!(store.migrate(START).await, Err(newer));
+    }
+
+    async fn the_whole_store_works_on_a_single_connection(database: TestDatabase) {
+        let mut settings = database.settings.clone();
+        settings.max_connections = 1;
+        let store = database.open_with(&settings).await;
+        let (user, _) = ada_logged_in(&store).await;
+        let refreshes: Vec<_> = (0..10).map(|_| { let store = store.clone(); tokio::spawn(async move { rotate(&store, 1, 0, at(1)).await }) }).collect();
+        for refresh in refreshes {
+            refresh.await.unwrap();
+        }
+        done(store.users().disable(user.id, at(99), at(2), None).await);
+        assert_eq!(store.feed().load_all().await.unwrap().entries.len(), 2);
+    }
+}
+
+#[tokio::test]
+async fn d4_a_missing_sqlite_file_is_made_only_when_asked_and_for_its_owner_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("made/here/countersign.db");
+    let location = |create| StoreSettings::new(Location::Sqlite { path: path.clone(), create });
+    let error = refusal(&location(false)).await;
+    assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("does not exist")), "{error}");
+    assert!(!path.exists());
+    let clock = Arc::new(countersign::clock::ManualClock::starting_at(START));
+    let store = Store::open(&location(true), clock, Arc::new(())).await.unwrap();
+    store.migrate(START).await.unwrap();
+    for suffix in ["", "-wal", "-shm"] {
+        let file = format!("{}{suffix}", path.display());
+        let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{file}");
+    }
+}
+
+#[tokio::test]
+async fn d4_what_is_not_a_database_is_refused_and_left_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("countersign.db");
+    let text = "These are my notes, and they are longer than the header of a database would be. ".repeat(20);
+    std::fs::write(&path, &text).unwrap();
+    let error = refusal(&StoreSettings::new(Location::Sqlite { path: path.clone(), create: true })).await;
+    assert!(matches!(error, StoreError::Misconfigured(_)), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    let error = refusal(&StoreSettings::new(Location::Sqlite { path: folder.path().into(), create: true })).await;
+    assert!(matches!(error, StoreError::Misconfigured(_)), "{error}");
+}
+
+#[tokio::test]
+async fn d5_a_server_that_may_forget_a_commit_is_refused() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::alone().await;
+    let Location::Postgres { url, .. } = &database.settings.location else { panic!("not PostgreSQL") };
+    let name = url.rsplit('/').next().unwrap().to_owned();
+    database.tamper(&format!("ALTER DATABASE {name} SET synchronous_commit = off")).await;
+    let error = refusal(&database.settings).await;
+    assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("synchronous_commit")), "{error}");
+}
+
+#[tokio::test]
+async fn d5_a_database_that_is_not_utf8_is_refused() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::bare_with(" ENCODING 'LATIN1' LOCALE 'C'").await;
+    let error = refusal(&database.settings).await;
+    assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("UTF8")), "{error}");
+}
+
+#[tokio::test]
+async fn s1_a_url_that_cannot_be_read_or_reached_is_not_repeated() {
+    for url in
+        ["postgres://ada:hunter2@127.0.0.1:1/x", "postgres://ada:hunter2@[bad/x", "postgres://ada:hunter2@h:99999/x"]
+    {
+        let location = Location::Postgres { url: url.to_owned(), pooler_transaction_mode: false };
+        let error = refusal(&StoreSettings::new(location)).await;
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
+}

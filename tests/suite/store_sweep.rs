@@ -1,0 +1,152 @@
+//! Sweeping, on both engines: what lives is never touched (security.md D7).
+
+use std::time::Duration;
+
+use countersign::domain::{Algorithm, Jti, Kid, SecretDigest};
+use countersign::store::{AttemptKey, AttemptLimits, AuditEvent, NewKey, Owner, Store, SweepCursor};
+
+use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
+use crate::support::store::*;
+
+const HOUR: u64 = 3600;
+const DAY: u64 = 86_400;
+
+/// Sweeps until nothing is left to do, once through all sessions; the number of deleted rows of `table`.
+async fn sweep(store: &Store, table: &str, now: countersign::domain::Timestamp) -> usize {
+    let mut cursor = SweepCursor::default();
+    let mut deleted = 0;
+    loop {
+        let swept = store.sweep(&mut cursor, Some(Duration::from_secs(DAY)), now).await.unwrap();
+        deleted += swept.deleted.iter().filter(|(name, _)| *name == table).map(|(_, count)| count).sum::<usize>();
+        if !swept.has_more && cursor == SweepCursor::default() {
+            return deleted;
+        }
+    }
+}
+
+on_both_engines! {
+    async fn i12_the_feed_keeps_an_entry_for_an_hour_beyond_its_end(database: TestDatabase) {
+        let store = database.open().await;
+        for (number, seconds) in [(1, 10), (2, 20)] {
+            let jti = Jti::parse(&format!("jti-{number}")).unwrap();
+            done(store.feed().revoke_jti(&jti, at(seconds), START, None).await);
+        }
+        assert_eq!(sweep(&store, "changes", at(HOUR + 10)).await, 0);
+        assert_eq!(sweep(&store, "changes", at(HOUR + 11)).await, 1);
+        assert_eq!(store.feed().load_all().await.unwrap().entries.len(), 1);
+    }
+
+    async fn dead_sessions_go_and_live_ones_stay(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, client) = ada_logged_in(&store).await;
+        let mut opened = Vec::new();
+        for number in 2..=6 {
+            let mut new = new_session(number, &user, &client, START);
+            match number {
+                3 => new.idle_expires_at = at(100),
+                4 => new.absolute_expires_at = at(100),
+                _ => {}
+            }
+            opened.push(new.id);
+            done(store.sessions().open(new, START).await);
+        }
+        let _ = end(&store, 5, Owner::Anyone, at(100)).await;
+        assert_eq!(sweep(&store, "sessions", at(100 + HOUR)).await, 0);
+        assert_eq!(sweep(&store, "sessions", at(101 + HOUR)).await, 1);
+        assert_eq!(sweep(&store, "sessions", at(100 + DAY)).await, 0);
+        assert_eq!(sweep(&store, "sessions", at(101 + DAY)).await, 2);
+        let left = store.sessions().of_user(user.id, None, 10, at(DAY)).await.unwrap();
+        assert_eq!(left.iter().map(|detail| detail.session.id).collect::<Vec<_>>(), [1, 2, 6].map(session_id));
+    }
+
+    async fn d7_a_differential_check_on_many_sessions_while_they_are_refreshed(database: TestDatabase) {
+        const SESSIONS: u32 = 3000;
+        let store = database.open().await;
+        let (user, client) = ada_logged_in(&store).await;
+        let number = match database.engine {
+            Engine::Sqlite => "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
+                INSERT INTO sessions SELECT CAST(printf('%016d', i) AS BLOB)",
+            Engine::Postgres => "WITH n(i) AS (SELECT generate_series(1, 3000))
+                INSERT INTO sessions SELECT convert_to(lpad(i::text, 16, '0'), 'UTF8')",
+        };
+        // Every third has been idle for long, every fifth was ended long ago.
+        let (now, live) = (at(30 * DAY), at(40 * DAY).millis());
+        database
+            .tamper(&format!(
+                "{number}, user_id, client_id, family_digest, 0, authenticated_at, created_at, rotated_at,
+                    CASE WHEN i % 3 = 0 THEN {dead} ELSE {live} END, {live}, scope, audience, methods, 0, 0,
+                    CASE WHEN i % 5 = 0 THEN {dead} END, CASE WHEN i % 5 = 0 THEN 'logged_out' END
+                 FROM n CROSS JOIN sessions WHERE sessions.user_id = (SELECT id FROM users)",
+                dead = at(DAY).millis(),
+            ))
+            .await;
+        let refreshing = tokio::spawn({
+            let store = store.clone();
+            async move {
+                let mut refreshed = 0;
+                for number in (1..=SESSIONS).filter(|number| number % 3 != 0 && number % 5 != 0).step_by(40) {
+                    let mut request = presented(1, 0);
+                    let id = format!("{number:016}").into_bytes();
+                    request.session = countersign::domain::SessionId::from_bytes(id.try_into().unwrap());
+                    let outcome = done(store.sessions().rotate(request, now).await);
+                    assert!(matches!(outcome, countersign::store::RotateOutcome::Rotated(_)), "{outcome:?}");
+                    refreshed += 1;
+                }
+                refreshed
+            }
+        });
+        // Two replicas sweep at the same time.
+        let other = { let store = database.open().await; tokio::spawn(async move { sweep(&store, "sessions", now).await }) };
+        let deleted = sweep(&store, "sessions", now).await + other.await.unwrap();
+        assert!(refreshing.await.unwrap() > 0);
+        let expected = (1..=SESSIONS).filter(|number| number % 3 == 0 || number % 5 == 0).count();
+        // Session 1, from which the others were copied, has expired as well.
+        assert_eq!(deleted, expected + 1);
+        let mut left = 0;
+        let mut after = None;
+        loop {
+            let page = store.sessions().of_user(user.id, after, 1000, now).await.unwrap();
+            let Some(last) = page.last() else { break };
+            after = Some(last.session.id);
+            left += page.len();
+        }
+        assert_eq!((left, client.id), (SESSIONS as usize - expected, client_id("app")));
+    }
+
+    async fn everything_else_goes_when_nothing_depends_on_it(database: TestDatabase) {
+        let store = database.open().await;
+        add_client(&store, "app").await;
+        done(store.clients().add_secret(&client_id("app"), SecretDigest([2; 32]), at(50), START, None).await);
+        assert_eq!(sweep(&store, "client_secrets", at(50)).await, 0);
+        assert_eq!(sweep(&store, "client_secrets", at(51)).await, 1);
+        assert_eq!(store.clients().by_id(&client_id("app")).await.unwrap().unwrap().secrets.len(), 1);
+
+        store.assertions().remember([1; 32], at(50), START).await.unwrap();
+        assert_eq!(sweep(&store, "client_assertions", at(110)).await, 0);
+        assert_eq!(sweep(&store, "client_assertions", at(111)).await, 1);
+
+        let limits = AttemptLimits { free: 1, hard_stop: 10, window: Duration::from_secs(50) };
+        store.attempts().register(vec![(AttemptKey([1; 32]), limits)], START).await.unwrap();
+        assert_eq!(sweep(&store, "login_attempts", at(110)).await, 0);
+        assert_eq!(sweep(&store, "login_attempts", at(111)).await, 1);
+
+        store.audit().append(vec![AuditEvent { event: "old", ..AuditEvent::default() }], START).await.unwrap();
+        assert_eq!(sweep(&store, "audit", at(DAY)).await, 0);
+        assert_eq!(sweep(&store, "audit", at(DAY + 1)).await, 1);
+
+        let key = |name: &str, signs_from| NewKey {
+            kid: Kid::parse(name).unwrap(),
+            algorithm: Algorithm::Es256,
+            sealed: vec![1],
+            public_jwk: "{}".to_owned(),
+            announced_at: START,
+            signs_from,
+        };
+        let old = Kid::parse("old").unwrap();
+        done(store.keys().insert_first(key("old", START), START, None).await);
+        done(store.keys().rotate(&old, at(10), at(20), key("new", at(10)), START, None).await);
+        assert_eq!(sweep(&store, "signing_keys", at(DAY + 20)).await, 0);
+        assert_eq!(sweep(&store, "signing_keys", at(DAY + 21)).await, 1);
+        assert_eq!(store.keys().all().await.unwrap().len(), 1);
+    }
+}
