@@ -24,7 +24,8 @@ pub struct Keyring {
     sealer: Arc<Sealer>,
     clock: Arc<dyn Clock>,
     keys: ArcSwap<KeySet>,
-    document: ArcSwapOption<JwksDocument>,
+    /// Held while the keys are read and put in place, so that an older reading never replaces a newer one.
+    loading: Mutex<()>,
     /// When the last reload for an unknown key began ([`Clock::elapsed`]), and what it brought.
     reload: Mutex<Option<(Duration, bool)>>,
     jwks_max_age: Duration,
@@ -42,7 +43,11 @@ pub struct RotationLead {
 
 /// The keys that are not gone.
 #[derive(Debug, Default)]
-pub struct KeySet(Vec<Key>);
+pub struct KeySet {
+    keys: Vec<Key>,
+    /// The JWK set as last written. It is part of the set of keys, so that none outlives the keys that it lists.
+    document: ArcSwapOption<JwksDocument>,
+}
 
 /// One key, opened.
 #[derive(Debug)]
@@ -116,7 +121,7 @@ impl Keyring {
             sealer,
             clock,
             keys: ArcSwap::default(),
-            document: ArcSwapOption::empty(),
+            loading: Mutex::new(()),
             reload: Mutex::new(None),
             jwks_max_age,
             rotation_lead,
@@ -126,6 +131,7 @@ impl Keyring {
     /// Reads all keys and replaces the set. One key that cannot be opened refuses the whole set: a replica that signs
     /// with less than its peers verify is worse than one that says why it will not start.
     pub async fn load(&self) -> Result<(), KeyringError> {
+        let _one_after_another = self.loading.lock().await;
         let now = self.clock.now();
         let mut keys = Vec::new();
         for stored in self.store.keys().all().await? {
@@ -133,8 +139,7 @@ impl Keyring {
                 keys.push(open(&self.sealer, &stored)?);
             }
         }
-        self.keys.store(Arc::new(KeySet(keys)));
-        self.document.store(None);
+        self.keys.store(Arc::new(KeySet { keys, document: ArcSwapOption::empty() }));
         Ok(())
     }
 
@@ -170,14 +175,7 @@ impl Keyring {
     /// The JWK set at `now` and for how long it may be kept: at most `keys.jwks_max_age`, and never past the next change
     /// of keys that is already known.
     pub fn jwks(&self, now: Timestamp) -> (Arc<JwksDocument>, Duration) {
-        let document = match self.document.load_full() {
-            Some(document) if now < document.valid_until => document,
-            _ => {
-                let document = Arc::new(self.keys().document(now, self.rotation_lead));
-                self.document.store(Some(Arc::clone(&document)));
-                document
-            }
-        };
+        let document = self.keys().document(now, self.rotation_lead);
         let max_age = document.valid_until.since(now).min(self.jwks_max_age);
         (document, max_age)
     }
@@ -192,18 +190,18 @@ impl KeySource for KeySet {
 impl KeySet {
     /// The key of this id.
     pub fn get(&self, kid: &Kid) -> Option<&Key> {
-        self.0.iter().find(|key| key.signing.kid() == kid)
+        self.keys.iter().find(|key| key.signing.kid() == kid)
     }
 
     /// All keys.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
-        self.0.iter()
+        self.keys.iter()
     }
 
     /// The key that signs with `algorithm` at `now`: the newest that is signing, or, where none is yet, the first that is
     /// announced, because a client of that algorithm has nothing else.
     pub fn signer(&self, algorithm: Algorithm, now: Timestamp) -> Option<&Key> {
-        let of_algorithm = || self.0.iter().filter(|key| key.signing.algorithm() == algorithm);
+        let of_algorithm = || self.keys.iter().filter(|key| key.signing.algorithm() == algorithm);
         let in_phase = |phase| of_algorithm().filter(move |key| key.schedule.phase(now) == phase);
         in_phase(KeyPhase::Signing)
             .max_by_key(|key| key.schedule.signs_from)
@@ -218,8 +216,19 @@ impl KeySet {
         })
     }
 
-    fn document(&self, now: Timestamp, lead: RotationLead) -> JwksDocument {
-        let published = || self.0.iter().filter(|key| key.schedule.phase(now) != KeyPhase::Gone);
+    fn document(&self, now: Timestamp, lead: RotationLead) -> Arc<JwksDocument> {
+        match self.document.load_full() {
+            Some(document) if now < document.valid_until => document,
+            _ => {
+                let document = Arc::new(self.write_document(now, lead));
+                self.document.store(Some(Arc::clone(&document)));
+                document
+            }
+        }
+    }
+
+    fn write_document(&self, now: Timestamp, lead: RotationLead) -> JwksDocument {
+        let published = || self.keys.iter().filter(|key| key.schedule.phase(now) != KeyPhase::Gone);
         let keys: Vec<_> = published().map(|key| key.public.clone()).collect();
         let body = crypto::jwks_json(&keys);
         let etag = format!("\"{}\"", hex(&crypto::sha256(body.as_bytes())[..16]));
