@@ -190,6 +190,7 @@ impl App {
                     Arc::clone(&parts.clock),
                     config.log.requests,
                 )),
+                config.issuer.path(),
             )
         };
         let public = (listener("public", &config.public)?, public.layer(edge(&config.public)));
