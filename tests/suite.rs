@@ -48,3 +48,11 @@ mod jwks;
 mod openapi;
 #[path = "suite/revocation.rs"]
 mod revocation;
+#[path = "suite/keys.rs"]
+mod keys;
+#[path = "suite/client_authentication.rs"]
+mod client_authentication;
+#[path = "suite/forgeries.rs"]
+mod forgeries;
+#[path = "suite/revocation_races.rs"]
+mod revocation_races;
