@@ -56,3 +56,11 @@ mod client_authentication;
 mod forgeries;
 #[path = "suite/revocation_races.rs"]
 mod revocation_races;
+#[path = "suite/admin_api.rs"]
+mod admin_api;
+#[path = "suite/header_snapshots.rs"]
+mod header_snapshots;
+#[path = "suite/health.rs"]
+mod health;
+#[path = "suite/unusual_http.rs"]
+mod unusual_http;
