@@ -232,6 +232,7 @@ impl App {
                     Arc::clone(&parts.clock),
                     config.log.requests,
                 )),
+                config.issuer.path(),
             )
         };
         let public = (listener("public", &config.public)?, public.layer(edge(&config.public)));

@@ -66,6 +66,7 @@ fn people() -> Router<Arc<Shared>> {
 fn machines() -> Router<Arc<Shared>> {
     Router::new()
         .route("/v1/verify", any(v1::verify::verify))
+        .route("/v1/verify/", any(v1::verify::verify))
         .route("/v1/verify/{*path}", any(v1::verify::verify))
         .route("/v1/introspect", post(v1::introspect_batch::introspect_batch))
         .route("/oauth2/introspect", post(oauth::introspect::introspect))

@@ -97,6 +97,7 @@ fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
     let (subject, outcome) = match &introspected.result {
         Introspection::Access(token) => (Some(token.claims.subject.clone()), "active"),
         Introspection::Refresh(session) => (Some(Subject::User(session.user)), "active"),
+        Introspection::Inactive if introspected.is_hidden => (None, "denied"),
         Introspection::Inactive => (None, "inactive"),
     };
     RequestFacts {
@@ -120,14 +121,25 @@ fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Resu
     Ok((headers, jwt).into_response())
 }
 
-/// Whether the caller asks for the signed form by name; wildcards mean JSON.
+/// Whether the caller asks for the signed form by name; wildcards mean JSON, and `q=0` means no (RFC 9110 §12.4.2).
 fn wants_signed(headers: &HeaderMap) -> bool {
     headers
         .get_all(ACCEPT)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|range| range.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(SIGNED)))
+        .any(|range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_named = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(SIGNED));
+            is_named && !parts.any(is_zero_weight)
+        })
+}
+
+/// `q=0`, `q=0.0` and so on.
+fn is_zero_weight(parameter: &str) -> bool {
+    parameter.split_once('=').is_some_and(|(name, weight)| {
+        name.trim().eq_ignore_ascii_case("q") && weight.trim().parse().is_ok_and(|weight: f32| weight == 0.0)
+    })
 }
 
 impl From<CannotIntrospect> for OAuthError {

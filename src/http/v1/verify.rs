@@ -16,6 +16,7 @@ use crate::domain::{AccessClaims, ScopeSet};
 use crate::http::error::{BearerProblems, Challenge};
 use crate::http::extract::LenientQuery;
 use crate::http::introspection_body::cache_control;
+use crate::http::middleware::RequestFacts;
 use crate::http::state::Shared;
 use crate::service::{Judgement, Verdict};
 use crate::telemetry::CacheUse;
@@ -88,17 +89,27 @@ pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Resp
     let started = shared.clock.elapsed();
     let judgement = shared.service.judge().judge(token).await;
     count(&shared, &judgement, started);
+    let mut facts = RequestFacts { cache_hit: Some(judgement.from_cache), ..RequestFacts::default() };
     let token = match judgement.verdict {
         Verdict::Active(token) => token,
         Verdict::Inactive(reason) => {
             tracing::debug!(?reason, "forward-auth refused");
-            return refuse(StatusCode::UNAUTHORIZED, &Challenge::BearerInvalidToken, 1);
+            facts.outcome = Some("inactive");
+            return (facts, refuse(StatusCode::UNAUTHORIZED, &Challenge::BearerInvalidToken, 1)).into_response();
         }
-        Verdict::CannotJudge(_) => return unavailable(),
+        Verdict::CannotJudge(doubt) => {
+            tracing::debug!(?doubt, "forward-auth cannot judge now");
+            facts.outcome = Some("unavailable");
+            return (facts, unavailable()).into_response();
+        }
     };
+    facts.subject = Some(token.claims.subject.clone());
     if let Some(missing) = missing(&token.claims, LenientQuery::new(request.uri().query())) {
-        return refuse(StatusCode::FORBIDDEN, &Challenge::BearerInsufficientScope(missing), 1);
+        facts.outcome = Some("denied");
+        let refusal = refuse(StatusCode::FORBIDDEN, &Challenge::BearerInsufficientScope(missing), 1);
+        return (facts, refusal).into_response();
     }
+    facts.outcome = Some("active");
     let mut response = StatusCode::OK.into_response();
     let headers = response.headers_mut();
     for (name, value) in shared.settings.forward_auth.names.iter().zip(token.forward_auth(ForwardAuthHeaders::values)) {
@@ -110,7 +121,7 @@ pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Resp
     }
     let max_age = shared.settings.introspection_max_age;
     headers.insert(CACHE_CONTROL, cache_control(max_age, token.claims.expires_at, judgement.at));
-    response
+    (facts, response).into_response()
 }
 
 fn count(shared: &Shared, judgement: &Judgement, started: Duration) {
