@@ -1,5 +1,63 @@
 //! Signatures, sealing, digests and password hashes: the only module that imports jsonwebtoken, ring and argon2.
+//!
+//! - A token that comes in: [`verify_access_token`] (`verifier` → `jws` → `strict_json`, `signature` → `access_claims`).
+//! - A token that goes out: [`SigningKey::sign_access_token`].
+//! - A refresh token: [`RefreshCodec`]. A private key at rest: [`Sealer`]. Both derive their keys from the [`MasterKey`].
 
+mod access_claims;
+mod assertion;
+mod claims;
+mod der;
+mod digest;
+#[cfg(test)]
+mod fixtures;
+#[cfg(test)]
+mod forgeries;
+mod import;
+mod inspect;
+mod jwk;
+mod jwk_set;
+mod jws;
+mod master_key;
+mod password;
+mod points;
+mod provider;
 mod random;
+mod raw_jwk;
+mod refresh;
+mod rsa_checks;
+mod seal;
+mod secret;
+mod signature;
+mod signing_key;
+mod strict_json;
+mod verifier;
+mod verifying_key;
 
+pub use access_claims::MAX_ACCESS_TOKEN_LIFE;
+pub use assertion::{Assertion, AssertionRefusal, MAX_ASSERTION_LIFE, UnverifiedAssertion, verify_client_assertion};
+pub use claims::ClaimsRefusal;
+pub use digest::{constant_time_eq, id128, random_secret, sha256};
+pub use import::{ImportError, import_private_key};
+pub use inspect::UnverifiedToken;
+pub use jwk::{PublicJwk, jwks_json};
+pub use jwk_set::{JwkSetError, PublicKeySet};
+pub use jws::{JwsRefusal, MAX_TOKEN_BYTES, SignatureKey, UnverifiedJws, VerifiedJws};
+pub use master_key::{MasterKey, MasterKeyError, MasterKeyId};
+pub use password::{
+    HashObserver, HashRefusal, HashSettings, HashingError, PasswordHash, PasswordHasher, Pbkdf2Digest, Scheme,
+    SettingsError, Verdict,
+};
+pub use provider::install_provider;
 pub use random::{Random, SeededRandom, SystemRandom};
+pub use raw_jwk::JwkError;
+pub use refresh::{
+    FamilyDigest, FamilySecret, GenerationsExhausted, NotOurs, RefreshCodec, RefreshToken, looks_like_refresh_token,
+};
+pub use rsa_checks::WeakRsaKey;
+pub use seal::{Opened, SealError, Sealer};
+pub use secret::SecretText;
+pub use signing_key::{KeyError, SigningError, SigningKey};
+pub use strict_json::JsonRefusal;
+pub use verifier::{KeySource, TokenRefusal, VerifiedToken, verify_access_token};
+pub use verifying_key::VerifyingKey;

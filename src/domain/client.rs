@@ -167,6 +167,24 @@ pub struct ClientSettings {
     pub jwks: Option<String>,
 }
 
+impl ClientSettings {
+    /// A client that may do nothing yet.
+    pub fn new(kind: ClientKind) -> Self {
+        Self {
+            kind,
+            display_name: String::new(),
+            grants: Grants::default(),
+            audiences: Vec::new(),
+            scopes: ScopeSet::default(),
+            introspect: IntrospectRight::default(),
+            access_ttl: None,
+            algorithm: None,
+            token_type: None,
+            jwks: None,
+        }
+    }
+}
+
 /// A client as every replica holds it in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {

@@ -129,6 +129,11 @@ impl Kid {
         }
         Ok(Self(text.into()))
     }
+
+    /// A key thumbprint (RFC 7638): the digest in base64url.
+    pub fn from_digest(digest: [u8; 32]) -> Self {
+        Self(URL_SAFE_NO_PAD.encode(digest).into())
+    }
 }
 
 text_id! {

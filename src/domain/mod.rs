@@ -6,9 +6,12 @@
 mod audience;
 mod claims;
 mod client;
+mod common_passwords;
 mod id;
 mod key;
 mod password;
+mod password_patterns;
+mod password_policy;
 mod revocation;
 mod scope;
 mod session;
@@ -21,6 +24,7 @@ pub use client::{Client, ClientKind, ClientSettings, Grant, Grants, IntrospectRi
 pub use id::{ClientId, Jti, Kid, SessionId, UserId};
 pub use key::{Algorithm, KeyPhase, KeySchedule};
 pub use password::Password;
+pub use password_policy::{PasswordPolicy, PolicyRefusal};
 pub use revocation::{Change, Revocation, RevocationKind};
 pub use scope::ScopeSet;
 pub use session::{EndReason, RefreshRefusal, Session, SessionState};

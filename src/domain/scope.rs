@@ -49,6 +49,11 @@ impl ScopeSet {
         self.0.iter().all(|token| other.contains(token))
     }
 
+    /// The scopes that pass `keep`.
+    pub fn filter(&self, keep: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|token| keep(token)).cloned().collect())
+    }
+
     /// The scopes, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(AsRef::as_ref)

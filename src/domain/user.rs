@@ -4,6 +4,7 @@ use std::fmt;
 
 use precis_core::profile::PrecisFastInvocation;
 use precis_profiles::UsernameCaseMapped;
+use unicode_normalization::UnicodeNormalization;
 
 use super::{ParseError, Role, Timestamp, UserId};
 
@@ -24,10 +25,9 @@ impl Username {
         if text.is_empty() || text.len() > MAX_USERNAME_BYTES {
             return Err(ERROR);
         }
-        let mapped = UsernameCaseMapped::enforce(text).map_err(|_| ERROR)?;
+        let mapped = canonical(text).ok_or(ERROR)?;
         // One pass is not a fixed point for every string; a name whose form still moves has no canonical form.
-        let again = UsernameCaseMapped::enforce(mapped.as_ref()).map_err(|_| ERROR)?;
-        if mapped.is_empty() || mapped.len() > MAX_USERNAME_BYTES || again != mapped {
+        if mapped.is_empty() || mapped.len() > MAX_USERNAME_BYTES || canonical(&mapped).as_ref() != Some(&mapped) {
             return Err(ERROR);
         }
         Ok(Self(mapped.into()))
@@ -37,6 +37,13 @@ impl Username {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// One pass of the profile. Composed first, because the profile judges characters before it composes them itself, and
+/// would refuse a decomposed 한 (three Jamo) while it takes the composed one. The case mapping is the whole `toLowerCase`
+/// of RFC 8265 §3.3.2, with its rule for the final sigma, which the library's mapping by character lacks.
+fn canonical(text: &str) -> Option<String> {
+    UsernameCaseMapped::enforce(text.to_lowercase().nfc().collect::<String>()).ok().map(Into::into)
 }
 
 impl fmt::Display for Username {
@@ -94,6 +101,13 @@ mod tests {
         }
 
         #[test]
+        fn p7_canonically_equal_spellings_share_one_verdict(text in "\\PC{1,20}") {
+            let composed: String = text.nfc().collect();
+            let decomposed: String = text.nfd().collect();
+            prop_assert_eq!(Username::parse(&composed), Username::parse(&decomposed));
+        }
+
+        #[test]
         fn p7_parse_never_panics(text in any::<String>()) {
             let _ = Username::parse(&text);
         }
@@ -104,6 +118,11 @@ mod tests {
         let name = Username::parse("josé").unwrap();
         for variant in ["José", "JOSÉ", "jose\u{301}", "ＪＯＳＥ\u{301}"] {
             assert_eq!(Username::parse(variant).as_ref(), Ok(&name), "{variant}");
+        }
+        for (one, other) in
+            [("σίσυφος", "ΣΊΣΥΦΟΣ"), ("한글", "\u{1112}\u{1161}\u{11ab}\u{1100}\u{1173}\u{11af}"), ("Å", "\u{212b}")]
+        {
+            assert_eq!(Username::parse(one).unwrap(), Username::parse(other).unwrap(), "{one}");
         }
     }
 

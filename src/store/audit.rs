@@ -1,6 +1,6 @@
 //! The audit trail: what happened, who did it, and to whom.
 
-use crate::domain::Timestamp;
+use crate::domain::{ClientId, Timestamp};
 use crate::store::StoreError;
 use crate::store::db::{Database, Row, Tx, values};
 
@@ -19,6 +19,22 @@ pub struct AuditEvent {
     pub request_id: Option<String>,
     /// More, as JSON. Never a secret, and never a name that no account has (security.md S4).
     pub detail: Option<String>,
+}
+
+impl AuditEvent {
+    /// Whom or what it was about.
+    #[must_use]
+    pub fn about(mut self, subject: impl std::fmt::Display) -> Self {
+        self.subject = Some(subject.to_string());
+        self
+    }
+
+    /// The client through which it happened.
+    #[must_use]
+    pub fn on(mut self, client: &ClientId) -> Self {
+        self.client = Some(client.to_string());
+        self
+    }
 }
 
 /// A remembered event.

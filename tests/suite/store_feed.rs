@@ -107,7 +107,7 @@ on_both_engines! {
             user: user.id,
             expected_epoch: Some(0),
             password_hash: "new".to_owned(),
-            kept: Some(countersign::store::KeptSession { session: session_id(9), idle_ttl: IDLE }),
+            kept: Some(countersign::store::KeptSession { session: session_id(9), family_digest: [9; 32], idle_ttl: IDLE }),
             revocation_expires_at: at(60),
             audit: None,
         };

@@ -184,16 +184,16 @@ on_both_engines! {
         let stranger = countersign::domain::UserId::from_bytes([9; 16]);
         let foreign = [
             Owner::User(stranger),
-            Owner::Family([9; 32], client.id.clone()),
-            Owner::Family([1; 32], client_id("other")),
+            Owner::Family([9; 32], Some(client.id.clone())),
+            Owner::Family([1; 32], Some(client_id("other"))),
         ];
         for owner in foreign {
             let outcome = end(&store, 1, owner.clone(), at(1)).await;
             assert_eq!((outcome.value, outcome.changes.len()), (EndOutcome::Unknown, 0), "{owner:?}");
         }
-        let ended = end(&store, 1, Owner::Family([1; 32], client.id.clone()), at(2)).await;
+        let ended = end(&store, 1, Owner::Family([1; 32], Some(client.id.clone())), at(2)).await;
         assert_eq!((ended.value, &ended.changes[0].change), (EndOutcome::Ended, &revoked(1)));
-        for owner in [Owner::Family([1; 32], client.id), Owner::User(user.id), Owner::Anyone] {
+        for owner in [Owner::Family([1; 32], Some(client.id)), Owner::User(user.id), Owner::Anyone] {
             let again = end(&store, 1, owner, at(3)).await;
             assert_eq!((again.value, again.changes.len()), (EndOutcome::AlreadyEnded, 0));
         }

@@ -11,7 +11,7 @@ fn password(user: UserId, expected_epoch: Option<u32>, kept: Option<u8>) -> Pass
         user,
         expected_epoch,
         password_hash: "new-hash".to_owned(),
-        kept: kept.map(|number| KeptSession { session: session_id(number), idle_ttl: IDLE }),
+        kept: kept.map(|number| KeptSession { session: session_id(number), family_digest: [9; 32], idle_ttl: IDLE }),
         revocation_expires_at: START.plus(REMEMBERED),
         audit: None,
     }

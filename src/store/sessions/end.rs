@@ -27,8 +27,9 @@ pub enum Owner {
     Anyone,
     /// This user's.
     User(UserId),
-    /// Proven by a refresh token of any generation: the family whose secret has this SHA-256, on this client.
-    Family([u8; 32], ClientId),
+    /// Proven by a refresh token of any generation: the family whose secret has this SHA-256, and on this client, where one
+    /// is named.
+    Family([u8; 32], Option<ClientId>),
 }
 
 /// What became of it.
@@ -73,7 +74,7 @@ fn owned(request: &EndRequest) -> Vec<Value> {
     let (user, family, client) = match &request.owner {
         Owner::Anyone => (None, None, None),
         Owner::User(user) => (Some(*user), None, None),
-        Owner::Family(digest, client) => (None, Some(*digest), Some(client)),
+        Owner::Family(digest, client) => (None, Some(*digest), client.as_ref()),
     };
     values![request.session, user, family, client]
 }

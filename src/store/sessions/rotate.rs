@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{SessionDetail, Sessions};
-use crate::domain::{ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp};
+use crate::domain::{ClientId, EndReason, RefreshRefusal, Revocation, Session, SessionId, SessionState, Timestamp};
 use crate::store::db::{Row, Tx, Written, values};
 use crate::store::{AuditEvent, StoreError, audit};
 
@@ -43,6 +43,15 @@ pub enum RotateOutcome {
     Refused(RefreshRefusal),
 }
 
+/// A session whose family secret somebody knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProvenSession {
+    /// The session.
+    pub session: Session,
+    /// User and client are enabled and of the session's epochs.
+    pub is_current: bool,
+}
+
 impl Sessions<'_> {
     /// Rotates a session's refresh token.
     pub async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<Written<RotateOutcome>, StoreError> {
@@ -56,11 +65,6 @@ impl Sessions<'_> {
                   WHERE clients.id = client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL)
             RETURNING *, (SELECT username FROM users WHERE users.id = user_id) AS username,
                 (SELECT roles FROM users WHERE users.id = user_id) AS roles";
-        const LOOK: &str = "SELECT sessions.*, users.username, users.roles,
-                CAST(CASE WHEN users.epoch = user_epoch AND users.disabled_at IS NULL
-                    AND clients.epoch = client_epoch AND clients.disabled_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS is_current
-            FROM sessions JOIN users ON users.id = user_id JOIN clients ON clients.id = client_id
-            WHERE sessions.id = $1";
         let RotateRequest { session, generation, family_digest, ref client, .. } = request;
         for _ in 0..MAX_LOOKS {
             let idle_expires_at = now.plus(request.idle_ttl);
@@ -68,9 +72,7 @@ impl Sessions<'_> {
             if let Some(row) = self.0.write_one("session_rotate", ROTATE, values).await?.first() {
                 return Ok(unchanged(RotateOutcome::Rotated(SessionDetail::try_from(row)?)));
             }
-            let row = self.0.row("session_look", LOOK, values![session]).await?;
-            let found = row.as_ref().map(Found::try_from).transpose()?;
-            return match judge(found, &request, now) {
+            return match judge(self.look(session).await?, &request, now) {
                 Verdict::Retry(detail) => Ok(unchanged(RotateOutcome::Retried(*detail))),
                 Verdict::Refuse(refusal) => Ok(unchanged(RotateOutcome::Refused(refusal))),
                 Verdict::Reuse => self.end_reused(request, now).await,
@@ -78,6 +80,21 @@ impl Sessions<'_> {
             };
         }
         Err(StoreError::Unavailable("the session changes too fast to be judged".to_owned()))
+    }
+
+    /// The session of a refresh token of any generation, proven by the digest of its family secret.
+    pub async fn proven(&self, id: SessionId, family_digest: [u8; 32]) -> Result<Option<ProvenSession>, StoreError> {
+        let found = self.look(id).await?.filter(|found| found.family_digest == family_digest);
+        Ok(found.map(|found| ProvenSession { session: found.detail.session, is_current: found.is_current }))
+    }
+
+    async fn look(&self, id: SessionId) -> Result<Option<Found>, StoreError> {
+        const LOOK: &str = "SELECT sessions.*, users.username, users.roles,
+                CAST(CASE WHEN users.epoch = user_epoch AND users.disabled_at IS NULL
+                    AND clients.epoch = client_epoch AND clients.disabled_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS is_current
+            FROM sessions JOIN users ON users.id = user_id JOIN clients ON clients.id = client_id
+            WHERE sessions.id = $1";
+        self.0.row("session_look", LOOK, values![id]).await?.as_ref().map(Found::try_from).transpose()
     }
 
     /// Ends a session whose old token came back, with its revocation and its audit event; the commit stands although the
@@ -173,7 +190,7 @@ const fn unchanged(value: RotateOutcome) -> Written<RotateOutcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Audience, ScopeSet, Session, UserId, Username};
+    use crate::domain::{Audience, ScopeSet, UserId, Username};
 
     const NOW: Timestamp = Timestamp::from_seconds(1000);
     const WINDOW: Duration = Duration::from_secs(10);

@@ -21,6 +21,10 @@ pub struct NewUser {
     pub password_hash: String,
     /// Roles.
     pub roles: Vec<Role>,
+    /// Whether the user cannot log in yet.
+    pub disabled: bool,
+    /// When the account was made, if not now.
+    pub created_at: Option<Timestamp>,
 }
 
 /// A user with the stored password hash: for login alone.
@@ -156,10 +160,24 @@ fn credentials(row: &crate::store::db::Row) -> Result<Credentials, StoreError> {
 }
 
 async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<Option<User>, StoreError> {
-    const INSERT: &str = "INSERT INTO users (id, username, password_hash, roles, created_at, password_changed_at)
-        VALUES ($1, $2, $3, $4, $5, $5) ON CONFLICT (username) DO NOTHING RETURNING *";
+    const INSERT: &str =
+        "INSERT INTO users (id, username, password_hash, roles, created_at, password_changed_at, disabled_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (username) DO NOTHING RETURNING *";
     let (hash, roles) = (new.password_hash.as_str(), joined(&new.roles));
-    let row = tx.row(INSERT, values![new.id, new.username.as_str(), hash, roles, now]).await?;
+    let row = tx
+        .row(
+            INSERT,
+            values![
+                new.id,
+                new.username.as_str(),
+                hash,
+                roles,
+                new.created_at.unwrap_or(now),
+                now,
+                new.disabled.then_some(now)
+            ],
+        )
+        .await?;
     row.as_ref().map(User::try_from).transpose()
 }
 

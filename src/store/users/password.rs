@@ -30,6 +30,8 @@ pub struct PasswordChange {
 pub struct KeptSession {
     /// Which.
     pub session: SessionId,
+    /// SHA-256 of its new family secret: the server never knew the old one.
+    pub family_digest: [u8; 32],
     /// Its new idle end is this far from now.
     pub idle_ttl: Duration,
 }
@@ -91,6 +93,7 @@ async fn keep(tx: &mut Tx, kept: KeptSession, user: &User, now: Timestamp) -> Re
         RETURNING *, (SELECT username FROM users WHERE users.id = user_id) AS username,
             (SELECT roles FROM users WHERE users.id = user_id) AS roles";
     let idle_expires_at = now.plus(kept.idle_ttl);
-    let row = tx.row(KEEP, values![user.epoch, now, idle_expires_at, kept.session, user.id]).await?;
+    let row =
+        tx.row(KEEP, values![user.epoch, now, idle_expires_at, kept.session, user.id, kept.family_digest]).await?;
     row.as_ref().map(SessionDetail::try_from).ok_or(StoreError::Conflict { what: "session" })?
 }

@@ -42,6 +42,8 @@ pub fn new_user(number: u8, name: &str) -> NewUser {
         username: username(name),
         password_hash: format!("hash-{number}"),
         roles: vec![Role::parse("reader").unwrap()],
+        disabled: false,
+        created_at: None,
     }
 }
 

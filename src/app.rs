@@ -1,0 +1,433 @@
+//! The composition root: from a configuration to a running service. Production and tests start the same object.
+
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use axum::Router;
+use tokio_util::sync::CancellationToken;
+
+use crate::background;
+use crate::clock::Clock;
+use crate::config::{self, Config, Pooler};
+use crate::crypto::{
+    HashSettings, MasterKey, MasterKeyError, PasswordHasher, Random, RefreshCodec, Sealer, SettingsError,
+};
+use crate::domain::{ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
+use crate::follower::{Follower, SyncError};
+use crate::http::listener::{ListenSettings, Listener, Shutdown, TlsError, TlsIdentity};
+use crate::http::middleware::{AllowedOrigin, Edge, RequestIdSource, TrustedProxies, cors};
+use crate::http::{self, ForwardAuthHeaders, HttpSettings, MetadataDocument, Observer, Shared};
+use crate::keyring::{Keyring, RotationLead};
+use crate::service::{AddKeyError, AttemptRules, BUILT_IN_CLIENT, Judge, Service, Settings};
+use crate::store::{AttemptLimits, Location, NewClient, Store, StoreError, StoreObserver, StoreSettings};
+use crate::telemetry::{Logger, Metrics};
+use crate::view::View;
+
+/// What one verified token costs in memory, to turn `introspection.cache_entries` into bytes.
+const BYTES_PER_CACHED_TOKEN: u64 = 2048;
+
+/// What an App is handed: everything that differs between production and a test.
+#[derive(Clone)]
+pub struct Parts {
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub random: Arc<dyn Random>,
+    /// Where lines go.
+    pub logger: Logger,
+}
+
+/// The use cases on an open database, without listeners: what the command line works with.
+pub struct Core {
+    /// The use cases.
+    pub service: Arc<Service>,
+    /// The figures.
+    pub metrics: Arc<Metrics>,
+    /// Keeps the replica in step.
+    pub follower: Arc<Follower>,
+    /// The database.
+    pub store: Store,
+}
+
+/// A service that is ready to run: its ports are bound, its view is loaded, its keys are there.
+pub struct App {
+    core: Core,
+    public: (Listener, Router),
+    operations: (Listener, Router),
+    config: Config,
+    parts: Parts,
+}
+
+/// Why the service does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The master key.
+    #[error("{0}")]
+    MasterKey(#[from] MasterKeyError),
+    /// The file of the master key.
+    #[error("the master key file {0}: {1}")]
+    MasterKeyFile(String, io::Error),
+    /// The hashing threads.
+    #[error("passwords: {0}")]
+    Passwords(#[from] SettingsError),
+    /// The view could not be loaded.
+    #[error(transparent)]
+    Sync(#[from] SyncError),
+    /// The first key could not be made.
+    #[error(transparent)]
+    Key(#[from] AddKeyError),
+    /// An address could not be bound.
+    #[error("{setting} = {address}: {cause}")]
+    Bind {
+        /// The setting.
+        setting: &'static str,
+        /// Its value.
+        address: SocketAddr,
+        /// What the system says.
+        cause: io::Error,
+    },
+    /// A certificate or its key.
+    #[error("{0}: {1}")]
+    Tls(&'static str, Box<TlsError>),
+    /// A setting that only shows to be wrong when it is used.
+    #[error("{0}")]
+    Setting(String),
+}
+
+impl Core {
+    /// Opens the database, brings its schema up to date, and loads what a replica holds in memory.
+    pub async fn open(config: &Config, parts: &Parts) -> Result<Self, StartError> {
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), parts.clock.now());
+        let metrics = Arc::new(metrics.map_err(|error| StartError::Setting(error.to_string()))?);
+        let observer = Arc::new(Statements(Arc::clone(&metrics)));
+        let store = Store::open(&store_settings(config), Arc::clone(&parts.clock), observer).await?;
+        store.migrate(parts.clock.now()).await?;
+        let (current, previous) = master_keys(config, parts)?;
+        let sealer = Arc::new(Sealer::new(&current, previous.as_ref()));
+        let lead = RotationLead { rotate_every: config.keys.rotate_every, announce_for: config.keys.announce_for };
+        let keyring =
+            Keyring::new(store.clone(), Arc::clone(&sealer), Arc::clone(&parts.clock), config.keys.jwks_max_age, lead);
+        let keyring = Arc::new(keyring);
+        let own = vec![config.tokens.default_audience.clone(), config.issuer.as_audience()];
+        let view = Arc::new(View::new(config.revocation.max_lag, own));
+        let lag = metrics.revocation_lag_seconds.clone();
+        let follower = Arc::new(Follower::new(
+            store.clone(),
+            Arc::clone(&view),
+            Arc::clone(&keyring),
+            Arc::clone(&parts.clock),
+            config.revocation.poll_interval,
+            Box::new(move |took: Duration| lag.observe(took.as_secs_f64())),
+        ));
+        let judge = Judge::new(
+            Arc::clone(&view),
+            Arc::clone(&keyring),
+            Arc::clone(&parts.clock),
+            config.issuer.as_str().to_owned(),
+            config.tokens.token_type,
+            config.introspection.cache_entries as u64 * BYTES_PER_CACHED_TOKEN,
+        );
+        let service = Arc::new(Service {
+            judge,
+            view,
+            keyring,
+            sealer,
+            follower: Arc::clone(&follower),
+            clock: Arc::clone(&parts.clock),
+            random: Arc::clone(&parts.random),
+            passwords: hasher(config, parts, &metrics)?,
+            policy: PasswordPolicy::new(config.passwords.min_length, host_of(config.issuer.as_str())),
+            attempt_rules: attempt_rules(&config.limits),
+            refresh_codec: RefreshCodec::new(&current, previous.as_ref()),
+            issuer: config.issuer.as_str().to_owned(),
+            assertion_audiences: assertion_audiences(config.issuer.as_str()),
+            settings: settings(config),
+            stopping: AtomicBool::new(false),
+            store: store.clone(),
+        });
+        ensure_built_in_client(&store, parts).await?;
+        follower.sync().await?;
+        Ok(Self { service, metrics, follower, store })
+    }
+}
+
+impl App {
+    /// Builds everything and binds the ports; port 0 lets the system choose, see [`App::public_address`].
+    pub async fn build(config: Config, parts: Parts) -> Result<Self, StartError> {
+        let core = Core::open(&config, &parts).await?;
+        core.service.maintain_keys().await?;
+        if !core.service.can_sign() {
+            return Err(StartError::Setting(format!(
+                "tokens.algorithm = {0}: no key signs with it yet. Import one first: countersign keys import --algorithm {0} FILE",
+                config.tokens.algorithm
+            )));
+        }
+        let shared = Arc::new(Shared {
+            service: Arc::clone(&core.service),
+            metrics: Arc::clone(&core.metrics),
+            clock: Arc::clone(&parts.clock),
+            settings: http_settings(&config)?,
+            metadata: MetadataDocument::new(config.issuer.as_str()),
+        });
+        background::fill_gauges(&core.metrics, &core.service, &core.store, &parts.logger);
+        let public = http::public(Arc::clone(&shared), config.issuer.path(), cors(&allowed_origins(&config)?));
+        let edge = |listener: &config::Listener| {
+            Edge::new(
+                TrustedProxies::new(listener.trusted_proxies.iter().copied()),
+                Arc::clone(&parts.clock),
+                request_ids(&*parts.random),
+                Arc::new(Observer::new(
+                    Arc::clone(&core.metrics),
+                    parts.logger.clone(),
+                    Arc::clone(&parts.clock),
+                    config.log.requests,
+                )),
+            )
+        };
+        let public = (listener("public", &config.public)?, public.layer(edge(&config.public)));
+        let operations =
+            (listener("operations", &config.operations)?, http::operations(shared).layer(edge(&config.operations)));
+        Ok(Self { core, public, operations, config, parts })
+    }
+
+    /// Where the public listener listens.
+    pub const fn public_address(&self) -> SocketAddr {
+        self.public.0.address()
+    }
+
+    /// Where the operations listener listens.
+    pub const fn operations_address(&self) -> SocketAddr {
+        self.operations.0.address()
+    }
+
+    /// The use cases, for whoever starts the App.
+    pub const fn core(&self) -> &Core {
+        &self.core
+    }
+
+    /// Runs until `stop` is cancelled, then stops in order: readiness turns red, answers say `Connection: close`, after
+    /// `shutdown.delay` no connection is accepted, and what is in flight has `shutdown.drain` to finish.
+    pub async fn run(self, stop: CancellationToken) {
+        let shutdown = Shutdown::new(self.config.shutdown.drain);
+        let loops = background::start(&self.core, &self.config, shutdown.stopped.clone());
+        let (public, public_routes) = self.public;
+        let (operations, operations_routes) = self.operations;
+        let listeners = async {
+            tokio::join!(
+                public.serve(public_routes, shutdown.clone()),
+                operations.serve(operations_routes, shutdown.clone()),
+            )
+        };
+        let conductor = async {
+            stop.cancelled().await;
+            tracing::info!("stopping: no longer ready");
+            self.core.service.begin_stopping();
+            shutdown.announced.cancel();
+            tokio::time::sleep(self.config.shutdown.delay).await;
+            shutdown.stopped.cancel();
+        };
+        tokio::join!(listeners, conductor);
+        loops.wait().await;
+        tracing::info!("stopped");
+        self.parts.logger.flush(Duration::from_secs(1));
+    }
+}
+
+/// Ids of requests that bring none: 64 random bits of this listener and a count. They name a request and grant nothing, so
+/// they need not be unguessable, and asking the system for randomness would cost each request a system call.
+fn request_ids(random: &dyn Random) -> RequestIdSource {
+    let listener: [u8; 8] = random.bytes();
+    let count = AtomicU64::new(0);
+    Arc::new(move || {
+        let mut id = [0; 16];
+        id[..8].copy_from_slice(&listener);
+        id[8..].copy_from_slice(&count.fetch_add(1, Ordering::Relaxed).to_be_bytes());
+        id
+    })
+}
+
+/// Tells the figures how long statements take.
+struct Statements(Arc<Metrics>);
+
+impl StoreObserver for Statements {
+    fn query(&self, name: &'static str, took: Duration, _: bool) {
+        self.0.database(name, took);
+    }
+}
+
+fn store_settings(config: &Config) -> StoreSettings {
+    let database = &config.database;
+    let location = match database.url.sqlite_path() {
+        Some(path) => Location::Sqlite { path: path.to_owned(), create: database.create_if_missing },
+        None => Location::Postgres {
+            url: database.url.expose().to_owned(),
+            pooler_transaction_mode: database.pooler == Pooler::Transaction,
+        },
+    };
+    StoreSettings {
+        max_connections: database.max_connections as usize,
+        acquire_timeout: database.acquire_timeout,
+        statement_timeout: database.statement_timeout,
+        ..StoreSettings::new(location)
+    }
+}
+
+/// The current and the previous master key. Beside an embedded database the current one is made when it is missing.
+fn master_keys(config: &Config, parts: &Parts) -> Result<(MasterKey, Option<MasterKey>), StartError> {
+    let previous = config.master_key_previous.as_ref().map(|key| MasterKey::parse(key.expose())).transpose()?;
+    let current = match (&config.master_key, config.embedded_key_file()) {
+        (Some(key), _) => MasterKey::parse(key.expose())?,
+        (None, Some(path)) => key_file(&path, parts)
+            .map_err(|error| StartError::MasterKeyFile(path.display().to_string(), error))
+            .and_then(|text| Ok(MasterKey::parse(text.trim())?))?,
+        (None, None) => return Err(StartError::Setting("master_key: is needed with PostgreSQL".to_owned())),
+    };
+    Ok((current, previous))
+}
+
+/// Reads the key file, making it with mode 0600 if there is none; refuses one that others can read (security.md K6).
+fn key_file(path: &Path, parts: &Parts) -> io::Result<zeroize::Zeroizing<String>> {
+    use std::os::unix::fs::PermissionsExt;
+    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    match made {
+        Ok(mut file) => {
+            file.write_all(MasterKey::generate(&*parts.random).to_base64().expose().as_bytes())?;
+            file.write_all(b"\n")?;
+            file.sync_all()?;
+        }
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
+    if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        return Err(io::Error::other("others may read it: chmod 600"));
+    }
+    std::fs::read_to_string(path).map(zeroize::Zeroizing::new)
+}
+
+fn hasher(config: &Config, parts: &Parts, metrics: &Metrics) -> Result<PasswordHasher, StartError> {
+    let passwords = &config.passwords;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let settings = HashSettings {
+        memory_kib: passwords.memory_kib,
+        iterations: passwords.iterations,
+        parallelism: passwords.parallelism,
+        threads: passwords.threads.unwrap_or(cores),
+        queue: passwords.queue,
+    };
+    let seconds = metrics.password_hash_seconds.clone();
+    let observer = Arc::new(move |took: Duration| seconds.observe(took.as_secs_f64()));
+    Ok(PasswordHasher::start(settings, Arc::clone(&parts.random), Arc::clone(&parts.clock), observer)?)
+}
+
+fn attempt_rules(limits: &config::Limits) -> AttemptRules {
+    // Without a hard stop of its own, a count begins anew when its bucket would have filled up again.
+    let bucket = |limit: config::RateLimit| AttemptLimits {
+        free: limit.burst,
+        hard_stop: u32::MAX,
+        window: Duration::from_secs(u64::from(limit.burst) * 60 / u64::from(limit.per_minute)).max(MINUTE),
+    };
+    let stopped = |limit: config::RateLimit| AttemptLimits {
+        free: limit.burst,
+        hard_stop: limits.hard_stop,
+        window: limits.hard_stop_for,
+    };
+    AttemptRules::new(limits.enabled, stopped(limits.account), bucket(limits.address), stopped(limits.pair))
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        access_ttl: config.tokens.access_ttl,
+        algorithm: config.tokens.algorithm,
+        token_type: config.tokens.token_type,
+        default_audience: config.tokens.default_audience.clone(),
+        idle_ttl: config.sessions.idle_ttl,
+        absolute_ttl: config.sessions.absolute_ttl,
+        max_sessions: config.sessions.max_per_user,
+        retry_window: config.refresh.retry_window,
+        rotate_every: config.keys.rotate_every,
+        announce_for: config.keys.announce_for,
+    }
+}
+
+fn http_settings(config: &Config) -> Result<HttpSettings, StartError> {
+    let forward_auth = ForwardAuthHeaders::new(&config.forward_auth.header_prefix)
+        .ok_or_else(|| StartError::Setting("forward_auth.header_prefix: makes no header name".to_owned()))?;
+    Ok(HttpSettings {
+        introspection_max_age: config.introspection.max_age,
+        forward_auth,
+        allow_preflight: config.forward_auth.allow_preflight,
+    })
+}
+
+fn allowed_origins(config: &Config) -> Result<Vec<AllowedOrigin>, StartError> {
+    let parse = |origin: &String| {
+        AllowedOrigin::parse(origin).map_err(|error| StartError::Setting(format!("cors.allowed_origins: {error}")))
+    };
+    config.cors.allowed_origins.iter().map(parse).collect()
+}
+
+fn listener(setting: &'static str, listener: &config::Listener) -> Result<Listener, StartError> {
+    let settings = ListenSettings {
+        max_connections: listener.max_connections,
+        head: listener.header_timeout,
+        body: listener.body_timeout,
+        request: listener.request_timeout,
+        idle: listener.idle_timeout,
+        write: listener.write_timeout,
+        ..ListenSettings::default()
+    };
+    let bound = Listener::bind(settings, listener.listen).map_err(|cause| StartError::Bind {
+        setting,
+        address: listener.listen,
+        cause,
+    })?;
+    match &listener.tls {
+        Some(files) => {
+            let identity = TlsIdentity::load(&files.cert, &files.key)
+                .map_err(|error| StartError::Tls(setting, Box::new(error)))?;
+            Ok(bound.with_tls(identity))
+        }
+        None => Ok(bound),
+    }
+}
+
+/// The client of logins that name none. A replica that meets it half made by another is content.
+async fn ensure_built_in_client(store: &Store, parts: &Parts) -> Result<(), StartError> {
+    let Ok(id) = ClientId::parse(BUILT_IN_CLIENT) else {
+        return Ok(());
+    };
+    if store.clients().by_id(&id).await?.is_some() {
+        return Ok(());
+    }
+    let settings = ClientSettings {
+        display_name: "Built-in client for first-party logins".to_owned(),
+        grants: Grants::new([Grant::PasswordLogin, Grant::RefreshToken]),
+        ..ClientSettings::new(ClientKind::Public)
+    };
+    match store.clients().create(NewClient { id, settings, secret: None }, parts.clock.now(), None).await {
+        Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// RFC 7523 §3: the token endpoint's URL, and the issuer; the other endpoints' URLs, because clients use them as well.
+fn assertion_audiences(issuer: &str) -> Vec<String> {
+    let base = issuer.trim_end_matches('/');
+    let endpoints = ["token", "introspect", "revoke"].map(|name| format!("{base}/oauth2/{name}"));
+    [issuer.to_owned()].into_iter().chain(endpoints).collect()
+}
+
+fn host_of(issuer: &str) -> &str {
+    let after_scheme = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+    after_scheme.split(['/', ':']).next().unwrap_or(after_scheme)
+}

@@ -1,0 +1,154 @@
+//! What a replica does besides answering: follow the feed, maintain keys, sweep, and fill the gauges.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::app::Core;
+use crate::config::Config;
+use crate::domain::{KeyPhase, RevocationKind};
+use crate::service::{Readiness, Service};
+use crate::store::{Store, SweepCursor};
+use crate::telemetry::{Logger, Metrics};
+
+/// Between two looks at whether a key is due.
+const MAINTAIN_KEYS_EVERY: Duration = Duration::from_secs(10);
+/// Between two sweeps that found nothing more to do.
+const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Between two counts of rows.
+const COUNT_ROWS_EVERY: Duration = Duration::from_secs(60);
+/// Before a loop that ended unexpectedly is started again.
+const RESTART_AFTER: Duration = Duration::from_secs(1);
+
+/// The running loops.
+#[derive(Debug)]
+pub struct Loops(TaskTracker);
+
+impl Loops {
+    /// Waits until all have ended.
+    pub async fn wait(self) {
+        self.0.close();
+        self.0.wait().await;
+    }
+}
+
+/// Starts every loop; they end when `stop` is cancelled.
+pub fn start(core: &Core, config: &Config, stop: CancellationToken) -> Loops {
+    let tracker = TaskTracker::new();
+    let follower = Arc::clone(&core.follower);
+    supervise(&tracker, "follow the feed", stop.clone(), move |stop| {
+        let follower = Arc::clone(&follower);
+        async move { follower.run(&stop).await }
+    });
+    let service = Arc::clone(&core.service);
+    supervise(&tracker, "maintain keys", stop.clone(), move |stop| maintain_keys(Arc::clone(&service), stop));
+    let (service, store, retention) = (Arc::clone(&core.service), core.store.clone(), config.audit.retention);
+    supervise(&tracker, "sweep", stop.clone(), move |stop| sweep(Arc::clone(&service), store.clone(), retention, stop));
+    let (metrics, store) = (Arc::clone(&core.metrics), core.store.clone());
+    supervise(&tracker, "count rows", stop, move |stop| count_rows(Arc::clone(&metrics), store.clone(), stop));
+    Loops(tracker)
+}
+
+/// Runs a loop until `stop`, and again should it end or panic before that: a replica without its follower would only be
+/// able to go stale.
+pub fn supervise<F>(
+    tracker: &TaskTracker,
+    name: &'static str,
+    stop: CancellationToken,
+    make: impl Fn(CancellationToken) -> F + Send + 'static,
+) where
+    F: Future<Output = ()> + Send,
+{
+    tracker.spawn(async move {
+        while !stop.is_cancelled() {
+            let outcome = std::panic::AssertUnwindSafe(make(stop.clone())).catch_unwind().await;
+            if stop.is_cancelled() {
+                return;
+            }
+            match outcome {
+                Ok(()) => tracing::error!(task = name, "a background loop ended; it is started again"),
+                Err(_) => tracing::error!(task = name, "a background loop panicked; it is started again"),
+            }
+            pause(RESTART_AFTER, &stop).await;
+        }
+    });
+}
+
+/// Fills the gauges at each scrape. Reads memory only.
+pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, store: &Store, logger: &Logger) {
+    let (service, store, logger) = (Arc::clone(service), store.clone(), logger.clone());
+    metrics.at_scrape(move |gauges| {
+        let status = service.status();
+        for kind in RevocationKind::ALL {
+            gauges.revocations_live.of(kind).set(as_i64(service.revocations(kind)));
+        }
+        for (check, passes) in Readiness::CHECKS.iter().zip(status.readiness.passed()) {
+            gauges.set_ready(check, passes);
+        }
+        gauges.view_age_seconds.set(status.view_age.as_secs_f64());
+        gauges.clock_offset_seconds.set(status.clock_offset_millis as f64 / 1000.0);
+        gauges.verified_cache_entries.set(as_i64(status.cached_tokens));
+        gauges.password_queue_depth.set(as_i64(status.password_queue));
+        let pool = store.pool_status();
+        gauges.database_pool_in_use.set(as_i64(pool.in_use));
+        gauges.database_pool_idle.set(as_i64(pool.idle));
+        gauges.database_pool_waiting.set(as_i64(pool.waiting));
+        let keys = service.key_infos();
+        let signing = keys.iter().filter(|key| key.phase == KeyPhase::Signing);
+        gauges.set_signing_keys(signing.map(|key| (&key.kid, key.algorithm, service.signs_for_seconds(key))));
+        gauges.set_log_lines_dropped(logger.dropped_lines());
+    });
+}
+
+fn as_i64(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+async fn maintain_keys(service: Arc<Service>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        if let Err(error) = service.maintain_keys().await {
+            tracing::error!(%error, "the signing keys could not be maintained; the present key goes on signing");
+        }
+        pause(MAINTAIN_KEYS_EVERY, &stop).await;
+    }
+}
+
+async fn sweep(service: Arc<Service>, store: Store, retention: Duration, stop: CancellationToken) {
+    let mut cursor = SweepCursor::default();
+    while !stop.is_cancelled() {
+        let has_more = match store.sweep(&mut cursor, Some(retention), service.now()).await {
+            Ok(swept) => swept.has_more,
+            Err(error) => {
+                tracing::warn!(%error, "the tables could not be swept");
+                false
+            }
+        };
+        service.sweep_view();
+        pause(if has_more { RESTART_AFTER } else { SWEEP_EVERY }, &stop).await;
+    }
+}
+
+async fn count_rows(metrics: Arc<Metrics>, store: Store, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        match store.row_counts().await {
+            Ok(counts) => {
+                for (table, rows) in counts {
+                    metrics.gauges().set_rows(&table, u64::try_from(rows).unwrap_or(0));
+                }
+            }
+            Err(error) => tracing::debug!(%error, "the rows could not be counted"),
+        }
+        pause(COUNT_ROWS_EVERY, &stop).await;
+    }
+}
+
+/// Waits, but not beyond a stop.
+async fn pause(duration: Duration, stop: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(duration) => {}
+        () = stop.cancelled() => {}
+    }
+}

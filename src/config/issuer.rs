@@ -1,0 +1,165 @@
+//! Who issues the tokens.
+
+use url::{Host, Url};
+
+use super::raw::Raw;
+use super::reader::Reader;
+use super::value::{Fault, Value};
+use crate::domain::Audience;
+
+/// What a first try on one machine needs; every other installation sets its own.
+const DEFAULT: &str = "http://localhost:8080";
+
+/// Longer ones would not fit where an audience does, and the issuer is the default audience.
+const LONGEST: usize = 256;
+
+/// The `iss` claim and the base of every URL in metadata. Verifiers compare it byte for byte (RFC 8414 §2, RFC 9068 §4),
+/// so it is kept exactly as written and must already be written as every URL parser would write it: small letters, no
+/// default port, no `/` at the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issuer {
+    text: String,
+    path_start: usize,
+    is_safe: bool,
+}
+
+impl Issuer {
+    pub(super) fn load(read: &mut Reader<'_>) -> Self {
+        let default = Self { text: DEFAULT.to_owned(), path_start: DEFAULT.len(), is_safe: true };
+        let issuer = read.setting(
+            "issuer",
+            default,
+            "`iss` of every token and the base of every URL in metadata, byte for byte; no `/` at the end. https, unless the \
+             host is loopback or `allow_http_issuer` is set.",
+        );
+        let allow_http = read.setting(
+            "allow_http_issuer",
+            false,
+            "Accept a plain http issuer that is not loopback, where TLS ends elsewhere and nobody on the path can listen.",
+        );
+        let remedy = "write https://, or set allow_http_issuer = true where nobody on the path can listen";
+        let is_accepted = issuer.is_safe || allow_http;
+        read.rule(
+            &["issuer", "allow_http_issuer"],
+            is_accepted,
+            "is plain http on a host that is not loopback",
+            remedy,
+        );
+        issuer
+    }
+
+    /// Exactly as configured.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// The path alone, empty or beginning with `/`: RFC 8414 §3.1 inserts the well-known part before it.
+    pub fn path(&self) -> &str {
+        &self.text[self.path_start..]
+    }
+
+    /// The issuer as the audience of tokens that name none.
+    #[expect(
+        clippy::expect_used,
+        reason = "an issuer is a canonical URL of 256 bytes at most, which an audience admits"
+    )]
+    pub fn as_audience(&self) -> Audience {
+        Audience::parse(&self.text).expect("a canonical URL is visible ASCII without \" and \\")
+    }
+
+    fn parse(text: &str) -> Result<Self, Fault> {
+        let because = |reason: &str| Err(Fault::Because(reason.to_owned()));
+        let url = Url::parse(text).map_err(|_| Fault::Form)?;
+        let host = url.host().filter(|_| matches!(url.scheme(), "https" | "http")).ok_or(Fault::Form)?;
+        if url.query().is_some() || url.fragment().is_some() {
+            return because("has a query or a fragment");
+        }
+        if !url.username().is_empty() || url.password().is_some() {
+            return because("holds a user name or a password");
+        }
+        if text.len() > LONGEST {
+            return because(&format!("is longer than {LONGEST} characters"));
+        }
+        let canonical = url.as_str().trim_end_matches('/');
+        if canonical != text {
+            return because(&format!("is not in the form that verifiers would compare, which is {canonical}"));
+        }
+        let is_loopback = match host {
+            Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
+            Host::Ipv4(address) => address.is_loopback(),
+            Host::Ipv6(address) => address.is_loopback(),
+        };
+        let path_start = text.len() - url.path().trim_end_matches('/').len();
+        Ok(Self { text: text.to_owned(), path_start, is_safe: is_loopback || url.scheme() == "https" })
+    }
+}
+
+impl Value for Issuer {
+    const FORM: &'static str = "write a URL such as \"https://auth.example.com\", without a / at the end";
+
+    fn read(raw: &Raw) -> Result<Self, Fault> {
+        Self::parse(raw.text().ok_or(Fault::Form)?)
+    }
+
+    fn show(&self) -> String {
+        self.text.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn every_issuer_is_an_audience(text in "(https?://)?[!-~é/:@?#.]{0,300}") {
+            if let Ok(issuer) = Issuer::parse(&text) {
+                let audience = issuer.as_audience();
+                prop_assert_eq!(audience.as_str(), issuer.as_str());
+                prop_assert!(issuer.as_str().ends_with(issuer.path()));
+            }
+        }
+    }
+
+    #[test]
+    fn h12_the_issuer_is_kept_byte_for_byte_and_must_be_canonical() {
+        for good in ["https://auth.example.com", "https://example.com:8443/tenant/a", "http://[::1]:8080"] {
+            assert_eq!(Issuer::parse(good).unwrap().as_str(), good);
+        }
+        assert_eq!(Issuer::parse("https://example.com/tenant/a").unwrap().path(), "/tenant/a");
+        assert_eq!(Issuer::parse("https://example.com").unwrap().path(), "");
+        let bad = [
+            "auth.example.com",
+            "ftp://example.com",
+            "https://",
+            "https://example.com/",
+            "https://Example.com",
+            "https://example.com:443",
+            "https://example.com/a/../b",
+            "https://example.com?x",
+            "https://example.com#x",
+            "https://user:secret@example.com",
+            " https://example.com",
+        ];
+        for bad in bad {
+            assert!(Issuer::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn plain_http_is_safe_on_loopback_alone() {
+        for (text, is_safe) in [
+            ("http://localhost:8080", true),
+            ("http://auth.localhost", true),
+            ("http://127.1.2.3", true),
+            ("http://[::1]", true),
+            ("http://localhost.example.com", false),
+            ("http://10.0.0.1", false),
+            ("https://example.com", true),
+        ] {
+            assert_eq!(Issuer::parse(text).unwrap().is_safe, is_safe, "{text}");
+        }
+    }
+}

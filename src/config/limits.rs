@@ -1,0 +1,95 @@
+//! How many attempts anyone has.
+
+use std::time::Duration;
+
+use super::reader::Reader;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// An office behind one address logs in after lunch.
+const ADDRESS: RateLimit = RateLimit { burst: 60, per_minute: 60 };
+/// A person who mistypes on several devices; a guesser from many addresses gets 29,000 guesses a day at the very most,
+/// and the hard stop long before.
+const ACCOUNT: RateLimit = RateLimit { burst: 20, per_minute: 20 };
+/// A person who mistypes on one device.
+const PAIR: RateLimit = RateLimit { burst: 10, per_minute: 6 };
+/// A deployment that starts fifty replicas with an old secret still gets in once it has the new one.
+const CLIENT: RateLimit = RateLimit { burst: 60, per_minute: 60 };
+/// NIST SP 800-63B §3.2.2: no more than 100 consecutive failures.
+const HARD_STOP: u32 = 100;
+/// A stop always lifts by itself (security.md L9): a hundred guesses a day find no password that passed the blocklist.
+const HARD_STOP_FOR: Duration = Duration::from_secs(86_400);
+/// Some 100 bytes each: 10 MiB at most, whatever number of addresses and names is tried (security.md L6).
+const MAX_ENTRIES: usize = 100_000;
+
+/// Limits on logins and on failed client authentication (security.md L).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// Off, none of them holds.
+    pub enabled: bool,
+    /// Login attempts from one address (IPv6: one /64).
+    pub address: RateLimit,
+    /// Failed login attempts at one account.
+    pub account: RateLimit,
+    /// Failed login attempts from one address at one account.
+    pub pair: RateLimit,
+    /// Failed authentications of one client.
+    pub client: RateLimit,
+    /// Failures in a row after which an account takes no password from addresses that it does not know.
+    pub hard_stop: u32,
+    /// When that lifts.
+    pub hard_stop_for: Duration,
+    /// Counters kept in memory, of each kind.
+    pub max_entries: usize,
+}
+
+/// A bucket of `burst` attempts that fills by `per_minute`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct RateLimit {
+    /// Attempts at once.
+    pub burst: u32,
+    /// Attempts regained per minute.
+    pub per_minute: u32,
+}
+
+impl Limits {
+    pub(super) fn load(read: &mut Reader<'_>) -> Self {
+        read.section("Limits");
+        Self {
+            enabled: read.setting(
+                "limits.enabled",
+                true,
+                "Off only where something before the service limits attempts per account.",
+            ),
+            address: RateLimit::load(read, "address", ADDRESS, "login attempts from one address (IPv6: one /64)"),
+            account: RateLimit::load(read, "account", ACCOUNT, "failed login attempts at one account, over all replicas"),
+            pair: RateLimit::load(read, "pair", PAIR, "failed login attempts from one address at one account"),
+            client: RateLimit::load(read, "client", CLIENT, "failed authentications of one client from one address"),
+            hard_stop: read.within(
+                "limits.hard_stop",
+                HARD_STOP,
+                1..=HARD_STOP,
+                "Failures in a row after which an account takes no password from addresses that it never logged in from.",
+            ),
+            hard_stop_for: read.within("limits.hard_stop_for", HARD_STOP_FOR, MINUTE..=7 * DAY, "When that stop lifts."),
+            max_entries: read.within(
+                "limits.max_entries",
+                MAX_ENTRIES,
+                1_000..=10_000_000,
+                "Counters of each kind in memory; the least used make room.",
+            ),
+        }
+    }
+}
+
+impl RateLimit {
+    fn load(read: &mut Reader<'_>, of: &str, default: Self, whose: &str) -> Self {
+        const MOST: u32 = 1_000_000;
+        let name = |key: &str| format!("limits.{of}.{key}");
+        Self {
+            burst: read.within(name("burst"), default.burst, 1..=MOST, format!("At once: {whose}.")),
+            per_minute: read.within(name("per_minute"), default.per_minute, 1..=MOST, format!("Per minute: {whose}.")),
+        }
+    }
+}

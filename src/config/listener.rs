@@ -1,0 +1,183 @@
+//! Where requests come in, and how much of them.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::reader::Reader;
+
+/// Loopback: what is not configured is not reachable from elsewhere.
+const fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
+}
+
+/// More than the 10,000 idle sockets that one hostile machine opens with ease, so that they do not use up every place
+/// before their timeout (security.md H6).
+const PUBLIC_CONNECTIONS: usize = 16_384;
+/// Administrators, scrapers and probes.
+const OPERATIONS_CONNECTIONS: usize = 256;
+
+/// Four times the longest honest form: a token of 4 KiB beside a client assertion of the same size (security.md H5).
+const PUBLIC_BODY_BYTES: usize = 16 * 1024;
+/// Imports of users and key sets come in here, some thousands of lines at once.
+const OPERATIONS_BODY_BYTES: usize = 1024 * 1024;
+
+/// A caller on the slowest link sends a header block within a second; ten leave room for retransmissions (security.md H6).
+const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
+/// As for headers.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+/// Above the longest wait for a password hash and the database together; below what gateways wait for us.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// nginx keeps idle upstream connections for 60 s by default; closing much earlier would make it retry.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// A peer that takes nothing for so long is gone or hostile (security.md H6).
+const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Header block: a token of 4 KiB, cookies that a proxy passes on, and tracing headers (security.md H5).
+const HEADER_BYTES: usize = 16 * 1024;
+/// Header fields (security.md H5); browsers behind two proxies send some thirty.
+const HEADERS: usize = 64;
+/// Request target (security.md H5); forward-auth callers append the query string of their own request.
+const URI_BYTES: usize = 2 * 1024;
+
+const SECOND: Duration = Duration::from_secs(1);
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// A listener.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// Address and port; port 0 takes any free one.
+    pub listen: SocketAddr,
+    /// Serve TLS with these files; plain HTTP without.
+    pub tls: Option<TlsFiles>,
+    /// Peers whose `X-Forwarded-For` and `Forwarded` are believed (security.md L7).
+    pub trusted_proxies: Vec<IpNet>,
+    /// Connections at once.
+    pub max_connections: usize,
+    /// From the first wait for a request until its header block is complete.
+    pub header_timeout: Duration,
+    /// From the end of the header block until the body is complete.
+    pub body_timeout: Duration,
+    /// From the end of the header block until the answer is ready.
+    pub request_timeout: Duration,
+    /// Between an answer and the next request.
+    pub idle_timeout: Duration,
+    /// During which a peer may take nothing of an answer.
+    pub write_timeout: Duration,
+    /// Bytes of a header block.
+    pub max_header_bytes: usize,
+    /// Fields of a header block.
+    pub max_headers: usize,
+    /// Bytes of a request target.
+    pub max_uri_bytes: usize,
+    /// Bytes of a body, unless an endpoint says otherwise.
+    pub max_body_bytes: usize,
+}
+
+/// The files of a TLS identity, read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificate chain, PEM, leaf first.
+    pub cert: PathBuf,
+    /// Private key, PEM.
+    pub key: PathBuf,
+}
+
+impl Listener {
+    pub(super) fn load_public(read: &mut Reader<'_>) -> Self {
+        read.section("Public listener");
+        Self::load(read, "public", loopback(8080), PUBLIC_CONNECTIONS, PUBLIC_BODY_BYTES)
+    }
+
+    pub(super) fn load_operations(read: &mut Reader<'_>) -> Self {
+        read.section("Operations listener");
+        Self::load(read, "operations", loopback(9090), OPERATIONS_CONNECTIONS, OPERATIONS_BODY_BYTES)
+    }
+
+    fn load(read: &mut Reader<'_>, prefix: &str, listen: SocketAddr, connections: usize, body_bytes: usize) -> Self {
+        let name = |key: &str| format!("{prefix}.{key}");
+        Self {
+            listen: read.setting(name("listen"), listen, "Address and port; port 0 takes any free one."),
+            tls: TlsFiles::load(read, prefix),
+            trusted_proxies: read.setting(
+                name("trusted_proxies"),
+                Vec::new(),
+                "Addresses and networks of proxies whose `X-Forwarded-For` and `Forwarded` are believed; from anyone else \
+                 they are ignored.",
+            ),
+            max_connections: read.within(
+                name("max_connections"),
+                connections,
+                1..=1_000_000,
+                "Connections at once; further ones wait in the kernel's queue.",
+            ),
+            header_timeout: read.within(
+                name("header_timeout"),
+                HEADER_TIMEOUT,
+                SECOND..=MINUTE,
+                "From the first byte that is waited for until the header block is complete.",
+            ),
+            body_timeout: read.within(
+                name("body_timeout"),
+                BODY_TIMEOUT,
+                SECOND..=MINUTE,
+                "From the end of the header block until the body is complete.",
+            ),
+            request_timeout: read.within(
+                name("request_timeout"),
+                REQUEST_TIMEOUT,
+                SECOND..=5 * MINUTE,
+                "From the end of the header block until the answer is ready; 503 afterwards.",
+            ),
+            idle_timeout: read.within(
+                name("idle_timeout"),
+                IDLE_TIMEOUT,
+                SECOND..=60 * MINUTE,
+                "How long a connection may wait for its next request.",
+            ),
+            write_timeout: read.within(
+                name("write_timeout"),
+                WRITE_TIMEOUT,
+                SECOND..=MINUTE,
+                "How long a peer may take nothing of an answer.",
+            ),
+            max_header_bytes: read.within(
+                name("max_header_bytes"),
+                HEADER_BYTES,
+                8 * 1024..=64 * 1024,
+                "Bytes of a header block; 431 above.",
+            ),
+            max_headers: read.within(name("max_headers"), HEADERS, 16..=256, "Fields of a header block; 431 above."),
+            max_uri_bytes: read.within(
+                name("max_uri_bytes"),
+                URI_BYTES,
+                512..=8 * 1024,
+                "Bytes of a request target; 414 above.",
+            ),
+            max_body_bytes: read.within(
+                name("max_body_bytes"),
+                body_bytes,
+                8 * 1024..=16 * 1024 * 1024,
+                "Bytes of a body, unless an endpoint says otherwise; 413 above.",
+            ),
+        }
+    }
+}
+
+impl TlsFiles {
+    fn load(read: &mut Reader<'_>, prefix: &str) -> Option<Self> {
+        let (cert_name, key_name) = (format!("{prefix}.tls.cert"), format!("{prefix}.tls.key"));
+        let cert = read.optional(
+            cert_name.as_str(),
+            "none",
+            "Certificate chain in PEM, leaf first; TLS is served when it and the key are set. Read again when it changes.",
+        );
+        let key = read.optional(key_name.as_str(), "none", "Private key of the certificate, in PEM.");
+        let remedy = format!("set both {cert_name} and {key_name}, or neither");
+        read.rule(&[&cert_name, &key_name], key.is_none() || cert.is_some(), "is missing", &remedy);
+        read.rule(&[&key_name, &cert_name], cert.is_none() || key.is_some(), "is missing", &remedy);
+        Some(Self { cert: cert?, key: key? })
+    }
+}

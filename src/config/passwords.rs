@@ -1,0 +1,72 @@
+//! The price of a password.
+
+use super::reader::Reader;
+
+/// The least that security.md P1 accepts, and OWASP's first choice: some 30 ms on one core.
+const MEMORY_KIB: u32 = 19_456;
+/// As above.
+const ITERATIONS: u32 = 2;
+/// Lanes would only use cores that other logins need.
+const PARALLELISM: u32 = 1;
+/// A stored hash may not ask for more either (security.md P11).
+const MOST_MEMORY_KIB: u32 = 1024 * 1024;
+/// As above.
+const MOST_ITERATIONS: u32 = 16;
+/// About one second of waiting on two cores; whoever comes after is told to come back at once (security.md P5).
+const QUEUE: usize = 64;
+/// Between NIST's 8 for a second factor and 15 for none; the blocklist and the limits carry the rest.
+const MIN_LENGTH: usize = 12;
+
+/// Password hashing (argon2id) and the policy for new passwords.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Passwords {
+    /// Memory of one hash, KiB.
+    pub memory_kib: u32,
+    /// Passes over it.
+    pub iterations: u32,
+    /// Lanes of it.
+    pub parallelism: u32,
+    /// Hashes computed at once; one per core when not set.
+    pub threads: Option<usize>,
+    /// Logins waiting for a hash; more are refused with 503.
+    pub queue: usize,
+    /// Least length of a new password, in code points.
+    pub min_length: usize,
+}
+
+impl Passwords {
+    pub(super) fn load(read: &mut Reader<'_>) -> Self {
+        read.section("Passwords");
+        let passwords = Self {
+            memory_kib: read.within(
+                "passwords.memory_kib",
+                MEMORY_KIB,
+                MEMORY_KIB..=MOST_MEMORY_KIB,
+                "Memory of one argon2id hash in KiB. Times `passwords.threads`, it is the memory that logins can take.",
+            ),
+            iterations: read.within(
+                "passwords.iterations",
+                ITERATIONS,
+                ITERATIONS..=MOST_ITERATIONS,
+                "Passes over that memory. Hashes made with other values are renewed at the next login.",
+            ),
+            parallelism: read.within("passwords.parallelism", PARALLELISM, 1..=16, "Lanes of one hash."),
+            threads: read.optional("passwords.threads", "one per core", "Hashes computed at once."),
+            queue: read.within(
+                "passwords.queue",
+                QUEUE,
+                0..=10_000,
+                "Logins that may wait for a hash; further ones are answered 503 at once.",
+            ),
+            min_length: read.within(
+                "passwords.min_length",
+                MIN_LENGTH,
+                8..=64,
+                "Least length of a new password, in characters. Passwords of 64 and more are always accepted.",
+            ),
+        };
+        let is_some_threads = passwords.threads.is_none_or(|threads| (1..=1024).contains(&threads));
+        read.rule(&["passwords.threads"], is_some_threads, "is out of range", "write 1 to 1024, or leave it out");
+        passwords
+    }
+}

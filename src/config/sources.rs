@@ -1,0 +1,108 @@
+//! Where the process finds its configuration: the only impure part, and a thin one.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::Path;
+
+use super::mistake::{Mistake, Mistakes, Origin};
+use super::{Config, Inputs, Loaded, environment};
+
+/// Taken from the working folder when no file is named.
+const DEFAULT_FILE: &str = "countersign.toml";
+
+/// No file of ours is longer; stops `/dev/zero` and a database named by accident.
+const LONGEST_FILE: u64 = 1024 * 1024;
+
+/// A configuration as the process found it.
+pub struct Sources {
+    file: Option<(String, String)>,
+    environment: Vec<(String, String)>,
+}
+
+impl Sources {
+    /// Reads the file at `path`, or the default one if it exists, and `environment` (`std::env::vars_os`).
+    pub fn gather<V>(path: Option<&Path>, environment: V) -> Result<Self, Mistakes>
+    where
+        V: IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
+    {
+        let name = path.unwrap_or(Path::new(DEFAULT_FILE));
+        let mut mistakes = Vec::new();
+        let file = match read_text(name) {
+            Ok(text) => Some((name.display().to_string(), text)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => None,
+            Err(error) => {
+                mistakes.push(Mistake {
+                    setting: String::new(),
+                    origin: Origin::File(name.display().to_string().into(), 1),
+                    problem: format!("cannot be read ({error})"),
+                    remedy: "check the path and its permissions".to_owned(),
+                });
+                None
+            }
+        };
+        let mut ours = Vec::new();
+        for (name, value) in environment {
+            let Some(name) = name.to_str().filter(|name| environment::is_ours(name)) else { continue };
+            match value.into_string() {
+                Ok(value) => ours.push((name.to_owned(), value)),
+                Err(_) => mistakes.push(Mistake {
+                    setting: name.to_owned(),
+                    origin: Origin::Environment(name.to_owned()),
+                    problem: "is not UTF-8".to_owned(),
+                    remedy: "write it in UTF-8".to_owned(),
+                }),
+            }
+        }
+        if mistakes.is_empty() { Ok(Self { file, environment: ours }) } else { Err(Mistakes(mistakes)) }
+    }
+
+    /// The configuration that they say.
+    pub fn load(&self) -> Result<Loaded, Mistakes> {
+        let file = self.file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
+        Config::load(&Inputs { file, environment: &self.environment, read_secret_file: &read_text })
+    }
+}
+
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    File::open(path)?.take(LONGEST_FILE + 1).read_to_string(&mut text)?;
+    if text.len() as u64 > LONGEST_FILE {
+        return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1 MiB"));
+    }
+    Ok(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_that_was_named_must_exist_and_the_default_one_need_not() {
+        let mistakes = Sources::gather(Some(Path::new("/nowhere/cs.toml")), []).err().unwrap();
+        assert!(mistakes.to_string().contains("/nowhere/cs.toml"), "{mistakes}");
+        assert!(Sources::gather(None, []).is_ok());
+        assert!(Sources::gather(Some(Path::new("/dev/zero")), []).is_err());
+    }
+
+    #[test]
+    fn a_variable_that_is_not_text_is_a_mistake_only_when_it_is_ours() {
+        let value = std::ffi::OsString::from_vec(vec![0xff]);
+        assert!(Sources::gather(None, [("LS_COLORS".into(), value.clone())]).is_ok());
+        assert!(Sources::gather(None, [("COUNTERSIGN_ISSUER".into(), value)]).is_err());
+    }
+
+    #[test]
+    fn file_secret_file_and_environment_come_together() {
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("url");
+        std::fs::write(&secret, "sqlite:///srv/x.db\n").unwrap();
+        let file = folder.path().join("cs.toml");
+        std::fs::write(&file, format!("[database]\nurl_file = {secret:?}\n")).unwrap();
+        let variables = [("COUNTERSIGN_ISSUER".into(), "https://auth.example.com".into())];
+        let config = Sources::gather(Some(&file), variables).unwrap().load().unwrap().config;
+        assert_eq!(config.database.url.expose(), "sqlite:///srv/x.db");
+        assert_eq!(config.issuer.as_str(), "https://auth.example.com");
+    }
+}

@@ -1,0 +1,207 @@
+//! The types that a setting can have, each read and shown in one way.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ipnet::IpNet;
+
+use super::raw::Raw;
+use crate::domain::{Algorithm, Audience, TokenType};
+
+/// Why a written value is not taken.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    /// It does not have the form of the type.
+    Form,
+    /// It is below or above what is allowed.
+    Range,
+    /// Something else; completes the sentence that begins with the setting's name.
+    Because(String),
+}
+
+/// A type of setting.
+pub(super) trait Value: Sized {
+    /// What is to be written, for whoever wrote something else.
+    const FORM: &'static str;
+
+    /// Reads a written value.
+    fn read(raw: &Raw) -> Result<Self, Fault>;
+
+    /// The value as it would be written.
+    fn show(&self) -> String;
+}
+
+impl Value for bool {
+    const FORM: &'static str = "write true or false";
+
+    fn read(raw: &Raw) -> Result<Self, Fault> {
+        match raw {
+            Raw::Bool(bool) => Ok(*bool),
+            Raw::Loose(text) => text.trim().parse().map_err(|_| Fault::Form),
+            _ => Err(Fault::Form),
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Whole numbers, by the range of the type.
+macro_rules! whole_number {
+    ($($type:ty)*) => {$(
+        impl Value for $type {
+            const FORM: &'static str = "write a whole number";
+
+            fn read(raw: &Raw) -> Result<Self, Fault> {
+                raw.integer().and_then(|integer| Self::try_from(integer).ok()).ok_or(Fault::Form)
+            }
+
+            fn show(&self) -> String {
+                self.to_string()
+            }
+        }
+    )*};
+}
+
+whole_number!(u32 usize);
+
+impl Value for Duration {
+    const FORM: &'static str = "write a duration such as \"500ms\", \"10s\", \"5m\", \"1h30m\" or \"30d\"";
+
+    fn read(raw: &Raw) -> Result<Self, Fault> {
+        if raw.integer() == Some(0) {
+            return Ok(Self::ZERO);
+        }
+        let duration = humantime::parse_duration(raw.text().ok_or(Fault::Form)?).map_err(|_| Fault::Form)?;
+        if duration.subsec_nanos() % 1_000_000 == 0 {
+            Ok(duration)
+        } else {
+            Err(Fault::Because("is finer than a millisecond".into()))
+        }
+    }
+
+    fn show(&self) -> String {
+        const UNITS: [(u128, &str); 5] = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1_000, "s"), (1, "ms")];
+        let mut rest = self.as_millis();
+        let mut shown = String::new();
+        for (size, unit) in UNITS {
+            if rest >= size {
+                shown.push_str(&format!("{}{unit}", rest / size));
+                rest %= size;
+            }
+        }
+        if shown.is_empty() { "0s".to_owned() } else { shown }
+    }
+}
+
+/// Types that are text, by the function that parses them.
+macro_rules! text {
+    ($($type:ty, $form:literal, $parse:expr, $show:expr;)*) => {$(
+        impl Value for $type {
+            const FORM: &'static str = $form;
+
+            fn read(raw: &Raw) -> Result<Self, Fault> {
+                let parse: fn(&str) -> Result<Self, Fault> = $parse;
+                parse(raw.text().ok_or(Fault::Form)?)
+            }
+
+            fn show(&self) -> String {
+                let show: fn(&Self) -> String = $show;
+                show(self)
+            }
+        }
+    )*};
+}
+
+text! {
+    SocketAddr, "write an address and a port such as \"127.0.0.1:8080\" or \"[::]:8080\"",
+        |text| text.parse().map_err(|_| Fault::Form), ToString::to_string;
+    IpNet, "write an address or a network such as \"10.0.0.0/8\" or \"2001:db8::1\"",
+        |text| text.parse().or_else(|_| text.parse::<IpAddr>().map(Self::from)).map_err(|_| Fault::Form),
+        ToString::to_string;
+    PathBuf, "write a path",
+        |text| if text.is_empty() || text.contains('\0') { Err(Fault::Form) } else { Ok(text.into()) },
+        |path| path.display().to_string();
+    Algorithm, "write one of ES256, EdDSA, RS256, PS256",
+        |text| Self::parse(text).map_err(|_| Fault::Form), ToString::to_string;
+    TokenType, "write \"at+jwt\" or \"JWT\"",
+        |text| Self::parse(text).map_err(|_| Fault::Form), |token_type| token_type.as_str().to_owned();
+    Audience, "write 1 to 256 visible ASCII characters without \" and \\",
+        |text| Self::parse(text).map_err(|_| Fault::Form), ToString::to_string;
+}
+
+/// Settings that are one of a few words.
+macro_rules! choice {
+    ($type:ty, $form:literal, $($word:literal => $value:ident),*) => {
+        impl $crate::config::value::Value for $type {
+            const FORM: &'static str = $form;
+
+            fn read(raw: &$crate::config::raw::Raw) -> Result<Self, $crate::config::value::Fault> {
+                match raw.text() {
+                    $(Some($word) => Ok(Self::$value),)*
+                    _ => Err($crate::config::value::Fault::Form),
+                }
+            }
+
+            fn show(&self) -> String {
+                match self {
+                    $(Self::$value => $word.to_owned(),)*
+                }
+            }
+        }
+    };
+}
+
+pub(super) use choice;
+
+impl<T: Value> Value for Vec<T> {
+    const FORM: &'static str = T::FORM;
+
+    fn read(raw: &Raw) -> Result<Self, Fault> {
+        let items = raw.list().ok_or_else(|| Fault::Because("is not a list in brackets".to_owned()))?;
+        let read = |item: &Raw| {
+            T::read(item).map_err(|fault| {
+                let reason =
+                    if let Fault::Because(reason) = fault { format!(", which {reason}") } else { String::new() };
+                Fault::Because(format!("has the item {}{reason}", item.quoted()))
+            })
+        };
+        items.iter().map(read).collect()
+    }
+
+    fn show(&self) -> String {
+        if self.is_empty() {
+            return "none".to_owned();
+        }
+        self.iter().map(Value::show).collect::<Vec<_>>().join(",")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_duration_reads_back_as_it_is_shown(millis in 0..u64::from(u32::MAX) * 1000) {
+            let duration = Duration::from_millis(millis);
+            prop_assert_eq!(Duration::read(&Raw::Text(duration.show())), Ok(duration));
+        }
+    }
+
+    #[test]
+    fn durations_are_texts_with_units() {
+        let read = |text: &str| Duration::read(&Raw::Text(text.to_owned()));
+        assert_eq!(read("1h30m"), Ok(Duration::from_secs(5400)));
+        assert_eq!(read("30d"), Ok(Duration::from_secs(30 * 86_400)));
+        assert_eq!(Duration::read(&Raw::Integer(0)), Ok(Duration::ZERO));
+        for bad in ["", "5", "5 parsecs", "-5s", "1us", "99999999999999999999d"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+        assert!(Duration::read(&Raw::Integer(5)).is_err(), "5 of what?");
+    }
+}

@@ -1,0 +1,100 @@
+//! Forgeries: tokens that differ from honest ones in one thing each, most of them validly signed, and all refused
+//! (security.md group T). The names of the tests are the requirements.
+
+mod claims;
+mod form;
+mod header;
+
+use std::collections::HashMap;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde_json::{Value, json};
+
+use super::fixtures::{ISSUER, NOW, all_keys, eddsa_key, keys_of, user_claims};
+use super::{SigningKey, TokenRefusal, VerifiedToken, VerifyingKey, verify_access_token};
+use crate::domain::{Kid, Timestamp, TokenType};
+
+/// A key, the key set that holds it, and tokens made with it.
+struct Forge {
+    key: SigningKey,
+    keys: HashMap<Kid, VerifyingKey>,
+}
+
+impl Forge {
+    fn new(key: SigningKey) -> Self {
+        let keys = keys_of(&[&key]);
+        Self { key, keys }
+    }
+
+    fn judge(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
+        self.judge_at(token, NOW)
+    }
+
+    fn judge_at(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, TokenRefusal> {
+        verify_access_token(token, &self.keys, ISSUER, now)
+    }
+
+    fn header(&self) -> Value {
+        json!({"alg": self.key.algorithm().as_str(), "kid": self.key.kid().as_str(), "typ": "at+jwt"})
+    }
+
+    /// The honest header with one member changed or added.
+    fn header_with(&self, name: &str, value: Value) -> String {
+        let mut header = self.header();
+        header[name] = value;
+        header.to_string()
+    }
+
+    fn sign(&self, header: &str, payload: &str) -> String {
+        self.key.sign_parts(header.as_bytes(), payload.as_bytes()).unwrap()
+    }
+
+    fn sign_header(&self, header: &str) -> String {
+        self.sign(header, &claims().to_string())
+    }
+
+    fn sign_claims(&self, payload: &str) -> String {
+        self.sign(&self.header().to_string(), payload)
+    }
+
+    fn judge_claims(&self, payload: &Value) -> Result<VerifiedToken, TokenRefusal> {
+        self.judge(&self.sign_claims(&payload.to_string()))
+    }
+}
+
+/// The honest claims as JSON.
+fn claims() -> Value {
+    let token = eddsa_key().sign_access_token(&user_claims(), TokenType::AtJwt).unwrap();
+    let payload = token.expose().split('.').nth(1).unwrap().to_owned();
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).unwrap()).unwrap()
+}
+
+fn claims_with(name: &str, value: Value) -> Value {
+    let mut claims = claims();
+    claims[name] = value;
+    claims
+}
+
+fn claims_without(name: &str) -> Value {
+    let mut claims = claims();
+    claims.as_object_mut().unwrap().remove(name).unwrap();
+    claims
+}
+
+fn forge() -> Forge {
+    Forge::new(eddsa_key())
+}
+
+/// `{"a":1}` as text with `member` put in at the front, so that duplicates and odd spellings can be written.
+fn with_member(object: &Value, member: &str) -> String {
+    format!("{{{member},{}", &object.to_string()[1..])
+}
+
+#[test]
+fn the_honest_token_passes_so_that_a_refusal_below_means_something() {
+    for key in all_keys() {
+        let forge = Forge::new(key);
+        forge.judge(&forge.sign_header(&forge.header().to_string())).unwrap();
+    }
+}

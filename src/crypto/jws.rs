@@ -1,0 +1,210 @@
+//! The compact form of a JWS (RFC 7515 §7.1), read strictly: one function through which every token passes, whatever it is
+//! for (security.md T1, T3, T4, T9 to T12, T15).
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::strict_json::{self, JsonRefusal, present};
+
+/// Longer tokens are refused before anything in them is looked at.
+pub const MAX_TOKEN_BYTES: usize = 4096;
+/// Longest header, encoded. Honest ones take 80 to 300 characters; it is the one part that is parsed for anybody who asks.
+const MAX_HEADER_CHARS: usize = 1024;
+
+/// What a signature is checked with: a key, its id, and its one algorithm.
+pub trait SignatureKey {
+    /// The id that a header's `kid` must equal.
+    fn kid(&self) -> &str;
+
+    /// The name that a header's `alg` must equal, byte for byte.
+    fn algorithm_name(&self) -> &str;
+
+    /// Whether `signature` is this key's over `message`.
+    fn accepts(&self, message: &[u8], signature: Vec<u8>) -> bool;
+}
+
+/// A token that has the right form. Nothing in it is verified, so it can do two things: name the key to look for, and be
+/// verified.
+#[derive(Debug)]
+pub struct UnverifiedJws<'a> {
+    header: Header,
+    signed: &'a str,
+    payload: &'a str,
+    signature: &'a str,
+}
+
+/// What a verified signature vouches for.
+#[derive(Debug)]
+pub struct VerifiedJws {
+    /// `typ` of the header.
+    pub typ: Option<String>,
+    /// The payload's bytes.
+    pub payload: Vec<u8>,
+}
+
+/// Why a token is refused before its claims are read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JwsRefusal {
+    /// Over [`MAX_TOKEN_BYTES`], or the header over a quarter of that.
+    #[error("the token is longer than {MAX_TOKEN_BYTES} bytes, or its header than {MAX_HEADER_CHARS}")]
+    TooLong,
+    /// Not three parts of base64url joined by two dots; a JWE or a JSON serialisation among others.
+    #[error("the token is not three parts of base64url joined by dots")]
+    NotCompact,
+    /// A part is not the one base64url spelling of its bytes: padding, unused bits.
+    #[error("the token's {0} is not strict base64url")]
+    NotBase64(&'static str),
+    /// The header is not what it has to be.
+    #[error("the token's header: {0}")]
+    Header(JsonRefusal),
+    /// The claims cannot be shown, because they are not what they have to be.
+    #[error("the token's claims: {0}")]
+    Payload(JsonRefusal),
+    /// A header parameter that is never accepted.
+    #[error("the token's header carries `{0}`")]
+    ForbiddenParameter(&'static str),
+    /// The header names another algorithm than the key has.
+    #[error("the token's header names another algorithm than its key has")]
+    WrongAlgorithm,
+    /// The header names another key.
+    #[error("the token's header names another key")]
+    WrongKey,
+    /// The signature is not the key's.
+    #[error("the token's signature does not verify")]
+    BadSignature,
+}
+
+impl<'a> UnverifiedJws<'a> {
+    /// Checks length, alphabet and form, then the header. Allocates about as much as the token is
+    /// long, at most.
+    pub fn parse(token: &'a str) -> Result<Self, JwsRefusal> {
+        if token.len() > MAX_TOKEN_BYTES {
+            return Err(JwsRefusal::TooLong);
+        }
+        if !token.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.')) {
+            return Err(JwsRefusal::NotCompact);
+        }
+        let (signed, signature) = token.rsplit_once('.').ok_or(JwsRefusal::NotCompact)?;
+        let (header, payload) = signed.split_once('.').ok_or(JwsRefusal::NotCompact)?;
+        if header.is_empty() || signature.is_empty() || payload.contains('.') {
+            return Err(JwsRefusal::NotCompact);
+        }
+        if header.len() > MAX_HEADER_CHARS {
+            return Err(JwsRefusal::TooLong);
+        }
+        let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| JwsRefusal::NotBase64("header"))?;
+        let header: Header = strict_json::from_slice(&header).map_err(JwsRefusal::Header)?;
+        match header.forbidden() {
+            Some(name) => Err(JwsRefusal::ForbiddenParameter(name)),
+            None => Ok(Self { header, signed, payload, signature }),
+        }
+    }
+
+    /// As [`UnverifiedJws::parse`], for a payload of claims: no part is empty (security.md T9).
+    pub(super) fn parse_jwt(token: &'a str) -> Result<Self, JwsRefusal> {
+        let jws = Self::parse(token)?;
+        if jws.payload.is_empty() { Err(JwsRefusal::NotCompact) } else { Ok(jws) }
+    }
+
+    /// The key that the header names.
+    pub fn kid(&self) -> Option<&str> {
+        self.header.kid.as_deref()
+    }
+
+    /// The payload's bytes before the signature was checked: for callers whose type says `unverified`.
+    pub(super) fn unverified_payload(&self) -> Result<Vec<u8>, JwsRefusal> {
+        URL_SAFE_NO_PAD.decode(self.payload).map_err(|_| JwsRefusal::NotBase64("payload"))
+    }
+
+    /// Checks the signature with `key`, whose id (where the header names one) and algorithm must be the header's.
+    pub fn verify(self, key: &impl SignatureKey) -> Result<VerifiedJws, JwsRefusal> {
+        if self.kid().is_some_and(|kid| kid != key.kid()) {
+            return Err(JwsRefusal::WrongKey);
+        }
+        if self.header.alg != key.algorithm_name() {
+            return Err(JwsRefusal::WrongAlgorithm);
+        }
+        let signature = URL_SAFE_NO_PAD.decode(self.signature).map_err(|_| JwsRefusal::NotBase64("signature"))?;
+        if !key.accepts(self.signed.as_bytes(), signature) {
+            return Err(JwsRefusal::BadSignature);
+        }
+        let payload = self.unverified_payload()?;
+        Ok(VerifiedJws { typ: self.header.typ, payload })
+    }
+}
+
+/// The header parameters that matter. `x5t` and every unknown parameter are ignored: they never select a key.
+#[derive(Debug, Deserialize)]
+struct Header {
+    alg: String,
+    #[serde(default, deserialize_with = "present")]
+    kid: Option<String>,
+    #[serde(default, deserialize_with = "present")]
+    typ: Option<String>,
+    // Present at all, whatever the value, is what counts for the rest.
+    #[serde(default, deserialize_with = "present")]
+    crit: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    jwk: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    jku: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    x5u: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    x5c: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    b64: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    enc: Option<IgnoredAny>,
+    #[serde(default, deserialize_with = "present")]
+    zip: Option<IgnoredAny>,
+}
+
+impl Header {
+    /// The first parameter that is never accepted: extensions (RFC 7515 §4.1.11, RFC 7797), keys and places of keys that the
+    /// sender chose (RFC 8725 §3.10), and the marks of a JWE.
+    fn forbidden(&self) -> Option<&'static str> {
+        let present = [
+            ("crit", &self.crit),
+            ("jwk", &self.jwk),
+            ("jku", &self.jku),
+            ("x5u", &self.x5u),
+            ("x5c", &self.x5c),
+            ("b64", &self.b64),
+            ("enc", &self.enc),
+            ("zip", &self.zip),
+        ];
+        present.into_iter().find_map(|(name, value)| value.is_some().then_some(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::fixtures::{eddsa_key, es256_key};
+
+    #[test]
+    fn t5_a_key_that_the_header_does_not_name_is_not_tried() {
+        let key = eddsa_key();
+        let sign = |header: String| key.sign_parts(header.as_bytes(), b"{}").unwrap();
+        let named = sign(format!(r#"{{"alg":"EdDSA","kid":"{}"}}"#, key.kid()));
+        let other = sign(r#"{"alg":"EdDSA","kid":"other"}"#.to_owned());
+        let nameless = sign(r#"{"alg":"EdDSA"}"#.to_owned());
+        let verify =
+            |token: &str| UnverifiedJws::parse(token).unwrap().verify(key.verifying_key()).map(|jws| jws.payload);
+        assert_eq!(verify(&named), Ok(b"{}".to_vec()));
+        assert_eq!(verify(&other), Err(JwsRefusal::WrongKey));
+        assert_eq!(verify(&nameless), Ok(b"{}".to_vec()));
+        let wrong = UnverifiedJws::parse(&nameless).unwrap().verify(es256_key().verifying_key());
+        assert_eq!(wrong.unwrap_err(), JwsRefusal::WrongAlgorithm);
+    }
+
+    #[test]
+    fn an_empty_payload_is_a_jws_but_no_jwt() {
+        let token = eddsa_key().sign_parts(br#"{"alg":"EdDSA"}"#, b"").unwrap();
+        assert!(UnverifiedJws::parse(&token).is_ok());
+        assert_eq!(UnverifiedJws::parse_jwt(&token).unwrap_err(), JwsRefusal::NotCompact);
+    }
+}

@@ -1,0 +1,131 @@
+//! The one key that is kept outside the database; every other symmetric key is derived from it.
+
+use std::fmt;
+
+use base64::Engine;
+use base64::alphabet;
+use base64::engine::general_purpose::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+use zeroize::Zeroizing;
+
+use super::digest::derive_key;
+use super::{Random, SecretText};
+
+/// Padding is a matter of the tool that wrote the key, so both ways are read.
+const CONFIG: GeneralPurposeConfig =
+    GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
+const STANDARD_READER: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, CONFIG);
+const URL_SAFE_READER: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, CONFIG);
+
+/// 32 random bytes from which the sealing key and the refresh-token key are derived. Cannot be printed; wiped when dropped.
+#[derive(Clone)]
+pub struct MasterKey(Zeroizing<[u8; 32]>);
+
+/// Names a master key inside what it protects, and reveals nothing about it: an HKDF output of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct MasterKeyId(pub(super) [u8; 4]);
+
+/// Why a text is not a master key. Never carries the text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MasterKeyError {
+    /// Neither standard nor URL-safe base64.
+    #[error("the master key is not base64; make one with `openssl rand -base64 32`")]
+    NotBase64,
+    /// Another number of bytes than 32.
+    #[error("the master key is {0} bytes long instead of 32; make one with `openssl rand -base64 32`")]
+    WrongLength(usize),
+    /// One byte repeated 32 times: a placeholder.
+    #[error("the master key is one byte repeated and protects nothing; make one with `openssl rand -base64 32`")]
+    Placeholder,
+}
+
+impl MasterKey {
+    /// Reads 32 bytes in standard or URL-safe base64, padded or not; white space around the text is ignored, since files end
+    /// in a line feed.
+    pub fn parse(text: &str) -> Result<Self, MasterKeyError> {
+        let text = text.trim_ascii();
+        let decoded = STANDARD_READER.decode(text).or_else(|_| URL_SAFE_READER.decode(text));
+        let decoded = Zeroizing::new(decoded.map_err(|_| MasterKeyError::NotBase64)?);
+        let mut key = Zeroizing::new([0; 32]);
+        if decoded.len() != key.len() {
+            return Err(MasterKeyError::WrongLength(decoded.len()));
+        }
+        key.copy_from_slice(&decoded);
+        if key.iter().all(|byte| *byte == key[0]) {
+            return Err(MasterKeyError::Placeholder);
+        }
+        Ok(Self(key))
+    }
+
+    /// A new key.
+    pub fn generate(random: &dyn Random) -> Self {
+        Self(Zeroizing::new(random.bytes()))
+    }
+
+    /// The key as [`MasterKey::parse`] reads it, for the file that is to hold it.
+    pub fn to_base64(&self) -> SecretText {
+        SecretText::new(STANDARD.encode(self.0.as_slice()))
+    }
+
+    /// The key's name.
+    pub fn id(&self) -> MasterKeyId {
+        let derived = self.derive("countersign master key id v1");
+        MasterKeyId([derived[0], derived[1], derived[2], derived[3]])
+    }
+
+    /// The key for one purpose.
+    pub(super) fn derive(&self, label: &'static str) -> Zeroizing<[u8; 32]> {
+        derive_key(self.0.as_slice(), label)
+    }
+}
+
+impl fmt::Debug for MasterKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("MasterKey(hidden)")
+    }
+}
+
+impl fmt::Display for MasterKeyId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE, URL_SAFE_NO_PAD};
+
+    use super::*;
+    use crate::crypto::SeededRandom;
+
+    #[test]
+    fn every_common_spelling_of_a_key_is_the_same_key() {
+        let bytes: [u8; 32] = std::array::from_fn(|index| 0xFB_u8.wrapping_add(u8::try_from(index).unwrap() / 2));
+        let id = MasterKey::parse(&STANDARD.encode(bytes)).unwrap().id();
+        for text in [STANDARD_NO_PAD.encode(bytes), URL_SAFE.encode(bytes), URL_SAFE_NO_PAD.encode(bytes)] {
+            assert_eq!(MasterKey::parse(&text).unwrap().id(), id);
+            assert_eq!(MasterKey::parse(&format!(" {text}\r\n")).unwrap().id(), id);
+        }
+    }
+
+    #[test]
+    fn a_generated_key_reads_back() {
+        let key = MasterKey::generate(&SeededRandom::new(3));
+        assert_eq!(MasterKey::parse(key.to_base64().expose()).unwrap().id(), key.id());
+        assert_eq!(key.id().to_string().len(), 8);
+    }
+
+    #[test]
+    fn s6_wrong_lengths_placeholders_and_other_text_are_refused() {
+        assert_eq!(MasterKey::parse("").unwrap_err(), MasterKeyError::WrongLength(0));
+        assert_eq!(MasterKey::parse(&STANDARD.encode([7; 31])).unwrap_err(), MasterKeyError::WrongLength(31));
+        assert_eq!(MasterKey::parse(&STANDARD.encode([7; 33])).unwrap_err(), MasterKeyError::WrongLength(33));
+        assert_eq!(MasterKey::parse("correct horse battery").unwrap_err(), MasterKeyError::NotBase64);
+        assert_eq!(MasterKey::parse(&STANDARD.encode([0; 32])).unwrap_err(), MasterKeyError::Placeholder);
+    }
+
+    #[test]
+    fn s2_a_master_key_does_not_print() {
+        assert_eq!(format!("{:?}", MasterKey::generate(&SeededRandom::new(3))), "MasterKey(hidden)");
+    }
+}

@@ -1,0 +1,143 @@
+//! What one hashing thread works with: its memory, and every algorithm on it.
+
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use argon2::{Argon2, Block, Params};
+use ring::pbkdf2::{PBKDF2_HMAC_SHA1, PBKDF2_HMAC_SHA256, PBKDF2_HMAC_SHA512};
+use subtle::ConstantTimeEq;
+use zeroize::Zeroizing;
+
+use super::phc::BCRYPT_OUTPUT_BYTES;
+use super::scheme::{OUTPUT_BYTES, Pbkdf2Digest, Scheme};
+use super::stored::{NEW_OUTPUT_BYTES, NEW_SALT_BYTES, PasswordHash};
+use super::work::{Kind, Work};
+
+/// bcrypt reads no further. The systems that made the hashes cut longer passwords here, so verifying must as well.
+const BCRYPT_PASSWORD_BYTES: usize = 72;
+/// A hash that needs more memory than this, and more than the thread owns, takes turns with others like it. So the whole
+/// pool never needs more than each thread's share and one hash of the greatest size that is read.
+const LARGE_MEMORY_KIB: u32 = 64 * 1024;
+/// Stands for the salt in work whose result nobody uses.
+const NO_SALT: [u8; NEW_SALT_BYTES] = [0; NEW_SALT_BYTES];
+
+/// An algorithm refused its input, or there was no memory for it. Bounds and types leave only the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("a password could not be hashed")]
+pub(super) struct Unhashable;
+
+/// A thread's place of work.
+pub(super) struct Bench {
+    memory: Vec<Block>,
+    large: Arc<Mutex<()>>,
+    /// All work done so far.
+    #[cfg(test)]
+    pub(super) trace: Vec<Work>,
+}
+
+impl Bench {
+    /// With as much memory as a hash of `scheme` needs, reused for every hash that needs no more. `None` when the operating
+    /// system refuses it.
+    pub(super) fn new(scheme: Scheme, large: Arc<Mutex<()>>) -> Option<Self> {
+        let blocks = scheme.memory_kib() as usize;
+        let mut memory = Vec::new();
+        memory.try_reserve_exact(blocks).ok()?;
+        memory.resize(blocks, Block::new());
+        Some(Self {
+            memory,
+            large,
+            #[cfg(test)]
+            trace: Vec::new(),
+        })
+    }
+
+    /// Size of the memory that is held for good.
+    #[cfg(test)]
+    pub(super) fn memory_blocks(&self) -> usize {
+        self.memory.len()
+    }
+
+    /// A new hash of a password.
+    pub(super) fn hash(
+        &mut self,
+        scheme: Scheme,
+        password: &[u8],
+        salt: [u8; NEW_SALT_BYTES],
+    ) -> Result<PasswordHash, Unhashable> {
+        let mut output = vec![0; NEW_OUTPUT_BYTES];
+        self.compute(scheme, password, &salt, &mut output)?;
+        PasswordHash::new(scheme, salt.to_vec(), output).map_err(|_| Unhashable)
+    }
+
+    /// Whether a hash is of this password, in constant time over the output.
+    pub(super) fn matches(&mut self, stored: &PasswordHash, password: &[u8]) -> Result<bool, Unhashable> {
+        let mut output = Zeroizing::new([0; *OUTPUT_BYTES.end()]);
+        let output = output.get_mut(..stored.output().len()).ok_or(Unhashable)?;
+        self.compute(stored.scheme(), password, stored.salt(), output)?;
+        Ok(output.ct_eq(stored.output()).into())
+    }
+
+    /// Does work for its cost alone.
+    pub(super) fn spend(&mut self, work: Work, password: &[u8]) -> Result<(), Unhashable> {
+        let (scheme, length) = match work.kind {
+            Kind::Whole(scheme @ Scheme::Bcrypt { .. }) => (scheme, BCRYPT_OUTPUT_BYTES),
+            Kind::Whole(scheme) => (scheme, NEW_OUTPUT_BYTES),
+            // One block of output, so that a unit is one iteration.
+            Kind::Pbkdf2(digest) => {
+                let output = digest.block_bytes();
+                (Scheme::Pbkdf2 { digest, iterations: work.units, output }, output.into())
+            }
+        };
+        let mut unused = Zeroizing::new([0; *OUTPUT_BYTES.end()]);
+        self.compute(scheme, password, &NO_SALT, unused.get_mut(..length).ok_or(Unhashable)?)?;
+        std::hint::black_box(&unused);
+        Ok(())
+    }
+
+    fn compute(&mut self, scheme: Scheme, password: &[u8], salt: &[u8], output: &mut [u8]) -> Result<(), Unhashable> {
+        #[cfg(test)]
+        self.trace.push(Work::of(scheme));
+        let large = Arc::clone(&self.large);
+        let takes_turns = scheme.memory_kib() > LARGE_MEMORY_KIB && scheme.memory_kib() as usize > self.memory.len();
+        let _turn = takes_turns.then(|| large.lock().unwrap_or_else(PoisonError::into_inner));
+        match scheme {
+            Scheme::Argon2 { variant, version, memory_kib, passes, lanes } => {
+                let params = Params::new(memory_kib, passes, lanes, Some(output.len())).map_err(|_| Unhashable)?;
+                let blocks = params.block_count();
+                let argon2 = Argon2::new(variant, version, params);
+                match self.memory.get_mut(..blocks) {
+                    Some(memory) => argon2.hash_password_into_with_memory(password, salt, output, memory),
+                    None => argon2.hash_password_into(password, salt, output),
+                }
+                .map_err(|_| Unhashable)
+            }
+            Scheme::Bcrypt { cost } => bcrypt(cost, password, salt, output),
+            Scheme::Scrypt { log_n, block, lanes } => {
+                let params = scrypt::Params::new(log_n, block, lanes).map_err(|_| Unhashable)?;
+                scrypt::scrypt(password, salt, &params, output).map_err(|_| Unhashable)
+            }
+            Scheme::Pbkdf2 { digest, iterations, .. } => {
+                let algorithm = match digest {
+                    Pbkdf2Digest::Sha1 => PBKDF2_HMAC_SHA1,
+                    Pbkdf2Digest::Sha256 => PBKDF2_HMAC_SHA256,
+                    Pbkdf2Digest::Sha512 => PBKDF2_HMAC_SHA512,
+                };
+                let iterations = NonZeroU32::new(iterations).ok_or(Unhashable)?;
+                ring::pbkdf2::derive(algorithm, iterations, salt, password, output);
+                Ok(())
+            }
+        }
+    }
+}
+
+/// The password ends with a NUL if there is room for one; it contains none, because none can be typed.
+fn bcrypt(cost: u8, password: &[u8], salt: &[u8], output: &mut [u8]) -> Result<(), Unhashable> {
+    let mut key = Zeroizing::new([0; BCRYPT_PASSWORD_BYTES]);
+    let length = password.len().min(BCRYPT_PASSWORD_BYTES);
+    key[..length].copy_from_slice(&password[..length]);
+    let key = &key[..BCRYPT_PASSWORD_BYTES.min(length + 1)];
+    let salt = salt.try_into().map_err(|_| Unhashable)?;
+    let hash = Zeroizing::new(bcrypt::bcrypt(cost.into(), salt, key));
+    output.copy_from_slice(hash.get(..output.len()).ok_or(Unhashable)?);
+    Ok(())
+}

@@ -1,0 +1,40 @@
+//! Text that grants access.
+
+use std::fmt;
+
+use zeroize::Zeroizing;
+
+/// A token or secret on its way to its one recipient: shown by [`SecretText::expose`] alone, hidden in `Debug`, wiped when
+/// dropped (security.md S2).
+#[derive(Clone, PartialEq, Eq)]
+pub struct SecretText(Zeroizing<String>);
+
+impl SecretText {
+    /// Takes charge of `text`.
+    pub fn new(text: String) -> Self {
+        Self(Zeroizing::new(text))
+    }
+
+    /// The text itself, for the answer that carries it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SecretText(hidden)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s2_secret_text_does_not_print() {
+        let secret = SecretText::new("cs_rt_secret".to_owned());
+        assert_eq!(format!("{secret:?} {:?}", Some(&secret)), "SecretText(hidden) Some(SecretText(hidden))");
+        assert_eq!(secret.expose(), "cs_rt_secret");
+    }
+}

@@ -1,0 +1,123 @@
+//! Verifying access tokens: the one door through which every token that claims to be ours passes (security.md group T).
+//!
+//! Order matters. Form and header come first and cost next to nothing; then the key, which the header may only name; then the
+//! signature; and only then are the claims looked at (T14). Whether the token was revoked is for the caller to judge.
+
+use std::collections::HashMap;
+use std::hash::BuildHasher;
+
+use super::access_claims;
+use super::claims::ClaimsRefusal;
+use super::jws::{JwsRefusal, UnverifiedJws};
+use super::verifying_key::VerifyingKey;
+use crate::domain::{AccessClaims, Kid, Timestamp, TokenType};
+
+/// Where verifying keys are found; a look-up in memory (security.md T5).
+pub trait KeySource {
+    /// The key with exactly this id, if tokens that it signed are still to be accepted.
+    fn find(&self, kid: &Kid) -> Option<&VerifyingKey>;
+}
+
+impl<S: BuildHasher> KeySource for HashMap<Kid, VerifyingKey, S> {
+    fn find(&self, kid: &Kid) -> Option<&VerifyingKey> {
+        self.get(kid)
+    }
+}
+
+/// An access token that this service, or whoever holds one of its keys, signed, and that is within its life.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VerifiedToken {
+    /// What it says.
+    pub claims: AccessClaims,
+    /// The key that signed it.
+    pub kid: Kid,
+    /// Which `typ` it bears; whether `JWT` is allowed is a matter of the client that it was issued to.
+    pub token_type: TokenType,
+}
+
+/// Why a token is not accepted. For the operator: callers see one answer for all of them.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TokenRefusal {
+    /// Form, header or signature.
+    #[error(transparent)]
+    Jws(#[from] JwsRefusal),
+    /// The header has no `kid`, or one that no key can have.
+    #[error("the token's header has no usable `kid`")]
+    NoKid,
+    /// No key has this id. Another replica may just have made it: worth one reload of the keys (security.md K4).
+    #[error("the key {0} is unknown")]
+    UnknownKey(Kid),
+    /// `typ` is not that of an access token (security.md T2, T16).
+    #[error("the token's `typ` is missing or not that of an access token")]
+    WrongType,
+    /// The claims.
+    #[error(transparent)]
+    Claims(#[from] ClaimsRefusal),
+}
+
+impl TokenRefusal {
+    /// A label for figures and logs.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Jws(JwsRefusal::BadSignature) => "bad_signature",
+            Self::Jws(JwsRefusal::WrongAlgorithm | JwsRefusal::WrongKey) => "wrong_algorithm",
+            Self::Jws(_) | Self::NoKid => "malformed",
+            Self::UnknownKey(_) => "unknown_key",
+            Self::WrongType => "wrong_type",
+            Self::Claims(ClaimsRefusal::Expired) => "expired",
+            Self::Claims(ClaimsRefusal::NotYetValid(_)) => "not_yet_valid",
+            Self::Claims(ClaimsRefusal::WrongIssuer) => "wrong_issuer",
+            Self::Claims(_) => "bad_claims",
+        }
+    }
+}
+
+/// Verifies `token` with the key of `keys` that its header names, as issued by `issuer` and alive at `now`.
+pub fn verify_access_token(
+    token: &str,
+    keys: &impl KeySource,
+    issuer: &str,
+    now: Timestamp,
+) -> Result<VerifiedToken, TokenRefusal> {
+    let jws = UnverifiedJws::parse_jwt(token)?;
+    let kid = jws.kid().and_then(|kid| Kid::parse(kid).ok()).ok_or(TokenRefusal::NoKid)?;
+    let Some(key) = keys.find(&kid) else {
+        return Err(TokenRefusal::UnknownKey(kid));
+    };
+    let verified = jws.verify(key)?;
+    let token_type = verified.typ.as_deref().and_then(access_token_type).ok_or(TokenRefusal::WrongType)?;
+    let claims = access_claims::read(&verified.payload, issuer, now)?;
+    Ok(VerifiedToken { claims, kid, token_type })
+}
+
+fn access_token_type(typ: &str) -> Option<TokenType> {
+    [TokenType::AtJwt, TokenType::Jwt].into_iter().find(|token_type| token_type.admits(typ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::fixtures::{ISSUER, NOW, client_claims, eddsa_key, es256_key, keys_of, user_claims};
+
+    #[test]
+    fn what_is_signed_is_verified_and_read_back() {
+        for key in [eddsa_key(), es256_key()] {
+            for claims in [user_claims(), client_claims()] {
+                for token_type in [TokenType::AtJwt, TokenType::Jwt] {
+                    let token = key.sign_access_token(&claims, token_type).unwrap();
+                    let verified = verify_access_token(token.expose(), &keys_of(&[&key]), ISSUER, NOW).unwrap();
+                    assert_eq!(verified, VerifiedToken { claims: claims.clone(), kid: key.kid().clone(), token_type });
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn k4_an_unknown_key_is_a_refusal_of_its_own() {
+        let (ours, other) = (eddsa_key(), es256_key());
+        let token = other.sign_access_token(&user_claims(), TokenType::AtJwt).unwrap();
+        let refusal = verify_access_token(token.expose(), &keys_of(&[&ours]), ISSUER, NOW).unwrap_err();
+        assert_eq!(refusal, TokenRefusal::UnknownKey(other.kid().clone()));
+        assert_eq!(refusal.as_str(), "unknown_key");
+    }
+}

@@ -1,0 +1,216 @@
+//! Keeps the view, the clients and the keys of a replica in step with the change feed (design.md §5).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Clock;
+use crate::domain::{Change, ClientId, Revocation};
+use crate::keyring::{Keyring, KeyringError};
+use crate::store::{ChangeListener, FeedCursor, FeedEntry, Store, StoreError, Written};
+use crate::view::{Freshness, View};
+
+/// How long to wait before a lost notification connection is made again. Polling goes on meanwhile.
+const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+
+/// Follows the change feed for one replica.
+pub struct Follower {
+    store: Store,
+    view: Arc<View>,
+    keyring: Arc<Keyring>,
+    clock: Arc<dyn Clock>,
+    poll_interval: Duration,
+    /// Where the feed was read up to; held while a sync runs, so that an older read never overwrites a newer one.
+    cursor: Mutex<Option<FeedCursor>>,
+    wake: Notify,
+    on_lag: Box<dyn Fn(Duration) + Send + Sync>,
+    last_lag_millis: AtomicI64,
+}
+
+/// Why a sync did not succeed. The view ages until one does.
+#[derive(Debug, thiserror::Error)]
+pub enum SyncError {
+    /// The feed or the clients could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keys could not be read or opened.
+    #[error(transparent)]
+    Keys(#[from] KeyringError),
+}
+
+impl std::fmt::Debug for Follower {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Follower").field("poll_interval", &self.poll_interval).finish_non_exhaustive()
+    }
+}
+
+impl Follower {
+    /// A follower that has read nothing yet. `on_lag` is told, per applied change, the time from commit to applied.
+    pub fn new(
+        store: Store,
+        view: Arc<View>,
+        keyring: Arc<Keyring>,
+        clock: Arc<dyn Clock>,
+        poll_interval: Duration,
+        on_lag: Box<dyn Fn(Duration) + Send + Sync>,
+    ) -> Self {
+        Self {
+            store,
+            view,
+            keyring,
+            clock,
+            poll_interval,
+            cursor: Mutex::new(None),
+            wake: Notify::new(),
+            on_lag,
+            last_lag_millis: AtomicI64::new(0),
+        }
+    }
+
+    /// Reads what has changed and applies it, then records the proof. Reads everything anew when nothing was read yet,
+    /// when the view went stale, or when the feed says that it has a gap.
+    pub async fn sync(&self) -> Result<(), SyncError> {
+        let mut cursor = self.cursor.lock().await;
+        // What was committed before this moment is in what is read below, whatever the clocks of other machines say.
+        let asked = self.clock.elapsed();
+        let known = cursor.as_ref().filter(|_| self.view.freshness(&*self.clock) == Freshness::Fresh);
+        let reading = match known {
+            Some(known) => self.store.feed().read_since(known).await?,
+            None => self.store.feed().load_all().await?,
+        };
+        if reading.is_complete {
+            self.load_everything(&reading.entries).await?;
+        } else {
+            self.apply_news(&reading.entries).await?;
+        }
+        self.clock.observe_database(reading.database_now, asked, self.clock.elapsed());
+        *cursor = Some(reading.cursor);
+        self.view.prove(asked, &*self.clock);
+        Ok(())
+    }
+
+    /// Honours here at once what this replica has just committed, and hands on the answer. Revocations are in the view when
+    /// this returns; a client or the keys are read again, and by the next sync if that fails now.
+    pub async fn honour<T>(&self, written: Written<T>) -> T {
+        for entry in &written.changes {
+            if let Change::Revoked(revocation) = &entry.change {
+                self.view.revoke(revocation, entry.expires_at);
+            }
+        }
+        let touches_more = |entry: &FeedEntry| !matches!(entry.change, Change::Revoked(_));
+        if written.changes.iter().any(touches_more) {
+            // Under the cursor's lock, so that a sync that read a row before cannot put its older state back after.
+            let _serialised = self.cursor.lock().await;
+            if let Err(error) = self.reread(&written.changes).await {
+                tracing::warn!(%error, "a change of this replica could not be read back; the next sync will");
+                self.wake();
+            }
+        }
+        written.value
+    }
+
+    /// Asks for a sync soon.
+    pub fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Follows until cancelled: woken by notifications where the database has them, and by the poll in any case.
+    pub async fn run(&self, stop: &CancellationToken) {
+        let mut listener: Option<ChangeListener> = None;
+        let mut reconnect_at = Duration::ZERO;
+        let mut was_failing = false;
+        loop {
+            if listener.is_none() && self.clock.elapsed() >= reconnect_at {
+                listener = self.store.feed().listener().await.unwrap_or_else(|error| {
+                    tracing::debug!(%error, "no notifications; the poll goes on alone");
+                    None
+                });
+                reconnect_at = self.clock.elapsed() + RECONNECT_AFTER;
+            }
+            match self.sync().await {
+                Ok(()) if was_failing => {
+                    was_failing = false;
+                    tracing::info!("the change feed is followed again");
+                }
+                Ok(()) => {}
+                Err(error) => {
+                    if !std::mem::replace(&mut was_failing, true) {
+                        tracing::error!(%error, "the change feed cannot be followed; answers stop when the view is too old");
+                    }
+                }
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(self.poll_interval) => {}
+                () = self.wake.notified() => {}
+                notified = next(&mut listener) => {
+                    if let Err(error) = notified {
+                        tracing::info!(%error, "the notification connection was lost; the poll goes on alone");
+                        listener = None;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Commit-to-applied time of the last change that another replica made.
+    pub fn last_lag(&self) -> Duration {
+        Duration::from_millis(u64::try_from(self.last_lag_millis.load(Ordering::Relaxed)).unwrap_or(0))
+    }
+
+    /// Puts the clients and the keys first, so that no judgement is made with a revocation but without its subject.
+    async fn load_everything(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
+        let clients = self.store.clients().all().await?;
+        self.keyring.load().await?;
+        self.view.replace_clients(clients);
+        for entry in entries {
+            if let Change::Revoked(revocation) = &entry.change {
+                self.view.revoke(revocation, entry.expires_at);
+            }
+        }
+        Ok(())
+    }
+
+    async fn apply_news(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
+        for entry in entries {
+            if let Change::Revoked(revocation) = &entry.change {
+                self.view.revoke(revocation, entry.expires_at);
+            }
+            let lag = self.clock.now().since(entry.created_at);
+            self.last_lag_millis.store(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+            (self.on_lag)(lag);
+        }
+        self.reread(entries).await
+    }
+
+    /// Reads again what entries say has changed.
+    async fn reread(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
+        let changed_client = |entry: &FeedEntry| match &entry.change {
+            Change::ClientChanged(id) => Some(id.clone()),
+            _ => None,
+        };
+        let clients: BTreeSet<ClientId> = entries.iter().filter_map(changed_client).collect();
+        for id in clients {
+            self.view.replace_client(&id, self.store.clients().by_id(&id).await?);
+        }
+        let is_about_keys =
+            |entry: &FeedEntry| matches!(entry.change, Change::KeysChanged | Change::Revoked(Revocation::Key(_)));
+        if entries.iter().any(is_about_keys) {
+            self.keyring.load().await?;
+            self.view.moved();
+        }
+        Ok(())
+    }
+}
+
+/// The next notification; never, where there is no listener.
+async fn next(listener: &mut Option<ChangeListener>) -> Result<(), StoreError> {
+    match listener {
+        Some(listener) => listener.next().await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,94 @@
+//! `/admin/v1/audit`.
+
+use std::sync::Arc;
+
+use crate::http::answer::JsonBody;
+use axum::extract::State;
+use serde::Serialize;
+
+use super::Administrator;
+use crate::http::error::{AdminProblems, ApiError};
+use crate::http::extract::QueryParams;
+use crate::http::page;
+use crate::http::state::Shared;
+use crate::http::time::rfc3339;
+use crate::service::AuditFilter;
+
+/// Events on one page unless the request says otherwise, and at most.
+const PAGE: (u32, u32) = (100, 1000);
+
+/// One event.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct AuditItem {
+    /// RFC 3339, UTC.
+    at: String,
+    /// What happened.
+    event: String,
+    /// Who did it: a user, a client, an admin key, `cli` or `background`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    actor: Option<String>,
+    /// Whom or what it was about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    subject: Option<String>,
+    /// The client that was involved.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client: Option<String>,
+    /// More, such as the address that the request came from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    detail: Option<serde_json::Value>,
+    /// The request that caused it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    request_id: Option<String>,
+}
+
+/// A page of events.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct AuditList {
+    /// Newest first.
+    events: Vec<AuditItem>,
+    /// Send it as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// What happened, newest first.
+#[utoipa::path(
+    get, path = "/admin/v1/audit", tag = "administration",
+    params(
+        ("event" = Option<String>, Query), ("subject" = Option<String>, Query), ("actor" = Option<String>, Query), ("client" = Option<String>, Query),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query),
+    ),
+    responses((status = 200, body = AuditList), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn list(
+    State(shared): State<Arc<Shared>>,
+    _: Administrator,
+    query: QueryParams,
+) -> Result<JsonBody<AuditList>, ApiError> {
+    let query = query.only(&["event", "subject", "actor", "client", "limit", "cursor"])?;
+    let text = |name| query.optional(name, 512).map(|found| found.map(str::to_owned));
+    let filter = AuditFilter {
+        event: text("event")?,
+        subject: text("subject")?,
+        actor: text("actor")?,
+        client: text("client")?,
+        ..AuditFilter::default()
+    };
+    let before = page::cursor(&query, page::number)?;
+    let found = shared.service.audit(filter, before, page::limit(&query, PAGE)?).await?;
+    let events = found
+        .items
+        .into_iter()
+        .map(|event| AuditItem {
+            at: rfc3339(event.at),
+            event: event.event,
+            actor: event.actor,
+            subject: event.subject,
+            client: event.client,
+            detail: event.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+            request_id: event.request_id,
+        })
+        .collect();
+    Ok(JsonBody(AuditList { events, next_cursor: found.next.map(|before| before.to_string()) }))
+}

@@ -1,0 +1,329 @@
+//! `/admin/v1/clients`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::http::answer::JsonBody;
+use axum::extract::State;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Administrator;
+use crate::domain::{
+    Algorithm, Audience, Client, ClientId, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, ScopeSet,
+    TokenType,
+};
+use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
+use crate::http::extract::{Json, PathSegment};
+use crate::http::state::Shared;
+use crate::http::time::rfc3339;
+use crate::service::ClientError;
+
+/// How long the secrets before a new one go on working unless the request says otherwise.
+const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
+/// And at most.
+const LONGEST_GRACE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
+
+/// A client as administrators see it.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ClientItem {
+    client_id: String,
+    /// `confidential` or `public`.
+    r#type: &'static str,
+    display_name: String,
+    grants: Vec<&'static str>,
+    audiences: Vec<String>,
+    scopes: String,
+    /// `own`, `any` or `none`.
+    introspect: &'static str,
+    /// Seconds; null: the service's default.
+    access_ttl: Option<u64>,
+    algorithm: Option<&'static str>,
+    token_type: Option<&'static str>,
+    /// Public keys for `private_key_jwt`.
+    jwks: Option<serde_json::Value>,
+    enabled: bool,
+    epoch: u32,
+    /// How many secrets are accepted now.
+    secrets: usize,
+    created_at: String,
+}
+
+impl From<&Client> for ClientItem {
+    fn from(client: &Client) -> Self {
+        let settings = &client.settings;
+        Self {
+            client_id: client.id.to_string(),
+            r#type: settings.kind.as_str(),
+            display_name: settings.display_name.clone(),
+            grants: settings.grants.iter().map(Grant::as_str).collect(),
+            audiences: settings.audiences.iter().map(ToString::to_string).collect(),
+            scopes: settings.scopes.to_string(),
+            introspect: settings.introspect.as_str(),
+            access_ttl: settings.access_ttl.map(|ttl| ttl.as_secs()),
+            algorithm: settings.algorithm.map(Algorithm::as_str),
+            token_type: settings.token_type.map(TokenType::as_str),
+            jwks: settings.jwks.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+            enabled: !client.disabled,
+            epoch: client.epoch,
+            secrets: client.secrets.len(),
+            created_at: rfc3339(client.created_at),
+        }
+    }
+}
+
+/// All clients: they are few.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ClientList {
+    clients: Vec<ClientItem>,
+}
+
+/// What can be chosen for a client; what is left out stays, or has its default.
+#[derive(Deserialize, utoipa::ToSchema, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct ClientFields {
+    /// Only where a client is created.
+    client_id: Option<String>,
+    /// `confidential` or `public`; only where a client is created.
+    r#type: Option<String>,
+    display_name: Option<String>,
+    /// Of `client_credentials`, `refresh_token`, `password_login`.
+    grants: Option<Vec<String>>,
+    audiences: Option<Vec<String>>,
+    /// Separated by spaces.
+    scopes: Option<String>,
+    /// `own`, `any` or `none`.
+    introspect: Option<String>,
+    /// Seconds, 30 to 3600.
+    access_ttl: Option<u64>,
+    /// `ES256`, `EdDSA`, `RS256` or `PS256`.
+    algorithm: Option<String>,
+    /// `at+jwt` or `JWT`.
+    token_type: Option<String>,
+    /// Public keys for `private_key_jwt` (RFC 7517 §5).
+    jwks: Option<serde_json::Value>,
+    enabled: Option<bool>,
+}
+
+/// A client, and its secret, shown this once.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ClientWithSecret {
+    #[serde(flatten)]
+    client: ClientItem,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_secret: Option<String>,
+}
+
+/// For how long the secrets so far go on working.
+#[derive(Deserialize, utoipa::ToSchema, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct NewSecretRequest {
+    /// Seconds; a day when left out, 0 ends them at once.
+    grace: Option<u64>,
+}
+
+/// A new secret, shown this once.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct NewSecretAnswer {
+    client_id: String,
+    client_secret: String,
+    /// The secrets before it end here (RFC 3339).
+    former_secrets_expire_at: String,
+}
+
+/// All clients.
+#[utoipa::path(
+    get, path = "/admin/v1/clients", tag = "administration",
+    responses((status = 200, body = ClientList), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<ClientList> {
+    let mut clients: Vec<_> = shared.service.clients().iter().map(|client| ClientItem::from(&**client)).collect();
+    clients.sort_by(|left, right| left.client_id.cmp(&right.client_id));
+    JsonBody(ClientList { clients })
+}
+
+/// Creates a client.
+#[utoipa::path(
+    post, path = "/admin/v1/clients", tag = "administration", request_body = ClientFields,
+    responses((status = 201, body = ClientWithSecret), (status = 409, description = "The id is taken", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    security(("bearer" = []))
+)]
+pub async fn create(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    Json(request): Json<ClientFields>,
+) -> Result<(StatusCode, JsonBody<ClientWithSecret>), ApiError> {
+    let (Some(id), Some(kind)) = (&request.client_id, &request.r#type) else {
+        return Err(ApiError::new(ProblemCode::InvalidRequest).detail("A new client needs `client_id` and `type`."));
+    };
+    let id = ClientId::parse(id).map_err(|error| ApiError::unparsable("client_id", &error))?;
+    let kind = ClientKind::parse(kind).map_err(|error| ApiError::unparsable("type", &error))?;
+    let settings = request.apply(ClientSettings::new(kind))?;
+    let (client, secret) = shared.service.create_client(id, settings, &from).await?;
+    let client = match request.enabled {
+        Some(false) => shared.service.set_client_enabled(&client.id, false, &from).await?,
+        _ => client,
+    };
+    let client_secret = secret.map(|secret| secret.0.expose().to_owned());
+    Ok((StatusCode::CREATED, JsonBody(ClientWithSecret { client: ClientItem::from(&client), client_secret })))
+}
+
+/// One client.
+#[utoipa::path(
+    get, path = "/admin/v1/clients/{client_id}", tag = "administration",
+    params(("client_id" = String, Path)),
+    responses((status = 200, body = ClientItem), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn read(
+    State(shared): State<Arc<Shared>>,
+    _: Administrator,
+    PathSegment(id): PathSegment,
+) -> Result<JsonBody<ClientItem>, ApiError> {
+    let client = shared.service.client(&client_id(&id)?).ok_or_else(unknown)?;
+    Ok(JsonBody(ClientItem::from(&*client)))
+}
+
+/// Changes a client.
+#[utoipa::path(
+    patch, path = "/admin/v1/clients/{client_id}", tag = "administration", request_body = ClientFields,
+    params(("client_id" = String, Path)),
+    responses((status = 200, body = ClientItem), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    security(("bearer" = []))
+)]
+pub async fn change(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    PathSegment(id): PathSegment,
+    Json(request): Json<ClientFields>,
+) -> Result<JsonBody<ClientItem>, ApiError> {
+    if request.client_id.is_some() || request.r#type.is_some() {
+        return Err(
+            ApiError::new(ProblemCode::InvalidRequest).detail("`client_id` and `type` of a client cannot be changed.")
+        );
+    }
+    let id = client_id(&id)?;
+    let present = shared.service.client(&id).ok_or_else(unknown)?;
+    let settings = request.apply(present.settings.clone())?;
+    if settings != present.settings {
+        shared.service.change_client(&id, settings, &from).await?;
+    }
+    if let Some(enabled) = request.enabled {
+        shared.service.set_client_enabled(&id, enabled, &from).await?;
+    }
+    let client = shared.service.client(&id).ok_or_else(unknown)?;
+    Ok(JsonBody(ClientItem::from(&*client)))
+}
+
+/// Gives a client a new secret; the old one is valid for a while.
+#[utoipa::path(
+    post, path = "/admin/v1/clients/{client_id}/secret", tag = "administration", request_body = NewSecretRequest,
+    params(("client_id" = String, Path)),
+    responses((status = 201, body = NewSecretAnswer), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    security(("bearer" = []))
+)]
+pub async fn new_secret(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    PathSegment(id): PathSegment,
+    Json(request): Json<NewSecretRequest>,
+) -> Result<(StatusCode, JsonBody<NewSecretAnswer>), ApiError> {
+    let grace = request.grace.map_or(DEFAULT_GRACE, Duration::from_secs);
+    if grace > LONGEST_GRACE {
+        return Err(ApiError::invalid_field("grace", "is at most 90 days (7776000 seconds)"));
+    }
+    let id = client_id(&id)?;
+    let (secret, until) = shared.service.new_client_secret(&id, grace, &from).await?;
+    let answer = NewSecretAnswer {
+        client_id: id.to_string(),
+        client_secret: secret.0.expose().to_owned(),
+        former_secrets_expire_at: rfc3339(until),
+    };
+    Ok((StatusCode::CREATED, JsonBody(answer)))
+}
+
+/// Deletes a client with its sessions.
+#[utoipa::path(
+    delete, path = "/admin/v1/clients/{client_id}", tag = "administration",
+    params(("client_id" = String, Path)),
+    responses((status = 204, description = "Deleted"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn delete(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    PathSegment(id): PathSegment,
+) -> Result<StatusCode, ApiError> {
+    let deleted = shared.service.delete_client(&client_id(&id)?, &from).await?;
+    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+}
+
+impl ClientFields {
+    /// Puts what was given in place of what is there.
+    fn apply(&self, mut settings: ClientSettings) -> Result<ClientSettings, ApiError> {
+        if let Some(name) = &self.display_name {
+            settings.display_name.clone_from(name);
+        }
+        if let Some(grants) = &self.grants {
+            settings.grants = Grants::new(each("grants", grants, Grant::parse)?);
+        }
+        if let Some(audiences) = &self.audiences {
+            settings.audiences = each("audiences", audiences, Audience::parse)?;
+        }
+        if let Some(scopes) = &self.scopes {
+            settings.scopes = ScopeSet::parse(scopes).map_err(|error| ApiError::unparsable("scopes", &error))?;
+        }
+        if let Some(right) = &self.introspect {
+            settings.introspect =
+                IntrospectRight::parse(right).map_err(|error| ApiError::unparsable("introspect", &error))?;
+        }
+        if let Some(seconds) = self.access_ttl {
+            settings.access_ttl = Some(Duration::from_secs(seconds));
+        }
+        if let Some(algorithm) = &self.algorithm {
+            let algorithm = Algorithm::parse(algorithm).map_err(|error| ApiError::unparsable("algorithm", &error))?;
+            settings.algorithm = Some(algorithm);
+        }
+        if let Some(token_type) = &self.token_type {
+            let token_type =
+                TokenType::parse(token_type).map_err(|error| ApiError::unparsable("token_type", &error))?;
+            settings.token_type = Some(token_type);
+        }
+        if let Some(jwks) = &self.jwks {
+            settings.jwks = Some(jwks.to_string());
+        }
+        Ok(settings)
+    }
+}
+
+fn each<T>(
+    field: &'static str,
+    texts: &[String],
+    parse: fn(&str) -> Result<T, crate::domain::ParseError>,
+) -> Result<Vec<T>, ApiError> {
+    let parse = |(index, text): (usize, &String)| {
+        parse(text).map_err(|error| ApiError::unparsable(format!("{field}[{index}]"), &error))
+    };
+    texts.iter().enumerate().map(parse).collect()
+}
+
+fn client_id(text: &str) -> Result<ClientId, ApiError> {
+    ClientId::parse(text).map_err(|_| unknown())
+}
+
+fn unknown() -> ApiError {
+    ApiError::new(ProblemCode::NotFound)
+}
+
+impl From<ClientError> for ApiError {
+    fn from(error: ClientError) -> Self {
+        match error {
+            ClientError::Taken => Self::new(ProblemCode::Conflict).detail("A client of this id exists already."),
+            ClientError::Unknown => unknown(),
+            ClientError::Invalid { field, problem } => Self::invalid_field(field, problem),
+            ClientError::Jwks(error) => Self::invalid_field("jwks", error.to_string()),
+            ClientError::Failed(failure) => failure.into(),
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! `/admin/v1/keys`.
+
+use std::sync::Arc;
+
+use crate::http::answer::JsonBody;
+use axum::extract::State;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Administrator;
+use crate::domain::{Algorithm, Kid};
+use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
+use crate::http::extract::{Json, PathSegment};
+use crate::http::state::Shared;
+use crate::http::time::rfc3339;
+use crate::service::{AddKeyError, KeyInfo};
+
+/// A signing key's public side.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct KeyItem {
+    kid: String,
+    algorithm: &'static str,
+    /// `announced`, `signing` or `retiring`.
+    state: &'static str,
+    /// RFC 3339.
+    announced_at: String,
+    /// RFC 3339.
+    signs_from: String,
+    /// RFC 3339; null while it has no successor.
+    retires_at: Option<String>,
+    /// RFC 3339; null while it has no successor.
+    gone_at: Option<String>,
+}
+
+impl From<&KeyInfo> for KeyItem {
+    fn from(key: &KeyInfo) -> Self {
+        Self {
+            kid: key.kid.to_string(),
+            algorithm: key.algorithm.as_str(),
+            state: key.phase.as_str(),
+            announced_at: rfc3339(key.schedule.announced_at),
+            signs_from: rfc3339(key.schedule.signs_from),
+            retires_at: key.schedule.retires_at.map(rfc3339),
+            gone_at: key.schedule.gone_at.map(rfc3339),
+        }
+    }
+}
+
+/// Every key that is published.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct KeyList {
+    keys: Vec<KeyItem>,
+}
+
+/// Which algorithm to make a new key of; the service's default when left out.
+#[derive(Deserialize, utoipa::ToSchema, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RotateOrder {
+    algorithm: Option<String>,
+}
+
+/// A private key to sign with.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ImportOrder {
+    /// PKCS#8, PKCS#1 or SEC1.
+    pem: String,
+    /// Needed for RSA keys, which can sign `RS256` or `PS256`.
+    algorithm: Option<String>,
+}
+
+/// A key that was made or imported.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct NewKey {
+    kid: String,
+}
+
+/// Every key that is published, with its state.
+#[utoipa::path(
+    get, path = "/admin/v1/keys", tag = "administration",
+    responses((status = 200, body = KeyList), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<KeyList> {
+    JsonBody(KeyList { keys: shared.service.key_infos().iter().map(KeyItem::from).collect() })
+}
+
+/// Announces a new key now; it signs after `keys.announce_for`.
+#[utoipa::path(
+    post, path = "/admin/v1/keys/rotate", tag = "administration", request_body = RotateOrder,
+    responses((status = 201, body = NewKey), (status = 409, description = "Five keys are published, or another replica was faster", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    security(("bearer" = []))
+)]
+pub async fn rotate(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    Json(order): Json<RotateOrder>,
+) -> Result<(StatusCode, JsonBody<NewKey>), ApiError> {
+    let algorithm = algorithm(order.algorithm.as_deref())?.unwrap_or_else(|| shared.service.default_algorithm());
+    let kid = shared.service.rotate_key(algorithm, &from).await?;
+    Ok((StatusCode::CREATED, JsonBody(NewKey { kid: kid.to_string() })))
+}
+
+/// Withdraws a key as compromised: gone from the JWK set, its tokens inactive everywhere within the bound.
+#[utoipa::path(
+    post, path = "/admin/v1/keys/{kid}/withdraw", tag = "administration",
+    params(("kid" = String, Path)),
+    responses((status = 204, description = "Withdrawn"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn withdraw(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    PathSegment(kid): PathSegment,
+) -> Result<StatusCode, ApiError> {
+    let unknown = || ApiError::new(ProblemCode::NotFound);
+    let kid = Kid::parse(&kid).map_err(|_| unknown())?;
+    let found = shared.service.withdraw_key(&kid, &from).await?;
+    if found { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+}
+
+/// Imports a private key. It is announced like a new one.
+#[utoipa::path(
+    post, path = "/admin/v1/keys", tag = "administration", request_body = ImportOrder,
+    responses((status = 201, body = NewKey), (status = 409, description = "The key is there already, or five keys are published", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    security(("bearer" = []))
+)]
+pub async fn import(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    Json(order): Json<ImportOrder>,
+) -> Result<(StatusCode, JsonBody<NewKey>), ApiError> {
+    let kid = shared.service.import_key(&order.pem, algorithm(order.algorithm.as_deref())?, &from).await?;
+    Ok((StatusCode::CREATED, JsonBody(NewKey { kid: kid.to_string() })))
+}
+
+fn algorithm(text: Option<&str>) -> Result<Option<Algorithm>, ApiError> {
+    text.map(Algorithm::parse).transpose().map_err(|error| ApiError::unparsable("algorithm", &error))
+}
+
+impl From<AddKeyError> for ApiError {
+    fn from(error: AddKeyError) -> Self {
+        match error {
+            AddKeyError::Import(error) => Self::invalid_field("pem", error.to_string()),
+            AddKeyError::NotGenerated(_) => Self::invalid_field("algorithm", error.to_string()),
+            AddKeyError::Duplicate | AddKeyError::TooMany | AddKeyError::Overtaken => {
+                Self::new(ProblemCode::Conflict).detail(error.to_string())
+            }
+            AddKeyError::Failed(failure) => failure.into(),
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! `/admin/v1` on the operations listener.
+
+pub mod audit;
+pub mod clients;
+pub mod keys;
+pub mod revocations;
+pub mod sessions;
+pub mod status;
+pub mod users;
+
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+use crate::http::bearer;
+use crate::http::error::{ApiError, Challenge, ProblemCode};
+use crate::http::requester::From;
+use crate::http::state::Shared;
+use crate::service::{AdminError, Requester};
+
+/// An authenticated administrator, ready to be named in the audit trail. Every handler of `/admin/v1` takes one, so no
+/// endpoint can forget to ask.
+pub struct Administrator(pub Requester);
+
+impl FromRequestParts<Arc<Shared>> for Administrator {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let Ok(From(mut from)) = From::from_request_parts(parts, shared).await;
+        let token = bearer::token(&parts.headers)?;
+        from.actor = shared.service.administrator(token).await.map_err(|error| match error {
+            AdminError::Refused => ApiError::new(ProblemCode::InvalidToken),
+            AdminError::NotAllowed => {
+                let scope = crate::domain::ScopeSet::parse(crate::service::ADMIN_SCOPE).unwrap_or_default();
+                ApiError::new(ProblemCode::InsufficientScope).challenge(Challenge::BearerInsufficientScope(scope))
+            }
+            AdminError::Doubt(doubt) => bearer::cannot_judge(doubt),
+            AdminError::Failed(failure) => failure.into(),
+        })?;
+        Ok(Self(from))
+    }
+}

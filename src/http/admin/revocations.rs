@@ -1,0 +1,126 @@
+//! `/admin/v1/revocations`.
+
+use std::sync::Arc;
+
+use crate::http::answer::JsonBody;
+use axum::extract::State;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Administrator;
+use crate::domain::{ClientId, Jti, Kid, Revocation, SessionId, UserId};
+use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
+use crate::http::extract::{Json, QueryParams};
+use crate::http::page;
+use crate::http::state::Shared;
+use crate::http::time::rfc3339;
+use crate::service::Target;
+
+/// Records on one page unless the request says otherwise, and at most.
+const PAGE: (u32, u32) = (100, 1000);
+
+/// What to revoke: exactly one of these.
+#[derive(Deserialize, utoipa::ToSchema, Default)]
+#[serde(deny_unknown_fields, default)]
+pub struct RevocationOrder {
+    /// One token, by its `jti`.
+    jti: Option<String>,
+    /// A session.
+    session: Option<String>,
+    /// Everything of a user so far, by id.
+    user: Option<String>,
+    /// Everything of a client so far.
+    client: Option<String>,
+    /// Everything that a key signed; the key is withdrawn.
+    key: Option<String>,
+}
+
+/// A revocation that is live.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct RevocationItem {
+    /// `jti`, `session`, `user`, `client` or `key`.
+    kind: &'static str,
+    /// Which.
+    subject: String,
+    /// For users and clients: tokens below this epoch.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    below_epoch: Option<u32>,
+    /// RFC 3339.
+    created_at: String,
+    /// No token that it concerns is alive after this (RFC 3339).
+    expires_at: String,
+}
+
+/// A page of revocations.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct RevocationList {
+    /// Oldest first.
+    revocations: Vec<RevocationItem>,
+    /// Send it as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// What is revoked now.
+#[utoipa::path(
+    get, path = "/admin/v1/revocations", tag = "administration",
+    params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query)),
+    responses((status = 200, body = RevocationList), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn list(
+    State(shared): State<Arc<Shared>>,
+    _: Administrator,
+    query: QueryParams,
+) -> Result<JsonBody<RevocationList>, ApiError> {
+    let query = query.only(&["limit", "cursor"])?;
+    let after = page::cursor(&query, page::number)?;
+    let page = shared.service.live_revocations(after, page::limit(&query, PAGE)?).await?;
+    let item = |live: &crate::service::LiveRevocation| {
+        let (subject, below_epoch) = match &live.revocation {
+            Revocation::Jti(jti) => (jti.to_string(), None),
+            Revocation::Session(session) => (session.to_string(), None),
+            Revocation::User(user, epoch) => (user.to_string(), Some(*epoch)),
+            Revocation::Client(client, epoch) => (client.to_string(), Some(*epoch)),
+            Revocation::Key(kid) => (kid.to_string(), None),
+        };
+        RevocationItem {
+            kind: live.revocation.kind().as_str(),
+            subject,
+            below_epoch,
+            created_at: rfc3339(live.created_at),
+            expires_at: rfc3339(live.expires_at),
+        }
+    };
+    let next_cursor = page.next.map(|after| after.to_string());
+    Ok(JsonBody(RevocationList { revocations: page.items.iter().map(item).collect(), next_cursor }))
+}
+
+/// Revokes one thing. Acknowledged means: honoured here from now on, and by every replica within the bound.
+#[utoipa::path(
+    post, path = "/admin/v1/revocations", tag = "administration", request_body = RevocationOrder,
+    responses((status = 204, description = "Revoked"), (status = 404, description = "There is no such session, user, client or key", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    security(("bearer" = []))
+)]
+pub async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    Json(order): Json<RevocationOrder>,
+) -> Result<StatusCode, ApiError> {
+    let found = shared.service.revoke(target(&order)?, &from).await?;
+    if found { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::new(ProblemCode::NotFound)) }
+}
+
+fn target(order: &RevocationOrder) -> Result<Target, ApiError> {
+    let unparsable = |field: &'static str| move |error| ApiError::unparsable(field, &error);
+    let RevocationOrder { jti, session, user, client, key } = order;
+    match (jti, session, user, client, key) {
+        (Some(jti), None, None, None, None) => Jti::parse(jti).map(Target::Jti).map_err(unparsable("jti")),
+        (None, Some(id), None, None, None) => SessionId::parse(id).map(Target::Session).map_err(unparsable("session")),
+        (None, None, Some(id), None, None) => UserId::parse(id).map(Target::User).map_err(unparsable("user")),
+        (None, None, None, Some(id), None) => ClientId::parse(id).map(Target::Client).map_err(unparsable("client")),
+        (None, None, None, None, Some(kid)) => Kid::parse(kid).map(Target::Key).map_err(unparsable("key")),
+        _ => Err(ApiError::new(ProblemCode::InvalidRequest)
+            .detail("Name exactly one of `jti`, `session`, `user`, `client`, `key`.")),
+    }
+}

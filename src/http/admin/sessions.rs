@@ -1,0 +1,74 @@
+//! `/admin/v1/sessions`.
+
+use std::sync::Arc;
+
+use crate::http::answer::JsonBody;
+use axum::extract::State;
+use http::StatusCode;
+
+use super::Administrator;
+use crate::domain::{ClientId, EndReason, SessionId, UserId};
+use crate::http::error::{AdminProblems, ApiError, ProblemBody, ProblemCode};
+use crate::http::extract::{PathSegment, QueryParams};
+use crate::http::page;
+use crate::http::state::Shared;
+use crate::http::v1::me::{SessionItem, SessionList};
+use crate::service::SessionOwner;
+
+/// Sessions on one page unless the request says otherwise, and at most.
+const PAGE: (u32, u32) = (50, 500);
+
+/// Live sessions of a user or of a client, in the order of their ids.
+#[utoipa::path(
+    get, path = "/admin/v1/sessions", tag = "administration",
+    params(
+        ("user" = Option<String>, Query, description = "A user's id; this or `client`"),
+        ("client" = Option<String>, Query, description = "A client's id; this or `user`"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
+    responses((status = 200, body = SessionList), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn list(
+    State(shared): State<Arc<Shared>>,
+    _: Administrator,
+    query: QueryParams,
+) -> Result<JsonBody<SessionList>, ApiError> {
+    let query = query.only(&["user", "client", "limit", "cursor"])?;
+    let limit = page::limit(&query, PAGE)?;
+    let after = page::cursor(&query, SessionId::parse)?;
+    let page = match (query.optional("user", 64)?, query.optional("client", 64)?) {
+        (Some(user), None) => {
+            let user = UserId::parse(user).map_err(|error| ApiError::unparsable("user", &error))?;
+            shared.service.sessions_of_user(user, after, limit).await?
+        }
+        (None, Some(client)) => {
+            let client = ClientId::parse(client).map_err(|error| ApiError::unparsable("client", &error))?;
+            shared.service.sessions_of_client(&client, after, limit).await?
+        }
+        _ => return Err(ApiError::new(ProblemCode::InvalidRequest).detail("Name a `user` or a `client`.")),
+    };
+    Ok(JsonBody(SessionList {
+        sessions: page.sessions.iter().map(|session| SessionItem::new(session, None)).collect(),
+        next_cursor: page.next.map(|id| id.to_string()),
+    }))
+}
+
+/// Ends a session, and its access tokens with it.
+#[utoipa::path(
+    delete, path = "/admin/v1/sessions/{sid}", tag = "administration",
+    params(("sid" = String, Path)),
+    responses((status = 204, description = "The session has ended, now or before"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn end(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    PathSegment(sid): PathSegment,
+) -> Result<StatusCode, ApiError> {
+    let unknown = || ApiError::new(ProblemCode::NotFound);
+    let session = SessionId::parse(&sid).map_err(|_| unknown())?;
+    let found = shared.service.end_session(session, SessionOwner::Anyone, EndReason::Administrator, &from).await?;
+    if found { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+}

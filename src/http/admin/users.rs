@@ -1,0 +1,288 @@
+//! `/admin/v1/users`.
+
+use std::sync::Arc;
+
+use crate::http::answer::JsonBody;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+
+use super::Administrator;
+use crate::domain::{Password, Role, User, UserId, UserState, Username};
+use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
+use crate::http::extract::{Json, PathSegment, QueryParams};
+use crate::http::page;
+use crate::http::state::Shared;
+use crate::http::time::rfc3339;
+use crate::service::{IMPORT_BATCH, ImportReport, UserError};
+
+/// Users on one page unless the request says otherwise, and at most.
+const PAGE: (u32, u32) = (50, 500);
+/// Largest import in one request, in bytes; longer files go through `countersign users import`.
+const MAX_IMPORT_BYTES: usize = 1024 * 1024;
+
+/// A user as administrators see it.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct UserItem {
+    /// Immutable id, the `sub` of the user's tokens.
+    pub id: String,
+    /// Canonical name.
+    pub username: String,
+    /// Roles.
+    pub roles: Vec<String>,
+    /// Whether the user can log in.
+    pub enabled: bool,
+    /// Tokens below this epoch are inactive.
+    pub epoch: u32,
+    /// RFC 3339.
+    pub created_at: String,
+    /// RFC 3339.
+    pub last_login_at: Option<String>,
+}
+
+impl From<&User> for UserItem {
+    fn from(user: &User) -> Self {
+        Self {
+            id: user.id.to_string(),
+            username: user.username.to_string(),
+            roles: user.roles.iter().map(ToString::to_string).collect(),
+            enabled: user.state == UserState::Enabled,
+            epoch: user.epoch,
+            created_at: rfc3339(user.created_at),
+            last_login_at: user.last_login_at.map(rfc3339),
+        }
+    }
+}
+
+/// A page of users.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct UserList {
+    users: Vec<UserItem>,
+    /// Send it as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
+}
+
+/// A new user.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewUserRequest {
+    username: String,
+    #[schema(format = Password)]
+    password: String,
+    #[serde(default)]
+    roles: Vec<String>,
+}
+
+/// What to change; what is left out stays.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UserChange {
+    roles: Option<Vec<String>>,
+    /// False ends every session and token of the user.
+    enabled: Option<bool>,
+}
+
+/// A new password.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NewPassword {
+    #[schema(format = Password)]
+    password: String,
+}
+
+/// What came of an import.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ImportAnswer {
+    /// Users that were made.
+    created: u64,
+    /// Lines that an earlier import had brought in.
+    skipped: u64,
+    /// Lines that were refused.
+    errors: Vec<LineError>,
+}
+
+/// A refused line.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct LineError {
+    /// From 1.
+    line: u64,
+    /// What is wrong with it.
+    detail: String,
+}
+
+/// Users by name.
+#[utoipa::path(
+    get, path = "/admin/v1/users", tag = "administration",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Users on a page"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("username" = Option<String>, Query, description = "The user of exactly this name"),
+    ),
+    responses((status = 200, body = UserList), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn list(
+    State(shared): State<Arc<Shared>>,
+    _: Administrator,
+    query: QueryParams,
+) -> Result<JsonBody<UserList>, ApiError> {
+    let query = query.only(&["limit", "cursor", "username"])?;
+    if let Some(name) = query.optional("username", 1024)? {
+        let name = Username::parse(name).map_err(|error| ApiError::unparsable("username", &error))?;
+        let users = shared.service.user_named(&name).await?.iter().map(UserItem::from).collect();
+        return Ok(JsonBody(UserList { users, next_cursor: None }));
+    }
+    let after = page::cursor(&query, Username::parse)?;
+    let (users, next) = shared.service.users(after.as_ref(), page::limit(&query, PAGE)?).await?;
+    let users = users.iter().map(UserItem::from).collect();
+    Ok(JsonBody(UserList { users, next_cursor: next.map(|name| name.to_string()) }))
+}
+
+/// Creates a user.
+#[utoipa::path(
+    post, path = "/admin/v1/users", tag = "administration", request_body = NewUserRequest,
+    responses((status = 201, body = UserItem), (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    security(("bearer" = []))
+)]
+pub async fn create(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    Json(request): Json<NewUserRequest>,
+) -> Result<(StatusCode, JsonBody<UserItem>), ApiError> {
+    let username = Username::parse(&request.username).map_err(|error| ApiError::unparsable("username", &error))?;
+    let password = Password::parse(&request.password).map_err(|error| ApiError::unparsable("password", &error))?;
+    let user = shared.service.create_user(username, password, roles(&request.roles)?, &from).await?;
+    Ok((StatusCode::CREATED, JsonBody(UserItem::from(&user))))
+}
+
+/// One user.
+#[utoipa::path(
+    get, path = "/admin/v1/users/{id}", tag = "administration",
+    params(("id" = String, Path, description = "The user's id")),
+    responses((status = 200, body = UserItem), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn read(
+    State(shared): State<Arc<Shared>>,
+    _: Administrator,
+    PathSegment(id): PathSegment,
+) -> Result<JsonBody<UserItem>, ApiError> {
+    let user = shared.service.user(user_id(&id)?).await?.ok_or_else(unknown)?;
+    Ok(JsonBody(UserItem::from(&user)))
+}
+
+/// Changes a user's roles, or disables or enables the account.
+#[utoipa::path(
+    patch, path = "/admin/v1/users/{id}", tag = "administration", request_body = UserChange,
+    params(("id" = String, Path, description = "The user's id")),
+    responses((status = 200, body = UserItem), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    security(("bearer" = []))
+)]
+pub async fn change(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    PathSegment(id): PathSegment,
+    Json(request): Json<UserChange>,
+) -> Result<JsonBody<UserItem>, ApiError> {
+    let id = user_id(&id)?;
+    let roles = request.roles.as_deref().map(roles).transpose()?;
+    if let Some(roles) = roles {
+        shared.service.set_roles(id, roles, &from).await?;
+    }
+    if let Some(enabled) = request.enabled {
+        shared.service.set_user_enabled(id, enabled, &from).await?;
+    }
+    let user = shared.service.user(id).await?.ok_or_else(unknown)?;
+    Ok(JsonBody(UserItem::from(&user)))
+}
+
+/// Sets a user's password; every session of the user ends.
+#[utoipa::path(
+    put, path = "/admin/v1/users/{id}/password", tag = "administration", request_body = NewPassword,
+    params(("id" = String, Path, description = "The user's id")),
+    responses((status = 204, description = "Done"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    security(("bearer" = []))
+)]
+pub async fn set_password(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    PathSegment(id): PathSegment,
+    Json(request): Json<NewPassword>,
+) -> Result<StatusCode, ApiError> {
+    let password = Password::parse(&request.password).map_err(|error| ApiError::unparsable("password", &error))?;
+    shared.service.set_password(user_id(&id)?, password, &from).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Deletes a user with every session; the id is never used again.
+#[utoipa::path(
+    delete, path = "/admin/v1/users/{id}", tag = "administration",
+    params(("id" = String, Path, description = "The user's id")),
+    responses((status = 204, description = "Deleted"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
+    security(("bearer" = []))
+)]
+pub async fn delete(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    PathSegment(id): PathSegment,
+) -> Result<StatusCode, ApiError> {
+    shared.service.delete_user(user_id(&id)?, &from).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Imports users with the password hashes that they have: one JSON object per line.
+#[utoipa::path(
+    post, path = "/admin/v1/users/import", tag = "administration",
+    request_body(content = String, content_type = "application/jsonl"),
+    responses((status = 200, body = ImportAnswer), AdminProblems, BodyProblems),
+    security(("bearer" = []))
+)]
+pub async fn import(
+    State(shared): State<Arc<Shared>>,
+    Administrator(from): Administrator,
+    request: Request,
+) -> Result<Response, ApiError> {
+    let body = crate::http::extract::lines(request, MAX_IMPORT_BYTES).await?;
+    let mut report = ImportReport::default();
+    let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
+    for batch in lines.chunks(IMPORT_BATCH) {
+        shared.service.import_users(batch, &mut report, &from).await?;
+    }
+    let errors = report.refused.into_iter().map(|line| LineError { line: line.number, detail: line.reason }).collect();
+    let skipped = report.progress.unchanged;
+    Ok(JsonBody(ImportAnswer { created: report.progress.created, skipped, errors }).into_response())
+}
+
+fn user_id(text: &str) -> Result<UserId, ApiError> {
+    UserId::parse(text).map_err(|_| unknown())
+}
+
+fn unknown() -> ApiError {
+    ApiError::new(ProblemCode::NotFound)
+}
+
+fn roles(texts: &[String]) -> Result<Vec<Role>, ApiError> {
+    let parse = |(index, text): (usize, &String)| {
+        Role::parse(text).map_err(|error| ApiError::unparsable(format!("roles[{index}]"), &error))
+    };
+    let mut roles: Vec<Role> = texts.iter().enumerate().map(parse).collect::<Result<_, _>>()?;
+    roles.sort_unstable();
+    roles.dedup();
+    Ok(roles)
+}
+
+impl From<UserError> for ApiError {
+    fn from(error: UserError) -> Self {
+        match error {
+            UserError::Taken => Self::new(ProblemCode::Conflict).detail("A user of this name exists already."),
+            UserError::Unknown => unknown(),
+            UserError::Password(refusal) => {
+                Self::new(ProblemCode::PasswordRejected).field("password", refusal.to_string())
+            }
+            UserError::Hashing(error) => error.into(),
+            UserError::Failed(failure) => failure.into(),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! The bearer token of a REST request (RFC 6750 §2.1).
+
+use http::HeaderMap;
+
+use crate::http::caller::RETRY_AFTER;
+use crate::http::error::{ApiError, Challenge, ProblemCode};
+use crate::http::extract::{Authorization, AuthorizationFault, authorization};
+use crate::service::{Bearer, BearerError, Doubt, Service};
+
+/// The user behind the request's access token.
+pub async fn user(service: &Service, headers: &HeaderMap) -> Result<Bearer, ApiError> {
+    service.bearer(token(headers)?).await.map_err(|error| match error {
+        BearerError::Inactive => ApiError::new(ProblemCode::InvalidToken),
+        BearerError::Doubt(doubt) => cannot_judge(doubt),
+    })
+}
+
+/// The token in the `Authorization` header.
+pub fn token(headers: &HeaderMap) -> Result<&str, ApiError> {
+    match authorization(headers) {
+        Ok(Some(Authorization::Bearer(token))) => Ok(token.expose()),
+        Ok(_) => Err(ApiError::new(ProblemCode::Unauthenticated)),
+        Err(AuthorizationFault::Repeated) => {
+            Err(ApiError::new(ProblemCode::InvalidRequest).detail("There is more than one Authorization header."))
+        }
+        Err(AuthorizationFault::Malformed) => {
+            Err(ApiError::new(ProblemCode::InvalidToken).challenge(Challenge::BearerInvalidToken))
+        }
+    }
+}
+
+/// 503: the token was not judged.
+pub fn cannot_judge(doubt: Doubt) -> ApiError {
+    ApiError::new(ProblemCode::TemporarilyUnavailable)
+        .retry_after(RETRY_AFTER)
+        .because(format!("this replica cannot judge tokens now: {doubt:?}"))
+}

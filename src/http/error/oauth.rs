@@ -1,0 +1,309 @@
+//! Errors of `/oauth2/*`: RFC 6749 §5.2 objects.
+
+use std::fmt;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::response::{IntoResponse, Response};
+use http::StatusCode;
+
+use super::failure::{self, Failure};
+use super::{Cause, Challenge};
+
+/// When to come back after a 503 for which nobody knows better.
+const DEFAULT_RETRY: Duration = Duration::from_secs(1);
+
+/// The `error` of an OAuth answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OAuthCode {
+    /// RFC 6749 §5.2: malformed, repeated or missing parameters.
+    InvalidRequest,
+    /// RFC 6749 §5.2: client authentication failed; always 401 here.
+    InvalidClient,
+    /// RFC 6749 §5.2: the refresh token is invalid, expired, revoked or another client's.
+    InvalidGrant,
+    /// RFC 6749 §5.2: this client may not do this.
+    UnauthorizedClient,
+    /// RFC 6749 §5.2.
+    UnsupportedGrantType,
+    /// RFC 6749 §5.2.
+    InvalidScope,
+    /// RFC 8707 §2: an audience that cannot be granted.
+    InvalidTarget,
+    /// RFC 7009 §2.2.1.
+    UnsupportedTokenType,
+    /// RFC 6749 §4.1.2.1: what the authorization endpoint answers.
+    UnsupportedResponseType,
+    /// RFC 6749 §4.1.2.1, with 500.
+    ServerError,
+    /// RFC 6749 §4.1.2.1, with 503: ask again later.
+    TemporarilyUnavailable,
+}
+
+impl OAuthCode {
+    /// The wire's `error`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InvalidRequest => "invalid_request",
+            Self::InvalidClient => "invalid_client",
+            Self::InvalidGrant => "invalid_grant",
+            Self::UnauthorizedClient => "unauthorized_client",
+            Self::UnsupportedGrantType => "unsupported_grant_type",
+            Self::InvalidScope => "invalid_scope",
+            Self::InvalidTarget => "invalid_target",
+            Self::UnsupportedTokenType => "unsupported_token_type",
+            Self::UnsupportedResponseType => "unsupported_response_type",
+            Self::ServerError => "server_error",
+            Self::TemporarilyUnavailable => "temporarily_unavailable",
+        }
+    }
+
+    const fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidClient => StatusCode::UNAUTHORIZED,
+            Self::ServerError => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::TemporarilyUnavailable => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_REQUEST,
+        }
+    }
+}
+
+/// The closed list of `error_description` texts (security.md H13). A name inside one is a parameter of ours, never
+/// text of the caller's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OAuthDescription {
+    /// The content type is another.
+    NotAForm,
+    /// Bad percent-encoding, bad UTF-8, a NUL.
+    MalformedForm,
+    /// RFC 6749 §3.2: parameters are not repeated.
+    RepeatedParameter,
+    /// More parameters than anyone needs.
+    TooManyParameters,
+    /// This parameter is missing or empty.
+    Missing(&'static str),
+    /// This parameter is over its limit.
+    TooLong(&'static str),
+    /// This parameter has a value that its syntax does not allow.
+    Malformed(&'static str),
+    /// The body is over the limit.
+    BodyTooLarge,
+    /// The body did not arrive in time.
+    BodyTimeout,
+    /// The body could not be read.
+    BodyUnreadable,
+    /// Two `Authorization` headers.
+    RepeatedAuthorization,
+    /// RFC 6749 §2.3: one method of client authentication per request.
+    SeveralAuthentications,
+    /// Why is not for the caller to know.
+    ClientAuthenticationFailed,
+    /// Unknown, expired, revoked, another client's: one text.
+    GrantNotValid,
+    /// The client may not use this grant.
+    GrantNotAllowed,
+    /// The grant type is not offered.
+    GrantNotOffered,
+    /// A scope cannot be granted.
+    ScopeNotGranted,
+    /// An audience cannot be granted.
+    AudienceNotGranted,
+    /// The token belongs to another client.
+    NotYourToken,
+    /// There is no authorization endpoint behind this URL.
+    ResponseTypeNotOffered,
+    /// The endpoint takes other methods.
+    MethodNotAllowed,
+    /// There is nothing at this path.
+    NoSuchEndpoint,
+    /// The request took too long.
+    TooSlow,
+    /// A fault of ours.
+    Internal,
+    /// The replica cannot judge or act now.
+    Unavailable,
+    /// The limit of this caller was reached.
+    TooManyRequests,
+}
+
+impl fmt::Display for OAuthDescription {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = match self {
+            Self::Missing(name) => return write!(f, "the parameter `{name}` is missing"),
+            Self::TooLong(name) => return write!(f, "the parameter `{name}` is too long"),
+            Self::Malformed(name) => return write!(f, "the parameter `{name}` is malformed"),
+            Self::NotAForm => "the body must be application/x-www-form-urlencoded in UTF-8",
+            Self::MalformedForm => "the form is malformed",
+            Self::RepeatedParameter => "a parameter is repeated",
+            Self::TooManyParameters => "there are too many parameters",
+            Self::BodyTooLarge => "the body is too large",
+            Self::BodyTimeout => "the body did not arrive in time",
+            Self::BodyUnreadable => "the body could not be read",
+            Self::RepeatedAuthorization => "there is more than one Authorization header",
+            Self::SeveralAuthentications => "there is more than one client authentication",
+            Self::ClientAuthenticationFailed => "client authentication failed",
+            Self::GrantNotValid => "the grant is not valid",
+            Self::GrantNotAllowed => "the client may not use this grant",
+            Self::GrantNotOffered => "the grant type is not offered",
+            Self::ScopeNotGranted => "the scope cannot be granted",
+            Self::AudienceNotGranted => "the audience cannot be granted",
+            Self::NotYourToken => "the token was issued to another client",
+            Self::ResponseTypeNotOffered => "the response type is not offered",
+            Self::MethodNotAllowed => "the method is not allowed here",
+            Self::NoSuchEndpoint => "there is no such endpoint",
+            Self::TooSlow => "the request took too long",
+            Self::Internal => "something went wrong on our side; the cause was logged under the request id",
+            Self::Unavailable => "the service is temporarily unavailable",
+            Self::TooManyRequests => "too many requests",
+        };
+        f.write_str(text)
+    }
+}
+
+/// An error of an OAuth endpoint.
+#[derive(Debug)]
+pub struct OAuthError {
+    code: OAuthCode,
+    status: StatusCode,
+    description: OAuthDescription,
+    retry_after: Option<Duration>,
+    cause: Option<Cause>,
+}
+
+impl OAuthError {
+    /// An error with the status that the standard gives it.
+    pub fn new(code: OAuthCode, description: OAuthDescription) -> Self {
+        let retry_after = (code == OAuthCode::TemporarilyUnavailable).then_some(DEFAULT_RETRY);
+        Self { code, status: code.status(), description, retry_after, cause: None }
+    }
+
+    /// `invalid_request`.
+    pub fn invalid_request(description: OAuthDescription) -> Self {
+        Self::new(OAuthCode::InvalidRequest, description)
+    }
+
+    /// `invalid_client`: the same answer for every reason (security.md I1).
+    pub fn invalid_client() -> Self {
+        Self::new(OAuthCode::InvalidClient, OAuthDescription::ClientAuthenticationFailed)
+    }
+
+    /// A fault of ours: one fixed text for the caller, the cause for the log.
+    pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::new(OAuthCode::ServerError, OAuthDescription::Internal).because(cause)
+    }
+
+    /// 503: the replica cannot judge or act now.
+    pub fn unavailable(retry_after: Duration) -> Self {
+        Self::new(OAuthCode::TemporarilyUnavailable, OAuthDescription::Unavailable).retry_after(retry_after)
+    }
+
+    /// Answers with another status than the code's own, where HTTP has a more precise one (413, 405, 429).
+    #[must_use]
+    pub fn status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    /// Says when to come back.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
+    }
+
+    /// Keeps what stands behind the error, for the log.
+    #[must_use]
+    pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        self.cause = Some(Cause::new(cause));
+        self
+    }
+
+    pub(super) fn caused_by(mut self, cause: Option<Cause>) -> Self {
+        self.cause = cause;
+        self
+    }
+
+    /// The code.
+    pub const fn code(&self) -> OAuthCode {
+        self.code
+    }
+}
+
+impl IntoResponse for OAuthError {
+    fn into_response(self) -> Response {
+        let code = self.code.as_str();
+        // No character of a code or description needs escaping in JSON; a test holds them to RFC 6749's set.
+        let body = format!(r#"{{"error":"{code}","error_description":"{}"}}"#, self.description);
+        let mut response = Response::new(Body::from(body));
+        *response.status_mut() = self.status;
+        let challenge = (self.status == StatusCode::UNAUTHORIZED).then_some(Challenge::Basic);
+        failure::set_headers(response.headers_mut(), "application/json", challenge.as_ref(), self.retry_after);
+        response.extensions_mut().insert(Failure { code, cause: self.cause, problem: None });
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+
+    use super::*;
+
+    const DESCRIPTIONS: [OAuthDescription; 26] = [
+        OAuthDescription::NotAForm,
+        OAuthDescription::MalformedForm,
+        OAuthDescription::RepeatedParameter,
+        OAuthDescription::TooManyParameters,
+        OAuthDescription::Missing("client_assertion_type"),
+        OAuthDescription::TooLong("token"),
+        OAuthDescription::Malformed("scope"),
+        OAuthDescription::BodyTooLarge,
+        OAuthDescription::BodyTimeout,
+        OAuthDescription::BodyUnreadable,
+        OAuthDescription::RepeatedAuthorization,
+        OAuthDescription::SeveralAuthentications,
+        OAuthDescription::ClientAuthenticationFailed,
+        OAuthDescription::GrantNotValid,
+        OAuthDescription::GrantNotAllowed,
+        OAuthDescription::GrantNotOffered,
+        OAuthDescription::ScopeNotGranted,
+        OAuthDescription::AudienceNotGranted,
+        OAuthDescription::NotYourToken,
+        OAuthDescription::ResponseTypeNotOffered,
+        OAuthDescription::MethodNotAllowed,
+        OAuthDescription::NoSuchEndpoint,
+        OAuthDescription::TooSlow,
+        OAuthDescription::Internal,
+        OAuthDescription::Unavailable,
+        OAuthDescription::TooManyRequests,
+    ];
+
+    #[test]
+    fn h13_descriptions_use_the_characters_of_rfc_6749_alone() {
+        for description in DESCRIPTIONS {
+            let text = description.to_string();
+            assert!(text.bytes().all(|byte| matches!(byte, 0x20 | 0x21 | 0x23..=0x5B | 0x5D..=0x7E)), "{text}");
+        }
+    }
+
+    #[tokio::test]
+    async fn h8_a_failed_client_gets_401_a_challenge_and_an_object_that_parses() {
+        let response = OAuthError::invalid_client().into_response();
+        assert_eq!(response.status(), 401);
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        assert_eq!(response.headers()[WWW_AUTHENTICATE], "Basic realm=\"countersign\", charset=\"UTF-8\"");
+        let body = axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(
+            body,
+            serde_json::json!({"error": "invalid_client", "error_description": "client authentication failed"})
+        );
+    }
+
+    #[test]
+    fn i10_a_replica_that_cannot_judge_says_when_to_ask_again() {
+        let response = OAuthError::unavailable(Duration::from_millis(1500)).into_response();
+        assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (503, &"2".parse().unwrap()));
+    }
+}

@@ -1,0 +1,121 @@
+//! The one form extractor of the OAuth endpoints (security.md H1).
+
+use axum::extract::{FromRequest, Request};
+
+use super::body::{self, BodyError};
+use super::params::{Params, ParamsError};
+use crate::http::error::{OAuthDescription, OAuthError};
+use http::StatusCode;
+
+/// Largest form body, in bytes (security.md H5).
+pub const MAX_FORM_BYTES: usize = 16 * 1024;
+
+/// The parameters of a form body. Every failure is an RFC 6749 error; unknown parameters are ignored, parameters in the
+/// query string are not looked at (security.md H2). Holds secrets: no `Debug`, wiped when dropped.
+pub struct FormParams(Params);
+
+impl FormParams {
+    /// Reads an encoded form.
+    pub fn parse(encoded: &[u8]) -> Result<Self, OAuthError> {
+        Params::parse(encoded).map(Self).map_err(|error| {
+            OAuthError::invalid_request(match error {
+                ParamsError::Malformed => OAuthDescription::MalformedForm,
+                ParamsError::Repeated => OAuthDescription::RepeatedParameter,
+                ParamsError::TooMany => OAuthDescription::TooManyParameters,
+            })
+        })
+    }
+
+    /// The value of a parameter of at most `max_bytes` bytes; none when it is absent or empty.
+    pub fn optional(&self, name: &'static str, max_bytes: usize) -> Result<Option<&str>, OAuthError> {
+        match self.0.find(name) {
+            Some(value) if value.len() > max_bytes => Err(OAuthError::invalid_request(OAuthDescription::TooLong(name))),
+            found => Ok(found),
+        }
+    }
+
+    /// The value of a parameter that must be there and not empty.
+    pub fn required(&self, name: &'static str, max_bytes: usize) -> Result<&str, OAuthError> {
+        self.optional(name, max_bytes)?.ok_or_else(|| OAuthError::invalid_request(OAuthDescription::Missing(name)))
+    }
+}
+
+impl<S: Sync> FromRequest<S> for FormParams {
+    type Rejection = OAuthError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, OAuthError> {
+        if !body::announces(request.headers(), "application/x-www-form-urlencoded") {
+            return Err(OAuthError::invalid_request(OAuthDescription::NotAForm));
+        }
+        let encoded = body::read(request.into_body(), MAX_FORM_BYTES).await.map_err(|error| match error {
+            BodyError::TooLarge => {
+                OAuthError::invalid_request(OAuthDescription::BodyTooLarge).status(StatusCode::PAYLOAD_TOO_LARGE)
+            }
+            BodyError::TimedOut => {
+                OAuthError::invalid_request(OAuthDescription::BodyTimeout).status(StatusCode::REQUEST_TIMEOUT)
+            }
+            BodyError::Unreadable => OAuthError::invalid_request(OAuthDescription::BodyUnreadable),
+        })?;
+        Self::parse(&encoded)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::response::IntoResponse;
+
+    use super::*;
+
+    async fn status_of(content_type: &str, body: Vec<u8>) -> u16 {
+        let request = Request::post("/oauth2/introspect?token=from-the-query")
+            .header("content-type", content_type)
+            .body(Body::from(body))
+            .unwrap();
+        match FormParams::from_request(request, &()).await {
+            Ok(_) => 200,
+            Err(error) => error.into_response().status().as_u16(),
+        }
+    }
+
+    #[tokio::test]
+    async fn h1_every_failure_is_400_or_413_and_never_422() {
+        const FORM: &str = "application/x-www-form-urlencoded";
+        assert_eq!(status_of(FORM, b"token=abc".to_vec()).await, 200);
+        for (content_type, body) in [
+            ("application/json", &b"{}"[..]),
+            (FORM, b"token=%zz"),
+            (FORM, b"token=%ff"),
+            (FORM, b"token=1&token=2"),
+            (FORM, b"a=%00"),
+        ] {
+            assert_eq!(status_of(content_type, body.to_vec()).await, 400, "{body:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn h5_a_form_of_16_kib_is_the_largest() {
+        let body = |length: usize| [&b"token="[..], &vec![b'a'; length - 6]].concat();
+        let form = "application/x-www-form-urlencoded";
+        assert_eq!(status_of(form, body(MAX_FORM_BYTES)).await, 200);
+        assert_eq!(status_of(form, body(MAX_FORM_BYTES + 1)).await, 413);
+    }
+
+    #[tokio::test]
+    async fn h2_parameters_in_the_query_string_are_not_parameters() {
+        let request = Request::post("/oauth2/introspect?token=from-the-query")
+            .header("content-type", "application/x-www-form-urlencoded")
+            .body(Body::from("other=1"))
+            .unwrap();
+        let form = FormParams::from_request(request, &()).await.ok().unwrap();
+        assert!(form.required("token", 10).is_err());
+    }
+
+    #[test]
+    fn lengths_end_where_the_endpoint_says() {
+        let form = FormParams::parse(b"token=12345").ok().unwrap();
+        assert_eq!(form.required("token", 5).ok(), Some("12345"));
+        assert!(form.required("token", 4).is_err() && form.optional("token", 4).is_err());
+        assert_eq!(form.optional("scope", 4).ok(), Some(None));
+    }
+}

@@ -1,0 +1,195 @@
+//! The one JSON extractor of the REST API.
+
+use axum::extract::{FromRequest, Request};
+use serde::de::DeserializeOwned;
+
+use super::body::{self, BodyError};
+use super::json_path;
+use super::json_strict::{self, JsonFault};
+use crate::http::error::{ApiError, ProblemCode};
+
+/// Largest JSON body where an endpoint does not say otherwise, in bytes (security.md H5).
+pub const MAX_JSON_BYTES: usize = 16 * 1024;
+
+/// A JSON body of at most `LIMIT` bytes. One strict verdict for every endpoint: `application/json`, valid UTF-8, one
+/// document with nothing after it, no repeated member names, no NUL, bounded depth; then `T`, which denies unknown
+/// fields (security.md H2). Errors name the field and never repeat a value.
+pub struct Json<T, const LIMIT: usize = MAX_JSON_BYTES>(pub T);
+
+impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T, LIMIT> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
+        if !body::announces(request.headers(), "application/json") {
+            return Err(ApiError::new(ProblemCode::UnsupportedMediaType).detail("Send application/json in UTF-8."));
+        }
+        let bytes = body::read(request.into_body(), LIMIT).await.map_err(|error| match error {
+            BodyError::TooLarge => ApiError::new(ProblemCode::PayloadTooLarge),
+            BodyError::TimedOut => ApiError::new(ProblemCode::RequestTimeout),
+            BodyError::Unreadable => ApiError::new(ProblemCode::InvalidRequest).detail("The body could not be read."),
+        })?;
+        parse(&bytes).map(Self)
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+    let malformed = |detail| ApiError::new(ProblemCode::MalformedJson).detail(detail);
+    let text = std::str::from_utf8(bytes).map_err(|_| malformed("The body is not valid UTF-8."))?;
+    json_strict::check(text).map_err(|fault| match fault {
+        JsonFault::Malformed => malformed("The body is not one JSON document."),
+        JsonFault::TooDeep => malformed("The document is nested too deeply."),
+        JsonFault::RepeatedName => malformed("An object has a member name twice."),
+        JsonFault::Nul => malformed("A string contains U+0000."),
+    })?;
+    serde_json::from_str(text).map_err(|error| field_error(text, &error))
+}
+
+/// Says which field is wrong, and how, without serde's message: that one quotes what was sent.
+fn field_error(text: &str, error: &serde_json::Error) -> ApiError {
+    let message = error.to_string();
+    let quoted = || message.split('`').nth(1).unwrap_or_default();
+    let path = json_path::at(text, error.line(), error.column());
+    let (name, detail) = if message.starts_with("unknown field `") {
+        (path.and_then(|path| path.sibling(quoted())), "is not a field of this request")
+    } else if message.starts_with("missing field `") {
+        (path.and_then(|path| path.sibling(quoted())), "is missing")
+    } else {
+        (path.and_then(|path| path.name()), "has the wrong type or a value that is not allowed")
+    };
+    let error = ApiError::new(ProblemCode::InvalidRequest);
+    match name {
+        Some(name) => error.field(name, detail),
+        None => error.detail("The body does not have the form that this endpoint expects."),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use axum::body::Body;
+    use axum::response::IntoResponse;
+    use proptest::prelude::*;
+    use serde::Deserialize;
+
+    use super::*;
+    use crate::http::error::Failure;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Login {
+        #[expect(dead_code, reason = "only parsed")]
+        username: String,
+        #[expect(dead_code, reason = "only parsed")]
+        ttl: Option<u32>,
+        #[expect(dead_code, reason = "only parsed")]
+        #[serde(default)]
+        audience: Vec<String>,
+        #[expect(dead_code, reason = "only parsed")]
+        device: Option<Device>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Device {
+        #[expect(dead_code, reason = "only parsed")]
+        name: String,
+    }
+
+    fn problem(error: ApiError) -> serde_json::Value {
+        let response = error.into_response();
+        let failure = response.extensions().get::<Failure>().unwrap();
+        serde_json::from_slice(&failure.problem.as_ref().unwrap().render("r")).unwrap()
+    }
+
+    fn refusal(body: &str) -> (String, String, String) {
+        let problem = problem(parse::<Login>(body.as_bytes()).unwrap_err());
+        let error = &problem["errors"][0];
+        let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
+        (text(&problem["code"]), text(&error["field"]), text(&error["detail"]))
+    }
+
+    #[test]
+    fn h2_the_field_at_fault_is_named() {
+        for (body, field, detail) in [
+            (r#"{"username":"a","admin":true}"#, "admin", "is not a field of this request"),
+            (r#"{"ttl":3}"#, "username", "is missing"),
+            (r#"{}"#, "username", "is missing"),
+            (r#"{"username":7}"#, "username", "has the wrong type or a value that is not allowed"),
+            (r#"{"username":"a","ttl":-1}"#, "ttl", "has the wrong type or a value that is not allowed"),
+            (
+                r#"{"audience":["x",{}],"username":"a"}"#,
+                "audience[1]",
+                "has the wrong type or a value that is not allowed",
+            ),
+            (r#"{"username":"a","device":{"name":"n","os":"o"}}"#, "device.os", "is not a field of this request"),
+            (r#"{"username":"a", "device": { }}"#, "device.name", "is missing"),
+            (
+                "{\n \"username\" : \"a\",\n \"ttl\" : \"soon\"\n}",
+                "ttl",
+                "has the wrong type or a value that is not allowed",
+            ),
+        ] {
+            assert_eq!(refusal(body), ("invalid_request".into(), field.into(), detail.into()), "{body}");
+        }
+    }
+
+    #[test]
+    fn h1_what_is_not_one_strict_document_is_malformed_json() {
+        for body in [
+            "",
+            "{",
+            r#"{"username":"a"} x"#,
+            r#"{"username":"a"}{}"#,
+            r#"{"username":"a","username":"b"}"#,
+            r#"{"username":"a","user\u006eame":"b"}"#,
+            r#"{"username":"a\u0000"}"#,
+            "\u{feff}{\"username\":\"a\"}",
+            r#"{"username":"\ud800"}"#,
+            r#"{'username':'a'}"#,
+            "{\"username\":\"a\",}",
+            "NaN",
+        ] {
+            assert_eq!(refusal(body).0, "malformed_json", "{body}");
+        }
+        assert_eq!(problem(parse::<Login>(b"{\"username\":\"\xff\"}").unwrap_err())["code"], "malformed_json");
+    }
+
+    #[test]
+    fn s1_no_value_that_was_sent_comes_back() {
+        for body in [r#"{"username":{"hunter2":"hunter2"}}"#, r#"{"username":"a","ttl":"hunter2"}"#, r#"["hunter2"]"#] {
+            let text = problem(parse::<Login>(body.as_bytes()).unwrap_err()).to_string();
+            assert!(!text.contains("hunter2"), "{text}");
+        }
+        let odd_name = problem(parse::<Login>(br#"{"hunter2 <script>":1,"username":"a"}"#).unwrap_err());
+        assert!(!odd_name.to_string().contains("hunter2"), "h13 {odd_name}");
+    }
+
+    #[tokio::test]
+    async fn h1_type_and_size_have_their_own_answers() {
+        async fn status_of(content_type: &str, body: String) -> u16 {
+            let request =
+                Request::post("/v1/login").header("content-type", content_type).body(Body::from(body)).unwrap();
+            match Json::<Login, 64>::from_request(request, &()).await {
+                Ok(_) => 200,
+                Err(error) => error.into_response().status().as_u16(),
+            }
+        }
+        let body = |length: usize| format!(r#"{{"username":"{}"}}"#, "a".repeat(length - 15));
+        assert_eq!(status_of("application/json", body(64)).await, 200);
+        assert_eq!(status_of("Application/JSON; charset=utf-8", body(64)).await, 200);
+        assert_eq!(status_of("application/json", body(65)).await, 413);
+        assert_eq!(status_of("text/plain", body(64)).await, 415);
+        assert_eq!(status_of("application/x-www-form-urlencoded", body(64)).await, 415);
+    }
+
+    proptest! {
+        #[test]
+        fn h1_parse_never_panics(body: Vec<u8>) {
+            let _ = parse::<Login>(&body);
+        }
+
+        #[test]
+        fn h1_parse_never_panics_on_what_looks_like_json(body in r#"[\[\]{}:,"\\ua0-9e.+\n -]{0,40}"#) {
+            let _ = parse::<Login>(body.as_bytes());
+        }
+    }
+}

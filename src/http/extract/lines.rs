@@ -1,0 +1,21 @@
+//! A body of JSON lines.
+
+use axum::extract::Request;
+use bytes::Bytes;
+
+use super::body::{self, BodyError};
+use crate::http::error::{ApiError, ProblemCode};
+
+/// Reads a body of `application/jsonl` or `application/x-ndjson` of at most `limit` bytes; the lines are not looked at.
+pub async fn lines(request: Request, limit: usize) -> Result<Bytes, ApiError> {
+    let headers = request.headers();
+    if !body::announces(headers, "application/jsonl") && !body::announces(headers, "application/x-ndjson") {
+        return Err(ApiError::new(ProblemCode::UnsupportedMediaType).detail("Send application/jsonl in UTF-8."));
+    }
+    body::read(request.into_body(), limit).await.map_err(|error| match error {
+        BodyError::TooLarge => ApiError::new(ProblemCode::PayloadTooLarge)
+            .detail("Send at most 1 MiB at a time, or use `countersign users import`."),
+        BodyError::TimedOut => ApiError::new(ProblemCode::RequestTimeout),
+        BodyError::Unreadable => ApiError::new(ProblemCode::InvalidRequest).detail("The body could not be read."),
+    })
+}

@@ -1,0 +1,22 @@
+//! What endpoints take from a request: one form reader, one JSON reader, one reader of credentials. Every refusal is in
+//! the shape of the API that asked.
+
+mod authorization;
+mod body;
+mod client_credentials;
+mod form;
+mod json;
+mod json_path;
+mod json_strict;
+mod lines;
+mod params;
+mod query;
+mod segment;
+
+pub use authorization::{Authorization, AuthorizationFault, BearerToken, IdAndSecret, SecretText, authorization};
+pub use client_credentials::{BodyCredentials, ClientCredentialsInput};
+pub use form::{FormParams, MAX_FORM_BYTES};
+pub use json::{Json, MAX_JSON_BYTES};
+pub use lines::lines;
+pub use query::{LenientQuery, QueryParams};
+pub use segment::PathSegment;

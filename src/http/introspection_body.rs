@@ -1,0 +1,204 @@
+//! The wire form of an introspection (RFC 7662 §2.2), the same for single, batch and signed answers.
+
+use std::time::Duration;
+
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde::Serialize;
+
+use crate::domain::{AccessClaims, Session, Timestamp};
+use crate::service::{Introspected, Introspection};
+use crate::telemetry::CacheUse;
+use crate::telemetry::metrics::IntrospectionResult;
+
+/// The whole of an inactive answer: byte-identical for every reason (security.md I3).
+pub const INACTIVE: &[u8] = b"{\"active\":false}";
+
+/// How long a gateway may keep an inactive answer: enough to blunt a flood of one bad token.
+const INACTIVE_CACHE: HeaderValue = HeaderValue::from_static("max-age=1");
+
+/// Times of an answer, as `NumericDate` (RFC 7519 §2).
+type Seconds = i64;
+
+/// What an introspection says about an active token. Members that do not apply are left out.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+pub struct ActiveToken<'a> {
+    /// Always true.
+    pub active: bool,
+    /// The issuer.
+    pub iss: &'a str,
+    /// Whom the token is about.
+    pub sub: String,
+    /// Whom it is for: a string, or an array where there are several.
+    #[schema(value_type = Vec<String>)]
+    pub aud: OneOrMany<'a>,
+    /// It is inactive from here.
+    pub exp: Seconds,
+    /// Issued at.
+    pub iat: Seconds,
+    /// Not valid before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nbf: Option<Seconds>,
+    /// The token's identity.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<&'a str>,
+    /// The client that it was issued to.
+    pub client_id: &'a str,
+    /// Scopes, separated by spaces; may be empty.
+    pub scope: String,
+    /// `Bearer`, or `refresh_token`.
+    pub token_type: &'static str,
+    /// The session, where a user logged in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sid: Option<String>,
+    /// The user's name, where a user logged in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub username: Option<&'a str>,
+    /// The user's roles.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub roles: Option<Vec<&'a str>>,
+    /// When the user proved who they are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub auth_time: Option<Seconds>,
+    /// How (RFC 8176).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub amr: Option<&'a [String]>,
+}
+
+/// An `aud` as JWTs write it (RFC 7519 §4.1.3).
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum OneOrMany<'a> {
+    /// One.
+    One(&'a str),
+    /// Several.
+    Many(Vec<&'a str>),
+}
+
+impl<'a> OneOrMany<'a> {
+    fn new(audience: &'a [crate::domain::Audience]) -> Self {
+        match audience {
+            [only] => Self::One(only.as_str()),
+            several => Self::Many(several.iter().map(crate::domain::Audience::as_str).collect()),
+        }
+    }
+}
+
+impl<'a> ActiveToken<'a> {
+    /// What is said of an access token.
+    pub fn access(claims: &'a AccessClaims) -> Self {
+        let login = claims.login.as_ref();
+        Self {
+            active: true,
+            iss: &claims.issuer,
+            sub: claims.subject.to_string(),
+            aud: OneOrMany::new(&claims.audience),
+            exp: claims.expires_at.seconds(),
+            iat: claims.issued_at.seconds(),
+            nbf: Some(claims.not_before.seconds()),
+            jti: Some(claims.jti.as_str()),
+            client_id: claims.client.as_str(),
+            scope: claims.scope.to_string(),
+            token_type: "Bearer",
+            sid: login.map(|login| login.session.to_string()),
+            username: login.map(|login| login.username.as_str()),
+            roles: login.map(|login| login.roles.iter().map(crate::domain::Role::as_str).collect()),
+            auth_time: login.map(|login| login.authenticated_at.seconds()),
+            amr: login.map(|login| login.methods.as_slice()),
+        }
+    }
+
+    /// What is said of a refresh token to its own client.
+    pub fn refresh(session: &'a Session, issuer: &'a str) -> Self {
+        Self {
+            active: true,
+            iss: issuer,
+            sub: session.user.to_string(),
+            aud: OneOrMany::new(&session.audience),
+            exp: session.idle_expires_at.min(session.absolute_expires_at).seconds(),
+            iat: session.rotated_at.seconds(),
+            nbf: None,
+            jti: None,
+            client_id: session.client.as_str(),
+            scope: session.scope.to_string(),
+            token_type: "refresh_token",
+            sid: Some(session.id.to_string()),
+            username: None,
+            roles: None,
+            auth_time: Some(session.authenticated_at.seconds()),
+            amr: None,
+        }
+    }
+
+    /// As bytes of JSON.
+    pub fn to_bytes(&self) -> Bytes {
+        // Text and numbers under string keys: serialising them cannot fail.
+        serde_json::to_vec(self).unwrap_or_default().into()
+    }
+}
+
+/// The JSON of a result; that of an access token is written once and kept with the token.
+pub fn body_of(result: &Introspection, issuer: &str) -> Bytes {
+    match result {
+        Introspection::Access(token) => token.introspection(|claims| ActiveToken::access(claims).to_bytes()).clone(),
+        Introspection::Refresh(session) => ActiveToken::refresh(session, issuer).to_bytes(),
+        Introspection::Inactive => Bytes::from_static(INACTIVE),
+    }
+}
+
+/// The answer with its honest cache header.
+pub fn respond(introspected: &Introspected, issuer: &str, max_age: Duration) -> Response {
+    let cache = match &introspected.result {
+        Introspection::Access(token) => cache_control(max_age, token.claims.expires_at, introspected.at),
+        Introspection::Refresh(_) => HeaderValue::from_static("no-store"),
+        Introspection::Inactive => INACTIVE_CACHE,
+    };
+    let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json")), (CACHE_CONTROL, cache)];
+    (headers, body_of(&introspected.result, issuer)).into_response()
+}
+
+/// The figure under which an introspection counts.
+pub fn label_of(introspected: &Introspected) -> IntrospectionResult {
+    match introspected.result {
+        Introspection::Access(_) | Introspection::Refresh(_) => IntrospectionResult::Active,
+        Introspection::Inactive => IntrospectionResult::Inactive,
+    }
+}
+
+/// Whether the signature check was spared.
+pub const fn cache_use(introspected: &Introspected) -> Option<CacheUse> {
+    Some(if introspected.from_cache { CacheUse::Hit } else { CacheUse::Miss })
+}
+
+/// `max-age=N` with N = min(configured, `exp` − now), whole seconds rounded down: a kept answer never outlives the token.
+/// Not `private`, which would keep nginx from caching (contract.md §4).
+pub fn cache_control(max_age: Duration, expires_at: Timestamp, now: Timestamp) -> HeaderValue {
+    let seconds = max_age.min(expires_at.since(now)).as_secs();
+    match seconds {
+        0 => HeaderValue::from_static("no-store"),
+        1 => INACTIVE_CACHE,
+        5 => HeaderValue::from_static("max-age=5"),
+        _ => HeaderValue::try_from(format!("max-age={seconds}")).unwrap_or(HeaderValue::from_static("no-store")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn i7_an_answer_is_never_kept_beyond_the_tokens_life() {
+        let now = Timestamp::from_seconds(100);
+        let header = |max_age, left_millis| {
+            let expires_at = Timestamp::from_millis(now.millis() + left_millis);
+            cache_control(Duration::from_secs(max_age), expires_at, now)
+        };
+        assert_eq!(header(5, 60_000), "max-age=5");
+        assert_eq!(header(5, 4_999), "max-age=4");
+        assert_eq!(header(60, 30_000), "max-age=30");
+        assert_eq!(header(5, 999), "no-store");
+        assert_eq!(header(0, 60_000), "no-store");
+    }
+}

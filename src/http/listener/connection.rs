@@ -1,0 +1,156 @@
+//! One connection from its first byte to its last.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::{IntoResponse, Response};
+use axum::routing::future::RouteFuture;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+use tokio_rustls::Accept;
+use tower::Service as _;
+
+use super::vitals::{self, Vitals};
+use super::wire::Wire;
+use crate::http::error::{ApiError, ProblemCode};
+
+/// How long after a deadline a connection is cut off, when nothing came of the deadline itself.
+const OVERTIME: Duration = Duration::from_secs(2);
+/// How far the timer sleeps when nothing is due.
+const FAR: Duration = Duration::from_secs(3600);
+/// Bytes that the HTTP library buffers for one connection at most; a head fits.
+const MAX_BUFFER_BYTES: usize = 32 * 1024;
+
+/// How and when a request came; in the extensions of every request that a listener took.
+#[derive(Debug, Clone, Copy)]
+pub struct Arrival {
+    /// The other end of the socket.
+    pub peer: SocketAddr,
+    /// Whether this listener spoke TLS itself.
+    pub tls: bool,
+    /// Until when there must be an answer. The connection's task is woken then.
+    pub deadline: Option<Instant>,
+    /// Why the head was refused: such a request reaches no route and is answered with this.
+    pub refusal: Option<ProblemCode>,
+}
+
+/// Serves HTTP/1.1 and HTTP/1.0 on `stream` until either side ends it.
+pub(super) async fn serve<S>(stream: S, peer: SocketAddr, tls: bool, router: Router, vitals: Arc<Vitals>)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut wire = Wire::new(stream, Arc::clone(&vitals));
+    let first = drive(poll_fn(|context| wire.poll_first_head(context)), &vitals, OVERTIME).await;
+    if !matches!(first, Some(Ok(true))) {
+        return;
+    }
+    let service = Requests { router, vitals: Arc::clone(&vitals), peer, tls };
+    // Half-closed connections get their answer; the wire has its own timers.
+    let connection = http1::Builder::new()
+        .half_close(true)
+        .header_read_timeout(None)
+        .max_buf_size(MAX_BUFFER_BYTES)
+        .serve_connection(TokioIo::new(wire), service);
+    // On the heap, so that a connection that never sends a head costs little. How it ends concerns nobody: requests
+    // have been answered and logged.
+    let _ = drive(Box::pin(connection), &vitals, OVERTIME).await;
+}
+
+/// The same over TLS. The handshake's time is part of the head's.
+pub(super) async fn serve_tls(handshake: Accept<TcpStream>, peer: SocketAddr, router: Router, vitals: Arc<Vitals>) {
+    if let Some(Ok(stream)) = drive(Box::pin(handshake), &vitals, Duration::ZERO).await {
+        serve(stream, peer, true, router, vitals).await;
+    }
+}
+
+/// Polls `future`, also whenever a deadline passes; gives up when that has not helped after some `overtime`.
+async fn drive<F: Future>(future: F, vitals: &Vitals, overtime: Duration) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut timer = pin!(tokio::time::sleep(FAR));
+    let mut missed = None;
+    poll_fn(|context| {
+        vitals.waker.register(context.waker());
+        loop {
+            if let Poll::Ready(output) = future.as_mut().poll(context) {
+                return Poll::Ready(Some(output));
+            }
+            let next = vitals.next_deadline();
+            let has_missed = next.is_some() && next == missed;
+            let due = next.map(|deadline| if has_missed { deadline + overtime } else { deadline });
+            // A timer that rings too early costs one look; moving it back on every request would cost more.
+            if let Some(due) = due.filter(|due| *due < timer.deadline()) {
+                timer.as_mut().reset(due);
+            }
+            ready!(timer.as_mut().poll(context));
+            let now = vitals::now();
+            match due {
+                Some(due) if due > now => timer.as_mut().reset(due),
+                Some(_) if has_missed => return Poll::Ready(None),
+                Some(due) => {
+                    missed = next;
+                    timer.as_mut().reset(due + overtime);
+                }
+                None => timer.as_mut().reset(now + FAR),
+            }
+        }
+    })
+    .await
+}
+
+/// Requests of one connection, on their way to the routes.
+struct Requests {
+    router: Router,
+    vitals: Arc<Vitals>,
+    peer: SocketAddr,
+    tls: bool,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Requests {
+    type Response = Response;
+    type Error = Infallible;
+    type Future = Answering;
+
+    fn call(&self, mut request: Request<Incoming>) -> Answering {
+        let admission = self.vitals.admit();
+        let arrival =
+            Arrival { peer: self.peer, tls: self.tls, deadline: admission.deadline, refusal: admission.refusal };
+        request.extensions_mut().insert(arrival);
+        let inner = self.router.clone().call(request);
+        Answering { inner, vitals: Arc::clone(&self.vitals), refusal: admission.refusal }
+    }
+}
+
+/// A request whose answer is being made.
+struct Answering {
+    inner: RouteFuture<Infallible>,
+    vitals: Arc<Vitals>,
+    refusal: Option<ProblemCode>,
+}
+
+impl Future for Answering {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Ok(mut response) = ready!(Pin::new(&mut self.inner).poll(context));
+        if let Some(code) = self.refusal.filter(|code| code.status() != response.status()) {
+            // A router without the middleware does not know of refusals.
+            response = ApiError::new(code).into_response();
+        }
+        if self.vitals.end_request() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+        Poll::Ready(Ok(response))
+    }
+}

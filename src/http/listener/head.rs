@@ -1,0 +1,359 @@
+//! The head of a request, looked at before the HTTP library sees it. hyper forgives what a strict reader must not: bare
+//! line feeds, a missing `Host`, two framings in one message. What two readers can read in two ways is refused here
+//! (RFC 9112 §11.2; security.md H5, H9).
+
+use memchr::memchr;
+
+use crate::http::error::ProblemCode;
+
+/// Largest head, from the request line to the empty line, in bytes.
+pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Most header fields.
+const MAX_FIELDS: usize = 64;
+/// Longest request target, in bytes.
+const MAX_TARGET_BYTES: usize = 2 * 1024;
+/// Longest method, in bytes; the longest registered one has 17.
+const MAX_METHOD_BYTES: usize = 32;
+
+/// How the length of a request's body is told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Framing {
+    /// By `Content-Length`; 0 without a body.
+    Length(u64),
+    /// By chunks.
+    Chunked,
+}
+
+/// Finds the end of a head that arrives in pieces, looking at each byte once.
+#[derive(Debug, Default)]
+pub(super) struct HeadScan {
+    /// Where the line that is being read starts.
+    line_start: usize,
+    /// Bytes already looked at.
+    scanned: usize,
+}
+
+impl HeadScan {
+    /// Whether not even one line is complete.
+    pub(super) const fn is_at_first_line(&self) -> bool {
+        self.line_start == 0
+    }
+
+    /// The length of the head in `bytes`, when its end is there. `bytes` is what `advance` saw before and more.
+    pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, ProblemCode> {
+        while let Some(offset) = memchr(b'\n', &bytes[self.scanned..]) {
+            let feed = self.scanned + offset;
+            let line = &bytes[self.line_start..feed];
+            if line.last() != Some(&b'\r') {
+                return Err(ProblemCode::InvalidRequest);
+            }
+            self.scanned = feed + 1;
+            let is_empty = line.len() == 1 && self.line_start > 0;
+            self.line_start = feed + 1;
+            if is_empty {
+                return if feed < MAX_HEAD_BYTES { Ok(Some(feed + 1)) } else { Err(ProblemCode::HeadersTooLarge) };
+            }
+        }
+        self.scanned = bytes.len();
+        match bytes.len() >= MAX_HEAD_BYTES {
+            true if self.line_start == 0 => Err(ProblemCode::UriTooLong),
+            true => Err(ProblemCode::HeadersTooLarge),
+            false => Ok(None),
+        }
+    }
+}
+
+/// Judges a complete head that ends in its empty line.
+pub(super) fn screen(head: &[u8]) -> Result<Framing, ProblemCode> {
+    let mut lines = Lines(head);
+    let version = request_line(lines.next().unwrap_or_default())?;
+    let mut fields = Fields::default();
+    for line in lines.take_while(|line| !line.is_empty()) {
+        fields.read(line)?;
+    }
+    fields.framing(version)
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http10,
+    Http11,
+}
+
+/// `method SP request-target SP HTTP-version` (RFC 9112 §3), with single spaces.
+fn request_line(line: &[u8]) -> Result<Version, ProblemCode> {
+    let mut parts = line.splitn(3, |byte| *byte == b' ');
+    let (method, target, version) = match (parts.next(), parts.next(), parts.next()) {
+        (Some(method), Some(target), Some(version)) => (method, target, version),
+        _ => return Err(ProblemCode::InvalidRequest),
+    };
+    if method.len() > MAX_METHOD_BYTES || !is_token(method) {
+        return Err(ProblemCode::InvalidRequest);
+    }
+    if target.len() > MAX_TARGET_BYTES {
+        return Err(ProblemCode::UriTooLong);
+    }
+    if target.is_empty() || !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
+        return Err(ProblemCode::InvalidRequest);
+    }
+    match version {
+        b"HTTP/1.1" => Ok(Version::Http11),
+        b"HTTP/1.0" => Ok(Version::Http10),
+        _ if is_version(version) => Err(ProblemCode::HttpVersionNotSupported),
+        _ => Err(ProblemCode::InvalidRequest),
+    }
+}
+
+/// What the header fields say about framing.
+#[derive(Default)]
+struct Fields {
+    count: usize,
+    hosts: usize,
+    length: Option<u64>,
+    is_chunked: bool,
+}
+
+impl Fields {
+    /// Reads one field line: a name, a colon right after it, a value without control characters; never a continuation.
+    fn read(&mut self, line: &[u8]) -> Result<(), ProblemCode> {
+        self.count += 1;
+        if self.count > MAX_FIELDS {
+            return Err(ProblemCode::HeadersTooLarge);
+        }
+        let colon = memchr(b':', line).ok_or(ProblemCode::InvalidRequest)?;
+        let (name, value) = (&line[..colon], &line[colon + 1..]);
+        // Without an early exit, so that the compiler looks at many bytes at a time.
+        let is_sound = value.iter().fold(true, |is_sound, byte| is_sound & is_value_byte(*byte));
+        if !is_token(name) || !is_sound {
+            return Err(ProblemCode::InvalidRequest);
+        }
+        match name.len() {
+            4 if name.eq_ignore_ascii_case(b"host") => self.hosts += 1,
+            14 if name.eq_ignore_ascii_case(b"content-length") => {
+                let length = content_length(trim(value)).ok_or(ProblemCode::InvalidRequest)?;
+                if self.length.replace(length).is_some() {
+                    return Err(ProblemCode::InvalidRequest);
+                }
+            }
+            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+                if self.is_chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
+                    return Err(ProblemCode::InvalidRequest);
+                }
+                self.is_chunked = true;
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// One framing and no more (RFC 9112 §6.3); exactly one `Host` in HTTP/1.1 (§3.2), whatever it says.
+    fn framing(self, version: Version) -> Result<Framing, ProblemCode> {
+        let has_host = self.hosts == 1 || (self.hosts == 0 && version == Version::Http10);
+        match (self.is_chunked, self.length) {
+            _ if !has_host => Err(ProblemCode::InvalidRequest),
+            (true, None) if version == Version::Http11 => Ok(Framing::Chunked),
+            (true, _) => Err(ProblemCode::InvalidRequest),
+            (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+        }
+    }
+}
+
+/// Lines of a head whose line ends are known to be CRLF, without them.
+struct Lines<'a>(&'a [u8]);
+
+impl<'a> Iterator for Lines<'a> {
+    type Item = &'a [u8];
+
+    fn next(&mut self) -> Option<&'a [u8]> {
+        let feed = memchr(b'\n', self.0)?;
+        let line = &self.0[..feed.saturating_sub(1)];
+        self.0 = &self.0[feed + 1..];
+        Some(line)
+    }
+}
+
+/// Digits alone: no sign, no list, no space; small enough for any arithmetic.
+fn content_length(value: &[u8]) -> Option<u64> {
+    if value.is_empty() || value.len() > 18 {
+        return None;
+    }
+    value.iter().try_fold(0_u64, |length, byte| byte.is_ascii_digit().then(|| length * 10 + u64::from(byte - b'0')))
+}
+
+/// `HTTP/` and two digits around a dot (RFC 9112 §2.3).
+fn is_version(text: &[u8]) -> bool {
+    matches!(text, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
+}
+
+/// `1*tchar` (RFC 9110 §5.6.2).
+fn is_token(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+}
+
+/// `field-vchar / SP / HTAB / obs-text` (RFC 9110 §5.5).
+const fn is_value_byte(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7F)
+}
+
+fn trim(value: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    match (value.iter().position(is_text), value.iter().rposition(is_text)) {
+        (Some(first), Some(last)) => &value[first..=last],
+        _ => &[],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn judge(head: &[u8]) -> Result<Framing, ProblemCode> {
+        match HeadScan::default().advance(head)? {
+            Some(length) => screen(&head[..length]),
+            None => panic!("no end in {head:?}"),
+        }
+    }
+
+    fn judge_fields(fields: &str) -> Result<Framing, ProblemCode> {
+        judge(format!("POST /v1/login HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes())
+    }
+
+    const BAD: Result<Framing, ProblemCode> = Err(ProblemCode::InvalidRequest);
+
+    #[test]
+    fn h9_one_framing_is_read_and_two_are_refused() {
+        assert_eq!(judge_fields(""), Ok(Framing::Length(0)));
+        assert_eq!(judge_fields("Content-Length: 7\r\n"), Ok(Framing::Length(7)));
+        assert_eq!(judge_fields("content-length:\t 007 \r\n"), Ok(Framing::Length(7)));
+        assert_eq!(judge_fields("Transfer-Encoding: Chunked\r\n"), Ok(Framing::Chunked));
+        for fields in [
+            "Content-Length: 7\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: chunked\r\nContent-Length: 7\r\n",
+            "Content-Length: 7\r\nContent-Length: 8\r\n",
+            "Content-Length: 7\r\nContent-Length: 7\r\n",
+            "Content-Length: 7, 7\r\n",
+            "Content-Length: +7\r\n",
+            "Content-Length: -7\r\n",
+            "Content-Length: 0x7\r\n",
+            "Content-Length: 7 7\r\n",
+            "Content-Length:\r\n",
+            "Content-Length: 9999999999999999999\r\n",
+            "Transfer-Encoding: xchunked\r\n",
+            "Transfer-Encoding: chunked, identity\r\n",
+            "Transfer-Encoding: gzip, chunked\r\n",
+            "Transfer-Encoding: identity\r\n",
+            "Transfer-Encoding:\r\n",
+            "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+            "Transfer-Encoding: \"chunked\"\r\n",
+        ] {
+            assert_eq!(judge_fields(fields), BAD, "{fields:?}");
+        }
+        assert_eq!(judge(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), BAD);
+    }
+
+    #[test]
+    fn h9_lines_that_can_be_read_in_two_ways_are_refused() {
+        for fields in [
+            "X: a\r\n folded\r\n",
+            "X: a\r\n\tfolded\r\n",
+            " X: a\r\n",
+            "X : a\r\n",
+            "X\t: a\r\n",
+            ": a\r\n",
+            "X\r\n",
+            "X: a\rY: b\r\n",
+            "X: a\0b\r\n",
+            "X\0: a\r\n",
+            "X: \x7f\r\n",
+            "X(: a\r\n",
+            "\u{e9}: a\r\n",
+        ] {
+            assert_eq!(judge_fields(fields), BAD, "{fields:?}");
+        }
+        assert_eq!(judge_fields("X: \u{e9}\r\nEmpty:\r\n"), Ok(Framing::Length(0)));
+    }
+
+    #[test]
+    fn h9_a_bare_line_feed_is_refused_wherever_it_is() {
+        for head in [
+            &b"GET / HTTP/1.1\nHost: a\n\n"[..],
+            b"GET / HTTP/1.1\r\nHost: a\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: a\r\n\n",
+            b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            assert_eq!(HeadScan::default().advance(head), Err(ProblemCode::InvalidRequest), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn h9_http_1_1_names_one_host_and_http_1_0_may_name_none() {
+        assert_eq!(judge(b"GET / HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
+        assert_eq!(judge(b"GET / HTTP/1.1\r\nhost:\r\n\r\n"), Ok(Framing::Length(0)));
+        assert_eq!(judge(b"GET / HTTP/1.1\r\n\r\n"), BAD);
+        assert_eq!(judge(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), BAD);
+        assert_eq!(judge(b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"), BAD);
+    }
+
+    #[test]
+    fn h9_request_lines_are_strict() {
+        for line in [
+            "GET  / HTTP/1.1",
+            "GET / HTTP/1.1 ",
+            " GET / HTTP/1.1",
+            "GET /",
+            "GET",
+            "G(T / HTTP/1.1",
+            "GET / http/1.1",
+            "GET /a b HTTP/1.1",
+            "GET /#x HTTP/1.1",
+            "GET /\u{e9} HTTP/1.1",
+            "GET / HTTP/1.1x",
+            "GET\t/\tHTTP/1.1",
+            "GET / HTTP/1",
+        ] {
+            assert_eq!(judge(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()), BAD, "{line:?}");
+        }
+        for version in ["HTTP/2.0", "HTTP/0.9", "HTTP/1.2", "HTTP/3.1"] {
+            let head = format!("GET / {version}\r\nHost: a\r\n\r\n");
+            assert_eq!(judge(head.as_bytes()), Err(ProblemCode::HttpVersionNotSupported), "{version}");
+        }
+    }
+
+    #[test]
+    fn h5_limits_are_exact() {
+        let target =
+            |length: usize| judge(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(length - 1)).as_bytes());
+        assert_eq!(target(MAX_TARGET_BYTES), Ok(Framing::Length(0)));
+        assert_eq!(target(MAX_TARGET_BYTES + 1), Err(ProblemCode::UriTooLong));
+
+        assert!(judge_fields(&"X: a\r\n".repeat(MAX_FIELDS - 1)).is_ok());
+        assert_eq!(judge_fields(&"X: a\r\n".repeat(MAX_FIELDS)), Err(ProblemCode::HeadersTooLarge));
+
+        let head = |length: usize| {
+            let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
+            format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(length - frame)).into_bytes()
+        };
+        assert_eq!(judge(&head(MAX_HEAD_BYTES)), Ok(Framing::Length(0)));
+        assert_eq!(judge(&head(MAX_HEAD_BYTES + 1)), Err(ProblemCode::HeadersTooLarge));
+        let endless = [&b"GET /"[..], &vec![b'a'; MAX_HEAD_BYTES]].concat();
+        assert_eq!(HeadScan::default().advance(&endless), Err(ProblemCode::UriTooLong));
+    }
+
+    proptest! {
+        #[test]
+        fn h9_any_bytes_in_any_pieces_get_one_verdict(bytes: Vec<u8>, cut in 0_usize..200) {
+            let whole = HeadScan::default().advance(&bytes);
+            let mut scan = HeadScan::default();
+            let first = scan.advance(&bytes[..cut.min(bytes.len())]);
+            let pieces = if first == Ok(None) { scan.advance(&bytes) } else { first };
+            prop_assert_eq!(whole, pieces);
+        }
+
+        #[test]
+        fn h9_screening_never_panics(head in "[A-Z/ :\r\nHhost1.0aT\t,-]{0,80}") {
+            let _ = screen(head.as_bytes());
+        }
+    }
+}

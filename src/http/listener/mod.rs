@@ -1,0 +1,20 @@
+//! The sockets: an accept loop over hyper's HTTP/1 with limits on everything that a client can make us keep or wait for
+//! (security.md H5, H6, H9, H10, H15). HTTP/2 is not spoken.
+//!
+//! What is ours to refuse and what hyper's: [`head`] judges every head on its raw bytes before hyper parses it, so nothing
+//! ambiguous reaches a second parser; hyper decodes bodies. A refused head still becomes an ordinary request with an
+//! answer, a request id and a line in the log.
+
+mod accept;
+mod chunked;
+mod connection;
+mod head;
+mod settings;
+mod tls;
+mod vitals;
+mod wire;
+
+pub use accept::Listener;
+pub use connection::Arrival;
+pub use settings::{ListenSettings, Shutdown};
+pub use tls::{TlsError, TlsIdentity};

@@ -1,0 +1,58 @@
+//! How long, how many and until when.
+
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+/// Limits of one listener. The size of a head is not among them: it is the same everywhere.
+#[derive(Debug, Clone)]
+pub struct ListenSettings {
+    /// Connections at a time; beyond it, none is accepted until one ends.
+    pub max_connections: usize,
+    /// From the connection (TLS handshake included), or from the first byte of a later request, to the end of the head.
+    pub head: Duration,
+    /// From the end of the head to the end of the body.
+    pub body: Duration,
+    /// From the end of the head to the answer.
+    pub request: Duration,
+    /// Between two requests.
+    pub idle: Duration,
+    /// Without a byte taken by a client that is being written to.
+    pub write: Duration,
+    /// Between two looks at the certificate files.
+    pub reload: Duration,
+}
+
+impl Default for ListenSettings {
+    /// The figures of security.md H6. 20,000 connections: 10,000 that are slow on purpose leave room for everyone else.
+    fn default() -> Self {
+        Self {
+            max_connections: 20_000,
+            head: Duration::from_secs(10),
+            body: Duration::from_secs(10),
+            request: Duration::from_secs(15),
+            idle: Duration::from_secs(60),
+            write: Duration::from_secs(10),
+            reload: Duration::from_secs(5),
+        }
+    }
+}
+
+/// The two steps of a graceful stop. Both listeners and whoever reports readiness share it.
+#[derive(Debug, Clone)]
+pub struct Shutdown {
+    /// From here on every answer says `Connection: close`, while connections are still accepted: clients move over to
+    /// other replicas without one failed request.
+    pub announced: CancellationToken,
+    /// From here on no connection is accepted, and what is in flight is finished.
+    pub stopped: CancellationToken,
+    /// How long what is in flight may take after that.
+    pub drain: Duration,
+}
+
+impl Shutdown {
+    /// Nothing announced yet.
+    pub fn new(drain: Duration) -> Self {
+        Self { announced: CancellationToken::new(), stopped: CancellationToken::new(), drain }
+    }
+}

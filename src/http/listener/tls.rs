@@ -1,0 +1,162 @@
+//! TLS with certificate and key from files, followed as the files change.
+
+use std::fmt;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
+
+/// Why certificate and key cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file cannot be read.
+    #[error("{} cannot be read", .0.display())]
+    Read(PathBuf, #[source] io::Error),
+    /// The certificate file holds no PEM certificate.
+    #[error("{} holds no PEM certificate", .0.display())]
+    NoCertificate(PathBuf),
+    /// The key file holds no PEM private key.
+    #[error("{} holds no PEM private key", .0.display())]
+    NoKey(PathBuf),
+    /// Certificate and key do not fit together, or use what is not supported.
+    #[error("the certificate {} cannot be used with the key {}", .0.display(), .1.display())]
+    Unusable(PathBuf, PathBuf, #[source] rustls::Error),
+}
+
+/// A certificate chain and its key, as they are in two files now.
+pub struct TlsIdentity {
+    certificate: PathBuf,
+    key: PathBuf,
+    current: ArcSwap<ServerConfig>,
+    /// The files that were last looked at, and whether they could be used.
+    seen: Mutex<(Stamp, bool)>,
+}
+
+/// What changes about a file when it is written or replaced: modification time, inode and length of both files.
+type Stamp = [Option<(i64, i64, u64, u64)>; 2];
+
+impl TlsIdentity {
+    /// Reads both files, PEM; the first certificate is the server's own, intermediates follow.
+    pub fn load(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, TlsError> {
+        let (certificate, key) = (certificate.into(), key.into());
+        let stamp = stamp(&certificate, &key);
+        let config = read(&certificate, &key)?;
+        Ok(Self { certificate, key, current: ArcSwap::from_pointee(config), seen: Mutex::new((stamp, true)) })
+    }
+
+    /// Looks whether the files changed, and takes the new ones when they can be used; otherwise the old ones stay.
+    /// Files that were caught half-written are tried again at the next look, but reported once.
+    pub fn reload(&self) {
+        let stamp = stamp(&self.certificate, &self.key);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_unchanged = seen.0 == stamp;
+        if is_unchanged && seen.1 {
+            return;
+        }
+        let result = read(&self.certificate, &self.key);
+        *seen = (stamp, result.is_ok());
+        match result {
+            Ok(config) => {
+                self.current.store(Arc::new(config));
+                tracing::info!(certificate = %self.certificate.display(), "the TLS certificate was replaced");
+            }
+            Err(_) if is_unchanged => {}
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the new TLS certificate is not used, the old one stays"
+            ),
+        }
+    }
+
+    /// What the next handshake uses.
+    pub(super) fn current(&self) -> Arc<ServerConfig> {
+        self.current.load_full()
+    }
+}
+
+impl fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsIdentity").field("certificate", &self.certificate).finish_non_exhaustive()
+    }
+}
+
+/// TLS 1.2 and 1.3, no client certificates, HTTP/1.1.
+fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+    let bytes = |path: &Path| std::fs::read(path).map_err(|error| TlsError::Read(path.to_owned(), error));
+    let chain = CertificateDer::pem_slice_iter(&bytes(certificate)?)
+        .collect::<Result<Vec<_>, _>>()
+        .ok()
+        .filter(|chain| !chain.is_empty())
+        .ok_or_else(|| TlsError::NoCertificate(certificate.to_owned()))?;
+    let key_bytes = Zeroizing::new(bytes(key)?);
+    let key_der = PrivateKeyDer::from_pem_slice(&key_bytes).map_err(|_| TlsError::NoKey(key.to_owned()))?;
+    let unusable = |error| TlsError::Unusable(certificate.to_owned(), key.to_owned(), error);
+    let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(unusable)?
+        .with_no_client_auth()
+        .with_single_cert(chain, key_der)
+        .map_err(unusable)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn stamp(certificate: &Path, key: &Path) -> Stamp {
+    [certificate, key].map(|path| {
+        let metadata = std::fs::metadata(path).ok()?;
+        Some((metadata.mtime(), metadata.mtime_nsec(), metadata.ino(), metadata.len()))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn write_identity(folder: &Path, name: &str) {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
+        std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    }
+
+    #[test]
+    fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        write_identity(folder.path(), "first.test");
+        let identity = TlsIdentity::load(folder.path().join("cert.pem"), folder.path().join("key.pem")).unwrap();
+        let first = identity.current();
+        identity.reload();
+        assert!(Arc::ptr_eq(&first, &identity.current()), "nothing changed");
+
+        std::fs::write(folder.path().join("cert.pem"), "half-writ").unwrap();
+        identity.reload();
+        assert!(Arc::ptr_eq(&first, &identity.current()), "the old one stays");
+
+        write_identity(folder.path(), "second-name.test");
+        identity.reload();
+        assert!(!Arc::ptr_eq(&first, &identity.current()));
+
+        let second = identity.current();
+        let other_key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        std::fs::write(folder.path().join("key.pem"), format!("{other_key}\n\n")).unwrap();
+        identity.reload();
+        assert!(Arc::ptr_eq(&second, &identity.current()), "the key of another certificate is not taken");
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_files_is_said_by_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name);
+        assert!(matches!(TlsIdentity::load(path("none"), path("none")), Err(TlsError::Read(..))));
+        write_identity(folder.path(), "a.test");
+        std::fs::write(path("empty"), "").unwrap();
+        assert!(matches!(TlsIdentity::load(path("empty"), path("key.pem")), Err(TlsError::NoCertificate(_))));
+        assert!(matches!(TlsIdentity::load(path("cert.pem"), path("empty")), Err(TlsError::NoKey(_))));
+        assert!(matches!(TlsIdentity::load(path("cert.pem"), path("cert.pem")), Err(TlsError::NoKey(_))));
+    }
+}

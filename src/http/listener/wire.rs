@@ -1,0 +1,284 @@
+//! The socket as the HTTP library sees it: heads are handed over whole, one at a time and only when they are sound, and
+//! whoever is too slow is told or cut off.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+use super::chunked::ChunkScan;
+use super::head::{self, Framing, HeadScan};
+use super::vitals::Vitals;
+use crate::http::error::ProblemCode;
+
+/// What the HTTP library is handed in place of a head that was refused: it makes the refusal an ordinary answer, with a
+/// request id and a line in the log. The service knows such a request by the refusal in the connection's state.
+const REFUSED_HEAD: &[u8] = b"REFUSED * HTTP/1.1\r\nhost: -\r\n\r\n";
+/// Bytes that an idle connection keeps allocated at most.
+const MAX_IDLE_CAPACITY: usize = 4 * 1024;
+/// Bytes that are thrown away after a refusal at most.
+const MAX_LINGER_BYTES: usize = 1024 * 1024;
+
+/// A stream between client and HTTP library.
+pub(super) struct Wire<S> {
+    stream: S,
+    vitals: Arc<Vitals>,
+    inbound: Inbound,
+    /// Bytes that were read and not handed over yet begin at `taken`.
+    held: Vec<u8>,
+    taken: usize,
+    is_refused: bool,
+    lingered: usize,
+}
+
+/// What the next byte from the client belongs to.
+enum Inbound {
+    /// A head that is not complete.
+    Head(HeadScan),
+    /// A sound head of which this many bytes are still to be handed over, then its body.
+    Message { head_left: usize, body: BodyScan },
+    /// Nothing: a head was refused, and nothing behind it can be trusted.
+    Closed,
+}
+
+enum BodyScan {
+    Length(u64),
+    Chunked(ChunkScan),
+}
+
+impl Inbound {
+    /// How many of `bytes` belong to the message that is being handed over.
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        let Self::Message { head_left, body } = self else { return 0 };
+        let of_head = bytes.len().min(*head_left);
+        *head_left -= of_head;
+        of_head + body.follow(&bytes[of_head..])
+    }
+
+    /// Whether the last byte of the message was handed over.
+    fn is_message_end(&self) -> bool {
+        matches!(self, Self::Message { head_left: 0, body: BodyScan::Length(0) | BodyScan::Chunked(ChunkScan::Done) })
+    }
+}
+
+impl BodyScan {
+    fn follow(&mut self, bytes: &[u8]) -> usize {
+        match self {
+            Self::Length(left) => {
+                let used = bytes.len().min(usize::try_from(*left).unwrap_or(usize::MAX));
+                *left -= used as u64;
+                used
+            }
+            Self::Chunked(scan) => scan.advance(bytes),
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    pub(super) fn new(stream: S, vitals: Arc<Vitals>) -> Self {
+        let inbound = Inbound::Head(HeadScan::default());
+        Self { stream, vitals, inbound, held: Vec::new(), taken: 0, is_refused: false, lingered: 0 }
+    }
+
+    /// Waits for the first head, before anything is allocated for the connection; false when there will be none.
+    pub(super) fn poll_first_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
+        let mut scratch = [MaybeUninit::uninit(); 2048];
+        while let Inbound::Head(_) = self.inbound {
+            if !ready!(self.poll_head(context, &mut ReadBuf::uninit(&mut scratch)))? {
+                return Poll::Ready(Ok(false));
+            }
+        }
+        Poll::Ready(Ok(true))
+    }
+
+    /// One step towards a complete head, with the free part of `out` as scratch space; false at the end of the stream.
+    fn poll_head(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+        // What came along with the previous message is looked at before anything is read.
+        self.vitals.await_head(!self.held().is_empty());
+        if self.accept_head() {
+            return Poll::Ready(Ok(true));
+        }
+        let filled = out.filled().len();
+        match Pin::new(&mut self.stream).poll_read(context, out) {
+            Poll::Ready(result) => result?,
+            Poll::Pending if !self.vitals.read_is_overdue() => return Poll::Pending,
+            Poll::Pending if self.held().is_empty() => return Poll::Ready(Ok(false)),
+            Poll::Pending => {
+                self.refuse(ProblemCode::RequestTimeout);
+                return Poll::Ready(Ok(true));
+            }
+        }
+        let is_end = out.filled().len() == filled;
+        self.held.extend_from_slice(&out.filled()[filled..]);
+        out.set_filled(filled);
+        Poll::Ready(Ok(!is_end))
+    }
+
+    /// Looks for the end of a head in what is held; on finding it, or that there cannot be one, moves on.
+    fn accept_head(&mut self) -> bool {
+        let Inbound::Head(scan) = &mut self.inbound else { return true };
+        // Empty lines before a request line are ignored (RFC 9112 §2.2).
+        while scan.is_at_first_line() && self.held[self.taken..].starts_with(b"\r\n") {
+            self.held.drain(..self.taken + 2);
+            self.taken = 0;
+            *scan = HeadScan::default();
+        }
+        let held = &self.held[self.taken..];
+        let verdict = match scan.advance(held) {
+            Ok(None) => return false,
+            Ok(Some(length)) => head::screen(&held[..length]).map(|framing| (length, framing)),
+            Err(code) => Err(code),
+        };
+        match verdict {
+            Ok((head_left, framing)) => {
+                let body = match framing {
+                    Framing::Length(length) => BodyScan::Length(length),
+                    Framing::Chunked => BodyScan::Chunked(ChunkScan::START),
+                };
+                self.vitals.begin_request(framing != Framing::Length(0), None);
+                self.inbound = Inbound::Message { head_left, body };
+            }
+            Err(code) => self.refuse(code),
+        }
+        true
+    }
+
+    fn refuse(&mut self, code: ProblemCode) {
+        self.vitals.begin_request(false, Some(code));
+        self.held.clear();
+        self.held.extend_from_slice(REFUSED_HEAD);
+        self.taken = 0;
+        self.is_refused = true;
+        self.inbound = Inbound::Message { head_left: REFUSED_HEAD.len(), body: BodyScan::Length(0) };
+    }
+
+    /// Hands over head and body as they come; ready without a byte at the end of the stream, or of the message.
+    fn poll_message(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.held().is_empty() {
+            let filled = out.filled().len();
+            match Pin::new(&mut self.stream).poll_read(context, out) {
+                Poll::Ready(result) => result?,
+                Poll::Pending if self.vitals.read_is_overdue() => {
+                    return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+            let used = self.inbound.follow(&out.filled()[filled..]);
+            self.held.extend_from_slice(&out.filled()[filled + used..]);
+            out.set_filled(filled + used);
+        } else {
+            let end = self.held.len().min(self.taken + out.remaining());
+            let used = self.inbound.follow(&self.held[self.taken..end]);
+            out.put_slice(&self.held[self.taken..self.taken + used]);
+            self.release(used);
+        }
+        self.settle();
+        Poll::Ready(Ok(()))
+    }
+
+    /// Past the last byte of a message, the next head begins.
+    fn settle(&mut self) {
+        if self.inbound.is_message_end() {
+            self.vitals.complete_body();
+            self.inbound = if self.is_refused { Inbound::Closed } else { Inbound::Head(HeadScan::default()) };
+        }
+    }
+
+    fn held(&self) -> &[u8] {
+        &self.held[self.taken..]
+    }
+
+    fn release(&mut self, used: usize) {
+        self.taken += used;
+        if self.taken == self.held.len() {
+            self.held.clear();
+            self.held.shrink_to(MAX_IDLE_CAPACITY);
+            self.taken = 0;
+        }
+    }
+
+    /// Reads and forgets what a refused client still sends.
+    fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        self.vitals.linger();
+        let mut scratch = [MaybeUninit::uninit(); 4096];
+        while self.lingered < MAX_LINGER_BYTES {
+            let mut thrown = ReadBuf::uninit(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(context, &mut thrown) {
+                Poll::Pending if !self.vitals.read_is_overdue() => return Poll::Pending,
+                Poll::Ready(Ok(())) if !thrown.filled().is_empty() => self.lingered += thrown.filled().len(),
+                _ => break,
+            }
+        }
+        Poll::Ready(())
+    }
+
+    fn judge_write<T>(&self, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        match progress {
+            Poll::Pending if self.vitals.write_is_stalled() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(result) => {
+                self.vitals.write_progressed();
+                Poll::Ready(result)
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        loop {
+            match this.inbound {
+                Inbound::Closed => return Poll::Ready(Ok(())),
+                Inbound::Message { .. } => return this.poll_message(context, out),
+                Inbound::Head(_) => {
+                    if !ready!(this.poll_head(context, out))? {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let progress = Pin::new(&mut this.stream).poll_write(context, bytes);
+        this.judge_write(progress)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let progress = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
+        this.judge_write(progress)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let progress = Pin::new(&mut this.stream).poll_flush(context);
+        this.judge_write(progress)
+    }
+
+    /// Ends our side, then waits a little for a refused client to end its own.
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = self.get_mut();
+        let progress = Pin::new(&mut this.stream).poll_shutdown(context);
+        ready!(this.judge_write(progress))?;
+        if this.vitals.must_linger() {
+            ready!(this.poll_linger(context));
+        }
+        Poll::Ready(Ok(()))
+    }
+}

@@ -1,0 +1,193 @@
+//! The one layer around every route: request id, client address, deadline, panics, problem bodies, security headers and
+//! the record of the request. One layer, because each layer on a router costs every request an allocation or two.
+
+use std::convert::Infallible;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::extract::{MatchedPath, Request};
+use axum::response::Response;
+use tower::{Layer, Service};
+
+use super::answer::{self, Finished};
+use super::record::{self, CLIENT_CLOSED_REQUEST, RequestObserver, RequestRecord};
+use super::{ClientAddress, RequestContext, RequestFacts, RequestId, TrustedProxies};
+use crate::clock::Clock;
+use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
+use crate::http::listener::Arrival;
+
+/// Draws 128 bits for a request id out of the App's randomness.
+pub type RequestIdSource = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
+
+/// The layer. Goes around a whole router, after its routes: `router.layer(edge)`.
+#[derive(Clone)]
+pub struct Edge(Arc<EdgeParts>);
+
+struct EdgeParts {
+    trusted_proxies: TrustedProxies,
+    clock: Arc<dyn Clock>,
+    request_ids: RequestIdSource,
+    observer: Arc<dyn RequestObserver>,
+}
+
+impl Edge {
+    /// A layer that reports to `observer`.
+    pub fn new(
+        trusted_proxies: TrustedProxies,
+        clock: Arc<dyn Clock>,
+        request_ids: RequestIdSource,
+        observer: Arc<dyn RequestObserver>,
+    ) -> Self {
+        Self(Arc::new(EdgeParts { trusted_proxies, clock, request_ids, observer }))
+    }
+}
+
+impl<S> Layer<S> for Edge {
+    type Service = EdgeService<S>;
+
+    fn layer(&self, inner: S) -> EdgeService<S> {
+        EdgeService { edge: self.clone(), inner }
+    }
+}
+
+/// A route within the [`Edge`].
+#[derive(Clone)]
+pub struct EdgeService<S> {
+    edge: Edge,
+    inner: S,
+}
+
+impl<S> Service<Request> for EdgeService<S>
+where
+    S: Service<Request, Response = Response, Error = Infallible>,
+    S::Future: Unpin,
+{
+    type Response = Response;
+    type Error = Infallible;
+    type Future = EdgeFuture<S::Future>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.inner.poll_ready(context)
+    }
+
+    fn call(&mut self, mut request: Request) -> EdgeFuture<S::Future> {
+        let arrival = request.extensions().get::<Arrival>().copied();
+        let pending = Pending::new(&self.edge.0, &request, arrival);
+        let state = match arrival.and_then(|arrival| arrival.refusal) {
+            Some(code) => State::Refused(code),
+            None => {
+                request.extensions_mut().insert(RequestContext {
+                    request_id: pending.request_id.clone(),
+                    client: pending.client,
+                    tls: arrival.is_some_and(|arrival| arrival.tls),
+                });
+                State::Called(self.inner.call(request))
+            }
+        };
+        EdgeFuture { state, deadline: arrival.and_then(|arrival| arrival.deadline), pending }
+    }
+}
+
+/// A request on its way through the [`Edge`].
+pub struct EdgeFuture<F> {
+    state: State<F>,
+    /// The connection's task wakes this future when it has passed.
+    deadline: Option<tokio::time::Instant>,
+    pending: Pending,
+}
+
+enum State<F> {
+    Called(F),
+    /// The listener did not accept the head of this request: no route sees it.
+    Refused(ProblemCode),
+}
+
+impl<F: Future<Output = Result<Response, Infallible>> + Unpin> Future for EdgeFuture<F> {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = &mut *self;
+        let shape = this.pending.shape;
+        let response = match &mut this.state {
+            State::Refused(code) => shape.answer(ApiError::new(*code)),
+            State::Called(inner) => match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(context))) {
+                Ok(Poll::Ready(Ok(response))) => response,
+                Ok(Poll::Ready(Err(never))) => match never {},
+                Ok(Poll::Pending) if !this.deadline.is_some_and(has_passed) => return Poll::Pending,
+                Ok(Poll::Pending) => shape
+                    .answer(ApiError::new(ProblemCode::TemporarilyUnavailable).because("the request took too long")),
+                // The payload of a panic can quote anything, so it does not go into the record (security.md S1).
+                Err(_payload) => shape.answer(ApiError::internal("a handler panicked")),
+            },
+        };
+        Poll::Ready(Ok(this.pending.finish(response)))
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "the deadline is one of the listener's real timers")]
+fn has_passed(deadline: tokio::time::Instant) -> bool {
+    tokio::time::Instant::now() >= deadline
+}
+
+/// A request that has no answer yet.
+struct Pending {
+    edge: Arc<EdgeParts>,
+    method: &'static str,
+    route: Option<MatchedPath>,
+    shape: ErrorShape,
+    request_id: RequestId,
+    client: ClientAddress,
+    started: Duration,
+    is_finished: bool,
+}
+
+impl Pending {
+    fn new(edge: &Arc<EdgeParts>, request: &Request, arrival: Option<Arrival>) -> Self {
+        let headers = request.headers();
+        let peer = arrival.map(|arrival| arrival.peer.ip());
+        Self {
+            edge: Arc::clone(edge),
+            method: record::method_label(request.method()),
+            route: request.extensions().get::<MatchedPath>().cloned(),
+            shape: ErrorShape::of(request.uri().path()),
+            request_id: RequestId::of_caller(headers).unwrap_or_else(|| RequestId::from_random((edge.request_ids)())),
+            client: peer.map_or(ClientAddress::UNKNOWN, |peer| edge.trusted_proxies.resolve(peer, headers)),
+            started: edge.clock.elapsed(),
+            is_finished: false,
+        }
+    }
+
+    fn finish(&mut self, response: Response) -> Response {
+        let Finished { response, facts, failure } = answer::complete(response, self.shape, &self.request_id);
+        let (error, cause) = failure.map_or((None, None), |failure| (Some(failure.code), failure.cause));
+        self.is_finished = true;
+        self.report(response.status().as_u16(), &facts, error, cause.as_ref());
+        response
+    }
+
+    fn report(&self, status: u16, facts: &RequestFacts, error: Option<&'static str>, cause: Option<&Cause>) {
+        self.edge.observer.finished(&RequestRecord {
+            method: self.method,
+            route: self.route.as_ref().map(MatchedPath::as_str),
+            status,
+            duration: self.edge.clock.elapsed().saturating_sub(self.started),
+            request_id: &self.request_id,
+            client: self.client,
+            facts,
+            error,
+            cause,
+        });
+    }
+}
+
+impl Drop for Pending {
+    /// The caller went away: its connection, and with it this future, was dropped.
+    fn drop(&mut self) {
+        if !self.is_finished {
+            self.report(CLIENT_CLOSED_REQUEST, &RequestFacts::default(), None, None);
+        }
+    }
+}

@@ -1,0 +1,19 @@
+//! What every request passes through, whatever it asks for: one layer, the [`Edge`].
+
+mod answer;
+mod client_address;
+mod context;
+mod cors;
+mod edge;
+mod forwarded;
+mod log;
+mod record;
+mod request_id;
+
+pub use client_address::{ClientAddress, TrustedProxies};
+pub use context::RequestContext;
+pub use cors::{AllowedOrigin, cors};
+pub use edge::{Edge, EdgeFuture, EdgeService, RequestIdSource};
+pub use log::RequestLog;
+pub use record::{CLIENT_CLOSED_REQUEST, Caller, RequestFacts, RequestObserver, RequestRecord};
+pub use request_id::{RequestId, X_REQUEST_ID};

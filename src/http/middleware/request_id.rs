@@ -1,0 +1,87 @@
+//! The name of one request in every answer, log line and problem body.
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// `X-Request-Id`, of requests and answers alike.
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// A request id: 1 to 128 of `A-Z a-z 0-9 . _ -`, so that it can stand in a header, a log line and a JSON string as it
+/// is.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RequestId(HeaderValue);
+
+impl RequestId {
+    /// The caller's id, if it sent exactly one and that is well-formed.
+    pub fn of_caller(headers: &HeaderMap) -> Option<Self> {
+        let mut values = headers.get_all(X_REQUEST_ID).iter();
+        let value = values.next()?;
+        let is_sane = (1..=128).contains(&value.len()) && value.as_bytes().iter().copied().all(is_id_byte);
+        (is_sane && values.next().is_none()).then(|| Self(value.clone()))
+    }
+
+    /// An id out of 128 random bits, in hexadecimal.
+    pub fn from_random(bits: [u8; 16]) -> Self {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 32];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(bits) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-")))
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        self.0.to_str().unwrap_or_default()
+    }
+
+    /// As a header's value.
+    pub fn header_value(&self) -> HeaderValue {
+        self.0.clone()
+    }
+}
+
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+const fn is_id_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_caller(values: &[&[u8]]) -> Option<String> {
+        let headers = values.iter().map(|value| (X_REQUEST_ID, HeaderValue::from_bytes(value).unwrap())).collect();
+        RequestId::of_caller(&headers).map(|id| id.to_string())
+    }
+
+    #[test]
+    fn s3_only_a_well_formed_id_of_the_caller_is_kept() {
+        assert_eq!(of_caller(&[b"Req-1_a.b"]), Some("Req-1_a.b".into()));
+        assert_eq!(of_caller(&[&[b'a'; 128]]).map(|id| id.len()), Some(128));
+        for bad in [&b""[..], &[b'a'; 129], b"a b", b"a\"b", b"a\tb", b"<script>", b"\xe9", b"a,b", b"a:b"] {
+            assert_eq!(of_caller(&[bad]), None, "{bad:?}");
+        }
+        assert_eq!(of_caller(&[b"a", b"a"]), None);
+        assert_eq!(of_caller(&[]), None);
+    }
+
+    #[test]
+    fn a_generated_id_is_all_of_its_bits() {
+        assert_eq!(RequestId::from_random([0xAF; 16]).as_str(), "af".repeat(16));
+        assert_eq!(RequestId::from_random([0x01; 16]).as_str(), "01".repeat(16));
+    }
+}

@@ -1,0 +1,142 @@
+//! `POST /oauth2/introspect` (RFC 7662), and its signed form (RFC 9701).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
+
+use crate::domain::Subject;
+use crate::http::caller::{self, RETRY_AFTER};
+use crate::http::error::{OAuthCode, OAuthError};
+use crate::http::extract::FormParams;
+use crate::http::introspection_body::{self, ActiveToken};
+use crate::http::middleware::{self, RequestFacts};
+use crate::http::oauth::OAuthErrorBody;
+use crate::http::state::Shared;
+use crate::service::{Caller, CannotIntrospect, Introspected, Introspection};
+use crate::telemetry::metrics::IntrospectionResult;
+
+/// The media type of a signed answer (RFC 9701 §4).
+const SIGNED: &str = "application/token-introspection+jwt";
+
+/// What the endpoint reads; everything else in the form is ignored.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the form in the API document; the form itself is read parameter by parameter")]
+pub struct IntrospectionRequest {
+    /// The token.
+    token: String,
+    /// Ignored: the kinds of token cannot be mistaken for each other.
+    token_type_hint: Option<String>,
+    /// Where the client does not authenticate by header.
+    client_id: Option<String>,
+    /// `client_secret_post`.
+    client_secret: Option<String>,
+}
+
+/// Says whether a token is active. Answered from memory.
+#[utoipa::path(
+    post, path = "/oauth2/introspect", tag = "judging",
+    request_body(content = IntrospectionRequest, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 200, description = "Active with its claims, or exactly `{\"active\":false}`",
+         content((ActiveToken = "application/json"), (String = "application/token-introspection+jwt"))),
+        (status = 400, description = "RFC 6749 §5.2", body = OAuthErrorBody),
+        (status = 401, description = "`invalid_client`", body = OAuthErrorBody),
+        (status = 413, description = "The form is too large", body = OAuthErrorBody),
+        (status = 503, description = "This replica cannot judge now: ask again, or another replica", body = OAuthErrorBody),
+    ),
+    security(("client" = []))
+)]
+pub async fn introspect(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    form: FormParams,
+) -> Result<(RequestFacts, Response), OAuthError> {
+    let started = shared.clock.elapsed();
+    let judged = judge(&shared, &headers, &form).await;
+    count(&shared, &judged, started);
+    let (caller, introspected) = judged?;
+    let facts = facts_of(&caller, &introspected);
+    let response = if wants_signed(&headers) {
+        signed(&shared, &caller, &introspected)?
+    } else {
+        introspection_body::respond(&introspected, shared.service.issuer(), shared.settings.introspection_max_age)
+    };
+    Ok((facts, response))
+}
+
+/// The caller first, and only then what it sent.
+async fn judge(shared: &Shared, headers: &HeaderMap, form: &FormParams) -> Result<(Caller, Introspected), OAuthError> {
+    let caller = caller::of_form(&shared.service, headers, form).await?;
+    if !caller.authenticated {
+        // RFC 7662 §2.1: the endpoint is protected; a public client cannot prove that it may scan.
+        return Err(OAuthError::invalid_client());
+    }
+    // Whatever is longer than a token is judged like any other text that is not one of ours.
+    let token = form.required("token", usize::MAX)?;
+    let introspected = shared.service.introspect(&caller.client, token).await?;
+    Ok((caller, introspected))
+}
+
+fn count(shared: &Shared, judged: &Result<(Caller, Introspected), OAuthError>, started: Duration) {
+    let (result, cache) = match judged {
+        Ok((_, introspected)) => {
+            (introspection_body::label_of(introspected), introspection_body::cache_use(introspected))
+        }
+        Err(error) if error.code() == OAuthCode::TemporarilyUnavailable => (IntrospectionResult::Unavailable, None),
+        Err(_) => (IntrospectionResult::Refused, None),
+    };
+    shared.metrics.introspection(result, cache, shared.clock.elapsed().saturating_sub(started));
+}
+
+/// Who called, and whom the token is about: two things.
+fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
+    let (subject, outcome) = match &introspected.result {
+        Introspection::Access(token) => (Some(token.claims.subject.clone()), "active"),
+        Introspection::Refresh(session) => (Some(Subject::User(session.user)), "active"),
+        Introspection::Inactive => (None, "inactive"),
+    };
+    RequestFacts {
+        caller: Some(middleware::Caller::Client(caller.client.id.clone())),
+        subject,
+        cache_hit: Some(introspected.from_cache),
+        outcome: Some(outcome),
+        database: None,
+    }
+}
+
+/// The same answer as a JWT for the asking client (RFC 9701 §5): the caller rules were applied before (security.md I8).
+fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Result<Response, OAuthError> {
+    let body = introspection_body::body_of(&introspected.result, shared.service.issuer());
+    let claims = serde_json::value::RawValue::from_string(String::from_utf8_lossy(&body).into_owned())
+        .map_err(OAuthError::internal)?;
+    let jwt =
+        shared.service.sign_introspection(&caller.client, &claims, introspected.at).map_err(caller::oauth_failure)?;
+    let headers =
+        [(CONTENT_TYPE, HeaderValue::from_static(SIGNED)), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    Ok((headers, jwt).into_response())
+}
+
+/// Whether the caller asks for the signed form by name; wildcards mean JSON.
+fn wants_signed(headers: &HeaderMap) -> bool {
+    headers
+        .get_all(ACCEPT)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|range| range.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(SIGNED)))
+}
+
+impl From<CannotIntrospect> for OAuthError {
+    fn from(error: CannotIntrospect) -> Self {
+        match error {
+            CannotIntrospect::Doubt(doubt) => {
+                Self::unavailable(RETRY_AFTER).because(format!("cannot judge now: {doubt:?}"))
+            }
+            CannotIntrospect::Failed(failure) => caller::oauth_failure(failure),
+        }
+    }
+}

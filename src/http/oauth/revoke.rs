@@ -1,0 +1,64 @@
+//! `POST /oauth2/revoke` (RFC 7009).
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderValue, StatusCode};
+
+use crate::http::caller;
+use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
+use crate::http::extract::FormParams;
+use crate::http::oauth::OAuthErrorBody;
+use crate::http::requester::From;
+use crate::http::state::Shared;
+use crate::service::RevokeError;
+
+/// What the endpoint reads; everything else in the form is ignored.
+#[derive(utoipa::ToSchema)]
+#[expect(dead_code, reason = "describes the form in the API document; the form itself is read parameter by parameter")]
+pub struct RevocationRequest {
+    /// The token.
+    token: String,
+    /// Ignored: the kinds of token cannot be mistaken for each other.
+    token_type_hint: Option<String>,
+    /// Where the client does not authenticate by header.
+    client_id: Option<String>,
+    /// `client_secret_post`.
+    client_secret: Option<String>,
+}
+
+/// Revokes one of the client's own tokens; a refresh token takes its session along.
+#[utoipa::path(
+    post, path = "/oauth2/revoke", tag = "oauth",
+    request_body(content = RevocationRequest, content_type = "application/x-www-form-urlencoded"),
+    responses(
+        (status = 200, description = "The token is not good any more, or never was"),
+        (status = 400, description = "RFC 6749 §5.2, or the token belongs to another client", body = OAuthErrorBody),
+        (status = 401, description = "`invalid_client`", body = OAuthErrorBody),
+        (status = 413, description = "The form is too large", body = OAuthErrorBody),
+        (status = 503, description = "The token may still be good: try again", body = OAuthErrorBody),
+    ),
+    security(("client" = []))
+)]
+pub async fn revoke(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    From(from): From,
+    form: FormParams,
+) -> Result<Response, OAuthError> {
+    let caller = caller::of_form(&shared.service, &headers, &form).await?;
+    let token = form.required("token", usize::MAX)?;
+    shared.service.revoke_token(&caller, token, &from).await?;
+    Ok((StatusCode::OK, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))]).into_response())
+}
+
+impl std::convert::From<RevokeError> for OAuthError {
+    fn from(error: RevokeError) -> Self {
+        match error {
+            RevokeError::ForeignToken => Self::new(OAuthCode::UnauthorizedClient, OAuthDescription::NotYourToken),
+            RevokeError::Failed(failure) => caller::oauth_failure(failure),
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! Who stands behind a request, as the use cases want to know it.
+
+use std::convert::Infallible;
+
+use axum::extract::FromRequestParts;
+use http::request::Parts;
+
+use super::middleware::RequestContext;
+use crate::service::Requester;
+
+/// Extracts the [`Requester`]; who acts is filled in by whoever authenticates the request.
+pub struct From(pub Requester);
+
+impl<S: Sync> FromRequestParts<S> for From {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
+        let context = RequestContext::from_request_parts(parts, state).await?;
+        let request_id = context.request_id.as_str().to_owned();
+        Ok(Self(Requester { address: Some(context.client.ip()), request_id, actor: "anonymous".to_owned() }))
+    }
+}

@@ -1,0 +1,51 @@
+//! The answer that carries tokens, the same for every endpoint that issues any (RFC 6749 §5.1).
+
+use axum::response::{IntoResponse, Response};
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde::Serialize;
+
+use crate::service::IssuedTokens;
+
+/// Tokens and their lives in seconds. Members that belong to a session are left out where there is none.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct TokenAnswer<'a> {
+    /// The access token.
+    access_token: &'a str,
+    /// Always `Bearer`.
+    token_type: &'static str,
+    /// Seconds until the access token expires.
+    expires_in: u64,
+    /// The refresh token; replaces the one that was sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_token: Option<&'a str>,
+    /// Seconds until the refresh token expires if it is not used.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    refresh_expires_in: Option<u64>,
+    /// What the access token is good for, separated by spaces.
+    scope: String,
+    /// The session.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session_id: Option<String>,
+}
+
+/// Writes the answer; nobody may keep it (`Cache-Control: no-store`).
+pub fn respond(tokens: &IssuedTokens) -> Response {
+    let refresh = tokens.refresh.as_ref();
+    let answer = TokenAnswer {
+        access_token: tokens.access_token.expose(),
+        token_type: "Bearer",
+        expires_in: tokens.expires_in.as_secs(),
+        refresh_token: refresh.map(|refresh| refresh.token.expose()),
+        refresh_expires_in: refresh.map(|refresh| refresh.expires_in.as_secs()),
+        scope: tokens.scope.to_string(),
+        session_id: refresh.map(|refresh| refresh.session.to_string()),
+    };
+    // Text and numbers under string keys: serialising them cannot fail.
+    let body = serde_json::to_vec(&answer).unwrap_or_default();
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    (headers, body).into_response()
+}

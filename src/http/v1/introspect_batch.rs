@@ -1,0 +1,80 @@
+//! `POST /v1/introspect`: many tokens at once (contract.md §4).
+
+use std::sync::Arc;
+
+use axum::extract::{FromRequest, Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::{BufMut, BytesMut};
+use http::HeaderValue;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use serde::Deserialize;
+
+use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
+use crate::http::extract::Json;
+use crate::http::introspection_body::{self, ActiveToken};
+use crate::http::state::Shared;
+use crate::http::{bearer, caller};
+use crate::service::CannotIntrospect;
+
+/// Most tokens in one request.
+const MAX_TOKENS: usize = 256;
+/// Largest body in bytes: 256 tokens of 4 KiB and the JSON around them.
+const MAX_BATCH_BYTES: usize = MAX_TOKENS * (4096 + 8) + 1024;
+
+/// The tokens to judge.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BatchRequest {
+    /// Up to 256 tokens.
+    #[schema(max_items = 256)]
+    tokens: Vec<String>,
+}
+
+/// The judgements, in the order of the tokens.
+#[derive(serde::Serialize, utoipa::ToSchema)]
+pub struct BatchAnswer<'a> {
+    /// One for each token: as from `/oauth2/introspect`.
+    results: Vec<ActiveToken<'a>>,
+}
+
+/// Judges up to 256 tokens for an authenticated client.
+#[utoipa::path(
+    post, path = "/v1/introspect", tag = "judging", request_body = BatchRequest,
+    responses(
+        (status = 200, description = "A judgement for each token, in order", body = BatchAnswer),
+        (status = 401, description = "`invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "This replica cannot judge now", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
+    security(("client" = []))
+)]
+pub async fn introspect_batch(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, ApiError> {
+    // The caller first: nobody else's megabyte is read.
+    let caller = caller::of_rest(&shared.service, request.headers(), None).await?;
+    if !caller.authenticated {
+        return Err(ApiError::new(ProblemCode::InvalidClient));
+    }
+    let Json(request) = Json::<BatchRequest, MAX_BATCH_BYTES>::from_request(request, &()).await?;
+    if request.tokens.len() > MAX_TOKENS {
+        return Err(ApiError::invalid_field("tokens", "holds at most 256 tokens"));
+    }
+    let mut body = BytesMut::with_capacity(request.tokens.len() * 512 + 16);
+    body.put_slice(b"{\"results\":[");
+    for (index, token) in request.tokens.iter().enumerate() {
+        let introspected = shared.service.introspect(&caller.client, token).await.map_err(|error| match error {
+            CannotIntrospect::Doubt(doubt) => bearer::cannot_judge(doubt),
+            CannotIntrospect::Failed(failure) => failure.into(),
+        })?;
+        let (label, cache) =
+            (introspection_body::label_of(&introspected), introspection_body::cache_use(&introspected));
+        shared.metrics.introspections.count(label, cache);
+        if index > 0 {
+            body.put_u8(b',');
+        }
+        body.put_slice(&introspection_body::body_of(&introspected.result, shared.service.issuer()));
+    }
+    body.put_slice(b"]}");
+    let headers = [
+        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    ];
+    Ok((headers, body.freeze()).into_response())
+}

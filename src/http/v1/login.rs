@@ -1,0 +1,112 @@
+//! `POST /v1/login`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::HeaderMap;
+use serde::Deserialize;
+
+use crate::domain::{Audience, Grant, Password, ScopeSet, Username};
+use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
+use crate::http::extract::Json;
+use crate::http::requester::From;
+use crate::http::state::Shared;
+use crate::http::{caller, token_answer};
+use crate::service::{Login, LoginError};
+use crate::telemetry::metrics::LoginResult;
+
+/// Largest login body in bytes (security.md H5).
+const MAX_LOGIN_BYTES: usize = 8 * 1024;
+
+/// A user name and a password, and what the tokens should be.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LoginRequest {
+    /// The user's name; case and width do not matter.
+    username: String,
+    /// The user's password.
+    #[schema(format = Password)]
+    password: String,
+    /// A client that may log users in; without one, the built-in public client.
+    client_id: Option<String>,
+    /// Scopes, separated by spaces; without, all that the client may have.
+    scope: Option<String>,
+    /// One of the client's audiences; without, all of them.
+    audience: Option<String>,
+}
+
+/// Logs a user in.
+#[utoipa::path(
+    post, path = "/v1/login", tag = "sessions", request_body = LoginRequest,
+    responses(
+        (status = 200, description = "A new session", body = token_answer::TokenAnswer),
+        (status = 401, description = "`invalid_credentials`, or `invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "The client may not log users in", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`too_many_attempts`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`busy`, or `temporarily_unavailable`", body = ProblemBody, content_type = "application/problem+json"), BodyProblems)
+)]
+pub async fn login(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    From(from): From,
+    Json(request): Json<LoginRequest, MAX_LOGIN_BYTES>,
+) -> Result<Response, ApiError> {
+    let login = read(&request)?;
+    let caller = caller::of_rest(&shared.service, &headers, request.client_id.as_deref()).await?;
+    let result = shared.service.log_in(&caller, login, &from).await;
+    if let Some(outcome) = outcome(&result) {
+        shared.metrics.logins.count(outcome);
+    }
+    let tokens = result?;
+    shared.metrics.tokens_issued.count(Grant::PasswordLogin);
+    Ok(token_answer::respond(&tokens))
+}
+
+/// Reads the fields, reporting all that are wrong at once.
+fn read(request: &LoginRequest) -> Result<Login, ApiError> {
+    let username = Username::parse(&request.username).map_err(|error| ("username", error));
+    let password = Password::parse(&request.password).map_err(|error| ("password", error));
+    let scope = request.scope.as_deref().map(ScopeSet::parse).transpose().map_err(|error| ("scope", error));
+    let audience = request.audience.as_deref().map(Audience::parse).transpose().map_err(|error| ("audience", error));
+    match (username, password, scope, audience) {
+        (Ok(username), Ok(password), Ok(scope), Ok(audience)) => {
+            Ok(Login { username, password, scope: scope.filter(|scope| !scope.is_empty()), audience })
+        }
+        (username, password, scope, audience) => {
+            let faults = [username.err(), password.err(), scope.err(), audience.err()];
+            Err(faults
+                .into_iter()
+                .flatten()
+                .fold(ApiError::new(ProblemCode::InvalidRequest), |error, (field, fault)| error.field(field, fault.0)))
+        }
+    }
+}
+
+/// The figure under which a login counts; none for one that was refused for its client or its form.
+fn outcome<T>(result: &Result<T, LoginError>) -> Option<LoginResult> {
+    match result {
+        Ok(_) => Some(LoginResult::Success),
+        Err(LoginError::InvalidCredentials) => Some(LoginResult::InvalidCredentials),
+        Err(LoginError::TooManyAttempts { .. }) => Some(LoginResult::TooManyAttempts),
+        Err(LoginError::Hashing(_)) => Some(LoginResult::Busy),
+        Err(LoginError::Failed(_)) => Some(LoginResult::Unavailable),
+        Err(LoginError::ClientNotAllowed | LoginError::InvalidScope | LoginError::InvalidAudience) => None,
+    }
+}
+
+impl std::convert::From<LoginError> for ApiError {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::InvalidCredentials => Self::new(ProblemCode::InvalidCredentials),
+            LoginError::TooManyAttempts { retry_after } => {
+                Self::new(ProblemCode::TooManyAttempts).retry_after(retry_after)
+            }
+            LoginError::Hashing(error) => error.into(),
+            LoginError::ClientNotAllowed => Self::new(ProblemCode::UnauthorizedClient),
+            LoginError::InvalidScope => Self::new(ProblemCode::InvalidScope),
+            LoginError::InvalidAudience => Self::new(ProblemCode::InvalidAudience),
+            LoginError::Failed(failure) => failure.into(),
+        }
+    }
+}

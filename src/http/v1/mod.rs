@@ -1,0 +1,10 @@
+//! The REST API: sessions, the user's own account, forward-auth and batch introspection.
+
+pub mod introspect_batch;
+pub mod login;
+pub mod logout;
+pub mod me;
+pub mod refresh;
+pub mod verify;
+
+pub use verify::ForwardAuthHeaders;

@@ -1,0 +1,82 @@
+//! `POST /v1/refresh`.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use http::HeaderMap;
+use serde::Deserialize;
+
+use crate::domain::{Grant, RefreshRefusal, ScopeSet};
+use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
+use crate::http::extract::Json;
+use crate::http::requester::From;
+use crate::http::state::Shared;
+use crate::http::{caller, token_answer};
+use crate::service::{RefreshError, Refreshed};
+use crate::telemetry::Metrics;
+use crate::telemetry::metrics::RefreshResult;
+
+/// A refresh token, and what the next access token should be good for.
+#[derive(Deserialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RefreshRequest {
+    /// The refresh token that came last.
+    refresh_token: String,
+    /// Scopes out of those of the session; without, all of them.
+    scope: Option<String>,
+    /// The session's client; without, the built-in public client.
+    client_id: Option<String>,
+}
+
+/// Trades a refresh token for the next pair. Repeating the request within the retry window answers the same pair again.
+#[utoipa::path(
+    post, path = "/v1/refresh", tag = "sessions", request_body = RefreshRequest,
+    responses(
+        (status = 200, description = "The next pair of tokens", body = token_answer::TokenAnswer),
+        (status = 401, description = "`invalid_refresh_token`, `refresh_token_reused` or `invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 403, description = "The client may not refresh", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`temporarily_unavailable`; nothing was consumed", body = ProblemBody, content_type = "application/problem+json"), BodyProblems)
+)]
+pub async fn refresh(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+    From(from): From,
+    Json(request): Json<RefreshRequest>,
+) -> Result<Response, ApiError> {
+    let scope = request.scope.as_deref().map(ScopeSet::parse).transpose();
+    let scope = scope.map_err(|error| ApiError::unparsable("scope", &error))?.filter(|scope| !scope.is_empty());
+    let caller = caller::of_rest(&shared.service, &headers, request.client_id.as_deref()).await?;
+    let result = shared.service.refresh(&caller, &request.refresh_token, scope, &from).await;
+    count(&shared.metrics, &result);
+    match result? {
+        Refreshed::Rotated(tokens) | Refreshed::Retried(tokens) => Ok(token_answer::respond(&tokens)),
+    }
+}
+
+/// Counts a refresh, whichever endpoint it came through.
+pub fn count(metrics: &Metrics, result: &Result<Refreshed, RefreshError>) {
+    let label = match result {
+        Ok(Refreshed::Rotated(_)) => RefreshResult::Rotated,
+        Ok(Refreshed::Retried(_)) => RefreshResult::Retried,
+        Err(RefreshError::Refused(refusal)) => (*refusal).into(),
+        Err(RefreshError::Failed(_)) => RefreshResult::Unavailable,
+        Err(RefreshError::ClientNotAllowed | RefreshError::InvalidScope) => return,
+    };
+    metrics.refreshes.count(label);
+    if label == RefreshResult::Rotated {
+        metrics.tokens_issued.count(Grant::RefreshToken);
+    }
+}
+
+impl std::convert::From<RefreshError> for ApiError {
+    fn from(error: RefreshError) -> Self {
+        match error {
+            RefreshError::Refused(RefreshRefusal::Reused) => Self::new(ProblemCode::RefreshTokenReused),
+            RefreshError::Refused(_) => Self::new(ProblemCode::InvalidRefreshToken),
+            RefreshError::ClientNotAllowed => Self::new(ProblemCode::UnauthorizedClient),
+            RefreshError::InvalidScope => Self::new(ProblemCode::InvalidScope),
+            RefreshError::Failed(failure) => failure.into(),
+        }
+    }
+}

@@ -1,0 +1,6 @@
+//! What anyone may read: the keys and the metadata.
+
+pub mod jwks;
+pub mod metadata;
+
+pub use metadata::MetadataDocument;

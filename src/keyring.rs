@@ -1,0 +1,270 @@
+//! The signing keys that a replica holds in memory, each in the phase that the clock says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use bytes::Bytes;
+use tokio::sync::Mutex;
+
+use crate::clock::Clock;
+use crate::crypto::{self, KeySource, PublicJwk, Sealer, SigningKey, VerifyingKey};
+use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp};
+use crate::store::{Store, StoreError, StoredKey};
+
+/// However many tokens name unknown keys, the database is asked for them once in this time (security.md K4).
+const RELOAD_EVERY: Duration = Duration::from_secs(2);
+
+/// How far a token may claim to be issued after its key stopped signing: the skew that replicas may have.
+const RETIREMENT_SKEW: Duration = Duration::from_secs(5);
+
+/// Holds the set of keys; replaced as a whole, never merged (security.md K5).
+pub struct Keyring {
+    store: Store,
+    sealer: Arc<Sealer>,
+    clock: Arc<dyn Clock>,
+    keys: ArcSwap<KeySet>,
+    /// Held from reading the rows to replacing the set, so that an older read never overwrites a newer one.
+    loading: Mutex<()>,
+    /// When the last reload for an unknown key began ([`Clock::elapsed`]), and what it brought.
+    reload: Mutex<Option<(Duration, bool)>>,
+    jwks_max_age: Duration,
+    rotation_lead: RotationLead,
+}
+
+/// When the next key is to be made, seen from the current one's start.
+#[derive(Debug, Clone, Copy)]
+pub struct RotationLead {
+    /// `keys.rotate_every`.
+    pub rotate_every: Duration,
+    /// `keys.announce_for`.
+    pub announce_for: Duration,
+}
+
+/// The keys that are not gone.
+#[derive(Debug, Default)]
+pub struct KeySet {
+    keys: Vec<Key>,
+    /// The JWK set of these keys, until the clock makes it another.
+    document: ArcSwapOption<JwksDocument>,
+}
+
+/// One key, opened.
+#[derive(Debug)]
+pub struct Key {
+    /// When it does what.
+    pub schedule: KeySchedule,
+    /// The private half.
+    pub signing: SigningKey,
+    verifying: VerifyingKey,
+    public: PublicJwk,
+}
+
+/// The JWK set as it is served.
+#[derive(Debug, Clone)]
+pub struct JwksDocument {
+    /// RFC 7517 §5.
+    pub body: Bytes,
+    /// A strong validator of the body, quoted.
+    pub etag: String,
+    /// No change of the set is scheduled before this instant.
+    pub valid_until: Timestamp,
+}
+
+/// What came of looking for an unknown key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reload {
+    /// It is held now.
+    Found,
+    /// The database does not have it either, or was asked a moment ago.
+    Absent,
+    /// The database could not be asked.
+    Failed,
+}
+
+/// Why the keys could not be loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyringError {
+    /// The rows could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A row could not be opened.
+    #[error(
+        "signing key {kid} cannot be opened: {reason}. If the master key was replaced, set master_key_previous to the \
+         former one and run `countersign keys reseal`; if the key is lost, run `countersign keys withdraw {kid}`"
+    )]
+    Unreadable {
+        /// Which.
+        kid: Kid,
+        /// What failed.
+        reason: String,
+    },
+}
+
+impl std::fmt::Debug for Keyring {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Keyring").field("keys", &self.keys.load()).finish_non_exhaustive()
+    }
+}
+
+impl Keyring {
+    /// An empty ring; [`Keyring::load`] fills it.
+    pub fn new(
+        store: Store,
+        sealer: Arc<Sealer>,
+        clock: Arc<dyn Clock>,
+        jwks_max_age: Duration,
+        rotation_lead: RotationLead,
+    ) -> Self {
+        Self {
+            store,
+            sealer,
+            clock,
+            keys: ArcSwap::default(),
+            loading: Mutex::new(()),
+            reload: Mutex::new(None),
+            jwks_max_age,
+            rotation_lead,
+        }
+    }
+
+    /// Reads all keys and replaces the set. One key that cannot be opened refuses the whole set: a replica that signs
+    /// with less than its peers verify is worse than one that says why it will not start.
+    pub async fn load(&self) -> Result<(), KeyringError> {
+        let _one_at_a_time = self.loading.lock().await;
+        let now = self.clock.now();
+        let mut keys = Vec::new();
+        for stored in self.store.keys().all().await? {
+            if stored.schedule.phase(now) != KeyPhase::Gone {
+                keys.push(open(&self.sealer, &stored)?);
+            }
+        }
+        self.keys.store(Arc::new(KeySet { keys, document: ArcSwapOption::empty() }));
+        Ok(())
+    }
+
+    /// Looks for a key that a token named and this replica does not hold.
+    pub async fn reload_for(&self, kid: &Kid) -> Reload {
+        let mut last = self.reload.lock().await;
+        if self.keys().find(kid).is_some() {
+            return Reload::Found;
+        }
+        let now = self.clock.elapsed();
+        if let Some((began, succeeded)) = *last
+            && now.saturating_sub(began) < RELOAD_EVERY
+        {
+            return if succeeded { Reload::Absent } else { Reload::Failed };
+        }
+        let loaded = self.load().await;
+        if let Err(error) = &loaded {
+            tracing::warn!(%error, "the keys could not be read again for an unknown kid");
+        }
+        *last = Some((now, loaded.is_ok()));
+        match (loaded, self.keys().find(kid)) {
+            (Err(_), _) => Reload::Failed,
+            (Ok(()), Some(_)) => Reload::Found,
+            (Ok(()), None) => Reload::Absent,
+        }
+    }
+
+    /// The keys as they are now.
+    pub fn keys(&self) -> arc_swap::Guard<Arc<KeySet>> {
+        self.keys.load()
+    }
+
+    /// The JWK set at `now` and for how long it may be kept: at most `keys.jwks_max_age`, and never past the next change
+    /// of keys that is already known.
+    pub fn jwks(&self, now: Timestamp) -> (Arc<JwksDocument>, Duration) {
+        let keys = self.keys();
+        let document = match keys.document.load_full() {
+            Some(document) if now < document.valid_until => document,
+            _ => {
+                let document = Arc::new(keys.document(now, self.rotation_lead));
+                keys.document.store(Some(Arc::clone(&document)));
+                document
+            }
+        };
+        let max_age = document.valid_until.since(now).min(self.jwks_max_age);
+        (document, max_age)
+    }
+}
+
+impl KeySource for KeySet {
+    fn find(&self, kid: &Kid) -> Option<&VerifyingKey> {
+        self.get(kid).map(|key| &key.verifying)
+    }
+}
+
+impl KeySet {
+    /// The key of this id.
+    pub fn get(&self, kid: &Kid) -> Option<&Key> {
+        self.keys.iter().find(|key| key.signing.kid() == kid)
+    }
+
+    /// All keys.
+    pub fn iter(&self) -> impl Iterator<Item = &Key> {
+        self.keys.iter()
+    }
+
+    /// The key that signs with `algorithm` at `now`: the newest that is signing, or, where none is yet, the first that is
+    /// announced, because a client of that algorithm has nothing else.
+    pub fn signer(&self, algorithm: Algorithm, now: Timestamp) -> Option<&Key> {
+        let of_algorithm = || self.keys.iter().filter(|key| key.signing.algorithm() == algorithm);
+        let in_phase = |phase| of_algorithm().filter(move |key| key.schedule.phase(now) == phase);
+        in_phase(KeyPhase::Signing)
+            .max_by_key(|key| key.schedule.signs_from)
+            .or_else(|| in_phase(KeyPhase::Announced).min_by_key(|key| key.schedule.signs_from))
+    }
+
+    /// Whether a token that `kid` signed at `issued_at` is still to be accepted at `now` (security.md K5, K10).
+    pub fn admits(&self, kid: &Kid, issued_at: Timestamp, now: Timestamp) -> bool {
+        self.get(kid).is_some_and(|key| {
+            let signed_in_time = key.schedule.retires_at.is_none_or(|at| issued_at <= at.plus(RETIREMENT_SKEW));
+            key.schedule.phase(now) != KeyPhase::Gone && signed_in_time
+        })
+    }
+
+    fn document(&self, now: Timestamp, lead: RotationLead) -> JwksDocument {
+        let published = || self.keys.iter().filter(|key| key.schedule.phase(now) != KeyPhase::Gone);
+        let keys: Vec<_> = published().map(|key| key.public.clone()).collect();
+        let body = crypto::jwks_json(&keys);
+        let etag = format!("\"{}\"", hex(&crypto::sha256(body.as_bytes())[..16]));
+        let valid_until = published()
+            .flat_map(|key| {
+                let successor = key
+                    .schedule
+                    .retires_at
+                    .is_none()
+                    .then(|| key.schedule.signs_from.plus(lead.rotate_every).minus(lead.announce_for));
+                [key.schedule.next_change(now), successor]
+            })
+            .flatten()
+            .filter(|at| *at > now)
+            .min()
+            .unwrap_or_else(|| now.plus(lead.rotate_every));
+        JwksDocument { body: body.into(), etag, valid_until }
+    }
+}
+
+/// Opens a stored key; the kid and the algorithm are bound to the sealed bytes (security.md K6).
+fn open(sealer: &Sealer, stored: &StoredKey) -> Result<Key, KeyringError> {
+    let unreadable = |reason: String| KeyringError::Unreadable { kid: stored.kid.clone(), reason };
+    let opened = sealer
+        .open(&stored.sealed, &seal_context(&stored.kid, stored.algorithm))
+        .map_err(|error| unreadable(error.to_string()))?;
+    let signing =
+        SigningKey::from_pkcs8(stored.algorithm, &opened.plaintext).map_err(|error| unreadable(error.to_string()))?;
+    if signing.kid() != &stored.kid {
+        return Err(unreadable("its kid is not the thumbprint of the key".to_owned()));
+    }
+    Ok(Key { schedule: stored.schedule, verifying: signing.verifying_key().clone(), public: signing.public(), signing })
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// What a sealed private key is bound to.
+pub fn seal_context(kid: &Kid, algorithm: Algorithm) -> Vec<u8> {
+    format!("signing-key:{kid}:{algorithm}").into_bytes()
+}

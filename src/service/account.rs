@@ -1,0 +1,154 @@
+//! What users do with their own account: look at it, change the password, end sessions.
+
+use crate::crypto::{FamilySecret, HashingError, RefreshToken};
+use crate::domain::{ClientId, EndReason, Password, PolicyRefusal, Session, SessionId, User, UserId};
+use crate::store::{KeptSession, Owner, PasswordChange, SessionDetail, StoreError};
+
+use super::login::scope_of_user;
+use super::logout::Bearer;
+use super::{Failure, IssuedTokens, LoginError, REVOCATION_LIFE, Requester, Service};
+
+/// Why a password was not changed.
+#[derive(Debug, thiserror::Error)]
+pub enum PasswordChangeError {
+    /// The present password is not the one given.
+    #[error("the current password is wrong")]
+    WrongPassword,
+    /// The new one is not good enough.
+    #[error(transparent)]
+    Refused(#[from] PolicyRefusal),
+    /// Too many wrong guesses at the present password.
+    #[error("too many attempts")]
+    TooManyAttempts {
+        /// When the next attempt is counted.
+        retry_after: std::time::Duration,
+    },
+    /// The password could not be hashed now.
+    #[error(transparent)]
+    Hashing(#[from] HashingError),
+    /// The session ended meanwhile.
+    #[error("the session has ended")]
+    SessionEnded,
+    /// It could not be carried out.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// A page of a user's or client's sessions.
+#[derive(Debug)]
+pub struct SessionPage {
+    /// In the order of their ids.
+    pub sessions: Vec<Session>,
+    /// Where the next page begins; none on the last.
+    pub next: Option<SessionId>,
+}
+
+impl Service {
+    /// The bearer's own account.
+    pub async fn me(&self, bearer: &Bearer) -> Result<Option<User>, Failure> {
+        Ok(self.store.users().by_id(bearer.user).await?)
+    }
+
+    /// Changes the bearer's password. Every other session ends, and this one goes on with a new pair of tokens
+    /// (security.md P12). Guesses at the present password count like failed logins: it is one more way in (section 1, 8).
+    pub async fn change_password(
+        &self,
+        bearer: &Bearer,
+        current: Password,
+        new: Password,
+        from: &Requester,
+    ) -> Result<IssuedTokens, PasswordChangeError> {
+        let user = self.me(bearer).await?.ok_or(PasswordChangeError::SessionEnded)?;
+        self.policy.check(&new, &user.username)?;
+        let attempt = self.begin_attempt(&user.username, from).await?;
+        let Some(proven) = self.check_password(&user.username, current).await? else {
+            self.note_failed_login(&user.username, &bearer.token.claims.client, from).await?;
+            return Err(PasswordChangeError::WrongPassword);
+        };
+        let hash = self.passwords.hash(new).await?;
+        let now = self.clock.now();
+        let family = FamilySecret::generate(&*self.random);
+        let change = PasswordChange {
+            user: user.id,
+            expected_epoch: Some(proven.user.epoch),
+            password_hash: hash.as_str().to_owned(),
+            kept: Some(KeptSession {
+                session: bearer.session,
+                family_digest: family.digest().0,
+                idle_ttl: self.settings.idle_ttl,
+            }),
+            revocation_expires_at: now.plus(REVOCATION_LIFE),
+            audit: Some(from.event("user.password_changed").about(user.id)),
+        };
+        let changed = match self.store.users().change_password(change, now).await {
+            Ok(written) => self.follower.honour(written).await,
+            Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {
+                return Err(PasswordChangeError::SessionEnded);
+            }
+            Err(error) => return Err(Failure::from(error).into()),
+        };
+        self.settle_attempt(&attempt).await;
+        let detail = changed.session.ok_or(PasswordChangeError::SessionEnded)?;
+        let client = self.view.client(detail.session.client.as_str()).ok_or(PasswordChangeError::SessionEnded)?;
+        let token = RefreshToken { session: detail.session.id, generation: detail.session.generation, family };
+        let scope = scope_of_user(&client, &detail.roles, &detail.session.scope);
+        Ok(self.tokens_of_generation(&detail, &token, &client, scope)?)
+    }
+
+    /// A page of a user's live sessions, in the order of their ids.
+    pub async fn sessions_of_user(
+        &self,
+        user: UserId,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Result<SessionPage, Failure> {
+        let page = self.store.sessions().of_user(user, after, limit, self.clock.now()).await?;
+        Ok(SessionPage::new(page, limit))
+    }
+
+    /// A page of a client's live sessions, in the order of their ids.
+    pub async fn sessions_of_client(
+        &self,
+        client: &ClientId,
+        after: Option<SessionId>,
+        limit: u32,
+    ) -> Result<SessionPage, Failure> {
+        let page = self.store.sessions().of_client(client, after, limit, self.clock.now()).await?;
+        Ok(SessionPage::new(page, limit))
+    }
+
+    /// Ends one of the bearer's sessions. True when it exists.
+    pub async fn end_own_session(
+        &self,
+        bearer: &Bearer,
+        session: SessionId,
+        from: &Requester,
+    ) -> Result<bool, Failure> {
+        self.end_session(session, Owner::User(bearer.user), EndReason::UserRevoked, from).await
+    }
+
+    /// Logs the bearer out everywhere: one record, whatever the number of sessions (security.md I13).
+    pub async fn log_out_everywhere(&self, bearer: &Bearer, from: &Requester) -> Result<(), Failure> {
+        self.revoke(super::Target::User(bearer.user), from).await.map(drop)
+    }
+}
+
+impl SessionPage {
+    /// A full page may have a next one.
+    fn new(details: Vec<SessionDetail>, limit: u32) -> Self {
+        let is_full = details.len() == usize::try_from(limit).unwrap_or(usize::MAX);
+        let next = details.last().filter(|_| is_full).map(|last| last.session.id);
+        Self { sessions: details.into_iter().map(|detail| detail.session).collect(), next }
+    }
+}
+
+impl From<LoginError> for PasswordChangeError {
+    fn from(error: LoginError) -> Self {
+        match error {
+            LoginError::TooManyAttempts { retry_after } => Self::TooManyAttempts { retry_after },
+            LoginError::Hashing(error) => Self::Hashing(error),
+            LoginError::Failed(failure) => Self::Failed(failure),
+            _ => Self::WrongPassword,
+        }
+    }
+}

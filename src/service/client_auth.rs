@@ -1,0 +1,126 @@
+//! Who is calling: client authentication (RFC 6749 §2.3), from memory.
+
+use std::sync::Arc;
+
+use crate::crypto::{self, PublicKeySet, UnverifiedAssertion};
+use crate::domain::{Client, ClientKind, Timestamp};
+
+use super::{Failure, Service};
+
+/// What a request brought to prove which client it comes from.
+#[derive(Clone)]
+pub enum ClientProof<'a> {
+    /// Nothing but, perhaps, a name: enough for a public client.
+    Named(Option<&'a str>),
+    /// An id and a secret; several spellings of the same pair where the encoding is ambiguous (RFC 6749 §2.3.1).
+    Secret(Vec<(&'a str, &'a str)>),
+    /// A signed assertion (RFC 7523 §2.2), and the `client_id` parameter if there was one.
+    Assertion {
+        /// `client_id`.
+        client: Option<&'a str>,
+        /// `client_assertion`.
+        jwt: &'a str,
+    },
+}
+
+impl std::fmt::Debug for ClientProof<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Named(_) => "ClientProof::Named",
+            Self::Secret(_) => "ClientProof::Secret(hidden)",
+            Self::Assertion { .. } => "ClientProof::Assertion(hidden)",
+        })
+    }
+}
+
+/// A client, and whether it proved who it is.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// The client.
+    pub client: Arc<Client>,
+    /// False for a public client that only named itself.
+    pub authenticated: bool,
+}
+
+/// Why a caller is not let in. Unknown, disabled and wrong look alike (security.md I1).
+#[derive(Debug, thiserror::Error)]
+pub enum CallerError {
+    /// No client is named, or the proof does not hold.
+    #[error("client authentication failed")]
+    Refused,
+    /// It could not be decided.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl Service {
+    /// Finds the client that a request comes from. Secrets are compared in memory; an assertion costs one insert, which
+    /// keeps it from being used twice on any replica.
+    pub async fn authenticate(&self, proof: &ClientProof<'_>) -> Result<Caller, CallerError> {
+        match proof {
+            ClientProof::Named(id) => self.named_client(*id),
+            ClientProof::Secret(candidates) => self.client_by_secret(candidates),
+            ClientProof::Assertion { client, jwt } => self.client_by_assertion(*client, jwt).await,
+        }
+    }
+
+    fn named_client(&self, id: Option<&str>) -> Result<Caller, CallerError> {
+        let client = id.and_then(|id| self.view.client(id)).filter(|client| !client.disabled);
+        match client {
+            Some(client) if client.settings.kind == ClientKind::Public => Ok(Caller { client, authenticated: false }),
+            _ => Err(CallerError::Refused),
+        }
+    }
+
+    fn client_by_secret(&self, candidates: &[(&str, &str)]) -> Result<Caller, CallerError> {
+        let now = self.clock.now();
+        for (id, secret) in candidates {
+            let digest = crypto::sha256(secret.as_bytes());
+            match self.view.client(id) {
+                Some(client) if has_secret(&client, &digest, now) && !client.disabled => {
+                    return Ok(Caller { client, authenticated: true });
+                }
+                // A public client that sends an empty secret, as some libraries do, has only named itself.
+                Some(client) if secret.is_empty() && client.settings.kind == ClientKind::Public && !client.disabled => {
+                    return Ok(Caller { client, authenticated: false });
+                }
+                _ => {}
+            }
+        }
+        Err(CallerError::Refused)
+    }
+
+    async fn client_by_assertion(&self, named: Option<&str>, jwt: &str) -> Result<Caller, CallerError> {
+        // What an unverified assertion says of its client only finds the keys that it must verify under.
+        let Ok(assertion) = UnverifiedAssertion::parse(jwt) else {
+            return Err(CallerError::Refused);
+        };
+        let client = self.view.client(assertion.client().as_str()).filter(|client| !client.disabled);
+        let Some(client) = client.filter(|client| named.is_none_or(|named| named == client.id.as_str())) else {
+            return Err(CallerError::Refused);
+        };
+        let Some(jwks) = &client.settings.jwks else {
+            return Err(CallerError::Refused);
+        };
+        let keys = PublicKeySet::parse(jwks).map_err(Failure::internal)?;
+        let now = self.clock.now();
+        let audiences: Vec<&str> = self.assertion_audiences.iter().map(String::as_str).collect();
+        let assertion = assertion.verify(&keys, &audiences, now).map_err(|refusal| {
+            tracing::info!(client = %client.id, %refusal, "client assertion refused");
+            CallerError::Refused
+        })?;
+        let digest = crypto::sha256(format!("{}\n{}", client.id, assertion.jti).as_bytes());
+        let is_first_use =
+            self.store.assertions().remember(digest, assertion.expires_at, now).await.map_err(Failure::from)?;
+        if is_first_use { Ok(Caller { client, authenticated: true }) } else { Err(CallerError::Refused) }
+    }
+}
+
+fn has_secret(client: &Client, digest: &[u8; 32], now: Timestamp) -> bool {
+    let mut found = false;
+    for secret in &client.secrets {
+        let is_valid = secret.expires_at.is_none_or(|at| now < at);
+        found |= is_valid & crypto::constant_time_eq(&secret.digest.0, digest);
+    }
+    found
+}

@@ -1,0 +1,57 @@
+//! The client credentials grant (RFC 6749 §4.4): a client acts for itself. Touches no database.
+
+use crate::domain::{Audience, Client, Grant, ScopeSet};
+
+use super::{Caller, Failure, IssuedTokens, Service};
+
+/// Why there is no token.
+#[derive(Debug, thiserror::Error)]
+pub enum GrantError {
+    /// The client may not use this grant, or did not authenticate.
+    #[error("the client is not allowed to use this grant")]
+    ClientNotAllowed,
+    /// A scope that the client may not have.
+    #[error("the scope is not allowed")]
+    InvalidScope,
+    /// An audience that is not the client's (RFC 8707 §2: `invalid_target`).
+    #[error("the audience is not allowed")]
+    InvalidAudience,
+    /// It could not be carried out.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl Service {
+    /// A token for `caller` itself.
+    pub fn client_credentials(
+        &self,
+        caller: &Caller,
+        scope: Option<ScopeSet>,
+        audience: Option<Audience>,
+    ) -> Result<IssuedTokens, GrantError> {
+        let client = &*caller.client;
+        if !caller.authenticated || !client.settings.grants.allow(Grant::ClientCredentials) {
+            return Err(GrantError::ClientNotAllowed);
+        }
+        let scope = scope.unwrap_or_else(|| client.settings.scopes.clone());
+        if !scope.is_subset_of(&client.settings.scopes) {
+            return Err(GrantError::InvalidScope);
+        }
+        let audience = self.audience_for(client, audience).ok_or(GrantError::InvalidAudience)?;
+        Ok(self.client_token(client, scope, audience)?)
+    }
+
+    /// Whom a client's tokens are for: what was asked, if it is one of the client's; otherwise all of the client's, or
+    /// the service's default where it has none.
+    pub(super) fn audience_for(&self, client: &Client, asked: Option<Audience>) -> Option<Vec<Audience>> {
+        let own = &client.settings.audiences;
+        match asked {
+            Some(asked) if own.contains(&asked) || (own.is_empty() && asked == self.settings.default_audience) => {
+                Some(vec![asked])
+            }
+            Some(_) => None,
+            None if own.is_empty() => Some(vec![self.settings.default_audience.clone()]),
+            None => Some(own.clone()),
+        }
+    }
+}

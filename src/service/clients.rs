@@ -1,0 +1,172 @@
+//! The administration of clients.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::crypto::{self, JwkSetError, PublicKeySet, SecretText};
+use crate::domain::{Client, ClientId, ClientKind, ClientSettings, Grant, SecretDigest, Timestamp};
+use crate::store::{NewClient, StoreError};
+
+use super::{Failure, REVOCATION_LIFE, Requester, Service};
+
+/// A client secret, shown once. Not printable.
+pub struct ClientSecret(pub SecretText);
+
+impl std::fmt::Debug for ClientSecret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("ClientSecret(hidden)")
+    }
+}
+
+/// Why a client was not created or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The id is taken.
+    #[error("a client of this id exists already")]
+    Taken,
+    /// There is no such client.
+    #[error("there is no such client")]
+    Unknown,
+    /// The settings do not go together.
+    #[error("{field}: {problem}")]
+    Invalid {
+        /// The setting at fault, as the API and the command line name it.
+        field: &'static str,
+        /// What is wrong, and what to do.
+        problem: &'static str,
+    },
+    /// The public keys cannot be used.
+    #[error("jwks: {0}")]
+    Jwks(#[from] JwkSetError),
+    /// It could not be stored.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl Service {
+    /// Creates a client; a confidential one without public keys gets a secret.
+    pub async fn create_client(
+        &self,
+        id: ClientId,
+        settings: ClientSettings,
+        from: &Requester,
+    ) -> Result<(Client, Option<ClientSecret>), ClientError> {
+        check(&settings)?;
+        let secret = (settings.kind == ClientKind::Confidential && settings.jwks.is_none())
+            .then(|| ClientSecret(crypto::random_secret(&*self.random)));
+        let new = NewClient { id, settings, secret: secret.as_ref().map(digest_of) };
+        let event = from.event("client.created").on(&new.id);
+        let created = self.store.clients().create(new, self.clock.now(), Some(event)).await;
+        let client = self.follower.honour(created.map_err(refused)?).await;
+        Ok((client, secret))
+    }
+
+    /// Replaces a client's settings.
+    pub async fn change_client(
+        &self,
+        id: &ClientId,
+        settings: ClientSettings,
+        from: &Requester,
+    ) -> Result<Client, ClientError> {
+        check(&settings)?;
+        let event = from.event("client.changed").on(id);
+        let changed = self.store.clients().update(id, settings, self.clock.now(), Some(event)).await;
+        Ok(self.follower.honour(changed.map_err(refused)?).await)
+    }
+
+    /// Gives a client a new secret; the ones before it are accepted for `grace` more (security.md S5).
+    pub async fn new_client_secret(
+        &self,
+        id: &ClientId,
+        grace: Duration,
+        from: &Requester,
+    ) -> Result<(ClientSecret, Timestamp), ClientError> {
+        let client = self.store.clients().by_id(id).await.map_err(refused)?.ok_or(ClientError::Unknown)?;
+        if client.settings.kind == ClientKind::Public {
+            return Err(ClientError::Invalid { field: "type", problem: "a public client has no secret" });
+        }
+        let secret = ClientSecret(crypto::random_secret(&*self.random));
+        let now = self.clock.now();
+        let until = now.plus(grace);
+        let event = from.event("client.secret_replaced").on(id);
+        let added = self.store.clients().add_secret(id, digest_of(&secret), until, now, Some(event)).await;
+        self.follower.honour(added.map_err(refused)?).await;
+        Ok((secret, until))
+    }
+
+    /// Disables a client, and with it every token and session of it, or enables it again.
+    pub async fn set_client_enabled(
+        &self,
+        id: &ClientId,
+        enabled: bool,
+        from: &Requester,
+    ) -> Result<Client, ClientError> {
+        let now = self.clock.now();
+        let changed = if enabled {
+            self.store.clients().enable(id, now, Some(from.event("client.enabled").on(id))).await
+        } else {
+            let event = from.event("client.disabled").on(id);
+            self.store.clients().disable(id, now.plus(REVOCATION_LIFE), now, Some(event)).await
+        };
+        Ok(self.follower.honour(changed.map_err(refused)?).await)
+    }
+
+    /// Deletes a client with its sessions. True when there was one.
+    pub async fn delete_client(&self, id: &ClientId, from: &Requester) -> Result<bool, ClientError> {
+        let now = self.clock.now();
+        let event = from.event("client.deleted").on(id);
+        let deleted = self.store.clients().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+        Ok(self.follower.honour(deleted.map_err(refused)?).await)
+    }
+
+    /// One client, from memory.
+    pub fn client(&self, id: &ClientId) -> Option<Arc<Client>> {
+        self.view.client(id.as_str())
+    }
+
+    /// All clients, from memory, in no order.
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        self.view.clients()
+    }
+}
+
+fn refused(error: StoreError) -> ClientError {
+    match error {
+        StoreError::Conflict { .. } => ClientError::Taken,
+        StoreError::NotFound { .. } => ClientError::Unknown,
+        error => Failure::from(error).into(),
+    }
+}
+
+/// What must hold between the settings of a client.
+fn check(settings: &ClientSettings) -> Result<(), ClientError> {
+    let invalid = |field, problem| Err(ClientError::Invalid { field, problem });
+    let is_public = settings.kind == ClientKind::Public;
+    if is_public && settings.grants.allow(Grant::ClientCredentials) {
+        return invalid(
+            "grants",
+            "client_credentials needs a confidential client, because a public one cannot prove who it is",
+        );
+    }
+    if is_public && settings.jwks.is_some() {
+        return invalid("jwks", "only a confidential client authenticates with keys");
+    }
+    if is_public && settings.introspect == crate::domain::IntrospectRight::Any {
+        return invalid("introspect", "only a confidential client may introspect every token");
+    }
+    let lifetimes = Duration::from_secs(30)..=Duration::from_secs(3600);
+    if settings.access_ttl.is_some_and(|ttl| !lifetimes.contains(&ttl)) {
+        return invalid("access_ttl", "an access token lives between 30 s and 1 h");
+    }
+    if settings.display_name.len() > 256 {
+        return invalid("display_name", "a display name is at most 256 bytes");
+    }
+    if let Some(jwks) = &settings.jwks {
+        PublicKeySet::parse(jwks)?;
+    }
+    Ok(())
+}
+
+fn digest_of(secret: &ClientSecret) -> SecretDigest {
+    SecretDigest(crypto::sha256(secret.0.expose().as_bytes()))
+}

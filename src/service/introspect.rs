@@ -1,0 +1,119 @@
+//! Introspection (RFC 7662): may this caller see this token, and is it active?
+
+use std::sync::Arc;
+
+use serde_json::value::RawValue;
+
+use crate::domain::{AccessClaims, Client, IntrospectRight, Session, SessionState, Timestamp};
+
+use super::judge::{Doubt, JudgedToken, Verdict};
+use super::{Failure, Service};
+
+/// What an introspection found out. Inactive is one thing, whatever the reason (RFC 7662 §2.2).
+#[derive(Debug)]
+pub enum Introspection {
+    /// An access token that is good, and that the caller may see.
+    Access(Arc<JudgedToken>),
+    /// A refresh token of the caller's own that can be used.
+    Refresh(Session),
+    /// Anything else.
+    Inactive,
+}
+
+/// An introspection and the instant at which it holds.
+#[derive(Debug)]
+pub struct Introspected {
+    /// What was found.
+    pub result: Introspection,
+    /// When.
+    pub at: Timestamp,
+    /// Whether the token's signature had been checked before.
+    pub from_cache: bool,
+}
+
+/// Why introspection gives no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum CannotIntrospect {
+    /// The replica cannot judge now.
+    #[error("cannot judge now: {0:?}")]
+    Doubt(Doubt),
+    /// A refresh token needs the database, and it does not answer.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl Service {
+    /// Judges `token` for `caller`. `token_type_hint` plays no part: the two kinds cannot be mistaken for each other, so
+    /// there is no search for a hint to shorten (RFC 7662 §2.1, security.md I5).
+    pub async fn introspect(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
+        if crate::crypto::looks_like_refresh_token(token) {
+            return self.introspect_refresh(caller, token).await;
+        }
+        let judgement = self.judge.judge(token).await;
+        let result = match judgement.verdict {
+            Verdict::Active(token) if may_see(caller, &token.claims) => Introspection::Access(token),
+            Verdict::Active(_) => {
+                tracing::debug!(caller = %caller.id, "introspection of a token that the caller may not see");
+                Introspection::Inactive
+            }
+            Verdict::Inactive(reason) => {
+                tracing::debug!(caller = %caller.id, ?reason, "inactive token");
+                Introspection::Inactive
+            }
+            Verdict::CannotJudge(doubt) => return Err(CannotIntrospect::Doubt(doubt)),
+        };
+        Ok(Introspected { result, at: judgement.at, from_cache: judgement.from_cache })
+    }
+
+    /// An introspection as a JWT for the client that asked (RFC 9701 §5): nested, with a `typ` and without `sub` and `exp`
+    /// of its own, so that it can never pass for an access token.
+    pub fn sign_introspection(&self, caller: &Client, answer: &RawValue, at: Timestamp) -> Result<String, Failure> {
+        #[derive(serde::Serialize)]
+        struct Claims<'a> {
+            iss: &'a str,
+            aud: &'a str,
+            iat: i64,
+            token_introspection: &'a RawValue,
+        }
+        let algorithm = caller.settings.algorithm.unwrap_or(self.settings.algorithm);
+        let keys = self.keyring.keys();
+        let key = keys.signer(algorithm, at).ok_or_else(|| Failure::no_signing_key(algorithm))?;
+        let claims =
+            Claims { iss: &self.issuer, aud: caller.id.as_str(), iat: at.seconds(), token_introspection: answer };
+        key.signing.sign_jwt("token-introspection+jwt", &claims).map_err(Failure::internal)
+    }
+
+    /// Refresh tokens are seen by their own client alone (security.md I6). They live in the database, not in the view.
+    async fn introspect_refresh(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
+        if let Some(doubt) = self.judge.doubt() {
+            return Err(CannotIntrospect::Doubt(doubt));
+        }
+        let at = self.clock.now();
+        let inactive = Introspected { result: Introspection::Inactive, at, from_cache: false };
+        let Ok(token) = self.refresh_codec.read(token) else {
+            return Ok(inactive);
+        };
+        let family = token.family.digest().0;
+        let found = self.store.sessions().proven(token.session, family).await.map_err(Failure::from)?;
+        let Some(found) = found.filter(|found| found.is_current) else {
+            return Ok(inactive);
+        };
+        let session = found.session;
+        let is_live = session.state == SessionState::Live && !session.has_expired(at);
+        if caller.id != session.client || session.generation != token.generation || !is_live {
+            return Ok(inactive);
+        }
+        Ok(Introspected { result: Introspection::Refresh(session), at, from_cache: false })
+    }
+}
+
+/// The caller rule (security.md I2): its own token, a token for one of its resources, or any token for a gateway.
+pub fn may_see(caller: &Client, claims: &AccessClaims) -> bool {
+    match caller.settings.introspect {
+        IntrospectRight::Any => true,
+        IntrospectRight::None => false,
+        IntrospectRight::Own => {
+            claims.client == caller.id || claims.audience.iter().any(|audience| caller.owns(audience))
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! Writing tokens: what a client's access token says, and the pair that belongs to one generation of a session.
+
+use std::time::Duration;
+
+use crate::crypto::{RefreshToken, SecretText};
+use crate::domain::{
+    AccessClaims, Algorithm, Audience, Client, Jti, LoginClaims, ScopeSet, SessionId, Subject, Timestamp, TokenType,
+};
+
+use crate::store::SessionDetail;
+
+use super::{Failure, Service};
+
+/// An answer that carries tokens. Not printable: it holds what grants access.
+pub struct IssuedTokens {
+    /// The access token in compact form.
+    pub access_token: SecretText,
+    /// Its remaining life.
+    pub expires_in: Duration,
+    /// The refresh token and its remaining life, where a session stands behind the answer.
+    pub refresh: Option<IssuedRefresh>,
+    /// What the access token is good for.
+    pub scope: ScopeSet,
+    /// Whom it is about.
+    pub subject: Subject,
+}
+
+/// The refreshable half of an answer.
+pub struct IssuedRefresh {
+    /// The refresh token.
+    pub token: SecretText,
+    /// Its remaining life.
+    pub expires_in: Duration,
+    /// The session that it belongs to.
+    pub session: SessionId,
+}
+
+impl std::fmt::Debug for IssuedTokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "IssuedTokens(hidden, subject: {})", self.subject)
+    }
+}
+
+impl Service {
+    /// The pair of a session's present generation. A pure function of the session, the keys and the settings, so a retry
+    /// on any replica gets the same refresh token, and an access token with the same `jti`, `iat` and `exp`.
+    pub(super) fn tokens_of_generation(
+        &self,
+        detail: &SessionDetail,
+        token: &RefreshToken,
+        client: &Client,
+        scope: ScopeSet,
+    ) -> Result<IssuedTokens, Failure> {
+        let now = self.clock.now();
+        let session = &detail.session;
+        let issued_at = session.rotated_at.floor_to_second();
+        let lifetime = self.access_ttl(client);
+        let claims = AccessClaims {
+            issuer: self.issuer.clone(),
+            subject: Subject::User(session.user),
+            audience: session.audience.clone(),
+            expires_at: issued_at.plus(lifetime),
+            issued_at,
+            not_before: issued_at,
+            jti: token.access_jti(),
+            client: session.client.clone(),
+            scope: scope.clone(),
+            login: Some(LoginClaims {
+                session: session.id,
+                authenticated_at: session.authenticated_at.floor_to_second(),
+                methods: detail.methods.clone(),
+                roles: detail.roles.clone(),
+                username: detail.username.to_string(),
+            }),
+            user_epoch: session.user_epoch,
+            client_epoch: session.client_epoch,
+        };
+        let ends_at = session.idle_expires_at.min(session.absolute_expires_at);
+        Ok(IssuedTokens {
+            access_token: self.sign(&claims, client, now)?,
+            expires_in: claims.expires_at.since(now),
+            refresh: Some(IssuedRefresh {
+                token: self.refresh_codec.mint(token),
+                expires_in: ends_at.since(now),
+                session: session.id,
+            }),
+            scope,
+            subject: claims.subject,
+        })
+    }
+
+    /// An access token for a client that acts for itself (RFC 6749 §4.4).
+    pub(super) fn client_token(
+        &self,
+        client: &Client,
+        scope: ScopeSet,
+        audience: Vec<Audience>,
+    ) -> Result<IssuedTokens, Failure> {
+        let now = self.clock.now();
+        let issued_at = now.floor_to_second();
+        let claims = AccessClaims {
+            issuer: self.issuer.clone(),
+            subject: Subject::Client(client.id.clone()),
+            audience,
+            expires_at: issued_at.plus(self.access_ttl(client)),
+            issued_at,
+            not_before: issued_at,
+            jti: Jti::from_bytes(self.random.bytes()),
+            client: client.id.clone(),
+            scope: scope.clone(),
+            login: None,
+            user_epoch: 0,
+            client_epoch: client.epoch,
+        };
+        Ok(IssuedTokens {
+            access_token: self.sign(&claims, client, now)?,
+            expires_in: claims.expires_at.since(now),
+            refresh: None,
+            scope,
+            subject: claims.subject,
+        })
+    }
+
+    fn sign(&self, claims: &AccessClaims, client: &Client, now: Timestamp) -> Result<SecretText, Failure> {
+        let algorithm: Algorithm = client.settings.algorithm.unwrap_or(self.settings.algorithm);
+        let token_type: TokenType = client.settings.token_type.unwrap_or(self.settings.token_type);
+        let keys = self.keyring.keys();
+        let key = keys.signer(algorithm, now).ok_or_else(|| Failure::no_signing_key(algorithm))?;
+        key.signing.sign_access_token(claims, token_type).map_err(Failure::internal)
+    }
+
+    fn access_ttl(&self, client: &Client) -> Duration {
+        client.settings.access_ttl.unwrap_or(self.settings.access_ttl)
+    }
+}

@@ -1,0 +1,268 @@
+//! The one function that says whether an access token is active. Introspection, batch introspection, forward-auth and
+//! every endpoint that takes a bearer token go through it (security.md section 6: every rule lives in one place).
+//!
+//! It reads memory only. A token is verified once; the judgement is kept, keyed by SHA-256 of the token, and every later
+//! request re-checks time, and the revocation maps if the view has moved since.
+
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+
+use crate::clock::Clock;
+use crate::crypto::{self, ClaimsRefusal, TokenRefusal, VerifiedToken};
+use crate::domain::{AccessClaims, RevocationKind, Subject, Timestamp, TokenType};
+use crate::keyring::Keyring;
+use crate::view::{Freshness, TokenMarks, View};
+
+/// Judges access tokens.
+pub struct Judge {
+    view: Arc<View>,
+    keyring: Arc<Keyring>,
+    clock: Arc<dyn Clock>,
+    issuer: String,
+    default_type: TokenType,
+    judged: quick_cache::sync::Cache<[u8; 32], Arc<JudgedToken>, WeighByBytes>,
+}
+
+/// What is known of a token.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// It is good at this instant.
+    Active(Arc<JudgedToken>),
+    /// It was judged, and it is not.
+    Inactive(Inactivity),
+    /// The replica cannot judge now: 503, never `active: false` (design.md §2, promise 4).
+    CannotJudge(Doubt),
+}
+
+/// Why a token is not active: for the operator's log, never for the caller.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Inactivity {
+    /// It is not an access token of ours, or it is expired.
+    Refused(TokenRefusal),
+    /// It, or something that it hangs on, was revoked.
+    Revoked(RevocationKind),
+    /// Its client was deleted or disabled, or carries a newer epoch.
+    ClientGone,
+    /// Its key is no longer published, or it claims to be issued after its key stopped signing (security.md K10).
+    KeyGone,
+    /// None of its audiences is known here (security.md T7).
+    UnknownAudience,
+    /// Its `typ` is not one that its client is configured for (security.md T2).
+    WrongType,
+}
+
+/// Why a replica cannot judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Doubt {
+    /// The view was not loaded yet.
+    Loading,
+    /// The view is older than `revocation.max_lag`, or the clock was stepped.
+    StaleView,
+    /// The token names a key that this replica does not know, and the keys cannot be read now.
+    KeysUnreadable,
+}
+
+/// A verified token and what a later request needs of it without verifying again.
+#[derive(Debug)]
+pub struct JudgedToken {
+    /// The checked claims.
+    pub claims: AccessClaims,
+    marks: TokenMarks,
+    token_type: TokenType,
+    /// Generation of the view under which the token was last found good.
+    good_under: AtomicU64,
+    introspection: OnceLock<Bytes>,
+    forward_auth: OnceLock<Vec<Bytes>>,
+}
+
+impl JudgedToken {
+    fn new(token: VerifiedToken) -> Self {
+        let VerifiedToken { claims, kid, token_type } = token;
+        let user = match claims.subject {
+            Subject::User(user) => Some((user, claims.user_epoch)),
+            Subject::Client(_) => None,
+        };
+        let marks = TokenMarks {
+            jti: crypto::id128(claims.jti.as_str()),
+            session: claims.login.as_ref().map(|login| login.session),
+            user,
+            client: (claims.client.clone(), claims.client_epoch),
+            kid,
+        };
+        let good_under = AtomicU64::new(0);
+        Self { claims, marks, token_type, good_under, introspection: OnceLock::new(), forward_auth: OnceLock::new() }
+    }
+
+    /// The introspection answer, written once per token.
+    pub fn introspection(&self, write: impl FnOnce(&AccessClaims) -> Bytes) -> &Bytes {
+        self.introspection.get_or_init(|| write(&self.claims))
+    }
+
+    /// The values of the forward-auth headers, written once per token.
+    pub fn forward_auth(&self, write: impl FnOnce(&AccessClaims) -> Vec<Bytes>) -> &[Bytes] {
+        self.forward_auth.get_or_init(|| write(&self.claims))
+    }
+}
+
+/// A verdict, and whether the token had been verified before.
+#[derive(Debug, Clone)]
+pub struct Judgement {
+    /// The verdict.
+    pub verdict: Verdict,
+    /// Whether the signature check was spared.
+    pub from_cache: bool,
+    /// The instant at which the verdict holds.
+    pub at: Timestamp,
+}
+
+/// Bounds the cache of verified tokens by the bytes that they hold.
+#[derive(Debug, Clone)]
+struct WeighByBytes;
+
+impl quick_cache::Weighter<[u8; 32], Arc<JudgedToken>> for WeighByBytes {
+    fn weight(&self, _: &[u8; 32], token: &Arc<JudgedToken>) -> u64 {
+        // The struct, the claims' own allocations, and the two renderings, which repeat about the same text.
+        let claims = &token.claims;
+        let audience: usize = claims.audience.iter().map(|audience| audience.as_str().len() + 32).sum();
+        let scope: usize = claims.scope.iter().map(|scope| scope.len() + 32).sum();
+        let roles: usize =
+            claims.login.iter().flat_map(|login| &login.roles).map(|role| role.as_str().len() + 32).sum();
+        (size_of::<JudgedToken>() + 1024 + 3 * (audience + scope + roles)) as u64
+    }
+}
+
+/// What one bearer of a verified token weighs at least; the cache is sized in these.
+const TYPICAL_TOKEN_BYTES: u64 = 2048;
+
+impl std::fmt::Debug for Judge {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Judge")
+            .field("issuer", &self.issuer)
+            .field("cached", &self.judged.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Judge {
+    /// A judge for tokens of `issuer`; keeps about `cache_bytes` of verified tokens.
+    pub fn new(
+        view: Arc<View>,
+        keyring: Arc<Keyring>,
+        clock: Arc<dyn Clock>,
+        issuer: String,
+        default_type: TokenType,
+        cache_bytes: u64,
+    ) -> Self {
+        let items = usize::try_from(cache_bytes / TYPICAL_TOKEN_BYTES).unwrap_or(usize::MAX);
+        let judged = quick_cache::sync::Cache::with_weighter(items, cache_bytes, WeighByBytes);
+        Self { view, keyring, clock, issuer, default_type, judged }
+    }
+
+    /// Judges a token as it stands now. Waits only for a token whose key this replica has not met, and then at most once
+    /// for all such tokens together (security.md K4).
+    pub async fn judge(&self, token: &str) -> Judgement {
+        let judgement = self.judge_from_memory(token);
+        let Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(kid))) = &judgement.verdict else {
+            return judgement;
+        };
+        match self.keyring.reload_for(kid).await {
+            crate::keyring::Reload::Found => self.judge_from_memory(token),
+            crate::keyring::Reload::Absent => judgement,
+            crate::keyring::Reload::Failed => {
+                Judgement { verdict: Verdict::CannotJudge(Doubt::KeysUnreadable), ..judgement }
+            }
+        }
+    }
+
+    /// How many verified tokens are kept.
+    pub fn cached(&self) -> usize {
+        self.judged.len()
+    }
+
+    /// Whether a verdict may be given now.
+    pub fn doubt(&self) -> Option<Doubt> {
+        match self.view.freshness(&*self.clock) {
+            Freshness::Fresh => None,
+            Freshness::Stale => Some(Doubt::StaleView),
+            Freshness::Empty => Some(Doubt::Loading),
+        }
+    }
+
+    fn judge_from_memory(&self, token: &str) -> Judgement {
+        let digest = crypto::sha256(token.as_bytes());
+        let cached = self.judged.get(&digest);
+        let from_cache = cached.is_some();
+        loop {
+            let generation = self.view.generation();
+            let now = self.clock.now();
+            let verdict = match &cached {
+                Some(judged) => self.standing(judged, generation, now),
+                None => self.verify(token, generation, now),
+            };
+            // Freshness is asked for last, and counts only if nothing was applied since the maps were read: a sync that
+            // ended in between vouches for entries that this verdict has not seen.
+            let doubt = self.doubt();
+            if self.view.generation() != generation {
+                continue;
+            }
+            if let Some(doubt) = doubt {
+                return Judgement { verdict: Verdict::CannotJudge(doubt), from_cache, at: now };
+            }
+            if let (Verdict::Active(judged), false) = (&verdict, from_cache) {
+                self.judged.insert(digest, Arc::clone(judged));
+            }
+            return Judgement { verdict, from_cache, at: now };
+        }
+    }
+
+    fn verify(&self, token: &str, generation: u64, now: Timestamp) -> Verdict {
+        let keys = self.keyring.keys();
+        match crypto::verify_access_token(token, &**keys, &self.issuer, now) {
+            Ok(token) => self.standing(&Arc::new(JudgedToken::new(token)), generation, now),
+            Err(refusal) => Verdict::Inactive(Inactivity::Refused(refusal)),
+        }
+    }
+
+    /// What remains to be checked of a token whose signature and claims are good: time, and everything that can change.
+    fn standing(&self, judged: &Arc<JudgedToken>, generation: u64, now: Timestamp) -> Verdict {
+        if now >= judged.claims.expires_at {
+            return Verdict::Inactive(Inactivity::Refused(TokenRefusal::Claims(ClaimsRefusal::Expired)));
+        }
+        if judged.good_under.load(Ordering::Acquire) == generation {
+            return Verdict::Active(Arc::clone(judged));
+        }
+        match self.objection(judged, now) {
+            Some(inactivity) => Verdict::Inactive(inactivity),
+            None => {
+                judged.good_under.store(generation, Ordering::Release);
+                Verdict::Active(Arc::clone(judged))
+            }
+        }
+    }
+
+    fn objection(&self, judged: &JudgedToken, now: Timestamp) -> Option<Inactivity> {
+        if let Some(kind) = self.view.revoked(&judged.marks, now) {
+            return Some(Inactivity::Revoked(kind));
+        }
+        if !self.keyring.keys().admits(&judged.marks.kid, judged.claims.issued_at, now) {
+            return Some(Inactivity::KeyGone);
+        }
+        let Some(client) = self.view.client(judged.claims.client.as_str()) else {
+            return Some(Inactivity::ClientGone);
+        };
+        if client.disabled || judged.claims.client_epoch < client.epoch {
+            return Some(Inactivity::ClientGone);
+        }
+        let wanted = client.settings.token_type.unwrap_or(self.default_type);
+        if judged.token_type == TokenType::Jwt && wanted != TokenType::Jwt && self.default_type != TokenType::Jwt {
+            return Some(Inactivity::WrongType);
+        }
+        if !judged.claims.audience.iter().any(|audience| self.view.knows(audience)) {
+            return Some(Inactivity::UnknownAudience);
+        }
+        None
+    }
+}

@@ -1,0 +1,225 @@
+//! The life of signing keys: the first one, automatic rotation, import, withdrawal, and re-sealing under a new master key.
+
+use std::time::Duration;
+
+use crate::crypto::{ImportError, SigningKey, import_private_key};
+use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp};
+use crate::keyring::{Key, KeyringError, seal_context};
+use crate::store::{AfterWithdrawal, NewKey, StoreError};
+
+use super::{Failure, REVOCATION_LIFE, Requester, Service};
+
+/// A retired key stays published for the longest life of a token that it signed, and this much longer.
+const KEEP_BEYOND_LAST_TOKEN: Duration = Duration::from_secs(60 * 60);
+
+/// The longest life of any access token (contract.md §7).
+const LONGEST_ACCESS_TTL: Duration = Duration::from_secs(60 * 60);
+
+/// A JWK set of more than this makes some verifiers drop keys (contract.md §3).
+const MOST_PUBLISHED_KEYS: usize = 5;
+
+/// A key as administrators see it.
+#[derive(Debug, Clone)]
+pub struct KeyInfo {
+    /// Its id.
+    pub kid: Kid,
+    /// Its algorithm.
+    pub algorithm: Algorithm,
+    /// Its appointments.
+    pub schedule: KeySchedule,
+    /// Where it stands now.
+    pub phase: KeyPhase,
+}
+
+/// Why a key was not added.
+#[derive(Debug, thiserror::Error)]
+pub enum AddKeyError {
+    /// The file does not hold a key that can be used.
+    #[error(transparent)]
+    Import(#[from] ImportError),
+    /// Exactly this key is there already.
+    #[error("this key has been imported before")]
+    Duplicate,
+    /// Another replica made a key in the same moment.
+    #[error("another replica made a key at the same moment; look at `countersign keys list`")]
+    Overtaken,
+    /// Five keys are published.
+    #[error(
+        "five keys are published already, more than some verifiers keep: withdraw one, or wait until one has retired"
+    )]
+    TooMany,
+    /// The service makes no keys of this algorithm.
+    #[error("keys of {0} are not made here, import one: `countersign keys import --algorithm {0} FILE`")]
+    NotGenerated(Algorithm),
+    /// It could not be stored.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl From<KeyringError> for Failure {
+    fn from(error: KeyringError) -> Self {
+        match error {
+            KeyringError::Store(error) => error.into(),
+            error @ KeyringError::Unreadable { .. } => Self::Internal(Box::new(error)),
+        }
+    }
+}
+
+impl Service {
+    /// Sees to it that the default algorithm has a key, and makes the next one when its time has come. Any replica may
+    /// do it at any time; exactly one wins each step (security.md K8). A failure leaves the present key signing.
+    pub async fn maintain_keys(&self) -> Result<(), AddKeyError> {
+        let now = self.clock.now();
+        let mut algorithms = vec![self.settings.algorithm];
+        algorithms.extend(self.view.clients().iter().filter_map(|client| client.settings.algorithm));
+        algorithms.sort_unstable();
+        algorithms.dedup();
+        for algorithm in algorithms.into_iter().filter(|algorithm| algorithm.is_generated()) {
+            let is_due = self.newest_key(algorithm, now).is_none_or(|(_, schedule)| self.is_due(&schedule, now));
+            if !is_due {
+                continue;
+            }
+            match self.make_key(algorithm, &Requester::background()).await {
+                Ok(kid) => tracing::info!(%kid, %algorithm, "a new signing key was made"),
+                Err(AddKeyError::Overtaken) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    /// Announces a new key of `algorithm` now; it signs after `keys.announce_for`.
+    pub async fn rotate_key(&self, algorithm: Algorithm, from: &Requester) -> Result<Kid, AddKeyError> {
+        if !algorithm.is_generated() {
+            return Err(AddKeyError::NotGenerated(algorithm));
+        }
+        self.make_key(algorithm, from).await
+    }
+
+    /// Adds a private key from a PEM file. It is announced like any other; the first of its algorithm signs when asked.
+    pub async fn import_key(
+        &self,
+        pem: &str,
+        algorithm: Option<Algorithm>,
+        from: &Requester,
+    ) -> Result<Kid, AddKeyError> {
+        let key = import_private_key(pem, algorithm)?;
+        self.add_key(key, from).await
+    }
+
+    /// Withdraws a key as compromised: gone from the JWK set and its tokens inactive, here at once and everywhere within
+    /// the bound. If it was the one that signs, an announced key or a new one takes its place at once: its tokens may meet
+    /// verifiers that have not fetched it yet, which is better than signing with a stolen key. True when there is such a key.
+    pub async fn withdraw_key(&self, kid: &Kid, from: &Requester) -> Result<bool, Failure> {
+        let now = self.clock.now();
+        let then = self.successor_of_withdrawn(kid, now)?;
+        let event = from.event("key.withdrawn").about(kid);
+        let withdrawn = self.store.keys().withdraw(kid, then, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+        self.known(withdrawn).await
+    }
+
+    /// What is to sign once `kid` is withdrawn.
+    fn successor_of_withdrawn(&self, kid: &Kid, now: Timestamp) -> Result<AfterWithdrawal, Failure> {
+        let keys = self.keyring.keys();
+        let Some(withdrawn) = keys.get(kid) else {
+            return Ok(AfterWithdrawal::Nothing);
+        };
+        let algorithm = withdrawn.signing.algorithm();
+        let mut others = keys.iter().filter(|key| key.signing.algorithm() == algorithm && key.signing.kid() != kid);
+        let is_newest = withdrawn.schedule.retires_at.is_none();
+        match others.find(|key| key.schedule.retires_at.is_none() && key.schedule.phase(now) == KeyPhase::Announced) {
+            Some(announced) => Ok(AfterWithdrawal::Promote(announced.signing.kid().clone())),
+            None if is_newest && algorithm.is_generated() => {
+                let key = SigningKey::generate(algorithm, &*self.random).map_err(Failure::internal)?;
+                Ok(AfterWithdrawal::Insert(self.seal(&key, now, now)?))
+            }
+            None => Ok(AfterWithdrawal::Nothing),
+        }
+    }
+
+    /// Every key that is not gone, with its state.
+    pub fn key_infos(&self) -> Vec<KeyInfo> {
+        let now = self.clock.now();
+        let keys = self.keyring.keys();
+        let info = |key: &Key| KeyInfo {
+            kid: key.signing.kid().clone(),
+            algorithm: key.signing.algorithm(),
+            schedule: key.schedule,
+            phase: key.schedule.phase(now),
+        };
+        keys.iter().map(info).filter(|key| key.phase != KeyPhase::Gone).collect()
+    }
+
+    /// Seals every key that is still sealed under the previous master key anew. Returns how many were.
+    pub async fn reseal_keys(&self) -> Result<usize, Failure> {
+        let mut resealed = 0;
+        for stored in self.store.keys().all().await? {
+            let context = seal_context(&stored.kid, stored.algorithm);
+            let opened = self.sealer.open(&stored.sealed, &context).map_err(|error| {
+                Failure::from(KeyringError::Unreadable { kid: stored.kid.clone(), reason: error.to_string() })
+            })?;
+            if opened.under_previous {
+                let sealed = self.sealer.seal(&opened.plaintext, &context, &*self.random).map_err(Failure::internal)?;
+                resealed += usize::from(self.store.keys().reseal(&stored.kid, &stored.sealed, &sealed).await?);
+            }
+        }
+        Ok(resealed)
+    }
+
+    /// The key of `algorithm` that has no successor yet.
+    fn newest_key(&self, algorithm: Algorithm, now: Timestamp) -> Option<(Kid, KeySchedule)> {
+        let keys = self.keyring.keys();
+        let is_newest = |key: &&Key| {
+            let usable = matches!(key.schedule.phase(now), KeyPhase::Announced | KeyPhase::Signing);
+            key.signing.algorithm() == algorithm && key.schedule.retires_at.is_none() && usable
+        };
+        keys.iter().find(is_newest).map(|key| (key.signing.kid().clone(), key.schedule))
+    }
+
+    /// A successor is announced early enough to sign when the present key has signed for `keys.rotate_every`.
+    fn is_due(&self, newest: &KeySchedule, now: Timestamp) -> bool {
+        now >= newest.signs_from.plus(self.settings.rotate_every).minus(self.settings.announce_for)
+    }
+
+    async fn make_key(&self, algorithm: Algorithm, from: &Requester) -> Result<Kid, AddKeyError> {
+        let key = SigningKey::generate(algorithm, &*self.random).map_err(Failure::internal)?;
+        self.add_key(key, from).await
+    }
+
+    /// Stores a key. The first of its algorithm signs at once; a later one from `keys.announce_for` on, when the one
+    /// before it retires.
+    async fn add_key(&self, key: SigningKey, from: &Requester) -> Result<Kid, AddKeyError> {
+        let now = self.clock.now();
+        if self.key_infos().len() >= MOST_PUBLISHED_KEYS {
+            return Err(AddKeyError::TooMany);
+        }
+        let kid = key.kid().clone();
+        let event = from.event("key.added").about(&kid);
+        let added = match self.newest_key(key.algorithm(), now) {
+            None => self.store.keys().insert_first(self.seal(&key, now, now)?, now, Some(event)).await,
+            Some((current, schedule)) => {
+                let signs_from = now.plus(self.settings.announce_for).max(schedule.signs_from);
+                let gone_at = signs_from.plus(LONGEST_ACCESS_TTL).plus(KEEP_BEYOND_LAST_TOKEN);
+                let new = self.seal(&key, now, signs_from)?;
+                self.store.keys().rotate(&current, signs_from, gone_at, new, now, Some(event)).await
+            }
+        };
+        let added = added.map_err(|error| match error {
+            StoreError::Conflict { .. } => AddKeyError::Duplicate,
+            error => Failure::from(error).into(),
+        })?;
+        if self.follower.honour(added).await {
+            return Ok(kid);
+        }
+        // Another replica was faster; its key is as good.
+        self.follower.sync().await.map_err(|error| AddKeyError::Failed(Failure::internal(error)))?;
+        Err(AddKeyError::Overtaken)
+    }
+
+    fn seal(&self, key: &SigningKey, announced_at: Timestamp, signs_from: Timestamp) -> Result<NewKey, Failure> {
+        let context = seal_context(key.kid(), key.algorithm());
+        let sealed = self.sealer.seal(key.pkcs8(), &context, &*self.random).map_err(Failure::internal)?;
+        let public_jwk = serde_json::to_string(&key.public()).map_err(Failure::internal)?;
+        Ok(NewKey { kid: key.kid().clone(), algorithm: key.algorithm(), sealed, public_jwk, announced_at, signs_from })
+    }
+}

@@ -1,0 +1,81 @@
+//! Logout: ending one session, by its refresh token or by an access token of it.
+
+use crate::domain::{EndReason, SessionId, UserId};
+use crate::store::{EndOutcome, EndRequest, Owner};
+
+use super::judge::{Doubt, Verdict};
+use super::{Failure, REVOCATION_LIFE, Requester, Service};
+
+/// Why a bearer was not let in.
+#[derive(Debug, thiserror::Error)]
+pub enum BearerError {
+    /// The token is not active, or no user's session stands behind it.
+    #[error("the access token is not active")]
+    Inactive,
+    /// It cannot be judged now.
+    #[error("cannot judge now: {0:?}")]
+    Doubt(Doubt),
+}
+
+/// The user behind an access token.
+#[derive(Debug, Clone)]
+pub struct Bearer {
+    /// Who.
+    pub user: UserId,
+    /// The session that the token belongs to.
+    pub session: SessionId,
+    /// The token itself, judged.
+    pub token: std::sync::Arc<super::JudgedToken>,
+}
+
+impl Service {
+    /// The user behind an access token. Whatever its audience: what the user may do here concerns the sessions that the
+    /// token itself belongs to, and needs the password where it goes further.
+    pub async fn bearer(&self, access_token: &str) -> Result<Bearer, BearerError> {
+        match self.judge.judge(access_token).await.verdict {
+            Verdict::Active(token) => match (&token.claims.subject, &token.claims.login) {
+                (crate::domain::Subject::User(user), Some(login)) => {
+                    Ok(Bearer { user: *user, session: login.session, token: token.clone() })
+                }
+                _ => Err(BearerError::Inactive),
+            },
+            Verdict::Inactive(_) => Err(BearerError::Inactive),
+            Verdict::CannotJudge(doubt) => Err(BearerError::Doubt(doubt)),
+        }
+    }
+
+    /// Ends the session of a refresh token, whatever its generation: its bearer held the family's secret. A token that is
+    /// not ours, or of a session that is no more, is an end that was already reached.
+    pub async fn log_out_by_refresh_token(&self, token: &str, from: &Requester) -> Result<(), Failure> {
+        let Ok(token) = self.refresh_codec.read(token) else {
+            return Ok(());
+        };
+        let owner = Owner::Family(token.family.digest().0, None);
+        self.end_session(token.session, owner, EndReason::LoggedOut, from).await.map(drop)
+    }
+
+    /// Ends the session that an access token belongs to.
+    pub async fn log_out_bearer(&self, bearer: &Bearer, from: &Requester) -> Result<(), Failure> {
+        self.end_session(bearer.session, Owner::User(bearer.user), EndReason::LoggedOut, from).await.map(drop)
+    }
+
+    /// Ends one session if it is `owner`'s. True when such a session exists, also when it had ended before.
+    pub async fn end_session(
+        &self,
+        session: SessionId,
+        owner: Owner,
+        reason: EndReason,
+        from: &Requester,
+    ) -> Result<bool, Failure> {
+        let now = self.clock.now();
+        let request = EndRequest {
+            session,
+            owner,
+            reason,
+            revocation_expires_at: now.plus(REVOCATION_LIFE),
+            audit: Some(from.event("session.ended").about(session)),
+        };
+        let written = self.store.sessions().end(request, now).await?;
+        Ok(self.follower.honour(written).await != EndOutcome::Unknown)
+    }
+}

@@ -1,0 +1,174 @@
+//! The use cases, one per file. They take and return domain types, and know neither HTTP nor SQL.
+
+mod account;
+mod admin_keys;
+mod administrator;
+mod attempts;
+mod audit;
+mod client_auth;
+mod client_credentials;
+mod clients;
+mod import;
+mod import_line;
+mod introspect;
+mod issue;
+mod judge;
+mod keys;
+mod login;
+mod logout;
+mod refresh;
+mod request;
+mod revoke;
+mod status;
+mod users;
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::crypto::{PasswordHasher, Random, RefreshCodec, Sealer};
+use crate::domain::{Algorithm, Audience, PasswordPolicy, TokenType};
+use crate::follower::Follower;
+use crate::keyring::Keyring;
+use crate::store::{Store, StoreError};
+use crate::view::View;
+
+pub use account::{PasswordChangeError, SessionPage};
+pub use admin_keys::AdminKeyError;
+pub use administrator::{ADMIN_KEY_PREFIX, AdminError};
+pub use attempts::AttemptRules;
+pub use audit::Page;
+pub use client_auth::{Caller, CallerError, ClientProof};
+pub use client_credentials::GrantError;
+pub use clients::{ClientError, ClientSecret};
+pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
+pub use introspect::{CannotIntrospect, Introspected, Introspection};
+pub use issue::{IssuedRefresh, IssuedTokens};
+pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
+pub use keys::{AddKeyError, KeyInfo};
+pub use login::{Login, LoginError};
+pub use logout::{Bearer, BearerError};
+pub use refresh::{RefreshError, Refreshed};
+pub use request::Requester;
+pub use revoke::{RevokeError, Target};
+pub use status::{Readiness, Status};
+pub use users::UserError;
+
+pub use crate::crypto::HashingError;
+pub use crate::store::{AuditFilter, AuditRecord, LiveRevocation, Owner as SessionOwner};
+
+/// The built-in public client, for a login that names none.
+pub const BUILT_IN_CLIENT: &str = "countersign";
+
+/// The scope that opens the administration, and the role that a user needs to be given it.
+pub const ADMIN_SCOPE: &str = "countersign:admin";
+
+/// How long a revocation is remembered: no token lives longer than an hour, and two minutes cover clock skew
+/// (security.md I12).
+pub const REVOCATION_LIFE: Duration = Duration::from_secs(60 * 60 + 120);
+
+/// What the use cases need of the configuration.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `tokens.access_ttl`.
+    pub access_ttl: Duration,
+    /// `tokens.algorithm`.
+    pub algorithm: Algorithm,
+    /// `tokens.type`.
+    pub token_type: TokenType,
+    /// `tokens.default_audience`.
+    pub default_audience: Audience,
+    /// `sessions.idle_ttl`.
+    pub idle_ttl: Duration,
+    /// `sessions.absolute_ttl`.
+    pub absolute_ttl: Duration,
+    /// `sessions.max_per_user`.
+    pub max_sessions: u32,
+    /// `refresh.retry_window`.
+    pub retry_window: Duration,
+    /// `keys.rotate_every`.
+    pub rotate_every: Duration,
+    /// `keys.announce_for`.
+    pub announce_for: Duration,
+}
+
+/// Everything that a use case may need; one per process, shared by every request.
+pub struct Service {
+    pub(crate) store: Store,
+    pub(crate) view: Arc<View>,
+    pub(crate) keyring: Arc<Keyring>,
+    pub(crate) judge: Judge,
+    pub(crate) follower: Arc<Follower>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) random: Arc<dyn Random>,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) passwords: PasswordHasher,
+    pub(crate) policy: PasswordPolicy,
+    pub(crate) attempt_rules: AttemptRules,
+    pub(crate) refresh_codec: RefreshCodec,
+    pub(crate) issuer: String,
+    /// What an assertion of a client may name as its audience (RFC 7523 §3).
+    pub(crate) assertion_audiences: Vec<String>,
+    pub(crate) settings: Settings,
+    pub(crate) stopping: AtomicBool,
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service")
+            .field("issuer", &self.issuer)
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Service {
+    /// The judge of access tokens.
+    pub const fn judge(&self) -> &Judge {
+        &self.judge
+    }
+
+    /// The configured issuer.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
+    }
+}
+
+/// Why a use case could not be carried out, when neither the caller nor the request is to blame.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Something that is needed does not answer now: 503 with `Retry-After`.
+    #[error("{0}")]
+    Unavailable(Box<dyn std::error::Error + Send + Sync>),
+    /// Something that cannot happen did: 500, one fixed text.
+    #[error("{0}")]
+    Internal(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl Failure {
+    /// Wraps a cause that the caller never sees.
+    pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
+        Self::Internal(cause.into())
+    }
+
+    fn doubt(doubt: Doubt) -> Self {
+        Self::Unavailable(format!("this replica cannot judge tokens now: {doubt:?}").into())
+    }
+
+    fn no_signing_key(algorithm: Algorithm) -> Self {
+        Self::Unavailable(
+            format!("no key signs with {algorithm}: import one with `countersign keys import --algorithm {algorithm}`")
+                .into(),
+        )
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::Unavailable(_) => Self::Unavailable(Box::new(error)),
+            _ => Self::Internal(Box::new(error)),
+        }
+    }
+}

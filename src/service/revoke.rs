@@ -1,0 +1,120 @@
+//! Revocation: a client's own token (RFC 7009), and an administrator's revocation of anything.
+
+use crate::domain::{ClientId, EndReason, Jti, Kid, SessionId, Timestamp, UserId};
+use crate::store::{Owner, StoreError, Written};
+
+use super::judge::Verdict;
+use super::{Caller, Failure, REVOCATION_LIFE, Requester, Service};
+
+/// Why a token was not revoked.
+#[derive(Debug, thiserror::Error)]
+pub enum RevokeError {
+    /// It belongs to another client (RFC 7009 §2.1). Nothing was changed.
+    #[error("the token belongs to another client")]
+    ForeignToken,
+    /// It could not be decided, or not be recorded: the token may still be good.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+/// What an administrator revokes.
+#[derive(Debug, Clone)]
+pub enum Target {
+    /// One token.
+    Jti(Jti),
+    /// A session: refresh token and access tokens.
+    Session(SessionId),
+    /// Every token and session of a user so far.
+    User(UserId),
+    /// Every token and session of a client so far.
+    Client(ClientId),
+    /// Everything that a key signed; the key is withdrawn.
+    Key(Kid),
+}
+
+impl Service {
+    /// Revokes a token for the client that it was issued to. What is unknown, expired or not a token is as good as revoked
+    /// and leaves no row (security.md I9). The hint is not needed: the two kinds cannot be mistaken (I5).
+    pub async fn revoke_token(&self, caller: &Caller, token: &str, from: &Requester) -> Result<(), RevokeError> {
+        if crate::crypto::looks_like_refresh_token(token) {
+            return self.revoke_refresh_token(caller, token, from).await;
+        }
+        let claims = match &self.judge.judge(token).await.verdict {
+            Verdict::Active(token) => token.claims.clone(),
+            Verdict::Inactive(_) => return Ok(()),
+            Verdict::CannotJudge(doubt) => return Err(Failure::doubt(*doubt).into()),
+        };
+        if claims.client != caller.client.id {
+            return Err(RevokeError::ForeignToken);
+        }
+        self.revoke_jti(&claims.jti, claims.expires_at.plus(REVOCATION_MARGIN), from).await?;
+        Ok(())
+    }
+
+    async fn revoke_refresh_token(&self, caller: &Caller, token: &str, from: &Requester) -> Result<(), RevokeError> {
+        let Ok(token) = self.refresh_codec.read(token) else {
+            return Ok(());
+        };
+        let family = token.family.digest().0;
+        let Some(found) = self.store.sessions().proven(token.session, family).await.map_err(Failure::from)? else {
+            return Ok(());
+        };
+        if found.session.client != caller.client.id {
+            return Err(RevokeError::ForeignToken);
+        }
+        let owner = Owner::Family(family, Some(found.session.client));
+        self.end_session(token.session, owner, EndReason::LoggedOut, from).await?;
+        Ok(())
+    }
+
+    /// Revokes what an administrator names. True when it exists.
+    pub async fn revoke(&self, target: Target, from: &Requester) -> Result<bool, Failure> {
+        let now = self.clock.now();
+        let expires_at = now.plus(REVOCATION_LIFE);
+        match target {
+            Target::Jti(jti) => self.revoke_jti(&jti, expires_at, from).await.map(|()| true),
+            Target::Key(kid) => self.withdraw_key(&kid, from).await,
+            Target::Session(session) => self.end_session(session, Owner::Anyone, EndReason::Administrator, from).await,
+            Target::User(user) => {
+                let event = from.event("user.revoked").about(user);
+                self.known(self.store.users().revoke(user, expires_at, now, Some(event)).await).await
+            }
+            Target::Client(client) => {
+                let event = from.event("client.revoked").on(&client);
+                self.known(self.store.clients().revoke(&client, expires_at, now, Some(event)).await).await
+            }
+        }
+    }
+
+    /// Makes everything issued so far inactive: after a restore from a backup, what was revoked since must not come back
+    /// (security.md D8).
+    pub async fn revoke_everything(&self, from: &Requester) -> Result<(), Failure> {
+        let now = self.clock.now();
+        let event = from.event("everything.revoked");
+        let written = self.store.revoke_everything(now.plus(REVOCATION_LIFE), now, Some(event)).await?;
+        self.follower.honour(written).await;
+        Ok(())
+    }
+
+    async fn revoke_jti(&self, jti: &Jti, expires_at: Timestamp, from: &Requester) -> Result<(), Failure> {
+        let event = from.event("token.revoked").about(jti);
+        let written = self.store.feed().revoke_jti(jti, expires_at, self.clock.now(), Some(event)).await?;
+        self.follower.honour(written).await;
+        Ok(())
+    }
+
+    /// Honours a change of something that may not exist. True when it does.
+    pub(super) async fn known<T>(&self, changed: Result<Written<T>, StoreError>) -> Result<bool, Failure> {
+        match changed {
+            Ok(written) => {
+                self.follower.honour(written).await;
+                Ok(true)
+            }
+            Err(StoreError::NotFound { .. }) => Ok(false),
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+/// How long a record outlives the token that it is about (security.md I12).
+const REVOCATION_MARGIN: std::time::Duration = std::time::Duration::from_secs(120);

@@ -1,0 +1,115 @@
+//! How a replica is: readiness, and what its figures are made of.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::domain::{Algorithm, RevocationKind, Timestamp};
+use crate::keyring::JwksDocument;
+use crate::view::Freshness;
+
+use super::{KeyInfo, Service};
+
+/// A clock that differs by more than this from the database's makes a replica unready (security.md C7).
+const MOST_CLOCK_OFFSET_MILLIS: u64 = 30_000;
+
+/// Whether a replica should be sent requests, check by check.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness([bool; 4]);
+
+impl Readiness {
+    /// The names of the checks, in the order of [`Readiness::passed`].
+    pub const CHECKS: [&str; 4] = ["view_fresh", "signing_key", "clock", "not_stopping"];
+
+    /// Which checks pass.
+    pub const fn passed(self) -> [bool; 4] {
+        self.0
+    }
+
+    /// Whether all do.
+    pub fn is_ready(self) -> bool {
+        self.0.iter().all(|passed| *passed)
+    }
+}
+
+/// A replica in one glance.
+#[derive(Debug, Clone)]
+pub struct Status {
+    /// Whether it is ready.
+    pub readiness: Readiness,
+    /// Upper bound of how old its view is.
+    pub view_age: Duration,
+    /// Commit to applied of the last change of another replica.
+    pub last_lag: Duration,
+    /// This machine's clock minus the database's.
+    pub clock_offset_millis: i64,
+    /// Verified tokens in memory.
+    pub cached_tokens: usize,
+    /// Clients in memory.
+    pub clients: usize,
+    /// Passwords that wait for a hashing thread.
+    pub password_queue: usize,
+}
+
+impl Service {
+    /// Whether this replica should be sent requests. Asks memory only.
+    pub fn readiness(&self) -> Readiness {
+        let is_fresh = self.view.freshness(&*self.clock) == Freshness::Fresh;
+        let has_time = self.clock.offset_millis().unsigned_abs() <= MOST_CLOCK_OFFSET_MILLIS;
+        Readiness([is_fresh, self.can_sign(), has_time, !self.stopping.load(Ordering::Relaxed)])
+    }
+
+    /// Makes the replica unready for good: the first step of a stop, so that balancers look elsewhere.
+    pub fn begin_stopping(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// The replica in one glance.
+    pub fn status(&self) -> Status {
+        Status {
+            readiness: self.readiness(),
+            view_age: self.view.age(&*self.clock),
+            last_lag: self.follower.last_lag(),
+            clock_offset_millis: self.clock.offset_millis(),
+            cached_tokens: self.judge.cached(),
+            clients: self.view.clients().len(),
+            password_queue: self.passwords.queue_depth(),
+        }
+    }
+
+    /// How many revocations of a kind are in memory.
+    pub fn revocations(&self, kind: RevocationKind) -> usize {
+        self.view.count(kind)
+    }
+
+    /// Whether there is a key to sign with.
+    pub fn can_sign(&self) -> bool {
+        self.keyring.keys().signer(self.settings.algorithm, self.clock.now()).is_some()
+    }
+
+    /// Now.
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    /// Frees what expired of the view.
+    pub fn sweep_view(&self) {
+        self.view.sweep(self.clock.now());
+    }
+
+    /// Seconds until a key stops signing: its retirement, or the end of its regular life while it has no successor.
+    pub fn signs_for_seconds(&self, key: &KeyInfo) -> f64 {
+        let end = key.schedule.retires_at.unwrap_or_else(|| key.schedule.signs_from.plus(self.settings.rotate_every));
+        (end.millis() - self.clock.now().millis()) as f64 / 1000.0
+    }
+
+    /// The JWK set, and for how long it may be kept.
+    pub fn jwks(&self) -> (Arc<JwksDocument>, Duration) {
+        self.keyring.jwks(self.clock.now())
+    }
+
+    /// `tokens.algorithm`.
+    pub const fn default_algorithm(&self) -> Algorithm {
+        self.settings.algorithm
+    }
+}

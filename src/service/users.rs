@@ -1,0 +1,127 @@
+//! The administration of users.
+
+use crate::crypto::HashingError;
+use crate::domain::{Password, PolicyRefusal, Role, User, UserId, Username};
+use crate::store::{NewUser, PasswordChange, StoreError};
+
+use super::{Failure, REVOCATION_LIFE, Requester, Service};
+
+/// Why a user was not created or changed.
+#[derive(Debug, thiserror::Error)]
+pub enum UserError {
+    /// The name is taken.
+    #[error("a user of this name exists already")]
+    Taken,
+    /// There is no such user.
+    #[error("there is no such user")]
+    Unknown,
+    /// The password is not good enough.
+    #[error(transparent)]
+    Password(#[from] PolicyRefusal),
+    /// The password could not be hashed now.
+    #[error(transparent)]
+    Hashing(#[from] HashingError),
+    /// It could not be stored.
+    #[error(transparent)]
+    Failed(#[from] Failure),
+}
+
+impl Service {
+    /// Creates a user.
+    pub async fn create_user(
+        &self,
+        username: Username,
+        password: Password,
+        roles: Vec<Role>,
+        from: &Requester,
+    ) -> Result<User, UserError> {
+        self.policy.check(&password, &username)?;
+        let hash = self.passwords.hash(password).await?;
+        let new = NewUser {
+            id: UserId::from_bytes(self.random.bytes()),
+            username,
+            password_hash: hash.as_str().to_owned(),
+            roles,
+            disabled: false,
+            created_at: None,
+        };
+        let event = from.event("user.created").about(new.id);
+        self.store.users().create(new, self.clock.now(), Some(event)).await.map_err(|error| match error {
+            StoreError::Conflict { .. } => UserError::Taken,
+            error => Failure::from(error).into(),
+        })
+    }
+
+    /// One user.
+    pub async fn user(&self, id: UserId) -> Result<Option<User>, Failure> {
+        Ok(self.store.users().by_id(id).await?)
+    }
+
+    /// One user by name.
+    pub async fn user_named(&self, username: &Username) -> Result<Option<User>, Failure> {
+        Ok(self.store.users().by_username(username).await?)
+    }
+
+    /// A page of users by name, and the name after which the next one begins.
+    pub async fn users(&self, after: Option<&Username>, limit: u32) -> Result<(Vec<User>, Option<Username>), Failure> {
+        let users = self.store.users().page(after.map(Username::as_str), None, limit).await?;
+        let is_full = users.len() == usize::try_from(limit).unwrap_or(usize::MAX);
+        let next = users.last().filter(|_| is_full).map(|user| user.username.clone());
+        Ok((users, next))
+    }
+
+    /// Replaces a user's roles. Tokens that are out keep the former ones until they expire; the next refresh has the new.
+    pub async fn set_roles(&self, id: UserId, roles: Vec<Role>, from: &Requester) -> Result<(), UserError> {
+        let event = from.event("user.roles_changed").about(id);
+        self.store.users().set_roles(id, roles, self.clock.now(), Some(event)).await.map_err(unknown_or_failed)?;
+        Ok(())
+    }
+
+    /// Disables a user, and with that every token and session, or enables the account again.
+    pub async fn set_user_enabled(&self, id: UserId, enabled: bool, from: &Requester) -> Result<(), UserError> {
+        let now = self.clock.now();
+        if enabled {
+            let event = from.event("user.enabled").about(id);
+            self.store.users().enable(id, now, Some(event)).await.map_err(unknown_or_failed)?;
+        } else {
+            let event = from.event("user.disabled").about(id);
+            let disabled = self.store.users().disable(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+            self.follower.honour(disabled.map_err(unknown_or_failed)?).await;
+        }
+        Ok(())
+    }
+
+    /// Sets a user's password; every session of the user ends.
+    pub async fn set_password(&self, id: UserId, password: Password, from: &Requester) -> Result<(), UserError> {
+        let user = self.user(id).await?.ok_or(UserError::Unknown)?;
+        self.policy.check(&password, &user.username)?;
+        let hash = self.passwords.hash(password).await?;
+        let now = self.clock.now();
+        let change = PasswordChange {
+            user: id,
+            expected_epoch: None,
+            password_hash: hash.as_str().to_owned(),
+            kept: None,
+            revocation_expires_at: now.plus(REVOCATION_LIFE),
+            audit: Some(from.event("user.password_set").about(id)),
+        };
+        let changed = self.store.users().change_password(change, now).await.map_err(unknown_or_failed)?;
+        self.follower.honour(changed).await;
+        Ok(())
+    }
+
+    /// Deletes a user with every session; the id is never used again.
+    pub async fn delete_user(&self, id: UserId, from: &Requester) -> Result<(), UserError> {
+        let now = self.clock.now();
+        let event = from.event("user.deleted").about(id);
+        let deleted = self.store.users().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+        if self.follower.honour(deleted.map_err(Failure::from)?).await { Ok(()) } else { Err(UserError::Unknown) }
+    }
+}
+
+fn unknown_or_failed(error: StoreError) -> UserError {
+    match error {
+        StoreError::NotFound { .. } => UserError::Unknown,
+        error => Failure::from(error).into(),
+    }
+}

@@ -1,0 +1,235 @@
+//! Labels with a fixed set of values, and counters that are found by index instead of by hashing label texts.
+
+use std::marker::PhantomData;
+
+use prometheus::core::Collector;
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result};
+
+use crate::domain::{Grant, RefreshRefusal, RevocationKind};
+use crate::telemetry::CacheUse;
+
+/// The prefix of every figure of ours.
+pub(super) const PREFIX: &str = "countersign";
+
+/// A label whose values are known.
+pub trait Label: Copy + PartialEq + 'static {
+    /// Every value, in the order of [`Label::index`].
+    const VALUES: &'static [Self];
+
+    /// The text of the value.
+    fn text(self) -> &'static str;
+
+    /// The value's place in [`Label::VALUES`].
+    fn index(self) -> usize {
+        Self::VALUES.iter().position(|value| *value == self).unwrap_or(0)
+    }
+}
+
+/// Declares a label: an enum whose values have texts.
+macro_rules! label {
+    ($(#[$about:meta])* $name:ident { $($(#[$of_value:meta])* $value:ident = $text:literal,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum $name {
+            $($(#[$of_value])* $value,)*
+        }
+
+        impl Label for $name {
+            const VALUES: &'static [Self] = &[$(Self::$value,)*];
+
+            fn text(self) -> &'static str {
+                match self {
+                    $(Self::$value => $text,)*
+                }
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    };
+}
+
+label! {
+    /// How an introspection ended.
+    IntrospectionResult {
+        /// The token is active.
+        Active = "active",
+        /// It is not, or not for this caller.
+        Inactive = "inactive",
+        /// The caller did not authenticate itself, or the request was malformed.
+        Refused = "refused",
+        /// This replica cannot judge now.
+        Unavailable = "unavailable",
+    }
+}
+
+label! {
+    /// How a login ended.
+    LoginResult {
+        /// A session began.
+        Success = "success",
+        /// Unknown user, wrong password or disabled account.
+        InvalidCredentials = "invalid_credentials",
+        /// A limit was reached.
+        TooManyAttempts = "too_many_attempts",
+        /// The queue for password hashes was full.
+        Busy = "busy",
+        /// The database could not be asked.
+        Unavailable = "unavailable",
+    }
+}
+
+label! {
+    /// How a refresh ended.
+    RefreshResult {
+        /// A new pair of tokens.
+        Rotated = "rotated",
+        /// The same pair again, for an answer that was lost.
+        Retried = "retried",
+        /// An old token: the session was ended.
+        Reused = "reused",
+        /// The session reached its end.
+        Expired = "expired",
+        /// The session was ended before.
+        Ended = "ended",
+        /// No token of ours.
+        Forged = "forged",
+        /// No such session.
+        Unknown = "unknown",
+        /// Another client's token.
+        ForeignClient = "foreign_client",
+        /// The user or the client was disabled, deleted or revoked.
+        Revoked = "revoked",
+        /// The database could not be asked.
+        Unavailable = "unavailable",
+    }
+}
+
+impl From<RefreshRefusal> for RefreshResult {
+    fn from(refusal: RefreshRefusal) -> Self {
+        match refusal {
+            RefreshRefusal::Forged => Self::Forged,
+            RefreshRefusal::Unknown => Self::Unknown,
+            RefreshRefusal::ForeignClient => Self::ForeignClient,
+            RefreshRefusal::Expired => Self::Expired,
+            RefreshRefusal::Ended => Self::Ended,
+            RefreshRefusal::Revoked => Self::Revoked,
+            RefreshRefusal::Reused => Self::Reused,
+        }
+    }
+}
+
+label! {
+    /// Which limit refused an attempt (security.md L1).
+    Limit {
+        /// Of the address.
+        Address = "address",
+        /// Of the account.
+        Account = "account",
+        /// Of the address at the account.
+        Pair = "pair",
+        /// Of the client.
+        Client = "client",
+        /// The account's hard stop.
+        HardStop = "hard_stop",
+    }
+}
+
+label! {
+    /// A listener.
+    ListenerName {
+        /// The public one.
+        Public = "public",
+        /// That of operations.
+        Operations = "operations",
+    }
+}
+
+/// Whether a look-up was answered from memory, where there was one.
+impl Label for Option<CacheUse> {
+    const VALUES: &'static [Self] = &[Some(CacheUse::Hit), Some(CacheUse::Miss), None];
+
+    fn text(self) -> &'static str {
+        self.map_or("none", CacheUse::as_str)
+    }
+}
+
+impl Label for Grant {
+    const VALUES: &'static [Self] = &Self::ALL;
+
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+impl Label for RevocationKind {
+    const VALUES: &'static [Self] = &Self::ALL;
+
+    fn text(self) -> &'static str {
+        self.as_str()
+    }
+}
+
+/// One metric per value of a label. All of them are there from the start, so that the first event is an increase.
+pub struct Family<L, M> {
+    children: Vec<M>,
+    label: PhantomData<fn(L)>,
+}
+
+impl<L: Label> Family<L, IntCounter> {
+    pub(super) fn counters(registry: &Registry, name: &str, help: &str, label: &str) -> Result<Self> {
+        let family = register(registry, IntCounterVec::new(options(name, help), &[label])?)?;
+        let children = L::VALUES.iter().map(|value| family.with_label_values(&[value.text()])).collect();
+        Ok(Self { children, label: PhantomData })
+    }
+
+    /// Counts one event.
+    pub fn count(&self, value: L) {
+        self.of(value).inc();
+    }
+}
+
+impl<L: Label> Family<L, IntGauge> {
+    pub(super) fn gauges(registry: &Registry, name: &str, help: &str, label: &str) -> Result<Self> {
+        let family = register(registry, IntGaugeVec::new(options(name, help), &[label])?)?;
+        let children = L::VALUES.iter().map(|value| family.with_label_values(&[value.text()])).collect();
+        Ok(Self { children, label: PhantomData })
+    }
+}
+
+impl<L: Label, M> Family<L, M> {
+    /// The metric of one value.
+    pub fn of(&self, value: L) -> &M {
+        &self.children[value.index()]
+    }
+}
+
+/// One counter per pair of values.
+pub struct Grid<A, B> {
+    children: Vec<IntCounter>,
+    labels: PhantomData<fn(A, B)>,
+}
+
+impl<A: Label, B: Label> Grid<A, B> {
+    pub(super) fn counters(registry: &Registry, name: &str, help: &str, labels: [&str; 2]) -> Result<Self> {
+        let family = register(registry, IntCounterVec::new(options(name, help), &labels)?)?;
+        let pairs = A::VALUES.iter().flat_map(|a| B::VALUES.iter().map(|b| [a.text(), b.text()]));
+        let children = pairs.map(|pair| family.with_label_values(&pair)).collect();
+        Ok(Self { children, labels: PhantomData })
+    }
+
+    /// Counts one event.
+    pub fn count(&self, a: A, b: B) {
+        self.children[a.index() * B::VALUES.len() + b.index()].inc();
+    }
+}
+
+pub(super) fn options(name: &str, help: &str) -> Opts {
+    Opts::new(format!("{PREFIX}_{name}"), help)
+}
+
+pub(super) fn register<C: Collector + Clone + 'static>(registry: &Registry, collector: C) -> Result<C> {
+    registry.register(Box::new(collector.clone()))?;
+    Ok(collector)
+}

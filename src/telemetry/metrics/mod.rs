@@ -1,0 +1,164 @@
+//! The figures, with the prefix `countersign_` (contract.md §8).
+//!
+//! On the request path a figure is an atomic increment of a counter found by index. What can be read when somebody asks
+//! is read then: see [`Metrics::at_scrape`]. Labels have few values; none is an id of a user, client or token.
+
+mod gauges;
+mod http;
+mod labels;
+mod process;
+
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntGaugeVec, Registry, Result, TextEncoder};
+
+pub use gauges::Gauges;
+pub use http::Route;
+pub use labels::{Family, Grid, IntrospectionResult, Label, Limit, ListenerName, LoginResult, RefreshResult};
+
+use labels::{options, register};
+
+use super::request::CacheUse;
+use crate::domain::{Grant, Timestamp};
+
+/// From a look-up in memory to a queue behind a busy core.
+const INTROSPECTION_BUCKETS: [f64; 12] =
+    [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
+/// Around the 30 ms of the default parameters, and up to where users notice.
+const HASH_BUCKETS: [f64; 10] = [0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
+/// Around the promises: tens of milliseconds, one second, `revocation.max_lag`.
+const LAG_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0];
+/// From an embedded read to the statement timeout.
+const DATABASE_BUCKETS: [f64; 13] =
+    [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+
+/// A closure that fills gauges when somebody asks.
+type Filler = Box<dyn Fn(&Gauges) + Send + Sync>;
+
+/// Every figure of one replica.
+pub struct Metrics {
+    /// `introspections_total{result,cache}`, forward-auth included.
+    pub introspections: Grid<IntrospectionResult, Option<CacheUse>>,
+    /// `introspection_seconds`.
+    pub introspection_seconds: Histogram,
+    /// `logins_total{result}`.
+    pub logins: Family<LoginResult, IntCounter>,
+    /// `refreshes_total{result}`.
+    pub refreshes: Family<RefreshResult, IntCounter>,
+    /// `tokens_issued_total{grant}`.
+    pub tokens_issued: Family<Grant, IntCounter>,
+    /// `attempts_refused_total{limit}`.
+    pub attempts_refused: Family<Limit, IntCounter>,
+    /// `password_hash_seconds`.
+    pub password_hash_seconds: Histogram,
+    /// `revocation_lag_seconds`.
+    pub revocation_lag_seconds: Histogram,
+    cache_hits: IntCounter,
+    cache_misses: IntCounter,
+    database_seconds: HistogramVec,
+    http: http::Http,
+    gauges: Gauges,
+    process: process::Process,
+    fillers: RwLock<Vec<Filler>>,
+    registry: Registry,
+}
+
+impl Metrics {
+    /// All figures at zero. Fails only when two of them bear one name.
+    pub fn new(version: &str, started_at: Timestamp) -> Result<Self> {
+        let registry = Registry::new();
+        let histogram =
+            |name, help, buckets: &[f64]| register(&registry, Histogram::with_opts(seconds(name, help, buckets))?);
+        let counter = |name, help| register(&registry, IntCounter::with_opts(options(name, help))?);
+        let build = IntGaugeVec::new(options("build_info", "Always 1; the labels say what runs."), &["version"])?;
+        register(&registry, build)?.with_label_values(&[version]).set(1);
+        let statements = seconds("database_seconds", "Time that a statement or transaction took.", &DATABASE_BUCKETS);
+        Ok(Self {
+            introspections: Grid::counters(
+                &registry,
+                "introspections_total",
+                "Tokens judged, by result and by whether the signature was remembered.",
+                ["result", "cache"],
+            )?,
+            introspection_seconds: histogram(
+                "introspection_seconds",
+                "Time to judge one token, the caller included.",
+                &INTROSPECTION_BUCKETS,
+            )?,
+            logins: Family::counters(&registry, "logins_total", "Login attempts.", "result")?,
+            refreshes: Family::counters(&registry, "refreshes_total", "Refresh attempts.", "result")?,
+            tokens_issued: Family::counters(&registry, "tokens_issued_total", "Access tokens issued.", "grant")?,
+            attempts_refused: Family::counters(
+                &registry,
+                "attempts_refused_total",
+                "Attempts refused because a limit was reached.",
+                "limit",
+            )?,
+            password_hash_seconds: histogram("password_hash_seconds", "Time of one password hash.", &HASH_BUCKETS)?,
+            revocation_lag_seconds: histogram(
+                "revocation_lag_seconds",
+                "Time from the commit of a revocation until this replica honoured it.",
+                &LAG_BUCKETS,
+            )?,
+            cache_hits: counter("verified_cache_hits_total", "Tokens whose signature was remembered.")?,
+            cache_misses: counter("verified_cache_misses_total", "Tokens whose signature had to be verified.")?,
+            database_seconds: register(&registry, HistogramVec::new(statements, &["query"])?)?,
+            http: http::Http::new(&registry)?,
+            gauges: Gauges::new(&registry)?,
+            process: process::Process::new(&registry, started_at)?,
+            fillers: RwLock::default(),
+            registry,
+        })
+    }
+
+    /// Counts a judged token; the caches' own figures follow from it.
+    pub fn introspection(&self, result: IntrospectionResult, cache: Option<CacheUse>, duration: Duration) {
+        self.introspections.count(result, cache);
+        match cache {
+            Some(CacheUse::Hit) => self.cache_hits.inc(),
+            Some(CacheUse::Miss) => self.cache_misses.inc(),
+            None => {}
+        }
+        self.introspection_seconds.observe(duration.as_secs_f64());
+    }
+
+    /// Counts a statement or transaction by its name.
+    pub fn database(&self, query: &'static str, duration: Duration) {
+        self.database_seconds.with_label_values(&[query]).observe(duration.as_secs_f64());
+    }
+
+    /// The figures of a route, by its template: make them once, when the routes are built.
+    pub fn route(&self, template: &str) -> Route {
+        self.http.route(template)
+    }
+
+    /// The gauges that change with events rather than at the scrape, such as open connections.
+    pub const fn gauges(&self) -> &Gauges {
+        &self.gauges
+    }
+
+    /// Calls `fill` before the figures are told. It must not block.
+    pub fn at_scrape(&self, fill: impl Fn(&Gauges) + Send + Sync + 'static) {
+        self.fillers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(fill));
+    }
+
+    /// Every figure in Prometheus' text form, version 0.0.4.
+    pub fn render(&self) -> String {
+        for fill in self.fillers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+            fill(&self.gauges);
+        }
+        self.process.update();
+        let mut text = String::new();
+        // Fails only for a family without metrics, which the registry leaves out.
+        let _ = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text);
+        text
+    }
+}
+
+fn seconds(name: &str, help: &str, buckets: &[f64]) -> HistogramOpts {
+    HistogramOpts::from(options(name, help)).buckets(buckets.to_vec())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,408 @@
+//! A replica's in-memory copy of what is live in the change feed, with the time of its last proven sync.
+//!
+//! Reads take no lock. Nothing evicts a live revocation: the maps grow with what is revoked and shrink when it expires,
+//! never because memory is short (design.md §5). Expiry is checked on read; sweeping only frees memory.
+
+use std::collections::{HashMap, HashSet};
+use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+
+use crate::clock::Clock;
+use crate::domain::{Audience, Client, ClientId, Kid, Revocation, RevocationKind, SessionId, Timestamp, UserId};
+
+/// A wall clock that moved this much against the stopwatch since the last sync was stepped: nothing that compares with
+/// it can be trusted until the next sync.
+const TOLERATED_STEP_MILLIS: i64 = 1_000;
+
+/// What a revocation check needs to know of a token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenMarks {
+    /// Truncated SHA-256 of the `jti`.
+    pub jti: [u8; 16],
+    /// The session, where a user logged in.
+    pub session: Option<SessionId>,
+    /// The user and the epoch in the token, where a user logged in.
+    pub user: Option<(UserId, u32)>,
+    /// The client that the token was issued to, and the epoch in the token.
+    pub client: (ClientId, u32),
+    /// The key that signed it.
+    pub kid: Kid,
+}
+
+/// Whether the view may be used to judge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Freshness {
+    /// Its last sync is proven to be at most the bound old.
+    Fresh,
+    /// The last proven sync is older than the bound, or the clock was stepped since.
+    Stale,
+    /// It was never loaded.
+    Empty,
+}
+
+/// The live revocations, the clients, and the proof of freshness.
+pub struct View {
+    tokens: Revoked<[u8; 16]>,
+    sessions: Revoked<[u8; 16]>,
+    users: Floors<[u8; 16]>,
+    client_floors: Floors<ClientId>,
+    keys: Revoked<Kid>,
+    clients: ArcSwap<Known>,
+    own_audiences: Vec<Audience>,
+    /// Moves with every applied change: a judgement made under the current generation needs no second look.
+    generation: AtomicU64,
+    loaded: AtomicBool,
+    /// [`Clock::elapsed`] when the last successful sync was asked for, in milliseconds.
+    synced_at: AtomicU64,
+    /// Wall clock minus stopwatch at that time.
+    wall_origin: AtomicI64,
+    max_lag: Duration,
+}
+
+/// Every client of the installation by id: they are few, so each replica holds them all.
+pub type Clients = HashMap<ClientId, Arc<Client>>;
+
+/// The clients and the audiences that follow from them.
+#[derive(Debug, Default)]
+struct Known {
+    clients: Clients,
+    audiences: HashSet<Audience>,
+}
+
+impl Known {
+    fn new(clients: Clients, own_audiences: &[Audience]) -> Self {
+        let theirs = clients.values().flat_map(|client| &client.settings.audiences);
+        let audiences = theirs.chain(own_audiences).cloned().collect();
+        Self { clients, audiences }
+    }
+}
+
+impl std::fmt::Debug for View {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("View").field("generation", &self.generation).finish_non_exhaustive()
+    }
+}
+
+impl View {
+    /// An empty view that answers nothing until it was loaded and synced; `max_lag` is `revocation.max_lag`, and
+    /// `own_audiences` are known whatever the clients are.
+    pub fn new(max_lag: Duration, own_audiences: Vec<Audience>) -> Self {
+        Self {
+            tokens: Revoked::default(),
+            sessions: Revoked::default(),
+            users: Floors::default(),
+            client_floors: Floors::default(),
+            keys: Revoked::default(),
+            clients: ArcSwap::default(),
+            own_audiences,
+            generation: AtomicU64::new(1),
+            loaded: AtomicBool::new(false),
+            synced_at: AtomicU64::new(0),
+            wall_origin: AtomicI64::new(0),
+            max_lag,
+        }
+    }
+
+    /// Whether the view may judge now. The stopwatch counts suspension, so a process that was stopped finds itself stale
+    /// before its first answer (security.md C11).
+    pub fn freshness(&self, clock: &dyn Clock) -> Freshness {
+        if !self.loaded.load(Ordering::Acquire) {
+            return Freshness::Empty;
+        }
+        let stepped = wall_origin(clock).saturating_sub(self.wall_origin.load(Ordering::Acquire));
+        if self.age(clock) > self.max_lag || stepped.abs() > TOLERATED_STEP_MILLIS {
+            return Freshness::Stale;
+        }
+        Freshness::Fresh
+    }
+
+    /// Time since the last proven sync was asked for: an upper bound of how old the view is.
+    pub fn age(&self, clock: &dyn Clock) -> Duration {
+        clock.elapsed().saturating_sub(Duration::from_millis(self.synced_at.load(Ordering::Acquire)))
+    }
+
+    /// Records that everything committed before `asked` ([`Clock::elapsed`]) has been applied.
+    pub fn prove(&self, asked: Duration, clock: &dyn Clock) {
+        self.wall_origin.store(wall_origin(clock), Ordering::Release);
+        let millis = u64::try_from(asked.as_millis()).unwrap_or(u64::MAX);
+        self.synced_at.fetch_max(millis, Ordering::AcqRel);
+        self.loaded.store(true, Ordering::Release);
+    }
+
+    /// The generation under which a judgement may be remembered: read it before judging (security.md C6).
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Adds a revocation that is live until `expires_at`; doing it twice is harmless, an older one never shortens or
+    /// lowers a newer one (security.md I4).
+    pub fn revoke(&self, revocation: &Revocation, expires_at: Timestamp) {
+        match revocation {
+            Revocation::Jti(jti) => self.tokens.add(crate::crypto::id128(jti.as_str()), expires_at),
+            Revocation::Session(session) => self.sessions.add(*session.as_bytes(), expires_at),
+            Revocation::User(user, epoch) => self.users.raise(*user.as_bytes(), *epoch, expires_at),
+            Revocation::Client(client, epoch) => self.client_floors.raise(client.clone(), *epoch, expires_at),
+            Revocation::Key(kid) => self.keys.add(kid.clone(), expires_at),
+        }
+        self.moved();
+    }
+
+    /// Which revocation, if any, makes a token with these marks inactive at `now`.
+    pub fn revoked(&self, marks: &TokenMarks, now: Timestamp) -> Option<RevocationKind> {
+        if self.tokens.contains(&marks.jti, now) {
+            return Some(RevocationKind::Jti);
+        }
+        if marks.session.is_some_and(|session| self.sessions.contains(session.as_bytes(), now)) {
+            return Some(RevocationKind::Session);
+        }
+        if marks.user.is_some_and(|(user, epoch)| self.users.is_below(user.as_bytes(), epoch, now)) {
+            return Some(RevocationKind::User);
+        }
+        if self.client_floors.is_below(&marks.client.0, marks.client.1, now) {
+            return Some(RevocationKind::Client);
+        }
+        self.keys.contains(&marks.kid, now).then_some(RevocationKind::Key)
+    }
+
+    /// The client of this id, disabled ones included.
+    pub fn client(&self, id: &str) -> Option<Arc<Client>> {
+        self.clients.load().clients.get(id).cloned()
+    }
+
+    /// All clients, in no order.
+    pub fn clients(&self) -> Vec<Arc<Client>> {
+        self.clients.load().clients.values().cloned().collect()
+    }
+
+    /// Whether any resource server of this name exists (security.md T7).
+    pub fn knows(&self, audience: &Audience) -> bool {
+        self.clients.load().audiences.contains(audience)
+    }
+
+    /// Replaces the set of clients; never merged, so that a deleted one is gone.
+    pub fn replace_clients(&self, clients: impl IntoIterator<Item = Client>) {
+        let clients = clients.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect();
+        self.clients.store(Arc::new(Known::new(clients, &self.own_audiences)));
+        self.moved();
+    }
+
+    /// Puts one client in place of its former self, or removes it.
+    pub fn replace_client(&self, id: &ClientId, client: Option<Client>) {
+        let client = client.map(Arc::new);
+        self.clients.rcu(|known| {
+            let mut clients = known.clients.clone();
+            match &client {
+                Some(client) => clients.insert(id.clone(), Arc::clone(client)),
+                None => clients.remove(id),
+            };
+            Known::new(clients, &self.own_audiences)
+        });
+        self.moved();
+    }
+
+    /// Makes every remembered judgement look again, for example because the keys changed.
+    pub fn moved(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Frees what expired before `now`.
+    pub fn sweep(&self, now: Timestamp) {
+        self.tokens.sweep(now);
+        self.sessions.sweep(now);
+        self.users.sweep(now);
+        self.client_floors.sweep(now);
+        self.keys.sweep(now);
+    }
+
+    /// How many revocations of a kind are held, expired ones that were not swept yet included.
+    pub fn count(&self, kind: RevocationKind) -> usize {
+        match kind {
+            RevocationKind::Jti => self.tokens.0.len(),
+            RevocationKind::Session => self.sessions.0.len(),
+            RevocationKind::User => self.users.0.len(),
+            RevocationKind::Client => self.client_floors.0.len(),
+            RevocationKind::Key => self.keys.0.len(),
+        }
+    }
+}
+
+/// Wall clock minus stopwatch: constant for as long as nobody steps the wall clock.
+fn wall_origin(clock: &dyn Clock) -> i64 {
+    let elapsed = i64::try_from(clock.elapsed().as_millis()).unwrap_or(i64::MAX);
+    clock.now().millis().saturating_sub(elapsed)
+}
+
+/// Things that are revoked, with the end of each record.
+struct Revoked<K>(papaya::HashMap<K, Timestamp, IdHasher>);
+
+impl<K> Default for Revoked<K> {
+    fn default() -> Self {
+        Self(papaya::HashMap::with_hasher(IdHasher::default()))
+    }
+}
+
+impl<K: Hash + Eq + Clone> Revoked<K> {
+    fn add(&self, key: K, expires_at: Timestamp) {
+        self.0.pin().update_or_insert(key, |held| (*held).max(expires_at), expires_at);
+    }
+
+    fn contains(&self, key: &K, now: Timestamp) -> bool {
+        !self.0.is_empty() && self.0.pin().get(key).is_some_and(|expires_at| now < *expires_at)
+    }
+
+    fn sweep(&self, now: Timestamp) {
+        self.0.pin().retain(|_, expires_at| now < *expires_at);
+    }
+}
+
+/// Subjects whose tokens below an epoch are revoked.
+struct Floors<K>(papaya::HashMap<K, (u32, Timestamp), IdHasher>);
+
+impl<K> Default for Floors<K> {
+    fn default() -> Self {
+        Self(papaya::HashMap::with_hasher(IdHasher::default()))
+    }
+}
+
+impl<K: Hash + Eq + Clone> Floors<K> {
+    fn raise(&self, key: K, epoch: u32, expires_at: Timestamp) {
+        let raise = |held: &(u32, Timestamp)| (held.0.max(epoch), held.1.max(expires_at));
+        self.0.pin().update_or_insert(key, raise, (epoch, expires_at));
+    }
+
+    fn is_below(&self, key: &K, epoch: u32, now: Timestamp) -> bool {
+        !self.0.is_empty()
+            && self.0.pin().get(key).is_some_and(|(floor, expires_at)| epoch < *floor && now < *expires_at)
+    }
+
+    fn sweep(&self, now: Timestamp) {
+        self.0.pin().retain(|_, (_, expires_at)| now < *expires_at);
+    }
+}
+
+/// Hashes ids that are already random (or few and chosen by operators): folds eight bytes at a time.
+type IdHasher = BuildHasherDefault<Fold>;
+
+/// The fold of [`IdHasher`]: FNV-1a over words, finished by a multiplication that spreads to the high bits.
+#[derive(Debug, Default, Clone, Copy)]
+struct Fold(u64);
+
+impl Hasher for Fold {
+    fn write(&mut self, bytes: &[u8]) {
+        for chunk in bytes.chunks(8) {
+            let mut word = [0; 8];
+            word[..chunk.len()].copy_from_slice(chunk);
+            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0 ^ (self.0 >> 32)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::domain::Jti;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
+
+    fn marks() -> TokenMarks {
+        TokenMarks {
+            jti: crate::crypto::id128("one"),
+            session: Some(SessionId::from_bytes([1; 16])),
+            user: Some((UserId::from_bytes([2; 16]), 3)),
+            client: (ClientId::parse("web").unwrap(), 4),
+            kid: Kid::parse("key").unwrap(),
+        }
+    }
+
+    fn view() -> View {
+        View::new(Duration::from_secs(3), Vec::new())
+    }
+
+    #[test]
+    fn i4_each_level_of_revocation_alone_makes_a_token_inactive() {
+        let later = NOW.plus(Duration::from_secs(60));
+        let revocations = [
+            Revocation::Jti(Jti::parse("one").unwrap()),
+            Revocation::Session(SessionId::from_bytes([1; 16])),
+            Revocation::User(UserId::from_bytes([2; 16]), 4),
+            Revocation::Client(ClientId::parse("web").unwrap(), 5),
+            Revocation::Key(Kid::parse("key").unwrap()),
+        ];
+        for revocation in revocations {
+            let view = view();
+            assert_eq!(view.revoked(&marks(), NOW), None);
+            view.revoke(&revocation, later);
+            assert_eq!(view.revoked(&marks(), NOW), Some(revocation.kind()));
+            assert_eq!(view.revoked(&marks(), later), None, "a record ends with the tokens that it concerns");
+        }
+    }
+
+    #[test]
+    fn i13_a_token_of_the_current_epoch_is_not_touched() {
+        let view = view();
+        view.revoke(&Revocation::User(UserId::from_bytes([2; 16]), 3), NOW.plus(Duration::from_secs(60)));
+        assert_eq!(view.revoked(&marks(), NOW), None);
+    }
+
+    #[test]
+    fn i4_an_older_record_never_lowers_or_shortens_a_newer_one() {
+        let view = view();
+        let user = UserId::from_bytes([2; 16]);
+        view.revoke(&Revocation::User(user, 9), NOW.plus(Duration::from_secs(60)));
+        view.revoke(&Revocation::User(user, 1), NOW.plus(Duration::from_secs(1)));
+        assert_eq!(view.revoked(&marks(), NOW.plus(Duration::from_secs(59))), Some(RevocationKind::User));
+    }
+
+    #[test]
+    fn sweeping_keeps_what_is_live() {
+        let view = view();
+        view.revoke(&Revocation::Jti(Jti::parse("one").unwrap()), NOW.plus(Duration::from_secs(60)));
+        view.revoke(&Revocation::Jti(Jti::parse("two").unwrap()), NOW);
+        view.sweep(NOW);
+        assert_eq!(view.count(RevocationKind::Jti), 1);
+        assert_eq!(view.revoked(&marks(), NOW), Some(RevocationKind::Jti));
+    }
+
+    #[test]
+    fn c2_a_view_is_empty_then_fresh_then_stale() {
+        let (view, clock) = (view(), ManualClock::starting_at(NOW));
+        assert_eq!(view.freshness(&clock), Freshness::Empty);
+        view.prove(clock.elapsed(), &clock);
+        clock.advance(Duration::from_secs(3));
+        assert_eq!(view.freshness(&clock), Freshness::Fresh);
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(view.freshness(&clock), Freshness::Stale);
+        view.prove(clock.elapsed(), &clock);
+        assert_eq!(view.freshness(&clock), Freshness::Fresh);
+    }
+
+    #[test]
+    fn a_stepped_wall_clock_makes_the_view_stale_until_the_next_sync() {
+        for step in [-3_600_000, 3_600_000] {
+            let (view, clock) = (view(), ManualClock::starting_at(NOW));
+            view.prove(clock.elapsed(), &clock);
+            clock.step(step);
+            assert_eq!(view.freshness(&clock), Freshness::Stale);
+            view.prove(clock.elapsed(), &clock);
+            assert_eq!(view.freshness(&clock), Freshness::Fresh);
+        }
+    }
+
+    #[test]
+    fn c6_the_generation_moves_with_every_change() {
+        let view = view();
+        let before = view.generation();
+        view.revoke(&Revocation::Jti(Jti::parse("one").unwrap()), NOW);
+        view.replace_clients([]);
+        assert_eq!(view.generation(), before + 2);
+    }
+}

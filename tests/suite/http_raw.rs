@@ -1,0 +1,537 @@
+//! The listener on raw sockets: framing, limits, slow clients, stopping (security.md H5–H10, H15, H16).
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::routing::{any, get, post};
+use countersign::clock::SystemClock;
+use countersign::http::extract::FormParams;
+use countersign::http::listener::{ListenSettings, Listener, Shutdown};
+use countersign::http::middleware::{Edge, RequestContext, RequestObserver, RequestRecord, TrustedProxies};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+/// Nothing in this file may take longer, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Timeouts that a test can wait for.
+fn hasty() -> ListenSettings {
+    ListenSettings {
+        head: Duration::from_millis(300),
+        body: Duration::from_millis(300),
+        request: Duration::from_millis(500),
+        idle: Duration::from_millis(900),
+        write: Duration::from_millis(300),
+        ..ListenSettings::default()
+    }
+}
+
+/// Timeouts that no test runs into.
+fn patient() -> ListenSettings {
+    ListenSettings::default()
+}
+
+/// Keeps route and status of every finished request.
+#[derive(Default)]
+struct Records(Mutex<Vec<(Option<String>, u16)>>);
+
+impl RequestObserver for Records {
+    fn finished(&self, record: &RequestRecord<'_>) {
+        self.0.lock().unwrap().push((record.route.map(str::to_owned), record.status));
+    }
+}
+
+struct Server {
+    address: SocketAddr,
+    shutdown: Shutdown,
+    records: Arc<Records>,
+    task: JoinHandle<()>,
+}
+
+impl Server {
+    fn start(settings: ListenSettings) -> Self {
+        Self::start_draining(settings, PATIENCE)
+    }
+
+    fn start_draining(settings: ListenSettings, drain: Duration) -> Self {
+        let records = Arc::new(Records::default());
+        let edge = Edge::new(
+            TrustedProxies::new(["127.0.0.1/32".parse().unwrap()]),
+            Arc::new(SystemClock::default()),
+            Arc::new(|| [7; 16]),
+            Arc::<Records>::clone(&records),
+        );
+        let router = Router::new()
+            .route("/ok", get(|| async { "fine" }))
+            .route("/address", get(|context: RequestContext| async move { context.client.to_string() }))
+            .route("/length", post(|body: Bytes| async move { body.len().to_string() }))
+            .route("/ignore", post(|| async { "ignored" }))
+            .route("/oauth2/form", post(|form: FormParams| async move { form.required("token", 9).map(str::to_owned) }))
+            .route("/never", get(std::future::pending::<()>))
+            .route(
+                "/soon",
+                get(|| async {
+                    sleep(Duration::from_millis(300)).await;
+                    "soon"
+                }),
+            )
+            .route("/panic", get(async || -> &'static str { panic!("on purpose") }))
+            .route("/large", get(|| async { vec![b'x'; 32 * 1024 * 1024] }))
+            .route("/v1/verify", any(|| async { "judged" }))
+            .layer(edge);
+        let listener = Listener::bind(settings, "127.0.0.1:0".parse().unwrap()).unwrap();
+        let (address, shutdown) = (listener.address(), Shutdown::new(drain));
+        let task = tokio::spawn(listener.serve(router, shutdown.clone()));
+        Self { address, shutdown, records, task }
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// Sends `bytes` and returns everything up to the end of the connection.
+    async fn exchange(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes.as_ref()).await.unwrap();
+        read_to_end(&mut stream).await
+    }
+
+    fn statuses(&self) -> Vec<u16> {
+        self.records.0.lock().unwrap().iter().map(|record| record.1).collect()
+    }
+}
+
+async fn read_to_end(stream: &mut TcpStream) -> String {
+    let mut answer = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection ends").unwrap();
+    String::from_utf8(answer).unwrap()
+}
+
+/// Reads until `end` has come.
+async fn read_until(stream: &mut TcpStream, end: &str) -> String {
+    let mut answer = String::new();
+    let mut piece = [0; 1024];
+    while !answer.ends_with(end) {
+        let length = timeout(PATIENCE, stream.read(&mut piece)).await.expect("an answer").unwrap();
+        assert!(length > 0, "closed after {answer:?}");
+        answer.push_str(std::str::from_utf8(&piece[..length]).unwrap());
+    }
+    answer
+}
+
+fn status(answer: &str) -> u16 {
+    answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
+}
+
+fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
+    let head = answer.split("\r\n\r\n").next()?;
+    head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
+}
+
+#[tokio::test]
+async fn h9_whatever_can_be_read_in_two_ways_gets_400_and_the_connection_ends() {
+    let server = Server::start(patient());
+    let smuggled = "GET /ok HTTP/1.1\r\nHost: smuggled\r\n\r\n";
+    for head in [
+        "GET /ok HTTP/1.1\n Host: a\n\n",
+        "GET /ok HTTP/1.1\nHost: a\n\n",
+        "GET /ok HTTP/1.1\r\nHost: a\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: a\r\n\n",
+        "GET /ok HTTP/1.1\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: a\r\nX: a\r\n folded\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: a\r\nX : a\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n",
+        "GET /ok HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n",
+        "GET /ok  HTTP/1.1\r\nHost: a\r\n\r\n",
+        "POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "POST /length HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+        "POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+        "POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: +3\r\n\r\nabc",
+        "POST /length HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n",
+        "POST /length HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
+        "POST /length HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ] {
+        let answer = server.exchange(format!("{head}{smuggled}")).await;
+        assert_eq!(status(&answer), 400, "{head:?} {answer:?}");
+        assert_eq!(answer.matches("HTTP/1.1 ").count(), 1, "{head:?} {answer:?}");
+        assert_eq!(header(&answer, "connection"), Some("close"), "{head:?}");
+        assert_eq!(header(&answer, "content-type"), Some("application/problem+json"), "{head:?}");
+        assert_eq!(header(&answer, "x-request-id"), Some("07".repeat(16).as_str()), "{head:?}");
+        assert!(answer.contains(r#""code":"invalid_request""#), "{answer}");
+    }
+    assert!(server.statuses().iter().all(|status| *status == 400), "every refusal is recorded, and nothing else");
+}
+
+#[tokio::test]
+async fn h9_honest_requests_pass_in_every_framing() {
+    let server = Server::start(patient());
+    for (request, body) in [
+        ("GET /ok HTTP/1.0\r\n\r\n", "fine"),
+        ("GET /ok HTTP/1.1\r\nHost:\r\nConnection: close\r\n\r\n", "fine"),
+        ("GET /ok HTTP/1.1\r\nHost: anything:1\r\nConnection: close\r\n\r\n", "fine"),
+        ("\r\nGET http://elsewhere/ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", "fine"),
+        ("POST /length HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc", "3"),
+        (
+            "POST /length HTTP/1.1\r\nHost: a\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "3",
+        ),
+        (
+            "POST /oauth2/form HTTP/1.1\r\nHost: a\r\nConnection: close\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+          Transfer-Encoding: chunked\r\n\r\n6\r\ntoken=\r\n5\r\na%2bb\r\n0\r\n\r\n",
+            "a+b",
+        ),
+    ] {
+        let answer = server.exchange(request).await;
+        assert_eq!((status(&answer), answer.rsplit("\r\n\r\n").next()), (200, Some(body)), "{request:?} {answer:?}");
+    }
+}
+
+#[tokio::test]
+async fn h9_requests_in_a_row_are_each_judged() {
+    let server = Server::start(patient());
+    let row = "GET /ok HTTP/1.1\r\nHost: a\r\n\r\n\
+         POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
+         POST /length HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nT: x\r\n\r\n\
+         GET /ok HTTP/1.1\nHost: a\n\n\
+         GET /ok HTTP/1.1\r\nHost: a\r\n\r\n";
+    // However the bytes arrive, the first three are answered and the fourth ends the connection.
+    for piece in [row.len(), 1, 7, 64] {
+        let mut stream = server.connect().await;
+        stream.set_nodelay(true).unwrap();
+        for bytes in row.as_bytes().chunks(piece) {
+            // The connection may have ended before the last pieces.
+            let _ = stream.write_all(bytes).await;
+        }
+        let answer = read_to_end(&mut stream).await;
+        let statuses: Vec<_> = answer.split("HTTP/1.1 ").skip(1).map(|one| &one[..3]).collect();
+        assert_eq!(statuses, ["200", "200", "200", "400"], "in pieces of {piece}: {answer}");
+    }
+}
+
+#[tokio::test]
+async fn h5_head_and_target_have_their_own_answers_at_the_limit() {
+    let server = Server::start(patient());
+    let get =
+        |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n");
+    let target = |length: usize| format!("/ok?{}", "a".repeat(length - 4));
+    let fields = |count: usize| "X-Field: a\r\n".repeat(count - 2);
+    let padded = |length: usize| format!("X: {}\r\n", "a".repeat(length - get("/ok", "X: \r\n").len()));
+    for (request, expected) in [
+        (get(&target(2048), ""), 200),
+        (get(&target(2049), ""), 414),
+        (get(&target(70_000), ""), 414),
+        (get("/ok", &fields(64)), 200),
+        (get("/ok", &fields(65)), 431),
+        (get("/ok", &padded(16 * 1024)), 200),
+        (get("/ok", &padded(16 * 1024 + 1)), 431),
+        (get("/ok", &padded(300_000)), 431),
+    ] {
+        let answer = server.exchange(&request).await;
+        assert_eq!(status(&answer), expected, "{} bytes: {answer}", request.len());
+    }
+    let answer = server.exchange("GET /ok HTTP/2.0\r\nHost: a\r\n\r\n").await;
+    assert_eq!(status(&answer), 505);
+    let answer = server.exchange("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    assert_eq!(status(&answer), 505, "h10: HTTP/2 is not spoken");
+}
+
+#[tokio::test]
+async fn h5_a_body_over_the_limit_is_413_in_the_shape_of_its_api_and_nobody_waits_for_it() {
+    let server = Server::start(patient());
+    let head = "POST /oauth2/form HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+    let declared = server.exchange(format!("{head}Content-Length: 16385\r\n\r\n")).await;
+    let mut stream = server.connect().await;
+    let first = format!("{head}Content-Length: 100000\r\n\r\n{}", "a".repeat(50_000));
+    stream.write_all(first.as_bytes()).await.unwrap();
+    // Had the connection been closed with bytes unread, it would be reset by now and this write would fail.
+    sleep(Duration::from_millis(100)).await;
+    stream.write_all(&[b'a'; 25_000]).await.unwrap();
+    sleep(Duration::from_millis(20)).await;
+    stream.write_all(&[b'a'; 25_000]).await.unwrap();
+    let sent = read_to_end(&mut stream).await;
+    let chunks = format!("4000\r\n{}\r\n1\r\na\r\n0\r\n\r\n", "a".repeat(0x4000));
+    let chunked =
+        server.exchange(format!("{head}Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n{chunks}")).await;
+    for answer in [declared, sent, chunked] {
+        assert_eq!(status(&answer), 413, "{answer}");
+        assert_eq!(header(&answer, "connection"), Some("close"));
+        assert!(
+            answer.ends_with(r#"{"error":"invalid_request","error_description":"the body is too large"}"#),
+            "{answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn h6_an_unfinished_head_is_told_so_and_a_silent_client_is_not() {
+    let server = Server::start(hasty());
+    assert_eq!(server.exchange("").await, "");
+    let answer = server.exchange("GET /ok HTTP/1.1\r\nHost").await;
+    assert_eq!((status(&answer), header(&answer, "connection")), (408, Some("close")), "{answer}");
+
+    // One byte at a time does not buy more time.
+    let mut stream = server.connect().await;
+    let drip = async {
+        for byte in "GET /ok HTTP/1.1\r\nX: and on".bytes() {
+            if stream.write_all(&[byte]).await.is_err() {
+                break;
+            }
+            sleep(Duration::from_millis(40)).await;
+        }
+        read_to_end(&mut stream).await
+    };
+    assert_eq!(status(&timeout(PATIENCE, drip).await.unwrap()), 408);
+}
+
+#[tokio::test]
+async fn h6_a_connection_may_be_idle_for_longer_than_a_head_may_take() {
+    let server = Server::start(ListenSettings { head: Duration::from_millis(150), ..patient() });
+    let mut stream = server.connect().await;
+    for _ in 0..2 {
+        stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        read_until(&mut stream, "fine").await;
+        sleep(Duration::from_millis(300)).await;
+    }
+    stream.write_all(b"GET /ok HT").await.unwrap();
+    assert_eq!(status(&read_to_end(&mut stream).await), 408);
+}
+
+#[tokio::test]
+async fn h6_waiting_with_the_first_byte_does_not_buy_time_for_the_head() {
+    let server = Server::start(ListenSettings { head: Duration::from_millis(600), ..patient() });
+    let mut stream = server.connect().await;
+    sleep(Duration::from_millis(300)).await;
+    stream.write_all(b"GET /ok HT").await.unwrap();
+    sleep(Duration::from_millis(450)).await;
+    let _ = stream.write_all(b"TP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!(status(&read_to_end(&mut stream).await), 408);
+}
+
+#[tokio::test]
+async fn h6_a_head_that_begins_late_in_the_idle_time_has_its_own_time() {
+    let server = Server::start(ListenSettings { idle: Duration::from_millis(500), ..patient() });
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_until(&mut stream, "fine").await;
+    sleep(Duration::from_millis(200)).await;
+    stream.write_all(b"GET /ok HT").await.unwrap();
+    sleep(Duration::from_millis(500)).await;
+    stream.write_all(b"TP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_until(&mut stream, "fine").await), 200);
+    assert_eq!(read_to_end(&mut stream).await, "", "an idle connection ends without another word");
+}
+
+#[tokio::test]
+async fn h6_a_slow_body_is_408_and_a_slow_handler_is_503() {
+    let server = Server::start(hasty());
+    let head = "POST /oauth2/form HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n";
+    let answer = server.exchange(format!("{head}Content-Length: 10\r\n\r\ntoken")).await;
+    assert_eq!((status(&answer), header(&answer, "connection")), (408, Some("close")), "{answer}");
+    assert!(answer.contains(r#""error":"invalid_request""#), "{answer}");
+
+    let answer = server.exchange("GET /never HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!((status(&answer), header(&answer, "retry-after")), (503, Some("1")), "{answer}");
+    assert!(answer.contains(r#""code":"temporarily_unavailable""#));
+    assert_eq!(server.statuses(), [408, 503]);
+}
+
+#[tokio::test]
+async fn h6_a_client_that_does_not_read_is_cut_off() {
+    let server = Server::start(hasty());
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    sleep(Duration::from_millis(900)).await;
+    let mut answer = Vec::new();
+    // Reset or closed: either way it is over long before the body.
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection ends");
+    assert!(answer.len() < 32 * 1024 * 1024, "{} bytes", answer.len());
+}
+
+#[tokio::test]
+async fn h6_connections_over_the_cap_wait_for_a_place() {
+    let server = Server::start(ListenSettings { max_connections: 2, ..patient() });
+    let (first, _second) = (server.connect().await, server.connect().await);
+    let mut third = server.connect().await;
+    third.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut byte = [0];
+    assert!(timeout(Duration::from_millis(200), third.read(&mut byte)).await.is_err(), "there is no place yet");
+    drop(first);
+    assert_eq!(status(&read_to_end(&mut third).await), 200);
+}
+
+#[tokio::test]
+async fn h6_many_slow_clients_keep_nobody_from_an_answer() {
+    let server = Server::start(ListenSettings { head: Duration::from_millis(1200), ..hasty() });
+    let mut slow = Vec::new();
+    for index in 0..400 {
+        let mut stream = server.connect().await;
+        let bytes: &[u8] = if index % 2 == 0 { b"GET /ok HT" } else { b"" };
+        stream.write_all(bytes).await.unwrap();
+        slow.push(stream);
+    }
+    for _ in 0..20 {
+        let answer = server.exchange("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+        assert_eq!(status(&answer), 200);
+    }
+    for stream in &mut slow {
+        let answer = read_to_end(stream).await;
+        assert!(matches!(status(&answer), 0 | 408), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn h7_other_methods_get_405_with_allow_and_head_works_where_get_does() {
+    let server = Server::start(patient());
+    for method in ["POST", "DELETE", "TRACE", "OPTIONS", "BREW"] {
+        let answer = server.exchange(format!("{method} /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!((status(&answer), header(&answer, "allow")), (405, Some("GET,HEAD")), "{answer}");
+        assert!(answer.contains(r#""code":"method_not_allowed""#), "{answer}");
+    }
+    let answer = server.exchange("GET /oauth2/form HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!((status(&answer), header(&answer, "allow")), (405, Some("POST")));
+    assert!(answer.contains(r#""error":"invalid_request""#), "{answer}");
+
+    let answer = server.exchange("HEAD /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!((status(&answer), header(&answer, "content-length")), (200, Some("4")));
+    assert!(answer.ends_with("\r\n\r\n"), "{answer}");
+
+    let answer = server.exchange("CONNECT a:80 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(status(&answer), 404, "{answer}");
+    let answer = server.exchange("GET /nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(status(&answer), 404);
+    assert!(answer.contains(r#""code":"not_found""#), "{answer}");
+    let routes: Vec<_> = server.records.0.lock().unwrap().iter().map(|record| record.0.clone()).collect();
+    assert_eq!(routes.last().unwrap(), &None, "a path that nobody defined is no label");
+    assert_eq!(routes[0].as_deref(), Some("/ok"));
+}
+
+#[tokio::test]
+async fn h8_every_answer_bears_a_request_id_and_nosniff_and_no_banner() {
+    let server = Server::start(patient());
+    for target in ["/ok", "/nothing", "/panic", "/v1/verify"] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine-1\r\nConnection: close\r\n\r\n");
+        let answer = server.exchange(request).await;
+        assert_eq!(header(&answer, "x-request-id"), Some("mine-1"), "{answer}");
+        assert_eq!(header(&answer, "x-content-type-options"), Some("nosniff"), "{answer}");
+        assert_eq!(header(&answer, "cache-control"), Some("no-store"), "{answer}");
+        assert_eq!(header(&answer, "server"), None, "{answer}");
+    }
+    let answer =
+        server.exchange("GET /ok HTTP/1.1\r\nHost: a\r\nX-Request-Id: <no>\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(header(&answer, "x-request-id"), Some("07".repeat(16).as_str()));
+}
+
+#[tokio::test]
+async fn l7_the_address_of_a_client_behind_a_trusted_proxy_is_found() {
+    let server = Server::start(patient());
+    for (fields, expected) in [
+        ("", "127.0.0.1"),
+        ("X-Forwarded-For: 203.0.113.4, 192.0.2.7\r\n", "192.0.2.7"),
+        ("X-Forwarded-For: nonsense\r\n", "127.0.0.1"),
+    ] {
+        let answer = server.exchange(format!("GET /address HTTP/1.0\r\n{fields}\r\n")).await;
+        assert!(answer.ends_with(&format!("\r\n\r\n{expected}")), "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn h16_a_panic_is_a_500_and_nothing_more() {
+    let server = Server::start(patient());
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let answer = read_until(&mut stream, "}").await;
+    assert_eq!(status(&answer), 500);
+    assert!(answer.contains(r#""code":"internal""#) && !answer.contains("on purpose"), "{answer}");
+    stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_until(&mut stream, "fine").await), 200, "the connection lives on");
+}
+
+#[tokio::test]
+async fn a_body_that_nobody_reads_does_not_end_the_connection_if_it_is_there() {
+    let server = Server::start(patient());
+    let mut stream = server.connect().await;
+    for _ in 0..2 {
+        stream.write_all(b"POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello").await.unwrap();
+        assert_eq!(status(&read_until(&mut stream, "ignored").await), 200);
+    }
+    stream.write_all(b"POST /ignore HTTP/1.1\r\nHost: a\r\nContent-Length: 50000\r\n\r\nhello").await.unwrap();
+    let answer = read_to_end(&mut stream).await;
+    assert_eq!((status(&answer), header(&answer, "connection")), (200, Some("close")), "{answer}");
+}
+
+#[tokio::test]
+async fn a_client_that_only_closes_its_own_side_still_gets_its_answer() {
+    let server = Server::start(patient());
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /soon HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    stream.shutdown().await.unwrap();
+    assert!(read_to_end(&mut stream).await.ends_with("soon"));
+}
+
+#[tokio::test]
+async fn expect_continue_is_answered_before_the_body() {
+    let server = Server::start(patient());
+    let mut stream = server.connect().await;
+    let head =
+        "POST /length HTTP/1.1\r\nHost: a\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+    stream.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(read_until(&mut stream, "\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+    stream.write_all(b"hello").await.unwrap();
+    assert!(read_to_end(&mut stream).await.ends_with("\r\n\r\n5"));
+}
+
+#[tokio::test]
+async fn h15_after_the_announcement_every_answer_ends_its_connection_and_new_ones_are_served() {
+    let server = Server::start(patient());
+    let mut old = server.connect().await;
+    old.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(header(&read_until(&mut old, "fine").await, "connection"), None);
+    server.shutdown.announced.cancel();
+    // The accept loop takes note before it takes another connection.
+    let answer = server.exchange("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    assert_eq!((status(&answer), header(&answer, "connection")), (200, Some("close")));
+    old.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(header(&read_to_end(&mut old).await, "connection"), Some("close"));
+}
+
+#[tokio::test]
+async fn h15_a_stop_finishes_what_is_in_flight_and_leaves_nobody_waiting() {
+    let server = Server::start(patient());
+    let mut in_flight = server.connect().await;
+    in_flight.write_all(b"GET /soon HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let mut idle = server.connect().await;
+    idle.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    read_until(&mut idle, "fine").await;
+    let mut waiting = server.connect().await;
+    server.shutdown.stopped.cancel();
+    waiting.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+
+    let answer = read_to_end(&mut in_flight).await;
+    assert_eq!((status(&answer), header(&answer, "connection")), (200, Some("close")), "{answer}");
+    assert_eq!(status(&read_to_end(&mut waiting).await), 200, "a connection made before the stop is served");
+    assert_eq!(read_to_end(&mut idle).await, "");
+    timeout(PATIENCE, server.task).await.expect("the listener ends").unwrap();
+    assert!(TcpStream::connect(server.address).await.is_err());
+}
+
+#[tokio::test]
+async fn h15_what_does_not_finish_in_time_is_cut_off_and_recorded() {
+    let server = Server::start_draining(patient(), Duration::from_millis(100));
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    // Its connection was accepted before this one was answered.
+    server.exchange("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    server.shutdown.stopped.cancel();
+    let mut answer = Vec::new();
+    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection ends");
+    assert_eq!(answer, b"");
+    let (task, records) = (server.task, server.records);
+    timeout(PATIENCE, task).await.expect("the listener ends").unwrap();
+    assert_eq!(records.0.lock().unwrap().iter().map(|record| record.1).collect::<Vec<_>>(), [200, 499]);
+}

@@ -1,0 +1,282 @@
+//! The service itself, started as production starts it: real ports, a database of its own, a clock that is moved by hand.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign::app::{App, Core, Parts};
+use countersign::clock::ManualClock;
+use countersign::config::{Config, Inputs, LogLevels};
+use countersign::crypto::SeededRandom;
+use countersign::domain::{
+    Audience, ClientId, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, Password, Role, ScopeSet, Username,
+};
+use countersign::service::{Requester, Service};
+use countersign::store::Location;
+use countersign::telemetry::{LogSink, Logger, MemoryLog};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+use tracing::level_filters::LevelFilter;
+
+use super::database::{START, TestDatabase};
+
+/// The issuer of every test.
+pub const ISSUER: &str = "http://localhost:8080";
+/// The user that every test starts with.
+pub const USER: &str = "ada";
+/// Test fixture: the password of [`USER`].
+pub const PASSWORD: &str = "correct horse battery staple 7";
+/// A confidential client that may introspect every token.
+pub const GATEWAY: &str = "gateway";
+
+/// A running service.
+pub struct TestApp {
+    pub public: SocketAddr,
+    pub operations: SocketAddr,
+    pub clock: Arc<ManualClock>,
+    pub http: reqwest::Client,
+    /// Secret of [`GATEWAY`].
+    pub gateway_secret: String,
+    /// A key for the administration.
+    pub admin_key: String,
+    pub service: Arc<Service>,
+    pub log: MemoryLog,
+    pub database: Arc<TestDatabase>,
+    follower: Arc<countersign::follower::Follower>,
+    logger: Logger,
+    stop: CancellationToken,
+    running: Option<JoinHandle<()>>,
+}
+
+/// Tokens as an endpoint answered them.
+#[derive(Debug, Clone, serde::Deserialize, PartialEq, Eq)]
+pub struct Tokens {
+    pub access_token: String,
+    pub token_type: String,
+    pub expires_in: u64,
+    #[serde(default)]
+    pub refresh_token: String,
+    #[serde(default)]
+    pub refresh_expires_in: u64,
+    pub scope: String,
+    #[serde(default)]
+    pub session_id: String,
+}
+
+impl TestApp {
+    /// A service with [`USER`] and [`GATEWAY`], on `database`.
+    pub async fn start(database: TestDatabase) -> Self {
+        Self::start_with(database, "").await
+    }
+
+    /// The same, with more settings (TOML).
+    pub async fn start_with(database: TestDatabase, settings: &str) -> Self {
+        let clock = Arc::new(ManualClock::starting_at(START));
+        Self::replica(Arc::new(database), clock, 1, settings).await.with_fixtures().await
+    }
+
+    /// One more replica on a database that others may use; `number` seeds its randomness.
+    pub async fn replica(database: Arc<TestDatabase>, clock: Arc<ManualClock>, number: u64, settings: &str) -> Self {
+        let config = config(&database, settings);
+        let log = MemoryLog::default();
+        let log_settings = countersign::config::Log { level: LogLevels::all(LevelFilter::TRACE), ..config.log.clone() };
+        let logger =
+            Logger::start(LogSink::Memory(log.clone()), &log_settings, Arc::<ManualClock>::clone(&clock)).unwrap();
+        let parts = Parts {
+            clock: Arc::<ManualClock>::clone(&clock),
+            random: Arc::new(SeededRandom::new(number)),
+            logger: logger.clone(),
+        };
+        let app = App::build(config, parts).await.unwrap();
+        let (public, operations) = (app.public_address(), app.operations_address());
+        let Core { service, follower, .. } = app.core();
+        let (service, follower) = (Arc::clone(service), Arc::clone(follower));
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(app.run(stop.clone()));
+        let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+        Self {
+            public,
+            operations,
+            clock,
+            http,
+            gateway_secret: String::new(),
+            admin_key: String::new(),
+            service,
+            log,
+            database,
+            follower,
+            logger,
+            stop,
+            running: Some(running),
+        }
+    }
+
+    async fn with_fixtures(mut self) -> Self {
+        let from = Requester::command_line();
+        let (name, password) = (Username::parse(USER).unwrap(), Password::parse(PASSWORD).unwrap());
+        self.service.create_user(name, password, vec![Role::parse("reader").unwrap()], &from).await.unwrap();
+        let settings =
+            ClientSettings { introspect: IntrospectRight::Any, ..ClientSettings::new(ClientKind::Confidential) };
+        self.gateway_secret = self.client(GATEWAY, settings).await.unwrap();
+        self.admin_key = self.service.create_admin_key("tests", None, &from).await.unwrap().expose().to_owned();
+        self
+    }
+
+    /// Creates a client; its secret, if it has one.
+    pub async fn client(&self, id: &str, settings: ClientSettings) -> Option<String> {
+        let from = Requester::command_line();
+        let created = self.service.create_client(ClientId::parse(id).unwrap(), settings, &from).await.unwrap();
+        created.1.map(|secret| secret.0.expose().to_owned())
+    }
+
+    /// Lets time go by, and the replica look at the feed as it does twice a second.
+    pub async fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+        self.follower.sync().await.unwrap();
+    }
+
+    /// One look at the feed.
+    pub async fn sync(&self) {
+        self.follower.sync().await.unwrap();
+    }
+
+    /// A request to the public listener.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("http://{}{path}", self.public))
+    }
+
+    /// A GET of the public listener.
+    pub fn get(&self, path: &str) -> RequestBuilder {
+        self.request(Method::GET, path)
+    }
+
+    /// A POST of JSON to the public listener.
+    pub fn post_json(&self, path: &str, body: &Value) -> RequestBuilder {
+        self.request(Method::POST, path).json(body)
+    }
+
+    /// A POST of a form to the public listener.
+    pub fn post_form(&self, path: &str, form: &[(&str, &str)]) -> RequestBuilder {
+        self.request(Method::POST, path).form(form)
+    }
+
+    /// A request to the administration, with the admin key.
+    pub fn admin(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("http://{}{path}", self.operations)).bearer_auth(&self.admin_key)
+    }
+
+    /// Logs [`USER`] in on the built-in client.
+    pub async fn log_in(&self) -> Tokens {
+        let answer =
+            self.post_json("/v1/login", &json!({"username": USER, "password": PASSWORD})).send().await.unwrap();
+        tokens(answer).await
+    }
+
+    /// Refreshes on the built-in client.
+    pub async fn refresh(&self, refresh_token: &str) -> Response {
+        self.post_json("/v1/refresh", &json!({"refresh_token": refresh_token})).send().await.unwrap()
+    }
+
+    /// What [`GATEWAY`] hears of a token.
+    pub async fn introspect(&self, token: &str) -> Value {
+        let answer = self.introspection(token).await;
+        assert_eq!(answer.status(), StatusCode::OK);
+        answer.json().await.unwrap()
+    }
+
+    /// The whole answer that [`GATEWAY`] gets.
+    pub async fn introspection(&self, token: &str) -> Response {
+        let request = self.post_form("/oauth2/introspect", &[("token", token)]);
+        request.basic_auth(GATEWAY, Some(&self.gateway_secret)).send().await.unwrap()
+    }
+
+    /// Whether a token is active for [`GATEWAY`].
+    pub async fn is_active(&self, token: &str) -> bool {
+        self.introspect(token).await["active"].as_bool().unwrap()
+    }
+
+    /// Everything that was logged so far.
+    pub fn logged(&self) -> String {
+        assert!(self.logger.flush(Duration::from_secs(5)));
+        self.log.text()
+    }
+
+    /// Stops as production does.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.running.take().unwrap().await.unwrap();
+    }
+}
+
+impl Drop for TestApp {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        if let Some(running) = self.running.take() {
+            running.abort();
+        }
+    }
+}
+
+/// The tokens of an answer that must be one.
+pub async fn tokens(answer: Response) -> Tokens {
+    let (status, text) = (answer.status(), answer.text().await.unwrap());
+    assert_eq!(status, StatusCode::OK, "{text}");
+    serde_json::from_str(&text).unwrap()
+}
+
+/// Status and `code` (REST) or `error` (OAuth) of an answer that must be an error.
+pub async fn error_of(answer: Response) -> (u16, String) {
+    let status = answer.status().as_u16();
+    let text = answer.text().await.unwrap();
+    let body: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{status} {text}"));
+    let code = body["code"].as_str().or_else(|| body["error"].as_str());
+    (status, code.unwrap_or_else(|| panic!("{status} {text}")).to_owned())
+}
+
+/// A confidential client with these audiences and scopes, for `client_credentials`.
+pub fn machine(audiences: &[&str], scopes: &str) -> ClientSettings {
+    ClientSettings {
+        grants: Grants::new([Grant::ClientCredentials]),
+        audiences: audiences.iter().map(|audience| Audience::parse(audience).unwrap()).collect(),
+        scopes: ScopeSet::parse(scopes).unwrap(),
+        ..ClientSettings::new(ClientKind::Confidential)
+    }
+}
+
+/// A public client that logs users in.
+pub fn application(scopes: &str) -> ClientSettings {
+    ClientSettings {
+        grants: Grants::new([Grant::PasswordLogin, Grant::RefreshToken]),
+        scopes: ScopeSet::parse(scopes).unwrap(),
+        ..ClientSettings::new(ClientKind::Public)
+    }
+}
+
+fn config(database: &TestDatabase, settings: &str) -> Config {
+    let url = match &database.settings.location {
+        Location::Sqlite { path, .. } => format!("sqlite://{}", path.display()),
+        Location::Postgres { url, .. } => url.clone(),
+    };
+    // Cheap hashes, but not cheaper than the floor; a fixture key; the poll stays out of the way of the manual clock.
+    let environment: Vec<(String, String)> = [
+        ("ISSUER", ISSUER),
+        ("DATABASE__URL", &url),
+        ("DATABASE__CREATE_IF_MISSING", "true"),
+        ("MASTER_KEY", "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc="),
+        ("PUBLIC__LISTEN", "127.0.0.1:0"),
+        ("OPERATIONS__LISTEN", "127.0.0.1:0"),
+        ("SHUTDOWN__DELAY", "0s"),
+        ("PASSWORDS__THREADS", "2"),
+    ]
+    .iter()
+    .map(|(name, value)| (format!("COUNTERSIGN_{name}"), (*value).to_owned()))
+    .collect();
+    let inputs = Inputs {
+        file: Some(("test.toml", settings)),
+        environment: &environment,
+        read_secret_file: &|path| std::fs::read_to_string(path),
+    };
+    Config::load(&inputs).unwrap_or_else(|mistakes| panic!("{mistakes}")).config
+}
