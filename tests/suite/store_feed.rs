@@ -116,6 +116,7 @@ on_both_engines! {
         assert_eq!(reading.entries, []);
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the database's clock is compared with the machine's")]
     async fn c3_freshness_is_the_databases_clock_in_the_same_snapshot(database: TestDatabase) {
         let store = database.open().await;
         let machine = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
