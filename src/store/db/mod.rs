@@ -16,6 +16,7 @@ mod listener;
 mod pool;
 mod postgres;
 mod sqlite;
+mod turnstile;
 mod tx;
 mod value;
 mod writer;
