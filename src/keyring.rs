@@ -24,7 +24,7 @@ pub struct Keyring {
     sealer: Arc<Sealer>,
     clock: Arc<dyn Clock>,
     keys: ArcSwap<KeySet>,
-    /// Held while the keys are read and put in place, so that an older reading never replaces a newer one.
+    /// Held from reading the rows to replacing the set, so that an older read never overwrites a newer one.
     loading: Mutex<()>,
     /// When the last reload for an unknown key began ([`Clock::elapsed`]), and what it brought.
     reload: Mutex<Option<(Duration, bool)>>,
@@ -45,7 +45,7 @@ pub struct RotationLead {
 #[derive(Debug, Default)]
 pub struct KeySet {
     keys: Vec<Key>,
-    /// The JWK set as last written. It is part of the set of keys, so that none outlives the keys that it lists.
+    /// The JWK set of these keys, until the clock makes it another.
     document: ArcSwapOption<JwksDocument>,
 }
 
@@ -131,7 +131,7 @@ impl Keyring {
     /// Reads all keys and replaces the set. One key that cannot be opened refuses the whole set: a replica that signs
     /// with less than its peers verify is worse than one that says why it will not start.
     pub async fn load(&self) -> Result<(), KeyringError> {
-        let _one_after_another = self.loading.lock().await;
+        let _one_at_a_time = self.loading.lock().await;
         let now = self.clock.now();
         let mut keys = Vec::new();
         for stored in self.store.keys().all().await? {
@@ -175,7 +175,15 @@ impl Keyring {
     /// The JWK set at `now` and for how long it may be kept: at most `keys.jwks_max_age`, and never past the next change
     /// of keys that is already known.
     pub fn jwks(&self, now: Timestamp) -> (Arc<JwksDocument>, Duration) {
-        let document = self.keys().document(now, self.rotation_lead);
+        let keys = self.keys();
+        let document = match keys.document.load_full() {
+            Some(document) if now < document.valid_until => document,
+            _ => {
+                let document = Arc::new(keys.document(now, self.rotation_lead));
+                keys.document.store(Some(Arc::clone(&document)));
+                document
+            }
+        };
         let max_age = document.valid_until.since(now).min(self.jwks_max_age);
         (document, max_age)
     }
@@ -216,18 +224,7 @@ impl KeySet {
         })
     }
 
-    fn document(&self, now: Timestamp, lead: RotationLead) -> Arc<JwksDocument> {
-        match self.document.load_full() {
-            Some(document) if now < document.valid_until => document,
-            _ => {
-                let document = Arc::new(self.write_document(now, lead));
-                self.document.store(Some(Arc::clone(&document)));
-                document
-            }
-        }
-    }
-
-    fn write_document(&self, now: Timestamp, lead: RotationLead) -> JwksDocument {
+    fn document(&self, now: Timestamp, lead: RotationLead) -> JwksDocument {
         let published = || self.keys.iter().filter(|key| key.schedule.phase(now) != KeyPhase::Gone);
         let keys: Vec<_> = published().map(|key| key.public.clone()).collect();
         let body = crypto::jwks_json(&keys);

@@ -12,9 +12,9 @@ use crate::domain::Subject;
 use crate::http::caller::{self, RETRY_AFTER};
 use crate::http::error::{OAuthCode, OAuthError};
 use crate::http::extract::FormParams;
-use crate::http::introspection_body::{self, ActiveToken};
+use crate::http::introspection_body::{self, IntrospectionAnswer};
 use crate::http::middleware::{self, RequestFacts};
-use crate::http::oauth::OAuthErrorBody;
+use crate::http::oauth::OAuthProblems;
 use crate::http::state::Shared;
 use crate::service::{Caller, CannotIntrospect, Introspected, Introspection};
 use crate::telemetry::metrics::IntrospectionResult;
@@ -42,11 +42,8 @@ pub struct IntrospectionRequest {
     request_body(content = IntrospectionRequest, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 200, description = "Active with its claims, or exactly `{\"active\":false}`",
-         content((ActiveToken = "application/json"), (String = "application/token-introspection+jwt"))),
-        (status = 400, description = "RFC 6749 §5.2", body = OAuthErrorBody),
-        (status = 401, description = "`invalid_client`", body = OAuthErrorBody),
-        (status = 413, description = "The form is too large", body = OAuthErrorBody),
-        (status = 503, description = "This replica cannot judge now: ask again, or another replica", body = OAuthErrorBody),
+         content((IntrospectionAnswer = "application/json"), (String = "application/token-introspection+jwt"))),
+        OAuthProblems,
     ),
     security(("client" = []))
 )]

@@ -11,7 +11,7 @@ use serde::Deserialize;
 
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
-use crate::http::introspection_body::{self, ActiveToken};
+use crate::http::introspection_body::{self, IntrospectionAnswer};
 use crate::http::middleware::{self, RequestFacts};
 use crate::http::state::Shared;
 use crate::http::{bearer, caller};
@@ -35,7 +35,7 @@ pub struct BatchRequest {
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub struct BatchAnswer<'a> {
     /// One for each token: as from `/oauth2/introspect`.
-    results: Vec<ActiveToken<'a>>,
+    results: Vec<IntrospectionAnswer<'a>>,
 }
 
 /// Judges up to 256 tokens for an authenticated client.

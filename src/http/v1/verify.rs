@@ -13,7 +13,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::domain::{AccessClaims, ScopeSet};
-use crate::http::error::{BearerProblems, Challenge};
+use crate::http::error::Challenge;
 use crate::http::extract::LenientQuery;
 use crate::http::introspection_body::cache_control;
 use crate::http::middleware::RequestFacts;
@@ -65,7 +65,7 @@ impl ForwardAuthHeaders {
 
 /// Judges the bearer token of a request that a gateway holds back.
 #[utoipa::path(
-    get, path = "/v1/verify", tag = "judging",
+    method(get, head, post, put, patch, delete, options, trace), path = "/v1/verify", tag = "judging",
     params(
         ("aud" = Option<String>, Query, description = "An audience that the token must have"),
         ("scope" = Option<String>, Query, description = "Scopes that the token must all have"),
@@ -75,7 +75,8 @@ impl ForwardAuthHeaders {
         (status = 200, description = "Let it pass; who it is stands in the `X-Auth-Request-*` headers"),
         (status = 401, description = "No token, or one that is not active"),
         (status = 403, description = "The token lacks an audience, scope or role that was asked for"),
-        (status = 503, description = "This replica cannot judge now"), BearerProblems),
+        (status = 503, description = "This replica cannot judge now"),
+    ),
     security(("bearer" = []))
 )]
 pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Response {
