@@ -90,6 +90,7 @@ impl TestDatabase {
         // Tests share a small machine: what is bounded in production is only kept from hanging here.
         settings.acquire_timeout = Duration::from_secs(20);
         settings.statement_timeout = Duration::from_secs(20);
+        settings.feed_timeout = Duration::from_secs(20);
         settings.max_connections = 4;
         Self { engine, settings, clock: Arc::new(ManualClock::starting_at(START)), remains }
     }
