@@ -120,16 +120,13 @@ fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Resu
 
 /// Whether the caller asks for the signed form by name; wildcards mean JSON, and `q=0` means no (RFC 9110 §12.4.2).
 fn wants_signed(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|range| {
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+        |range| {
             let mut parts = range.split(';').map(str::trim);
             let is_named = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(SIGNED));
             is_named && !parts.any(is_zero_weight)
-        })
+        },
+    )
 }
 
 /// `q=0`, `q=0.0` and so on.
