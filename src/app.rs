@@ -154,13 +154,13 @@ impl Core {
         let sealer = Arc::new(Sealer::new(&current, previous.as_ref()));
         let lead = RotationLead { rotate_every: config.keys.rotate_every, announce_for: config.keys.announce_for };
         let keyring =
-            Keyring::new(store.clone(), Arc::clone(&sealer), Arc::clone(&parts.clock), config.keys.jwks_max_age, lead);
+            Keyring::new(store.for_follower(), Arc::clone(&sealer), Arc::clone(&parts.clock), config.keys.jwks_max_age, lead);
         let keyring = Arc::new(keyring);
         let own = vec![config.tokens.default_audience.clone(), config.issuer.as_audience()];
         let view = Arc::new(View::new(config.revocation.max_lag, own));
         let lag = metrics.revocation_lag_seconds.clone();
         let follower = Arc::new(Follower::new(
-            store.clone(),
+            store.for_follower(),
             Arc::clone(&view),
             Arc::clone(&keyring),
             Arc::clone(&parts.clock),
@@ -334,6 +334,7 @@ pub fn store_settings(config: &Config) -> StoreSettings {
         max_connections: database.max_connections as usize,
         acquire_timeout: database.acquire_timeout,
         statement_timeout: database.statement_timeout,
+        feed_timeout: config.revocation.max_lag / 2,
         ..StoreSettings::new(location)
     }
 }

@@ -50,9 +50,13 @@ const CLIENT_GRACE: Duration = Duration::from_millis(500);
 /// SQLite answers from this machine's disk, and bounds its own waits.
 const NO_PATIENCE: Duration = Duration::MAX;
 
-/// The database.
+/// The database. Cheap to clone.
 #[derive(Clone)]
-pub(in crate::store) struct Database(Arc<Inner>);
+pub(in crate::store) struct Database {
+    inner: Arc<Inner>,
+    /// Which connections reads use that do not say.
+    lane: Lane,
+}
 
 struct Inner {
     engine: Engine,
@@ -60,6 +64,8 @@ struct Inner {
     /// The feed's own connection: followers prove freshness also while requests wait for connections.
     follower: Arc<Pool>,
     patience: Duration,
+    /// The same for reads on the feed's connection.
+    feed_patience: Duration,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn StoreObserver>,
 }
@@ -109,7 +115,14 @@ impl Database {
         let (readers, follower) = (pool(settings.max_connections), pool(1));
         readers.open_first().await?;
         let patience = settings.statement_timeout + CLIENT_GRACE;
-        Ok(Self(Arc::new(Inner { engine, readers, follower, patience, clock, observer })))
+        let feed_patience = settings.feed_timeout.min(patience);
+        let inner = Inner { engine, readers, follower, patience, feed_patience, clock, observer };
+        Ok(Self { inner: Arc::new(inner), lane: Lane::Requests })
+    }
+
+    /// The same database, whose reads go over the feed's own connection.
+    pub(in crate::store) fn in_feed_lane(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), lane: Lane::Feed }
     }
 
     /// Reads outside of any transaction. A read whose connection turns out to be dead is repeated once on a new one.
@@ -119,7 +132,7 @@ impl Database {
         sql: impl Into<Sql>,
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        self.read(name, Lane::Requests, sql.into(), values).await
+        self.read(name, self.lane, sql.into(), values).await
     }
 
     /// Reads outside of any transaction, at most one row.
@@ -140,11 +153,10 @@ impl Database {
         sql: Sql,
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        let inner = Arc::clone(&self.0);
+        let inner = Arc::clone(&self.inner);
         self.in_own_task(name, async move {
-            let pool = if lane == Lane::Feed { &inner.follower } else { &inner.readers };
-            match inner.run_once(pool, sql, &values).await {
-                Err(Failure { fault: Fault::Connection, .. }) => inner.run_once(pool, sql, &values).await,
+            match inner.run_once(lane, sql, &values).await {
+                Err(Failure { fault: Fault::Connection, .. }) => inner.run_once(lane, sql, &values).await,
                 other => other,
             }
             .map_err(|failure| failure.error)
@@ -160,15 +172,15 @@ impl Database {
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        if matches!(self.0.engine, Engine::Sqlite(_)) {
+        if matches!(self.inner.engine, Engine::Sqlite(_)) {
             let written = self.write(name, (sql, values), |tx, (sql, values)| Box::pin(tx.rows(*sql, values.clone())));
             return written.await.map(|written| written.value);
         }
-        let inner = Arc::clone(&self.0);
+        let inner = Arc::clone(&self.inner);
         self.in_own_task(name, async move {
             let mut runs = 1;
             loop {
-                match inner.run_once(&inner.readers, sql.into(), &values).await {
+                match inner.run_once(Lane::Requests, sql.into(), &values).await {
                     Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => pause(runs).await,
                     other => return other.map_err(|failure| failure.error),
                 }
@@ -191,7 +203,7 @@ impl Database {
         T: Send + 'static,
         F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
     {
-        let (inner, input, job) = (Arc::clone(&self.0), Arc::new(input), Arc::new(job));
+        let (inner, input, job) = (Arc::clone(&self.inner), Arc::new(input), Arc::new(job));
         self.in_own_task(name, async move {
             match &inner.engine {
                 Engine::Sqlite(writer) => writer.write(input, job).await,
@@ -205,7 +217,7 @@ impl Database {
 
     /// A listener for news on the feed; none where there is nothing to listen to.
     pub(in crate::store) async fn listener(&self) -> Result<Option<ChangeListener>, StoreError> {
-        match &self.0.engine {
+        match &self.inner.engine {
             Engine::Postgres(connector) if !connector.is_pooled() => ChangeListener::connect(connector).await.map(Some),
             _ => Ok(None),
         }
@@ -213,8 +225,8 @@ impl Database {
 
     /// How busy the connections of requests are.
     pub(in crate::store) fn pool_status(&self) -> PoolStatus {
-        let status = self.0.readers.status();
-        match &self.0.engine {
+        let status = self.inner.readers.status();
+        match &self.inner.engine {
             Engine::Sqlite(writer) => PoolStatus { waiting: status.waiting + writer.waiting(), ..status },
             Engine::Postgres(_) => status,
         }
@@ -225,7 +237,7 @@ impl Database {
         name: &'static str,
         work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let inner = Arc::clone(&self.0);
+        let inner = Arc::clone(&self.inner);
         let observed = async move {
             let began = inner.clock.elapsed();
             let outcome = work.await;
@@ -240,20 +252,24 @@ impl Database {
 
 impl Inner {
     /// One statement on a pooled connection, in a transaction of its own where a pooler demands one.
-    async fn run_once(&self, pool: &Arc<Pool>, sql: Sql, values: &[Value]) -> Result<Vec<Row>, Failure> {
+    async fn run_once(&self, lane: Lane, sql: Sql, values: &[Value]) -> Result<Vec<Row>, Failure> {
+        let (pool, patience) = match lane {
+            Lane::Requests => (&self.readers, self.patience),
+            Lane::Feed => (&self.follower, self.feed_patience),
+        };
         let Lease { mut connection, slot } = pool.acquire().await?;
         let answer = match &self.engine {
             Engine::Postgres(connector) if connector.is_pooled() => {
-                let begun = connection.script(connector.begin(), self.patience).await;
+                let begun = connection.script(connector.begin(), patience).await;
                 let answer = match begun {
-                    Ok(()) => connection.rows(sql, values, self.patience).await,
+                    Ok(()) => connection.rows(sql, values, patience).await,
                     Err(failure) => Err(failure),
                 };
                 let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
-                let ended = connection.script(end, self.patience).await;
+                let ended = connection.script(end, patience).await;
                 answer.and_then(|rows| ended.map(|()| rows))
             }
-            _ => connection.rows(sql, values, self.patience).await,
+            _ => connection.rows(sql, values, patience).await,
         };
         match &answer {
             Err(Failure { fault: Fault::Connection, .. }) => slot.condemn_all(),

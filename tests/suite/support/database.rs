@@ -95,6 +95,7 @@ impl TestDatabase {
         settings.acquire_timeout = Duration::from_secs(20);
         settings.statement_timeout = Duration::from_secs(20);
         settings.busy_timeout = Duration::from_secs(20);
+        settings.feed_timeout = Duration::from_secs(20);
         settings.max_connections = 4;
         Self { engine, settings, clock: Arc::new(ManualClock::starting_at(START)), remains }
     }
