@@ -6,6 +6,14 @@ mod support;
 
 #[path = "suite/architecture.rs"]
 mod architecture;
+#[path = "suite/cli.rs"]
+mod cli;
+#[path = "suite/cli_beside.rs"]
+mod cli_beside;
+#[path = "suite/cli_serve.rs"]
+mod cli_serve;
+#[path = "suite/crash.rs"]
+mod crash;
 #[path = "suite/http_raw.rs"]
 mod http_raw;
 #[path = "suite/http_tls.rs"]
