@@ -1,6 +1,6 @@
 //! Logout: ending one session, by its refresh token or by an access token of it.
 
-use crate::domain::{EndReason, SessionId, UserId};
+use crate::domain::{EndReason, Revocation, SessionId, UserId};
 use crate::store::{EndOutcome, EndRequest, Owner};
 
 use super::judge::{Doubt, Verdict};
@@ -68,14 +68,20 @@ impl Service {
         from: &Requester,
     ) -> Result<bool, Failure> {
         let now = self.clock.now();
+        let revocation_expires_at = now.plus(REVOCATION_LIFE);
         let request = EndRequest {
             session,
             owner,
             reason,
-            revocation_expires_at: now.plus(REVOCATION_LIFE),
+            revocation_expires_at,
             audit: Some(from.event("session.ended").about(session)),
         };
         let written = self.store.sessions().end(request, now).await?;
-        Ok(self.follower.honour(written).await != EndOutcome::Unknown)
+        let outcome = self.follower.honour(written).await;
+        if outcome == EndOutcome::AlreadyEnded {
+            // Perhaps on another replica, a moment ago: this one must not call its tokens active after saying so.
+            self.view.revoke(&Revocation::Session(session), revocation_expires_at);
+        }
+        Ok(outcome != EndOutcome::Unknown)
     }
 }
