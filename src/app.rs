@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,7 +24,7 @@ use crate::http::middleware::{AllowedOrigin, Edge, RequestIdSource, TrustedProxi
 use crate::http::{self, ForwardAuthHeaders, HttpSettings, MetadataDocument, Observer, Shared};
 use crate::keyring::{Keyring, RotationLead};
 use crate::service::{AddKeyError, AttemptRules, BUILT_IN_CLIENT, Judge, Service, Settings};
-use crate::store::{AttemptLimits, Location, NewClient, Store, StoreError, StoreObserver, StoreSettings};
+use crate::store::{AttemptLimits, Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver, StoreSettings};
 use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
 
@@ -54,6 +54,19 @@ pub struct Core {
     pub store: Store,
 }
 
+/// What opening may bring into being.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Founding {
+    /// Whatever is missing: the embedded database if `database.create_if_missing` says so, its schema, and the master key
+    /// beside it. For `serve` and `migrate`.
+    Everything,
+    /// The same, but a schema that is there and older stays as it is: that is for `migrate`. For commands that a newcomer
+    /// begins with.
+    IfEmpty,
+    /// Nothing. For commands that look, or change what is there.
+    Nothing,
+}
+
 /// A service that is ready to run: its ports are bound, its view is loaded, its keys are there.
 pub struct App {
     core: Core,
@@ -75,6 +88,23 @@ pub enum StartError {
     /// The file of the master key.
     #[error("the master key file {0}: {1}")]
     MasterKeyFile(String, io::Error),
+    /// The file of the master key is not there, and a new one would open nothing.
+    #[error(
+        "the master key file {0} is missing, and the signing keys of the database are sealed under it: bring the file back, \
+         or set master_key"
+    )]
+    MasterKeyLost(String),
+    /// Nobody has set the database up.
+    #[error("the database is empty: `countersign serve` or `countersign migrate` sets it up")]
+    NotFounded,
+    /// The schema is older than this release, and bringing it up to date is not this command's business.
+    #[error("the database is at schema {current}, and this release needs {latest}: run `countersign migrate`")]
+    SchemaOlder {
+        /// Newest migration that was applied.
+        current: u32,
+        /// Newest migration of this release.
+        latest: u32,
+    },
     /// The hashing threads.
     #[error("passwords: {0}")]
     Passwords(#[from] SettingsError),
@@ -85,17 +115,17 @@ pub enum StartError {
     #[error(transparent)]
     Key(#[from] AddKeyError),
     /// An address could not be bound.
-    #[error("{setting} = {address}: {cause}")]
+    #[error("{listener}.listen = {address}: {cause}")]
     Bind {
-        /// The setting.
-        setting: &'static str,
-        /// Its value.
+        /// The listener.
+        listener: &'static str,
+        /// The setting's value.
         address: SocketAddr,
         /// What the system says.
         cause: io::Error,
     },
     /// A certificate or its key.
-    #[error("{0}: {1}")]
+    #[error("{0}.tls: {1}")]
     Tls(&'static str, Box<TlsError>),
     /// A setting that only shows to be wrong when it is used.
     #[error("{0}")]
@@ -105,22 +135,32 @@ pub enum StartError {
 impl Core {
     /// Opens the database, brings its schema up to date, and loads what a replica holds in memory.
     pub async fn open(config: &Config, parts: &Parts) -> Result<Self, StartError> {
+        Self::open_with(config, parts, Founding::Everything).await
+    }
+
+    /// The same, bringing no more into being than `founding` says.
+    pub async fn open_with(config: &Config, parts: &Parts, founding: Founding) -> Result<Self, StartError> {
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), parts.clock.now());
         let metrics = Arc::new(metrics.map_err(|error| StartError::Setting(error.to_string()))?);
         let observer = Arc::new(Statements(Arc::clone(&metrics)));
-        let store = Store::open(&store_settings(config), Arc::clone(&parts.clock), observer).await?;
-        store.migrate(parts.clock.now()).await?;
-        let (current, previous) = master_keys(config, parts)?;
+        let mut wanted = store_settings(config);
+        if let (Location::Sqlite { create, .. }, Founding::Nothing) = (&mut wanted.location, founding) {
+            *create = false;
+        }
+        let store = Store::open(&wanted, Arc::clone(&parts.clock), observer).await?;
+        bring_schema_up_to_date(&store, parts, founding).await?;
+        let may_make_key = founding != Founding::Nothing && store.keys().all().await?.is_empty();
+        let (current, previous) = master_keys(config, parts, may_make_key)?;
         let sealer = Arc::new(Sealer::new(&current, previous.as_ref()));
         let lead = RotationLead { rotate_every: config.keys.rotate_every, announce_for: config.keys.announce_for };
         let keyring =
-            Keyring::new(store.clone(), Arc::clone(&sealer), Arc::clone(&parts.clock), config.keys.jwks_max_age, lead);
+            Keyring::new(store.for_follower(), Arc::clone(&sealer), Arc::clone(&parts.clock), config.keys.jwks_max_age, lead);
         let keyring = Arc::new(keyring);
         let own = vec![config.tokens.default_audience.clone(), config.issuer.as_audience()];
         let view = Arc::new(View::new(config.revocation.max_lag, own));
         let lag = metrics.revocation_lag_seconds.clone();
         let follower = Arc::new(Follower::new(
-            store.clone(),
+            store.for_follower(),
             Arc::clone(&view),
             Arc::clone(&keyring),
             Arc::clone(&parts.clock),
@@ -153,7 +193,9 @@ impl Core {
             stopping: AtomicBool::new(false),
             store: store.clone(),
         });
-        ensure_built_in_client(&store, parts).await?;
+        if founding != Founding::Nothing {
+            ensure_built_in_client(&store, parts).await?;
+        }
         follower.sync().await?;
         Ok(Self { service, metrics, follower, store })
     }
@@ -190,6 +232,7 @@ impl App {
                     Arc::clone(&parts.clock),
                     config.log.requests,
                 )),
+                config.issuer.path(),
             )
         };
         let public = (listener("public", &config.public)?, public.layer(edge(&config.public)));
@@ -263,7 +306,22 @@ impl StoreObserver for Statements {
     }
 }
 
-fn store_settings(config: &Config) -> StoreSettings {
+async fn bring_schema_up_to_date(store: &Store, parts: &Parts, founding: Founding) -> Result<(), StartError> {
+    if founding == Founding::Everything {
+        store.migrate(parts.clock.now()).await?;
+        return Ok(());
+    }
+    let SchemaStatus { current, latest, pending } = store.check_schema().await?;
+    match (founding, current, pending) {
+        (_, _, 0) => Ok(()),
+        (Founding::IfEmpty, 0, _) => store.migrate(parts.clock.now()).await.map(drop).map_err(StartError::from),
+        (_, 0, _) => Err(StartError::NotFounded),
+        _ => Err(StartError::SchemaOlder { current, latest }),
+    }
+}
+
+/// How the store is to be opened.
+pub fn store_settings(config: &Config) -> StoreSettings {
     let database = &config.database;
     let location = match database.url.sqlite_path() {
         Some(path) => Location::Sqlite { path: path.to_owned(), create: database.create_if_missing },
@@ -276,36 +334,59 @@ fn store_settings(config: &Config) -> StoreSettings {
         max_connections: database.max_connections as usize,
         acquire_timeout: database.acquire_timeout,
         statement_timeout: database.statement_timeout,
+        feed_timeout: config.revocation.max_lag / 2,
         ..StoreSettings::new(location)
     }
 }
 
-/// The current and the previous master key. Beside an embedded database the current one is made when it is missing.
-fn master_keys(config: &Config, parts: &Parts) -> Result<(MasterKey, Option<MasterKey>), StartError> {
+/// The current and the previous master key. Beside an embedded database the current one is made if it is missing and
+/// `may_make`: nothing may be sealed under a lost one yet.
+fn master_keys(config: &Config, parts: &Parts, may_make: bool) -> Result<(MasterKey, Option<MasterKey>), StartError> {
     let previous = config.master_key_previous.as_ref().map(|key| MasterKey::parse(key.expose())).transpose()?;
     let current = match (&config.master_key, config.embedded_key_file()) {
         (Some(key), _) => MasterKey::parse(key.expose())?,
-        (None, Some(path)) => key_file(&path, parts)
-            .map_err(|error| StartError::MasterKeyFile(path.display().to_string(), error))
-            .and_then(|text| Ok(MasterKey::parse(text.trim())?))?,
+        (None, Some(path)) => {
+            if may_make {
+                make_key_file(&path, parts).map_err(|error| in_key_file(&path, error))?;
+            }
+            MasterKey::parse(read_key_file(&path).map_err(|error| in_key_file(&path, error))?.trim())?
+        }
         (None, None) => return Err(StartError::Setting("master_key: is needed with PostgreSQL".to_owned())),
     };
     Ok((current, previous))
 }
 
-/// Reads the key file, making it with mode 0600 if there is none; refuses one that others can read (security.md K6).
-fn key_file(path: &Path, parts: &Parts) -> io::Result<zeroize::Zeroizing<String>> {
-    use std::os::unix::fs::PermissionsExt;
-    let made = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
-    match made {
-        Ok(mut file) => {
-            file.write_all(MasterKey::generate(&*parts.random).to_base64().expose().as_bytes())?;
-            file.write_all(b"\n")?;
-            file.sync_all()?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
-        Err(error) => return Err(error),
+fn in_key_file(path: &Path, error: io::Error) -> StartError {
+    let path = path.display().to_string();
+    match error.kind() {
+        io::ErrorKind::NotFound => StartError::MasterKeyLost(path),
+        _ => StartError::MasterKeyFile(path, error),
     }
+}
+
+/// Makes the key file with mode 0600 unless there is one. It appears whole or not at all, whoever else makes it and
+/// whatever stops the process: half a key would lock the service out for good.
+fn make_key_file(path: &Path, parts: &Parts) -> io::Result<()> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let draft = path.with_extension(format!("{:016x}", u64::from_be_bytes(parts.random.bytes())));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let made = file
+        .write_all(MasterKey::generate(&*parts.random).to_base64().expose().as_bytes())
+        .and_then(|()| file.write_all(b"\n"))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::hard_link(&draft, path));
+    std::fs::remove_file(&draft)?;
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all()),
+    }
+}
+
+/// Reads the key file; refuses one that others can read (security.md K6).
+fn read_key_file(path: &Path) -> io::Result<zeroize::Zeroizing<String>> {
     if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
         return Err(io::Error::other("others may read it: chmod 600"));
     }
@@ -376,7 +457,7 @@ fn allowed_origins(config: &Config) -> Result<Vec<AllowedOrigin>, StartError> {
     config.cors.allowed_origins.iter().map(parse).collect()
 }
 
-fn listener(setting: &'static str, listener: &config::Listener) -> Result<Listener, StartError> {
+fn listener(name: &'static str, listener: &config::Listener) -> Result<Listener, StartError> {
     let settings = ListenSettings {
         max_connections: listener.max_connections,
         head: listener.header_timeout,
@@ -387,14 +468,14 @@ fn listener(setting: &'static str, listener: &config::Listener) -> Result<Listen
         ..ListenSettings::default()
     };
     let bound = Listener::bind(settings, listener.listen).map_err(|cause| StartError::Bind {
-        setting,
+        listener: name,
         address: listener.listen,
         cause,
     })?;
     match &listener.tls {
         Some(files) => {
-            let identity = TlsIdentity::load(&files.cert, &files.key)
-                .map_err(|error| StartError::Tls(setting, Box::new(error)))?;
+            let identity =
+                TlsIdentity::load(&files.cert, &files.key).map_err(|error| StartError::Tls(name, Box::new(error)))?;
             Ok(bound.with_tls(identity))
         }
         None => Ok(bound),

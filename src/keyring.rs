@@ -24,8 +24,9 @@ pub struct Keyring {
     sealer: Arc<Sealer>,
     clock: Arc<dyn Clock>,
     keys: ArcSwap<KeySet>,
-    document: ArcSwapOption<JwksDocument>,
-    /// When the last reload for an unknown key began ([`Clock::elapsed`]), and what it brought.
+    /// Held from reading the rows to replacing the set, so that an older read never overwrites a newer one.
+    loading: Mutex<()>,
+    /// When the last reload for an unknown key ended ([`Clock::elapsed`]), and what it brought.
     reload: Mutex<Option<(Duration, bool)>>,
     jwks_max_age: Duration,
     rotation_lead: RotationLead,
@@ -42,7 +43,11 @@ pub struct RotationLead {
 
 /// The keys that are not gone.
 #[derive(Debug, Default)]
-pub struct KeySet(Vec<Key>);
+pub struct KeySet {
+    keys: Vec<Key>,
+    /// The JWK set of these keys, until the clock makes it another.
+    document: ArcSwapOption<JwksDocument>,
+}
 
 /// One key, opened.
 #[derive(Debug)]
@@ -116,7 +121,7 @@ impl Keyring {
             sealer,
             clock,
             keys: ArcSwap::default(),
-            document: ArcSwapOption::empty(),
+            loading: Mutex::new(()),
             reload: Mutex::new(None),
             jwks_max_age,
             rotation_lead,
@@ -126,6 +131,7 @@ impl Keyring {
     /// Reads all keys and replaces the set. One key that cannot be opened refuses the whole set: a replica that signs
     /// with less than its peers verify is worse than one that says why it will not start.
     pub async fn load(&self) -> Result<(), KeyringError> {
+        let _one_at_a_time = self.loading.lock().await;
         let now = self.clock.now();
         let mut keys = Vec::new();
         for stored in self.store.keys().all().await? {
@@ -133,8 +139,7 @@ impl Keyring {
                 keys.push(open(&self.sealer, &stored)?);
             }
         }
-        self.keys.store(Arc::new(KeySet(keys)));
-        self.document.store(None);
+        self.keys.store(Arc::new(KeySet { keys, document: ArcSwapOption::empty() }));
         Ok(())
     }
 
@@ -144,9 +149,8 @@ impl Keyring {
         if self.keys().find(kid).is_some() {
             return Reload::Found;
         }
-        let now = self.clock.elapsed();
-        if let Some((began, succeeded)) = *last
-            && now.saturating_sub(began) < RELOAD_EVERY
+        if let Some((ended, succeeded)) = *last
+            && self.clock.elapsed().saturating_sub(ended) < RELOAD_EVERY
         {
             return if succeeded { Reload::Absent } else { Reload::Failed };
         }
@@ -154,7 +158,8 @@ impl Keyring {
         if let Err(error) = &loaded {
             tracing::warn!(%error, "the keys could not be read again for an unknown kid");
         }
-        *last = Some((now, loaded.is_ok()));
+        // Counted from its end: those who waited for a read that took long must not repeat it one after the other.
+        *last = Some((self.clock.elapsed(), loaded.is_ok()));
         match (loaded, self.keys().find(kid)) {
             (Err(_), _) => Reload::Failed,
             (Ok(()), Some(_)) => Reload::Found,
@@ -170,11 +175,12 @@ impl Keyring {
     /// The JWK set at `now` and for how long it may be kept: at most `keys.jwks_max_age`, and never past the next change
     /// of keys that is already known.
     pub fn jwks(&self, now: Timestamp) -> (Arc<JwksDocument>, Duration) {
-        let document = match self.document.load_full() {
+        let keys = self.keys();
+        let document = match keys.document.load_full() {
             Some(document) if now < document.valid_until => document,
             _ => {
-                let document = Arc::new(self.keys().document(now, self.rotation_lead));
-                self.document.store(Some(Arc::clone(&document)));
+                let document = Arc::new(keys.document(now, self.rotation_lead));
+                keys.document.store(Some(Arc::clone(&document)));
                 document
             }
         };
@@ -192,18 +198,18 @@ impl KeySource for KeySet {
 impl KeySet {
     /// The key of this id.
     pub fn get(&self, kid: &Kid) -> Option<&Key> {
-        self.0.iter().find(|key| key.signing.kid() == kid)
+        self.keys.iter().find(|key| key.signing.kid() == kid)
     }
 
     /// All keys.
     pub fn iter(&self) -> impl Iterator<Item = &Key> {
-        self.0.iter()
+        self.keys.iter()
     }
 
     /// The key that signs with `algorithm` at `now`: the newest that is signing, or, where none is yet, the first that is
     /// announced, because a client of that algorithm has nothing else.
     pub fn signer(&self, algorithm: Algorithm, now: Timestamp) -> Option<&Key> {
-        let of_algorithm = || self.0.iter().filter(|key| key.signing.algorithm() == algorithm);
+        let of_algorithm = || self.keys.iter().filter(|key| key.signing.algorithm() == algorithm);
         let in_phase = |phase| of_algorithm().filter(move |key| key.schedule.phase(now) == phase);
         in_phase(KeyPhase::Signing)
             .max_by_key(|key| key.schedule.signs_from)
@@ -219,7 +225,7 @@ impl KeySet {
     }
 
     fn document(&self, now: Timestamp, lead: RotationLead) -> JwksDocument {
-        let published = || self.0.iter().filter(|key| key.schedule.phase(now) != KeyPhase::Gone);
+        let published = || self.keys.iter().filter(|key| key.schedule.phase(now) != KeyPhase::Gone);
         let keys: Vec<_> = published().map(|key| key.public.clone()).collect();
         let body = crypto::jwks_json(&keys);
         let etag = format!("\"{}\"", hex(&crypto::sha256(body.as_bytes())[..16]));

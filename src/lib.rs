@@ -13,7 +13,7 @@
 
 pub mod app;
 pub mod background;
-//pub mod cli;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;

@@ -1,1 +1,13 @@
-fn main() {}
+//! The `countersign` command: parse the arguments, run the command, and say with the exit code how it went.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use countersign::cli::{Cli, report, report_usage};
+
+fn main() -> ExitCode {
+    match Cli::try_parse() {
+        Ok(cli) => cli.run().map_or_else(|error| report(&error), |()| ExitCode::SUCCESS),
+        Err(usage) => report_usage(&usage),
+    }
+}

@@ -220,7 +220,7 @@ fn ranges_hold_at_both_ends() {
         ("limits.hard_stop", "1", "0", "100", "101"),
         ("public.max_headers", "16", "15", "256", "257"),
         ("public.request_timeout", "1s", "999ms", "5m", "301s"),
-        ("database.max_connections", "2", "1", "1000", "1001"),
+        ("database.max_connections", "1", "0", "1000", "1001"),
         ("shutdown.delay", "0", "-1", "300s", "301s"),
         ("audit.retention", "1d", "23h", "3650d", "3651d"),
     ];

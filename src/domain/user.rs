@@ -39,12 +39,11 @@ impl Username {
     }
 }
 
-/// One pass of the profile. NFC comes first as well as last, because the profile judges characters before it composes
-/// them and would refuse a decomposed 한 (three Jamo) while it takes the composed one. The case mapping is the whole
-/// `toLowerCase` of RFC 8265 §3.3.2, with its rule for the final sigma, which the library's mapping by character lacks.
+/// One pass of the profile. Composed first, because the profile judges characters before it composes them itself, and
+/// would refuse a decomposed 한 (three Jamo) while it takes the composed one. The case mapping is the whole `toLowerCase`
+/// of RFC 8265 §3.3.2, with its rule for the final sigma, which the library's mapping by character lacks.
 fn canonical(text: &str) -> Option<String> {
-    let lower = text.nfc().collect::<String>().to_lowercase();
-    UsernameCaseMapped::enforce(lower.nfc().collect::<String>()).ok().map(Into::into)
+    UsernameCaseMapped::enforce(text.to_lowercase().nfc().collect::<String>()).ok().map(Into::into)
 }
 
 impl fmt::Display for Username {

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use crate::http::error::{ApiError, OAuthError, ProblemCode};
+use crate::http::error::{ApiError, OAuthCode, OAuthError, ProblemCode};
 use crate::http::extract::{BodyCredentials, ClientCredentialsInput, FormParams};
 use crate::service::{BUILT_IN_CLIENT, Caller, CallerError, ClientProof, Failure, HashingError, Service};
 
@@ -19,7 +19,13 @@ pub async fn of_form(service: &Service, headers: &HeaderMap, form: &FormParams) 
 /// either, the built-in client.
 pub async fn of_rest(service: &Service, headers: &HeaderMap, client_id: Option<&str>) -> Result<Caller, ApiError> {
     let body = BodyCredentials { client_id, ..BodyCredentials::default() };
-    let input = ClientCredentialsInput::gather(headers, body).map_err(|_| ApiError::new(ProblemCode::InvalidClient))?;
+    let input = ClientCredentialsInput::gather(headers, body).map_err(|error| match error.code() {
+        // Two headers, or a header and a body that name different clients (security.md H3).
+        OAuthCode::InvalidRequest => {
+            ApiError::new(ProblemCode::InvalidRequest).detail("The client authenticates in more than one way.")
+        }
+        _ => ApiError::new(ProblemCode::InvalidClient),
+    })?;
     service.authenticate(&proof_of(&input, Some(BUILT_IN_CLIENT))).await.map_err(|error| match error {
         CallerError::Refused => ApiError::new(ProblemCode::InvalidClient),
         CallerError::Failed(failure) => failure.into(),

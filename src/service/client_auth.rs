@@ -56,7 +56,13 @@ pub enum CallerError {
 impl Service {
     /// Finds the client that a request comes from. Secrets are compared in memory; an assertion costs one insert, which
     /// keeps it from being used twice on any replica.
+    ///
+    /// A replica whose view is too old lets nobody in: it would not know of a client that was disabled, or of a secret that
+    /// was made, since.
     pub async fn authenticate(&self, proof: &ClientProof<'_>) -> Result<Caller, CallerError> {
+        if let Some(doubt) = self.judge.doubt() {
+            return Err(Failure::doubt(doubt).into());
+        }
         match proof {
             ClientProof::Named(id) => self.named_client(*id),
             ClientProof::Secret(candidates) => self.client_by_secret(candidates),

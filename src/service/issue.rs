@@ -78,10 +78,10 @@ impl Service {
         let ends_at = session.idle_expires_at.min(session.absolute_expires_at);
         Ok(IssuedTokens {
             access_token: self.sign(&claims, client, now)?,
-            expires_in: claims.expires_at.since(now),
+            expires_in: claims.expires_at.since(now.floor_to_second()),
             refresh: Some(IssuedRefresh {
                 token: self.refresh_codec.mint(token),
-                expires_in: ends_at.since(now),
+                expires_in: ends_at.floor_to_second().since(now.floor_to_second()),
                 session: session.id,
             }),
             scope,
@@ -114,7 +114,7 @@ impl Service {
         };
         Ok(IssuedTokens {
             access_token: self.sign(&claims, client, now)?,
-            expires_in: claims.expires_at.since(now),
+            expires_in: claims.expires_at.since(now.floor_to_second()),
             refresh: None,
             scope,
             subject: claims.subject,

@@ -43,6 +43,7 @@ pub use client_auth::{Caller, CallerError, ClientProof};
 pub use client_credentials::GrantError;
 pub use clients::{ClientError, ClientSecret};
 pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
+pub use import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
 pub use introspect::{CannotIntrospect, Introspected, Introspection};
 pub use issue::{IssuedRefresh, IssuedTokens};
 pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};

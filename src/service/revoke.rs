@@ -86,6 +86,11 @@ impl Service {
         }
     }
 
+    /// The session of a refresh token that this installation made, whatever its generation.
+    pub fn session_of(&self, refresh_token: &str) -> Option<SessionId> {
+        self.refresh_codec.read(refresh_token).ok().map(|token| token.session)
+    }
+
     /// Makes everything issued so far inactive: after a restore from a backup, what was revoked since must not come back
     /// (security.md D8).
     pub async fn revoke_everything(&self, from: &Requester) -> Result<(), Failure> {

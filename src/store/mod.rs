@@ -71,6 +71,12 @@ impl Store {
         Database::open(settings, clock, observer).await.map(Self)
     }
 
+    /// The same database for the follower of the feed: its reads go over a connection of their own, so that freshness can
+    /// be proven while requests wait for connections.
+    pub fn for_follower(&self) -> Self {
+        Self(self.0.in_feed_lane())
+    }
+
     /// Users and their password hashes.
     pub const fn users(&self) -> Users<'_> {
         Users(&self.0)

@@ -229,3 +229,24 @@ on_both_engines! {
         }
     }
 }
+
+#[tokio::test]
+async fn on_postgresql_a_refresh_rewrites_its_row_in_place() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::fresh(Engine::Postgres).await;
+    ada_logged_in(&database.open().await).await;
+    let mut connection = database.connect_postgres().await;
+    let mut transaction = sqlx::Connection::begin(&mut connection).await.unwrap();
+    // The columns that a refresh changes: an index on one of them would make every refresh write to every index.
+    sqlx::query("UPDATE sessions SET generation = generation + 1, rotated_at = 1, idle_expires_at = 1")
+        .execute(&mut *transaction)
+        .await
+        .unwrap();
+    let in_place: i64 = sqlx::query_scalar("SELECT pg_stat_get_xact_tuples_hot_updated('sessions'::regclass)")
+        .fetch_one(&mut *transaction)
+        .await
+        .unwrap();
+    assert_eq!(in_place, 1);
+}

@@ -8,6 +8,7 @@ use ring::pbkdf2::{PBKDF2_HMAC_SHA1, PBKDF2_HMAC_SHA256, PBKDF2_HMAC_SHA512};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::phc::BCRYPT_OUTPUT_BYTES;
 use super::scheme::{OUTPUT_BYTES, Pbkdf2Digest, Scheme};
 use super::stored::{NEW_OUTPUT_BYTES, NEW_SALT_BYTES, PasswordHash};
 use super::work::{Kind, Work};
@@ -18,11 +19,7 @@ const BCRYPT_PASSWORD_BYTES: usize = 72;
 /// pool never needs more than each thread's share and one hash of the greatest size that is read.
 const LARGE_MEMORY_KIB: u32 = 64 * 1024;
 /// Stands for the salt in work whose result nobody uses.
-const NO_SALT: [u8; 16] = [0; 16];
-
-/// Output of work whose result nobody uses: one block of PBKDF2 whatever the digest, so that a unit is one iteration, and
-/// no more than bcrypt yields.
-const SPENT_OUTPUT_BYTES: usize = 20;
+const NO_SALT: [u8; NEW_SALT_BYTES] = [0; NEW_SALT_BYTES];
 
 /// An algorithm refused its input, or there was no memory for it. Bounds and types leave only the second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -82,11 +79,18 @@ impl Bench {
 
     /// Does work for its cost alone.
     pub(super) fn spend(&mut self, work: Work, password: &[u8]) -> Result<(), Unhashable> {
-        for scheme in portions(work) {
-            let mut unused = Zeroizing::new([0; SPENT_OUTPUT_BYTES]);
-            self.compute(scheme, password, &NO_SALT, &mut *unused)?;
-            std::hint::black_box(&unused);
-        }
+        let (scheme, length) = match work.kind {
+            Kind::Whole(scheme @ Scheme::Bcrypt { .. }) => (scheme, BCRYPT_OUTPUT_BYTES),
+            Kind::Whole(scheme) => (scheme, NEW_OUTPUT_BYTES),
+            // One block of output, so that a unit is one iteration.
+            Kind::Pbkdf2(digest) => {
+                let output = digest.block_bytes();
+                (Scheme::Pbkdf2 { digest, iterations: work.units, output }, output.into())
+            }
+        };
+        let mut unused = Zeroizing::new([0; *OUTPUT_BYTES.end()]);
+        self.compute(scheme, password, &NO_SALT, unused.get_mut(..length).ok_or(Unhashable)?)?;
+        std::hint::black_box(&unused);
         Ok(())
     }
 
@@ -136,17 +140,4 @@ fn bcrypt(cost: u8, password: &[u8], salt: &[u8], output: &mut [u8]) -> Result<(
     let hash = Zeroizing::new(bcrypt::bcrypt(cost.into(), salt, key));
     output.copy_from_slice(hash.get(..output.len()).ok_or(Unhashable)?);
     Ok(())
-}
-
-/// Computations that make up an amount of work.
-fn portions(work: Work) -> Vec<Scheme> {
-    let units = work.units;
-    match work.kind {
-        Kind::Argon2 { variant, memory_kib, lanes } => {
-            vec![Scheme::Argon2 { variant, version: argon2::Version::V0x13, memory_kib, passes: units, lanes }]
-        }
-        Kind::Bcrypt => (0_u8..32).filter(|bit| units & (1 << bit) != 0).map(|cost| Scheme::Bcrypt { cost }).collect(),
-        Kind::Scrypt { log_n, block } => vec![Scheme::Scrypt { log_n, block, lanes: units }],
-        Kind::Pbkdf2(digest) => vec![Scheme::Pbkdf2 { digest, iterations: units, output: SPENT_OUTPUT_BYTES as u8 }],
-    }
 }

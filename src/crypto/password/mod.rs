@@ -9,10 +9,10 @@
 //! > Every refused password costs, for every kind of work that any stored hash needs, as much of that kind as the
 //! > dearest such hash.
 //!
-//! A verification that fails against a bcrypt hash of cost 10 is topped up with what is missing to the dearest bcrypt
-//! hash, and with one hash of every other kind; a name that nobody has pays all of it ([`work::RefusalCost`]). All of it happens
-//! in one job on one thread. Work of one kind adds up exactly: iterations of PBKDF2, passes of argon2 over memory of
-//! one size, halves of bcrypt. While every hash has the current parameters, which is the usual case, a refusal is one hash.
+//! A name that nobody has pays all of it. A verification that fails pays the same in the same order, its own work being a part
+//! of it ([`work::RefusalCost`]), in one job on one thread. Iterations of PBKDF2 add up exactly, so one amount stands for all
+//! counts of them; every other scheme is a kind by itself. While every hash has the current scheme, which is the usual
+//! case, a refusal is one hash; while imported bcrypt hashes wait for their users, it is one of either.
 //!
 //! Two duties rest with the caller. A user who may not log in (disabled, deleted, with an unreadable hash) is verified as
 //! `None`, like a name that nobody has. And [`PasswordHasher::expect_schemes`] is told which schemes are stored, at

@@ -23,7 +23,7 @@ const BCRYPT_BASE64: GeneralPurpose = GeneralPurpose::new(
 );
 const BCRYPT_SALT_CHARS: usize = 22;
 const BCRYPT_SALT_BYTES: usize = 16;
-const BCRYPT_OUTPUT_BYTES: usize = 23;
+pub(super) const BCRYPT_OUTPUT_BYTES: usize = 23;
 
 /// Reads a text that begins with `$`.
 pub(super) fn parse(text: &str) -> Result<PasswordHash, HashRefusal> {

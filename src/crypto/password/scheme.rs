@@ -91,7 +91,7 @@ impl Pbkdf2Digest {
     }
 
     /// Bytes of one block of output: each further block costs all iterations again.
-    pub(super) const fn block_bytes(self) -> u32 {
+    pub(super) const fn block_bytes(self) -> u8 {
         match self {
             Self::Sha1 => 20,
             Self::Sha256 => 32,

@@ -2,20 +2,18 @@
 
 use super::scheme::{Pbkdf2Digest, Scheme};
 
-/// Kinds of work that a refusal pays for. A real export has one to four; more than this many would let an import turn every
-/// mistyped password into seconds of work, so the surplus stays out, and stays distinguishable.
+/// Kinds of work that a refusal pays for. A real export has one to four of them; more than this many would let an import
+/// turn every mistyped password into seconds of work, so the surplus stays out, and stays distinguishable.
 const MAX_KINDS: usize = 16;
 
-/// Work whose amounts add up: twice the units take twice the time, in whatever portions they are done.
+/// Work that comes in units.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A unit is one pass over the memory.
-    Argon2 { variant: argon2::Algorithm, memory_kib: u32, lanes: u32 },
-    /// A unit is one round of the key schedule; powers of two can be had.
-    Bcrypt,
-    /// A unit is one lane.
-    Scrypt { log_n: u8, block: u32 },
-    /// A unit is one iteration.
+    /// A unit is one hash with just these parameters, and there is never more than one: two halves of it would not take
+    /// the time of the whole.
+    Whole(Scheme),
+    /// A unit is one iteration; portions add up exactly. (Django alone raised its iterations with each release, so an
+    /// export holds many of them.)
     Pbkdf2(Pbkdf2Digest),
 }
 
@@ -30,20 +28,27 @@ impl Work {
     /// What one verification against a hash of this scheme costs.
     pub(super) fn of(scheme: Scheme) -> Self {
         match scheme {
-            Scheme::Argon2 { variant, memory_kib, passes, lanes, .. } => {
-                Self { kind: Kind::Argon2 { variant, memory_kib, lanes }, units: passes }
+            Scheme::Argon2 { .. } | Scheme::Bcrypt { .. } | Scheme::Scrypt { .. } => {
+                Self { kind: Kind::Whole(scheme), units: 1 }
             }
-            Scheme::Bcrypt { cost } => Self { kind: Kind::Bcrypt, units: 1 << cost },
-            Scheme::Scrypt { log_n, block, lanes } => Self { kind: Kind::Scrypt { log_n, block }, units: lanes },
             Scheme::Pbkdf2 { digest, iterations, output } => {
-                let blocks = u32::from(output).div_ceil(digest.block_bytes());
+                let blocks = output.div_ceil(digest.block_bytes()).into();
                 Self { kind: Kind::Pbkdf2(digest), units: iterations.saturating_mul(blocks) }
             }
         }
     }
 }
 
-/// What every refused password costs: of each kind of work, as much as the dearest hash known.
+/// What is to be done next about a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Step {
+    /// Compare it with the stored hash; a match ends the matter.
+    Verify,
+    /// Work whose result nobody uses.
+    Spend(Work),
+}
+
+/// What every refused password costs: of each kind of work, as much as the dearest hash known, in this order.
 #[derive(Debug)]
 pub(super) struct RefusalCost(Vec<Work>);
 
@@ -66,15 +71,21 @@ impl RefusalCost {
         true
     }
 
-    /// What is still to be done when a refusal has cost `spent` so far.
-    pub(super) fn missing(&self, spent: Option<Work>) -> Vec<Work> {
-        let missing = self.0.iter().map(|due| match spent {
-            Some(spent) if spent.kind == due.kind => {
-                Work { kind: due.kind, units: due.units.saturating_sub(spent.units) }
-            }
-            _ => *due,
-        });
-        missing.filter(|work| work.units > 0).collect()
+    /// The steps of a refusal. The verification takes the place of the same work in the order, because what ran before
+    /// shows in the time as well (caches). The current scheme comes first: its users pay for nothing else when they match.
+    pub(super) fn steps(&self, stored: Option<Scheme>) -> Vec<Step> {
+        let own = stored.map(Work::of);
+        let mut steps = Vec::with_capacity(self.0.len() + 1);
+        for due in &self.0 {
+            let spent = own.filter(|own| own.kind == due.kind);
+            steps.extend(spent.map(|_| Step::Verify));
+            let units = due.units.saturating_sub(spent.map_or(0, |own| own.units));
+            steps.extend((units > 0).then_some(Step::Spend(Work { kind: due.kind, units })));
+        }
+        if stored.is_some() && !steps.contains(&Step::Verify) {
+            steps.push(Step::Verify);
+        }
+        steps
     }
 }
 
@@ -82,11 +93,15 @@ impl RefusalCost {
 mod tests {
     use super::*;
 
+    fn argon2(variant: argon2::Algorithm, memory_kib: u32, passes: u32) -> Scheme {
+        Scheme::argon2(variant, argon2::Version::V0x13, memory_kib, passes, 1).unwrap()
+    }
+
     fn schemes() -> Vec<Scheme> {
         vec![
-            Scheme::argon2(argon2::Algorithm::Argon2id, argon2::Version::V0x13, 19_456, 2, 1).unwrap(),
-            Scheme::argon2(argon2::Algorithm::Argon2id, argon2::Version::V0x13, 19_456, 5, 1).unwrap(),
-            Scheme::argon2(argon2::Algorithm::Argon2i, argon2::Version::V0x10, 4096, 3, 1).unwrap(),
+            argon2(argon2::Algorithm::Argon2id, 19_456, 2),
+            argon2(argon2::Algorithm::Argon2id, 19_456, 5),
+            argon2(argon2::Algorithm::Argon2i, 4096, 3),
             Scheme::bcrypt(4).unwrap(),
             Scheme::bcrypt(12).unwrap(),
             Scheme::scrypt(14, 8, 1).unwrap(),
@@ -97,29 +112,33 @@ mod tests {
         ]
     }
 
-    /// Everything that a refusal does, summed up by kind.
-    fn total(cost: &RefusalCost, spent: Option<Work>) -> Vec<Work> {
-        let mut sum = cost.missing(spent);
-        if let Some(spent) = spent {
-            match sum.iter_mut().find(|work| work.kind == spent.kind) {
-                Some(work) => work.units += spent.units,
-                None => sum.push(spent),
+    /// Everything that a refusal does, in its order, portions of one kind put together.
+    fn total(cost: &RefusalCost, stored: Option<Scheme>) -> Vec<Work> {
+        let mut sum: Vec<Work> = Vec::new();
+        for step in cost.steps(stored) {
+            let work = match step {
+                Step::Verify => Work::of(stored.unwrap()),
+                Step::Spend(work) => work,
+            };
+            match sum.last_mut() {
+                Some(last) if last.kind == work.kind => last.units += work.units,
+                _ => sum.push(work),
             }
         }
-        sum.sort_by_key(|work| format!("{:?}", work.kind));
         sum
     }
 
     #[test]
-    fn p6_every_refusal_costs_the_same_whatever_hash_the_account_has() {
+    fn p6_every_refusal_does_the_same_in_the_same_order_whatever_hash_the_account_has() {
         let mut cost = RefusalCost::of(schemes()[0]);
         for scheme in schemes() {
             assert!(cost.learn(scheme));
         }
         let nobody = total(&cost, None);
-        assert_eq!(nobody.len(), 6, "one amount for each kind: {nobody:?}");
+        assert_eq!(nobody.len(), 9, "{nobody:?}");
+        assert_eq!(nobody[7], Work { kind: Kind::Pbkdf2(Pbkdf2Digest::Sha256), units: 1_200_000 });
         for scheme in schemes() {
-            assert_eq!(total(&cost, Some(Work::of(scheme))), nobody, "{scheme}");
+            assert_eq!(total(&cost, Some(scheme)), nobody, "{scheme}");
         }
     }
 
@@ -127,17 +146,25 @@ mod tests {
     fn p6_a_refusal_is_one_hash_while_all_have_the_current_scheme() {
         let current = schemes()[0];
         let cost = RefusalCost::of(current);
-        assert_eq!(cost.missing(None), [Work::of(current)]);
-        assert_eq!(cost.missing(Some(Work::of(current))), []);
+        assert_eq!(cost.steps(None), [Step::Spend(Work::of(current))]);
+        assert_eq!(cost.steps(Some(current)), [Step::Verify]);
+    }
+
+    #[test]
+    fn a_match_under_the_current_scheme_pays_for_nothing_else() {
+        let mut cost = RefusalCost::of(schemes()[0]);
+        cost.learn(schemes()[4]);
+        assert_eq!(cost.steps(Some(schemes()[0]))[0], Step::Verify);
     }
 
     #[test]
     fn p5_the_cost_of_a_refusal_stays_bounded_whatever_is_imported() {
         let mut cost = RefusalCost::of(schemes()[0]);
         for memory_kib in 100..200 {
-            let scheme = Scheme::argon2(argon2::Algorithm::Argon2d, argon2::Version::V0x13, memory_kib, 1, 1).unwrap();
-            cost.learn(scheme);
+            cost.learn(argon2(argon2::Algorithm::Argon2d, memory_kib, 1));
         }
-        assert_eq!(cost.missing(None).len(), MAX_KINDS);
+        assert_eq!(cost.steps(None).len(), MAX_KINDS);
+        let surplus = cost.steps(Some(argon2(argon2::Algorithm::Argon2d, 199, 1)));
+        assert_eq!((surplus.len(), surplus.last()), (MAX_KINDS + 1, Some(&Step::Verify)));
     }
 }

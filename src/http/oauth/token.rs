@@ -9,7 +9,7 @@ use http::HeaderMap;
 use crate::domain::{Audience, Grant, ScopeSet};
 use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
 use crate::http::extract::FormParams;
-use crate::http::oauth::OAuthErrorBody;
+use crate::http::oauth::OAuthProblems;
 use crate::http::requester::From;
 use crate::http::state::Shared;
 use crate::http::{caller, token_answer, v1};
@@ -43,12 +43,9 @@ pub struct TokenRequest {
     request_body(content = TokenRequest, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 200, description = "Tokens", body = token_answer::TokenAnswer),
-        (status = 400, description = "RFC 6749 §5.2", body = OAuthErrorBody),
-        (status = 401, description = "`invalid_client`", body = OAuthErrorBody),
-        (status = 413, description = "The form is too large", body = OAuthErrorBody),
-        (status = 503, description = "`temporarily_unavailable`; nothing was consumed", body = OAuthErrorBody),
+        OAuthProblems,
     ),
-    security(("client" = []))
+    security((), ("client" = []))
 )]
 pub async fn token(
     State(shared): State<Arc<Shared>>,

@@ -1,0 +1,143 @@
+//! `countersign serve`: from the configuration to a running service, and to its orderly end.
+
+use std::io;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::demo::Demo;
+use super::{CliError, Common, process, workplace};
+use crate::app::{App, Parts, StartError};
+use crate::config::{Config, Engine, Listener};
+use crate::telemetry::LogSink;
+
+/// How long the last lines of the log may take.
+const FLUSH: Duration = Duration::from_secs(1);
+
+#[derive(Debug, Args)]
+pub(super) struct ServeArgs {
+    /// Try it out: an embedded database in a temporary folder, a user, a gateway, and commands to paste
+    #[arg(long)]
+    demo: bool,
+}
+
+/// Runs until SIGTERM or SIGINT; a second one does not wait for requests in flight.
+pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
+    process::raise_file_limit();
+    if args.demo {
+        let (demo, config) = Demo::prepare(common)?;
+        return start(config, LogSink::Stderr, Some(demo));
+    }
+    start(workplace::load(common)?.config, LogSink::Stdout, None)
+}
+
+fn start(config: Config, sink: LogSink, demo: Option<Demo>) -> Result<(), CliError> {
+    let parts = workplace::parts(sink, &config.log)?;
+    let logger = parts.logger.clone();
+    let runtime = runtime().map_err(|error| CliError::about("no threads", error))?;
+    let outcome = runtime.block_on(serve(config, parts, demo));
+    logger.flush(FLUSH);
+    runtime.shutdown_timeout(FLUSH);
+    outcome
+}
+
+async fn serve(config: Config, parts: Parts, demo: Option<Demo>) -> Result<(), CliError> {
+    let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
+    tokio::spawn(heed(Signals::new().map_err(|error| CliError::about("signals", error))?, stop.clone(), abort.clone()));
+    let settings = config.clone();
+    let app = App::build(config, parts).await.map_err(|error| CliError::Failed(explained(&error)))?;
+    tell(&app, &settings);
+    if let Some(demo) = &demo {
+        demo.furnish(&app).await?;
+    }
+    tokio::select! {
+        () = app.run(stop) => Ok(()),
+        () = abort.cancelled() => Err(CliError::failed("stopped at once: requests in flight were given up")),
+    }
+}
+
+/// As many workers as cores that this process may use: std heeds the affinity mask and the quota of the control group.
+fn runtime() -> io::Result<Runtime> {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}
+
+/// The line from which operators and scripts learn what was started and where it listens.
+fn tell(app: &App, config: &Config) {
+    let url = |listener: &Listener, address| {
+        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{address}")
+    };
+    let database = match config.database.url.engine() {
+        Engine::Sqlite => "sqlite",
+        Engine::Postgres => "postgres",
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        public = url(&config.public, app.public_address()),
+        operations = url(&config.operations, app.operations_address()),
+        issuer = config.issuer.as_str(),
+        database,
+        "started"
+    );
+}
+
+/// What went wrong, and what to do where that is known.
+fn explained(error: &StartError) -> String {
+    let StartError::Bind { listener, cause, .. } = error else {
+        return error.to_string();
+    };
+    let variable = format!("COUNTERSIGN_{}__LISTEN", listener.to_uppercase());
+    match cause.kind() {
+        io::ErrorKind::AddrInUse => format!(
+            "{error}\n  Another process listens there, perhaps another countersign: stop it, or choose another address, such as\n  \
+             {variable}=127.0.0.1:0, where the system picks a free port."
+        ),
+        io::ErrorKind::AddrNotAvailable => {
+            format!("{error}\n  No network interface of this machine has that address: change {variable}.")
+        }
+        io::ErrorKind::PermissionDenied => {
+            format!("{error}\n  Ports below 1024 are for root: change {variable}, or grant CAP_NET_BIND_SERVICE.")
+        }
+        _ => error.to_string(),
+    }
+}
+
+/// The signals that concern a service. They are taken over before anything starts, so that none kills it half way.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+}
+
+/// The first signal to stop asks for an orderly end, the second for an end.
+async fn heed(mut signals: Signals, stop: CancellationToken, abort: CancellationToken) {
+    loop {
+        tokio::select! {
+            _ = signals.terminate.recv() => {}
+            _ = signals.interrupt.recv() => {}
+            _ = signals.hang_up.recv() => {
+                tracing::info!("SIGHUP changes nothing: certificates are read again when they change, settings at a start");
+                continue;
+            }
+        }
+        if stop.is_cancelled() {
+            abort.cancel();
+            return;
+        }
+        stop.cancel();
+    }
+}
