@@ -148,7 +148,8 @@ pub struct NewSecretAnswer {
     security(("bearer" = []))
 )]
 pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<ClientList> {
-    let mut clients: Vec<_> = shared.service.clients().iter().map(|client| ClientItem::new(client, shared.service.now())).collect();
+    let mut clients: Vec<_> =
+        shared.service.clients().iter().map(|client| ClientItem::new(client, shared.service.now())).collect();
     clients.sort_by(|left, right| left.client_id.cmp(&right.client_id));
     JsonBody(ClientList { clients })
 }
@@ -176,7 +177,10 @@ pub async fn create(
         _ => client,
     };
     let client_secret = secret.map(|secret| secret.0.expose().to_owned());
-    Ok((StatusCode::CREATED, JsonBody(ClientWithSecret { client: ClientItem::new(&client, shared.service.now()), client_secret })))
+    Ok((
+        StatusCode::CREATED,
+        JsonBody(ClientWithSecret { client: ClientItem::new(&client, shared.service.now()), client_secret }),
+    ))
 }
 
 /// One client.
