@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::crypto::{FamilySecret, HashingError, PasswordHash, RefreshToken};
 use crate::domain::{
-    Audience, Client, Grant, Password, Role, ScopeSet, Session, SessionId, SessionState, User, UserState, Username,
+    Audience, Client, Grant, Password, Role, ScopeSet, Session, SessionId, SessionState, Timestamp, User, UserState,
+    Username,
 };
 use crate::store::{NewSession, SessionDetail};
 
@@ -110,11 +111,8 @@ impl Service {
             settled: attempt.settlements(),
             audit: vec![from.event("login.succeeded").about(user.id).on(&client.id)],
         };
-        let opened = self.store.sessions().open(new, now).await.map_err(Failure::from)?;
-        if self.follower.honour(opened).await.is_none() {
-            // The user or the client was disabled, deleted or revoked between the look-up and now.
-            return Err(LoginError::InvalidCredentials);
-        }
+        // The user or the client may have been disabled, deleted or revoked between the look-up and now.
+        let client_epoch = self.open_session(new, now).await?.ok_or(LoginError::InvalidCredentials)?;
         self.attempt_succeeded(&attempt);
         self.upgrade_hash(&user, upgrade).await;
         let session = Session {
@@ -129,12 +127,29 @@ impl Service {
             scope: scope.clone(),
             audience,
             user_epoch: user.epoch,
-            client_epoch: client.epoch,
+            client_epoch,
             state: SessionState::Live,
         };
         let methods = vec!["pwd".to_owned()];
         let detail = SessionDetail { session, methods, username: user.username, roles: user.roles };
         Ok(self.tokens_of_generation(&detail, &token, client, scope)?)
+    }
+
+    /// Opens a session, and says under which epoch of the client. One that this replica has not heard of yet is read anew,
+    /// once: that the client was revoked ends what was issued before, and the user's password was right.
+    async fn open_session(&self, mut new: NewSession, now: Timestamp) -> Result<Option<u32>, Failure> {
+        let opened = self.store.sessions().open(new.clone(), now).await?;
+        if self.follower.honour(opened).await.is_some() {
+            return Ok(Some(new.client_epoch));
+        }
+        self.follower.sync().await.map_err(|error| Failure::Unavailable(Box::new(error)))?;
+        let client = self.view.client(new.client.as_str()).filter(|client| !client.disabled);
+        let Some(epoch) = client.map(|client| client.epoch).filter(|epoch| *epoch != new.client_epoch) else {
+            return Ok(None);
+        };
+        new.client_epoch = epoch;
+        let opened = self.store.sessions().open(new, now).await?;
+        Ok(self.follower.honour(opened).await.map(|_| epoch))
     }
 
     /// The user of this name, if this is the password and the account can log in. One path and one cost for every refusal:
