@@ -14,7 +14,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::domain::{AccessClaims, ScopeSet};
+use crate::domain::{AccessClaims, Role, ScopeSet};
 use crate::http::error::Challenge;
 use crate::http::extract::LenientQuery;
 use crate::http::introspection_body::cache_control;
@@ -49,7 +49,7 @@ impl ForwardAuthHeaders {
     /// The values in the order of the names; empty where the token says nothing.
     fn values(claims: &AccessClaims) -> Vec<Bytes> {
         let login = claims.login.as_ref();
-        let roles = login.map(|login| login.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(","));
+        let roles = login.map(|login| login.roles.iter().map(Role::as_str).collect::<Vec<_>>().join(","));
         [
             Some(claims.subject.to_string()),
             login.map(|login| login.username.clone()),
