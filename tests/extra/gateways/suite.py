@@ -66,7 +66,7 @@ def run_recipe(recipe, blueprint, folder, options):
                 failed += 1
                 where = "" if isinstance(error, Failed) else "".join(traceback.format_exception(error)[-2:])
                 lines.append(f"  FAILED  {name}: {type(error).__name__}: {error} {where}")
-                lines.append(bench.gateway.tail(6))
+                lines.append(bench.gateway.tail(2))
             else:
                 passed += 1
                 lines.append(f"  ok      {name} ({time.monotonic() - started:.1f} s)")
