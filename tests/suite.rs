@@ -34,3 +34,17 @@ mod store_sweep;
 mod store_users;
 #[path = "suite/wycheproof.rs"]
 mod wycheproof;
+#[path = "suite/introspection.rs"]
+mod introspection;
+#[path = "suite/introspection_batch.rs"]
+mod introspection_batch;
+#[path = "suite/discovery.rs"]
+mod discovery;
+#[path = "suite/forward_auth.rs"]
+mod forward_auth;
+#[path = "suite/jwks.rs"]
+mod jwks;
+#[path = "suite/openapi.rs"]
+mod openapi;
+#[path = "suite/revocation.rs"]
+mod revocation;

@@ -2,5 +2,8 @@
 
 pub mod app;
 pub mod database;
+pub mod forge;
+pub mod judging;
+pub mod outage;
 pub mod proxy;
 pub mod store;
