@@ -77,7 +77,7 @@ def run_recipe(recipe, blueprint, folder, options):
 
 
 def print_table(results):
-    columns = ["revoked token lives", "beyond exp", "calls for 20 good", "calls for 20 bad", "algorithms", "typ", "outage", "rotation"]
+    columns = ["withdrawn key lives", "new key visible after", "keys outlast an outage by", "revoked token lives", "beyond exp", "calls for 20 good", "calls for 20 bad", "algorithms", "typ", "outage", "rotation"]
     print()
     for name, _, _, measured in results:
         figures = "; ".join(f"{column} {measured[column]}" for column in columns if column in measured)
