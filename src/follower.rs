@@ -17,6 +17,10 @@ use crate::view::{Freshness, View};
 /// How long to wait before a lost notification connection is made again. Polling goes on meanwhile.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 
+/// How long to wait after a sync that failed: the database may be back at any moment, and each attempt has its own time
+/// limits.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
 /// A clock that differs by more than this from the database's is worth an alarm (security.md C7); what replicas compare
 /// is corrected by then.
 const ALARMING_OFFSET_MILLIS: u64 = 5_000;
@@ -149,11 +153,15 @@ impl Follower {
             let offset = self.clock.offset_millis();
             let is_alarming = offset.unsigned_abs() > ALARMING_OFFSET_MILLIS;
             if is_alarming && !was_alarming {
-                tracing::error!(offset_millis = offset, "this machine's clock differs from the database's: set it right");
+                tracing::error!(
+                    offset_millis = offset,
+                    "this machine's clock differs from the database's: set it right"
+                );
             }
             was_alarming = is_alarming;
+            let pause = if was_failing { RETRY_AFTER.min(self.poll_interval) } else { self.poll_interval };
             tokio::select! {
-                () = tokio::time::sleep(self.poll_interval) => {}
+                () = tokio::time::sleep(pause) => {}
                 () = self.wake.notified() => {}
             }
         }

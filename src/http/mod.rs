@@ -2,6 +2,7 @@
 
 mod admin;
 mod answer;
+mod attempts;
 mod bearer;
 mod caller;
 pub mod error;

@@ -59,10 +59,11 @@ impl Service {
         let Some(found) = self.store.sessions().proven(token.session, family).await.map_err(Failure::from)? else {
             return Ok(());
         };
-        if found.session.client != caller.client.id {
+        let client = found.detail.session.client;
+        if client != caller.client.id {
             return Err(RevokeError::ForeignToken);
         }
-        let owner = Owner::Family(family, Some(found.session.client));
+        let owner = Owner::Family(family, Some(client));
         self.end_session(token.session, owner, EndReason::LoggedOut, from).await?;
         Ok(())
     }

@@ -84,18 +84,18 @@ on_both_engines! {
     }
 
     async fn a_success_settles_the_counts_of_failed_logins(database: TestDatabase) {
-        use countersign::store::{AttemptKey, AttemptLimits, Decision};
+        use countersign::store::{AttemptKey, AttemptLimits};
         let store = database.open().await;
         let (user, client) = (add_user(&store, 1, "ada").await, add_client(&store, "app").await);
         let limits = AttemptLimits { free: 1, hard_stop: 100, window: std::time::Duration::from_secs(3600) };
         let key = AttemptKey([1; 32]);
-        assert_eq!(store.attempts().register(vec![(key, limits)], START).await.unwrap(), Decision::Allowed);
+        assert!(store.attempts().register(vec![(key, limits)], None, START).await.unwrap().is_allowed());
         let mut new = new_session(1, &user, &client, START);
         new.settled = vec![Settlement::Forget(key)];
         done(store.sessions().open(new, START).await);
         for expected in [true, true, false] {
-            let decision = store.attempts().register(vec![(key, limits)], START).await.unwrap();
-            assert_eq!(decision == Decision::Allowed, expected);
+            let decision = store.attempts().register(vec![(key, limits)], None, START).await.unwrap();
+            assert_eq!(decision.is_allowed(), expected);
         }
     }
 
