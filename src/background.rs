@@ -18,6 +18,8 @@ use crate::telemetry::{Logger, Metrics};
 const MAINTAIN_KEYS_EVERY: Duration = Duration::from_secs(10);
 /// Between two sweeps that found nothing more to do.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks at which schemes stored passwords have: another process may import users.
+const LEARN_SCHEMES_EVERY: Duration = Duration::from_secs(60);
 /// Between two counts of rows.
 const COUNT_ROWS_EVERY: Duration = Duration::from_secs(60);
 /// Before a loop that ended unexpectedly is started again.
@@ -47,6 +49,10 @@ pub fn start(core: &Core, config: &Config, stop: CancellationToken) -> Loops {
     supervise(&tracker, "maintain keys", stop.clone(), move |stop| maintain_keys(Arc::clone(&service), stop));
     let (service, store, retention) = (Arc::clone(&core.service), core.store.clone(), config.audit.retention);
     supervise(&tracker, "sweep", stop.clone(), move |stop| sweep(Arc::clone(&service), store.clone(), retention, stop));
+    let service = Arc::clone(&core.service);
+    supervise(&tracker, "learn password schemes", stop.clone(), move |stop| {
+        learn_password_schemes(Arc::clone(&service), stop)
+    });
     let (metrics, store) = (Arc::clone(&core.metrics), core.store.clone());
     supervise(&tracker, "count rows", stop, move |stop| count_rows(Arc::clone(&metrics), store.clone(), stop));
     Loops(tracker)
@@ -113,6 +119,15 @@ async fn maintain_keys(service: Arc<Service>, stop: CancellationToken) {
             tracing::error!(%error, "the signing keys could not be maintained; the present key goes on signing");
         }
         pause(MAINTAIN_KEYS_EVERY, &stop).await;
+    }
+}
+
+async fn learn_password_schemes(service: Arc<Service>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        pause(LEARN_SCHEMES_EVERY, &stop).await;
+        if let Err(error) = service.learn_password_schemes().await {
+            tracing::debug!(%error, "the schemes of stored passwords could not be read");
+        }
     }
 }
 

@@ -6,6 +6,14 @@ mod support;
 
 #[path = "suite/architecture.rs"]
 mod architecture;
+#[path = "suite/cli.rs"]
+mod cli;
+#[path = "suite/cli_beside.rs"]
+mod cli_beside;
+#[path = "suite/cli_serve.rs"]
+mod cli_serve;
+#[path = "suite/crash.rs"]
+mod crash;
 #[path = "suite/http_raw.rs"]
 mod http_raw;
 #[path = "suite/http_tls.rs"]
@@ -34,3 +42,17 @@ mod store_sweep;
 mod store_users;
 #[path = "suite/wycheproof.rs"]
 mod wycheproof;
+#[path = "suite/introspection.rs"]
+mod introspection;
+#[path = "suite/introspection_batch.rs"]
+mod introspection_batch;
+#[path = "suite/discovery.rs"]
+mod discovery;
+#[path = "suite/forward_auth.rs"]
+mod forward_auth;
+#[path = "suite/jwks.rs"]
+mod jwks;
+#[path = "suite/openapi.rs"]
+mod openapi;
+#[path = "suite/revocation.rs"]
+mod revocation;

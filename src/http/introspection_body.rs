@@ -32,7 +32,6 @@ pub struct ActiveToken<'a> {
     /// Whom the token is about.
     pub sub: String,
     /// Whom it is for: a string, or an array where there are several.
-    #[schema(value_type = Vec<String>)]
     pub aud: OneOrMany<'a>,
     /// It is inactive from here.
     pub exp: Seconds,
@@ -67,8 +66,27 @@ pub struct ActiveToken<'a> {
     pub amr: Option<&'a [String]>,
 }
 
+/// An introspection's answer, as the API document shows it (RFC 7662 §2.2).
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, reason = "describes what `body_of` writes")]
+pub enum IntrospectionAnswer<'a> {
+    /// The token is good, and the caller may see it.
+    Active(ActiveToken<'a>),
+    /// Anything else.
+    Inactive(InactiveToken),
+}
+
+/// Exactly `{"active":false}`, whatever the reason.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct InactiveToken {
+    /// Always false.
+    active: bool,
+}
+
 /// An `aud` as JWTs write it (RFC 7519 §4.1.3).
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<'a> {
     /// One.

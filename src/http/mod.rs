@@ -2,6 +2,7 @@
 
 mod admin;
 mod answer;
+mod attempts;
 mod bearer;
 mod caller;
 pub mod error;
@@ -27,8 +28,10 @@ use axum::Router;
 use axum::routing::{any, delete, get, patch, post, put};
 use tower_http::cors::CorsLayer;
 
+pub use admin::{ClientItem, KeyItem, UserItem};
 pub use observer::Observer;
 pub use state::{HttpSettings, Shared};
+pub use time::rfc3339;
 pub use v1::ForwardAuthHeaders;
 pub use well_known::MetadataDocument;
 
@@ -66,6 +69,7 @@ fn people() -> Router<Arc<Shared>> {
 fn machines() -> Router<Arc<Shared>> {
     Router::new()
         .route("/v1/verify", any(v1::verify::verify))
+        .route("/v1/verify/", any(v1::verify::verify))
         .route("/v1/verify/{*path}", any(v1::verify::verify))
         .route("/v1/introspect", post(v1::introspect_batch::introspect_batch))
         .route("/oauth2/introspect", post(oauth::introspect::introspect))

@@ -29,6 +29,8 @@ pub struct Introspected {
     pub at: Timestamp,
     /// Whether the token's signature had been checked before.
     pub from_cache: bool,
+    /// Whether the token is good, and inactive only for this caller: for the operator's log alone (security.md I2, S4).
+    pub is_hidden: bool,
 }
 
 /// Why introspection gives no answer.
@@ -50,10 +52,12 @@ impl Service {
             return self.introspect_refresh(caller, token).await;
         }
         let judgement = self.judge.judge(token).await;
+        let mut is_hidden = false;
         let result = match judgement.verdict {
             Verdict::Active(token) if may_see(caller, &token.claims) => Introspection::Access(token),
-            Verdict::Active(_) => {
-                tracing::debug!(caller = %caller.id, "introspection of a token that the caller may not see");
+            Verdict::Active(token) => {
+                tracing::info!(caller = %caller.id, jti = %token.claims.jti, "a client may not see the token it asked about");
+                is_hidden = true;
                 Introspection::Inactive
             }
             Verdict::Inactive(reason) => {
@@ -62,7 +66,7 @@ impl Service {
             }
             Verdict::CannotJudge(doubt) => return Err(CannotIntrospect::Doubt(doubt)),
         };
-        Ok(Introspected { result, at: judgement.at, from_cache: judgement.from_cache })
+        Ok(Introspected { result, at: judgement.at, from_cache: judgement.from_cache, is_hidden })
     }
 
     /// An introspection as a JWT for the client that asked (RFC 9701 §5): nested, with a `typ` and without `sub` and `exp`
@@ -89,7 +93,10 @@ impl Service {
             return Err(CannotIntrospect::Doubt(doubt));
         }
         let at = self.clock.now();
-        let inactive = Introspected { result: Introspection::Inactive, at, from_cache: false };
+        let inactive = Introspected { result: Introspection::Inactive, at, from_cache: false, is_hidden: false };
+        if caller.settings.introspect == IntrospectRight::None {
+            return Ok(inactive);
+        }
         let Ok(token) = self.refresh_codec.read(token) else {
             return Ok(inactive);
         };
@@ -98,12 +105,16 @@ impl Service {
         let Some(found) = found.filter(|found| found.is_current) else {
             return Ok(inactive);
         };
-        let session = found.session;
+        let session = found.detail.session;
         let is_live = session.state == SessionState::Live && !session.has_expired(at);
-        if caller.id != session.client || session.generation != token.generation || !is_live {
+        if session.generation != token.generation || !is_live {
             return Ok(inactive);
         }
-        Ok(Introspected { result: Introspection::Refresh(session), at, from_cache: false })
+        if caller.id != session.client {
+            tracing::info!(caller = %caller.id, %session.id, "a client may not see the refresh token it asked about");
+            return Ok(Introspected { is_hidden: true, ..inactive });
+        }
+        Ok(Introspected { result: Introspection::Refresh(session), at, from_cache: false, is_hidden: false })
     }
 }
 

@@ -15,6 +15,9 @@ const KEEP_BEYOND_LAST_TOKEN: Duration = Duration::from_secs(60 * 60);
 /// The longest life of any access token (contract.md §7).
 const LONGEST_ACCESS_TTL: Duration = Duration::from_secs(60 * 60);
 
+/// How often a withdrawal is tried again because another replica changed the keys in the same moment.
+const WITHDRAWAL_ATTEMPTS: u32 = 3;
+
 /// A JWK set of more than this makes some verifiers drop keys (contract.md §3).
 const MOST_PUBLISHED_KEYS: usize = 5;
 
@@ -109,13 +112,23 @@ impl Service {
 
     /// Withdraws a key as compromised: gone from the JWK set and its tokens inactive, here at once and everywhere within
     /// the bound. If it was the one that signs, an announced key or a new one takes its place at once: its tokens may meet
-    /// verifiers that have not fetched it yet, which is better than signing with a stolen key. True when there is such a key.
+    /// verifiers that have not fetched it yet, which is better than signing with a stolen key. If it had only been
+    /// announced, the key before it goes on signing. True when there is such a key.
     pub async fn withdraw_key(&self, kid: &Kid, from: &Requester) -> Result<bool, Failure> {
-        let now = self.clock.now();
-        let then = self.successor_of_withdrawn(kid, now)?;
-        let event = from.event("key.withdrawn").about(kid);
-        let withdrawn = self.store.keys().withdraw(kid, then, now.plus(REVOCATION_LIFE), now, Some(event)).await;
-        self.known(withdrawn).await
+        let mut attempts = 1..=WITHDRAWAL_ATTEMPTS;
+        loop {
+            let now = self.clock.now();
+            let then = self.successor_of_withdrawn(kid, now)?;
+            let event = from.event("key.withdrawn").about(kid);
+            let withdrawn = self.store.keys().withdraw(kid, then, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+            match withdrawn {
+                // Another replica has rotated meanwhile: what is to follow must be chosen anew.
+                Err(StoreError::Conflict { .. }) if attempts.next().is_some() => {
+                    self.follower.sync().await.map_err(Failure::internal)?;
+                }
+                withdrawn => return self.known(withdrawn).await,
+            }
+        }
     }
 
     /// What is to sign once `kid` is withdrawn.
@@ -125,9 +138,17 @@ impl Service {
             return Ok(AfterWithdrawal::Nothing);
         };
         let algorithm = withdrawn.signing.algorithm();
-        let mut others = keys.iter().filter(|key| key.signing.algorithm() == algorithm && key.signing.kid() != kid);
+        let others = || keys.iter().filter(|key| key.signing.algorithm() == algorithm && key.signing.kid() != kid);
         let is_newest = withdrawn.schedule.retires_at.is_none();
-        match others.find(|key| key.schedule.retires_at.is_none() && key.schedule.phase(now) == KeyPhase::Announced) {
+        if is_newest && withdrawn.schedule.phase(now) == KeyPhase::Announced {
+            let signs_still = |key: &&Key| key.schedule.retires_at.is_some_and(|at| now < at);
+            if let Some(signing) = others().filter(signs_still).max_by_key(|key| key.schedule.signs_from) {
+                return Ok(AfterWithdrawal::Reinstate(signing.signing.kid().clone()));
+            }
+        }
+        let is_announced =
+            |key: &&Key| key.schedule.retires_at.is_none() && key.schedule.phase(now) == KeyPhase::Announced;
+        match others().find(is_announced) {
             Some(announced) => Ok(AfterWithdrawal::Promote(announced.signing.kid().clone())),
             None if is_newest && algorithm.is_generated() => {
                 let key = SigningKey::generate(algorithm, &*self.random).map_err(Failure::internal)?;

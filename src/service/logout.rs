@@ -56,7 +56,9 @@ impl Service {
 
     /// Ends the session that an access token belongs to.
     pub async fn log_out_bearer(&self, bearer: &Bearer, from: &Requester) -> Result<(), Failure> {
-        self.end_session(bearer.session, Owner::User(bearer.user), EndReason::LoggedOut, from).await.map(drop)
+        self.end_session(bearer.session, Owner::User(bearer.user), EndReason::LoggedOut, &from.acting(bearer.user))
+            .await
+            .map(drop)
     }
 
     /// Ends one session if it is `owner`'s. True when such a session exists, also when it had ended before.

@@ -57,6 +57,8 @@ pub enum AfterWithdrawal {
     Nothing,
     /// This key, which was announced, signs at once.
     Promote(Kid),
+    /// The withdrawn key had only been announced: the one that it was to follow goes on signing, without a successor.
+    Reinstate(Kid),
     /// This new key.
     Insert(NewKey),
 }
@@ -209,9 +211,12 @@ async fn replace(tx: &mut Tx, then: &AfterWithdrawal, now: Timestamp) -> Result<
     const PROMOTE: &str = "UPDATE signing_keys
         SET signs_from = $1, announced_at = CASE WHEN announced_at > $1 THEN $1 ELSE announced_at END
         WHERE kid = $2 AND retires_at IS NULL AND withdrawn_at IS NULL RETURNING kid";
+    const REINSTATE: &str = "UPDATE signing_keys SET retires_at = NULL, gone_at = NULL
+        WHERE kid = $2 AND retires_at > $1 AND withdrawn_at IS NULL RETURNING kid";
     let is_replaced = match then {
         AfterWithdrawal::Nothing => true,
         AfterWithdrawal::Promote(kid) => tx.row(PROMOTE, values![now, kid]).await?.is_some(),
+        AfterWithdrawal::Reinstate(kid) => tx.row(REINSTATE, values![now, kid]).await?.is_some(),
         AfterWithdrawal::Insert(key) => insert(tx, key, now).await?,
     };
     if is_replaced { Ok(()) } else { Err(StoreError::Conflict { what: "successor" }) }

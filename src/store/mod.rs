@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use self::admin_keys::{AdminKey, AdminKeys, NewAdminKey};
 pub use self::assertions::Assertions;
-pub use self::attempts::{AttemptKey, AttemptLimits, Attempts, Decision, Settlement};
+pub use self::attempts::{AttemptKey, AttemptLimits, Attempts, Decision, Exemption, Settlement};
 pub use self::audit::{Audit, AuditEvent, AuditFilter, AuditRecord};
 pub use self::clients::{Clients, NewClient};
 use self::db::Database;

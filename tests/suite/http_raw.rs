@@ -65,6 +65,7 @@ impl Server {
             Arc::new(SystemClock::default()),
             Arc::new(|| [7; 16]),
             Arc::<Records>::clone(&records),
+            "",
         );
         let router = Router::new()
             .route("/ok", get(|| async { "fine" }))

@@ -6,12 +6,12 @@ use std::time::Duration;
 use crate::http::answer::JsonBody;
 use axum::extract::State;
 use http::StatusCode;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Administrator;
 use crate::domain::{
     Algorithm, Audience, Client, ClientId, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, ScopeSet,
-    TokenType,
+    StoredSecret, Timestamp, TokenType,
 };
 use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, PathSegment};
@@ -49,9 +49,11 @@ pub struct ClientItem {
     created_at: String,
 }
 
-impl From<&Client> for ClientItem {
-    fn from(client: &Client) -> Self {
+impl ClientItem {
+    /// As it is at `now`: secrets that are being replaced end by themselves.
+    pub fn new(client: &Client, now: Timestamp) -> Self {
         let settings = &client.settings;
+        let is_accepted = |secret: &&StoredSecret| secret.expires_at.is_none_or(|end| now < end);
         Self {
             client_id: client.id.to_string(),
             r#type: settings.kind.as_str(),
@@ -66,7 +68,7 @@ impl From<&Client> for ClientItem {
             jwks: settings.jwks.as_deref().and_then(|text| serde_json::from_str(text).ok()),
             enabled: !client.disabled,
             epoch: client.epoch,
-            secrets: client.secrets.len(),
+            secrets: client.secrets.iter().filter(is_accepted).count(),
             created_at: rfc3339(client.created_at),
         }
     }
@@ -78,7 +80,8 @@ pub struct ClientList {
     clients: Vec<ClientItem>,
 }
 
-/// What can be chosen for a client; what is left out stays, or has its default.
+/// What can be chosen for a client; what is left out stays, or has its default. Where `null` is allowed, it means the
+/// service's default, or none.
 #[derive(Deserialize, utoipa::ToSchema, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientFields {
@@ -95,13 +98,21 @@ pub struct ClientFields {
     /// `own`, `any` or `none`.
     introspect: Option<String>,
     /// Seconds, 30 to 3600.
-    access_ttl: Option<u64>,
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<u64>, minimum = 30, maximum = 3600)]
+    access_ttl: Option<Option<u64>>,
     /// `ES256`, `EdDSA`, `RS256` or `PS256`.
-    algorithm: Option<String>,
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    algorithm: Option<Option<String>>,
     /// `at+jwt` or `JWT`.
-    token_type: Option<String>,
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<String>)]
+    token_type: Option<Option<String>>,
     /// Public keys for `private_key_jwt` (RFC 7517 §5).
-    jwks: Option<serde_json::Value>,
+    #[serde(deserialize_with = "given")]
+    #[schema(value_type = Option<Object>)]
+    jwks: Option<Option<serde_json::Value>>,
     enabled: Option<bool>,
 }
 
@@ -138,7 +149,8 @@ pub struct NewSecretAnswer {
     security(("bearer" = []))
 )]
 pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<ClientList> {
-    let mut clients: Vec<_> = shared.service.clients().iter().map(|client| ClientItem::from(&**client)).collect();
+    let mut clients: Vec<_> =
+        shared.service.clients().iter().map(|client| ClientItem::new(client, shared.service.now())).collect();
     clients.sort_by(|left, right| left.client_id.cmp(&right.client_id));
     JsonBody(ClientList { clients })
 }
@@ -166,7 +178,10 @@ pub async fn create(
         _ => client,
     };
     let client_secret = secret.map(|secret| secret.0.expose().to_owned());
-    Ok((StatusCode::CREATED, JsonBody(ClientWithSecret { client: ClientItem::from(&client), client_secret })))
+    Ok((
+        StatusCode::CREATED,
+        JsonBody(ClientWithSecret { client: ClientItem::new(&client, shared.service.now()), client_secret }),
+    ))
 }
 
 /// One client.
@@ -182,7 +197,7 @@ pub async fn read(
     PathSegment(id): PathSegment,
 ) -> Result<JsonBody<ClientItem>, ApiError> {
     let client = shared.service.client(&client_id(&id)?).ok_or_else(unknown)?;
-    Ok(JsonBody(ClientItem::from(&*client)))
+    Ok(JsonBody(ClientItem::new(&client, shared.service.now())))
 }
 
 /// Changes a client.
@@ -213,7 +228,7 @@ pub async fn change(
         shared.service.set_client_enabled(&id, enabled, &from).await?;
     }
     let client = shared.service.client(&id).ok_or_else(unknown)?;
-    Ok(JsonBody(ClientItem::from(&*client)))
+    Ok(JsonBody(ClientItem::new(&client, shared.service.now())))
 }
 
 /// Gives a client a new secret; the old one is valid for a while.
@@ -279,22 +294,26 @@ impl ClientFields {
                 IntrospectRight::parse(right).map_err(|error| ApiError::unparsable("introspect", &error))?;
         }
         if let Some(seconds) = self.access_ttl {
-            settings.access_ttl = Some(Duration::from_secs(seconds));
+            settings.access_ttl = seconds.map(Duration::from_secs);
         }
         if let Some(algorithm) = &self.algorithm {
-            let algorithm = Algorithm::parse(algorithm).map_err(|error| ApiError::unparsable("algorithm", &error))?;
-            settings.algorithm = Some(algorithm);
+            let algorithm = algorithm.as_deref().map(Algorithm::parse).transpose();
+            settings.algorithm = algorithm.map_err(|error| ApiError::unparsable("algorithm", &error))?;
         }
         if let Some(token_type) = &self.token_type {
-            let token_type =
-                TokenType::parse(token_type).map_err(|error| ApiError::unparsable("token_type", &error))?;
-            settings.token_type = Some(token_type);
+            let token_type = token_type.as_deref().map(TokenType::parse).transpose();
+            settings.token_type = token_type.map_err(|error| ApiError::unparsable("token_type", &error))?;
         }
         if let Some(jwks) = &self.jwks {
-            settings.jwks = Some(jwks.to_string());
+            settings.jwks = jwks.as_ref().map(ToString::to_string);
         }
         Ok(settings)
     }
+}
+
+/// Tells a member that is `null` from one that was left out.
+fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 fn each<T>(

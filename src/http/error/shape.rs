@@ -28,6 +28,12 @@ impl ErrorShape {
         }
     }
 
+    /// The shape of errors on `path`, which may begin with `base`.
+    pub fn below(base: &str, path: &str) -> Self {
+        let inner = path.strip_prefix(base).filter(|inner| inner.starts_with('/'));
+        Self::of(inner.unwrap_or(path))
+    }
+
     /// The answer for `error` in this shape. The cause and the waiting time are kept.
     pub fn answer(self, error: ApiError) -> Response {
         match self {
@@ -71,6 +77,15 @@ mod tests {
         for path in ["/v1/verifyx", "/v1/login", "/oauth2", "/", "*", ""] {
             assert_eq!(ErrorShape::of(path), ErrorShape::Problem, "{path}");
         }
+    }
+
+    #[test]
+    fn below_the_issuers_path_the_same_shapes_hold() {
+        assert_eq!(ErrorShape::below("/auth", "/auth/oauth2/token"), ErrorShape::OAuth);
+        assert_eq!(ErrorShape::below("/auth", "/oauth2/token"), ErrorShape::OAuth);
+        assert_eq!(ErrorShape::below("/auth", "/auth/v1/verify"), ErrorShape::ForwardAuth);
+        assert_eq!(ErrorShape::below("/auth", "/authoauth2/token"), ErrorShape::Problem);
+        assert_eq!(ErrorShape::below("", "/oauth2/token"), ErrorShape::OAuth);
     }
 
     #[test]

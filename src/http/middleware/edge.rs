@@ -31,17 +31,20 @@ struct EdgeParts {
     clock: Arc<dyn Clock>,
     request_ids: RequestIdSource,
     observer: Arc<dyn RequestObserver>,
+    base_path: Box<str>,
 }
 
 impl Edge {
-    /// A layer that reports to `observer`.
+    /// A layer that reports to `observer`. `base_path` is the issuer's, below which every route answers as well.
     pub fn new(
         trusted_proxies: TrustedProxies,
         clock: Arc<dyn Clock>,
         request_ids: RequestIdSource,
         observer: Arc<dyn RequestObserver>,
+        base_path: &str,
     ) -> Self {
-        Self(Arc::new(EdgeParts { trusted_proxies, clock, request_ids, observer }))
+        let base_path = base_path.into();
+        Self(Arc::new(EdgeParts { trusted_proxies, clock, request_ids, observer, base_path }))
     }
 }
 
@@ -152,7 +155,7 @@ impl Pending {
             edge: Arc::clone(edge),
             method: record::method_label(request.method()),
             route: request.extensions().get::<MatchedPath>().cloned(),
-            shape: ErrorShape::of(request.uri().path()),
+            shape: ErrorShape::below(&edge.base_path, request.uri().path()),
             request_id: RequestId::of_caller(headers).unwrap_or_else(|| RequestId::from_random((edge.request_ids)())),
             client: peer.map_or(ClientAddress::UNKNOWN, |peer| edge.trusted_proxies.resolve(peer, headers)),
             started: edge.clock.elapsed(),

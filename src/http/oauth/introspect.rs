@@ -1,5 +1,6 @@
 //! `POST /oauth2/introspect` (RFC 7662), and its signed form (RFC 9701).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,9 +13,10 @@ use crate::domain::Subject;
 use crate::http::caller::{self, RETRY_AFTER};
 use crate::http::error::{OAuthCode, OAuthError};
 use crate::http::extract::FormParams;
-use crate::http::introspection_body::{self, ActiveToken};
+use crate::http::introspection_body::{self, IntrospectionAnswer};
 use crate::http::middleware::{self, RequestFacts};
-use crate::http::oauth::OAuthErrorBody;
+use crate::http::oauth::OAuthProblems;
+use crate::http::requester::Address;
 use crate::http::state::Shared;
 use crate::service::{Caller, CannotIntrospect, Introspected, Introspection};
 use crate::telemetry::metrics::IntrospectionResult;
@@ -42,21 +44,19 @@ pub struct IntrospectionRequest {
     request_body(content = IntrospectionRequest, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 200, description = "Active with its claims, or exactly `{\"active\":false}`",
-         content((ActiveToken = "application/json"), (String = "application/token-introspection+jwt"))),
-        (status = 400, description = "RFC 6749 §5.2", body = OAuthErrorBody),
-        (status = 401, description = "`invalid_client`", body = OAuthErrorBody),
-        (status = 413, description = "The form is too large", body = OAuthErrorBody),
-        (status = 503, description = "This replica cannot judge now: ask again, or another replica", body = OAuthErrorBody),
+         content((IntrospectionAnswer = "application/json"), (String = "application/token-introspection+jwt"))),
+        OAuthProblems,
     ),
     security(("client" = []))
 )]
 pub async fn introspect(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
+    Address(address): Address,
     form: FormParams,
 ) -> Result<(RequestFacts, Response), OAuthError> {
     let started = shared.clock.elapsed();
-    let judged = judge(&shared, &headers, &form).await;
+    let judged = judge(&shared, &headers, address, &form).await;
     count(&shared, &judged, started);
     let (caller, introspected) = judged?;
     let facts = facts_of(&caller, &introspected);
@@ -69,8 +69,13 @@ pub async fn introspect(
 }
 
 /// The caller first, and only then what it sent.
-async fn judge(shared: &Shared, headers: &HeaderMap, form: &FormParams) -> Result<(Caller, Introspected), OAuthError> {
-    let caller = caller::of_form(&shared.service, headers, form).await?;
+async fn judge(
+    shared: &Shared,
+    headers: &HeaderMap,
+    address: IpAddr,
+    form: &FormParams,
+) -> Result<(Caller, Introspected), OAuthError> {
+    let caller = caller::of_form(shared, headers, address, form).await?;
     if !caller.authenticated {
         // RFC 7662 §2.1: the endpoint is protected; a public client cannot prove that it may scan.
         return Err(OAuthError::invalid_client());
@@ -97,6 +102,7 @@ fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
     let (subject, outcome) = match &introspected.result {
         Introspection::Access(token) => (Some(token.claims.subject.clone()), "active"),
         Introspection::Refresh(session) => (Some(Subject::User(session.user)), "active"),
+        Introspection::Inactive if introspected.is_hidden => (None, "denied"),
         Introspection::Inactive => (None, "inactive"),
     };
     RequestFacts {
@@ -120,14 +126,22 @@ fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Resu
     Ok((headers, jwt).into_response())
 }
 
-/// Whether the caller asks for the signed form by name; wildcards mean JSON.
+/// Whether the caller asks for the signed form by name; wildcards mean JSON, and `q=0` means no (RFC 9110 §12.4.2).
 fn wants_signed(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|range| range.split(';').next().is_some_and(|essence| essence.trim().eq_ignore_ascii_case(SIGNED)))
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+        |range| {
+            let mut parts = range.split(';').map(str::trim);
+            let is_named = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(SIGNED));
+            is_named && !parts.any(is_zero_weight)
+        },
+    )
+}
+
+/// `q=0`, `q=0.0` and so on.
+fn is_zero_weight(parameter: &str) -> bool {
+    parameter.split_once('=').is_some_and(|(name, weight)| {
+        name.trim().eq_ignore_ascii_case("q") && weight.trim().parse().is_ok_and(|weight: f32| weight == 0.0)
+    })
 }
 
 impl From<CannotIntrospect> for OAuthError {

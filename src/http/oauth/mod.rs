@@ -5,6 +5,27 @@ pub mod introspect;
 pub mod revoke;
 pub mod token;
 
+/// What every form endpoint can answer instead.
+#[derive(utoipa::IntoResponses)]
+#[expect(dead_code, reason = "describes answers in the API document")]
+pub enum OAuthProblems {
+    /// RFC 6749 §5.2: the form, a parameter, the client's rights, or whose token it is.
+    #[response(status = 400)]
+    Invalid(OAuthErrorBody),
+    /// `invalid_client`
+    #[response(status = 401)]
+    InvalidClient(OAuthErrorBody),
+    /// The form did not arrive in time
+    #[response(status = 408)]
+    TooSlow(OAuthErrorBody),
+    /// The form is too large
+    #[response(status = 413)]
+    TooLarge(OAuthErrorBody),
+    /// `temporarily_unavailable`: nothing was decided or consumed; ask again, or another replica
+    #[response(status = 503)]
+    Unavailable(OAuthErrorBody),
+}
+
 /// An RFC 6749 §5.2 error object, for the API document.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub struct OAuthErrorBody {

@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::http::caller;
 use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
 use crate::http::extract::FormParams;
-use crate::http::oauth::OAuthErrorBody;
-use crate::http::requester::From;
+use crate::http::oauth::OAuthProblems;
+use crate::http::requester::{Address, From};
 use crate::http::state::Shared;
 use crate::service::RevokeError;
 
@@ -35,20 +35,18 @@ pub struct RevocationRequest {
     request_body(content = RevocationRequest, content_type = "application/x-www-form-urlencoded"),
     responses(
         (status = 200, description = "The token is not good any more, or never was"),
-        (status = 400, description = "RFC 6749 §5.2, or the token belongs to another client", body = OAuthErrorBody),
-        (status = 401, description = "`invalid_client`", body = OAuthErrorBody),
-        (status = 413, description = "The form is too large", body = OAuthErrorBody),
-        (status = 503, description = "The token may still be good: try again", body = OAuthErrorBody),
+        OAuthProblems,
     ),
-    security(("client" = []))
+    security((), ("client" = []))
 )]
 pub async fn revoke(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
+    Address(address): Address,
     From(from): From,
     form: FormParams,
 ) -> Result<Response, OAuthError> {
-    let caller = caller::of_form(&shared.service, &headers, &form).await?;
+    let caller = caller::of_form(&shared, &headers, address, &form).await?;
     let token = form.required("token", usize::MAX)?;
     shared.service.revoke_token(&caller, token, &from).await?;
     Ok((StatusCode::OK, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))]).into_response())

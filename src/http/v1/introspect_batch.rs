@@ -11,7 +11,9 @@ use serde::Deserialize;
 
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
-use crate::http::introspection_body::{self, ActiveToken};
+use crate::http::introspection_body::{self, IntrospectionAnswer};
+use crate::http::middleware::{self, RequestFacts};
+use crate::http::requester::Address;
 use crate::http::state::Shared;
 use crate::http::{bearer, caller};
 use crate::service::CannotIntrospect;
@@ -34,7 +36,7 @@ pub struct BatchRequest {
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub struct BatchAnswer<'a> {
     /// One for each token: as from `/oauth2/introspect`.
-    results: Vec<ActiveToken<'a>>,
+    results: Vec<IntrospectionAnswer<'a>>,
 }
 
 /// Judges up to 256 tokens for an authenticated client.
@@ -46,9 +48,13 @@ pub struct BatchAnswer<'a> {
         (status = 503, description = "This replica cannot judge now", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security(("client" = []))
 )]
-pub async fn introspect_batch(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, ApiError> {
+pub async fn introspect_batch(
+    State(shared): State<Arc<Shared>>,
+    Address(address): Address,
+    request: Request,
+) -> Result<Response, ApiError> {
     // The caller first: nobody else's megabyte is read.
-    let caller = caller::of_rest(&shared.service, request.headers(), None).await?;
+    let caller = caller::of_rest(&shared, request.headers(), address, None).await?;
     if !caller.authenticated {
         return Err(ApiError::new(ProblemCode::InvalidClient));
     }
@@ -59,13 +65,14 @@ pub async fn introspect_batch(State(shared): State<Arc<Shared>>, request: Reques
     let mut body = BytesMut::with_capacity(request.tokens.len() * 512 + 16);
     body.put_slice(b"{\"results\":[");
     for (index, token) in request.tokens.iter().enumerate() {
+        let started = shared.clock.elapsed();
         let introspected = shared.service.introspect(&caller.client, token).await.map_err(|error| match error {
             CannotIntrospect::Doubt(doubt) => bearer::cannot_judge(doubt),
             CannotIntrospect::Failed(failure) => failure.into(),
         })?;
         let (label, cache) =
             (introspection_body::label_of(&introspected), introspection_body::cache_use(&introspected));
-        shared.metrics.introspections.count(label, cache);
+        shared.metrics.introspection(label, cache, shared.clock.elapsed().saturating_sub(started));
         if index > 0 {
             body.put_u8(b',');
         }
@@ -76,5 +83,6 @@ pub async fn introspect_batch(State(shared): State<Arc<Shared>>, request: Reques
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    Ok((headers, body.freeze()).into_response())
+    let caller = Some(middleware::Caller::Client(caller.client.id.clone()));
+    Ok((RequestFacts { caller, ..RequestFacts::default() }, headers, body.freeze()).into_response())
 }

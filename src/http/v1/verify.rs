@@ -9,13 +9,16 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, WWW_AUTHENTICATE};
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::domain::{AccessClaims, ScopeSet};
-use crate::http::error::{BearerProblems, Challenge};
+use crate::http::error::Challenge;
 use crate::http::extract::LenientQuery;
 use crate::http::introspection_body::cache_control;
+use crate::http::middleware::RequestFacts;
 use crate::http::state::Shared;
 use crate::service::{Judgement, Verdict};
 use crate::telemetry::CacheUse;
@@ -64,7 +67,7 @@ impl ForwardAuthHeaders {
 
 /// Judges the bearer token of a request that a gateway holds back.
 #[utoipa::path(
-    get, path = "/v1/verify", tag = "judging",
+    method(get, head, post, put, patch, delete, options, trace), path = "/v1/verify", tag = "judging",
     params(
         ("aud" = Option<String>, Query, description = "An audience that the token must have"),
         ("scope" = Option<String>, Query, description = "Scopes that the token must all have"),
@@ -74,11 +77,12 @@ impl ForwardAuthHeaders {
         (status = 200, description = "Let it pass; who it is stands in the `X-Auth-Request-*` headers"),
         (status = 401, description = "No token, or one that is not active"),
         (status = 403, description = "The token lacks an audience, scope or role that was asked for"),
-        (status = 503, description = "This replica cannot judge now"), BearerProblems),
+        (status = 503, description = "This replica cannot judge now"),
+    ),
     security(("bearer" = []))
 )]
 pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    if shared.settings.allow_preflight && request.method() == Method::OPTIONS {
+    if shared.settings.allow_preflight && is_preflight(&request) {
         return (StatusCode::OK, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))]).into_response();
     }
     let token = match bearer_token(request.headers()) {
@@ -88,17 +92,27 @@ pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Resp
     let started = shared.clock.elapsed();
     let judgement = shared.service.judge().judge(token).await;
     count(&shared, &judgement, started);
+    let mut facts = RequestFacts { cache_hit: Some(judgement.from_cache), ..RequestFacts::default() };
     let token = match judgement.verdict {
         Verdict::Active(token) => token,
         Verdict::Inactive(reason) => {
             tracing::debug!(?reason, "forward-auth refused");
-            return refuse(StatusCode::UNAUTHORIZED, &Challenge::BearerInvalidToken, 1);
+            facts.outcome = Some("inactive");
+            return (facts, refuse(StatusCode::UNAUTHORIZED, &Challenge::BearerInvalidToken, 1)).into_response();
         }
-        Verdict::CannotJudge(_) => return unavailable(),
+        Verdict::CannotJudge(doubt) => {
+            tracing::debug!(?doubt, "forward-auth cannot judge now");
+            facts.outcome = Some("unavailable");
+            return (facts, unavailable()).into_response();
+        }
     };
+    facts.subject = Some(token.claims.subject.clone());
     if let Some(missing) = missing(&token.claims, LenientQuery::new(request.uri().query())) {
-        return refuse(StatusCode::FORBIDDEN, &Challenge::BearerInsufficientScope(missing), 1);
+        facts.outcome = Some("denied");
+        let refusal = refuse(StatusCode::FORBIDDEN, &Challenge::BearerInsufficientScope(missing), 1);
+        return (facts, refusal).into_response();
     }
+    facts.outcome = Some("active");
     let mut response = StatusCode::OK.into_response();
     let headers = response.headers_mut();
     for (name, value) in shared.settings.forward_auth.names.iter().zip(token.forward_auth(ForwardAuthHeaders::values)) {
@@ -110,7 +124,15 @@ pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Resp
     }
     let max_age = shared.settings.introspection_max_age;
     headers.insert(CACHE_CONTROL, cache_control(max_age, token.claims.expires_at, judgement.at));
-    response
+    (facts, response).into_response()
+}
+
+/// A request as the Fetch standard (§4.8) defines it. What a header says of another method is not believed: callers write
+/// those as well.
+fn is_preflight(request: &Request) -> bool {
+    let headers = request.headers();
+    let has_marks = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    request.method() == Method::OPTIONS && has_marks
 }
 
 fn count(shared: &Shared, judgement: &Judgement, started: Duration) {

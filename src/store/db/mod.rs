@@ -15,7 +15,9 @@ mod fault;
 mod listener;
 mod pool;
 mod postgres;
+mod repeat;
 mod sqlite;
+mod turnstile;
 mod tx;
 mod value;
 mod writer;
@@ -33,6 +35,7 @@ pub use self::listener::ChangeListener;
 pub use self::pool::PoolStatus;
 use self::pool::{Connector, Lease, Pool};
 use self::postgres::PostgresConnector;
+use self::repeat::{MAX_RUNS, pause, run_until_committed};
 use self::sqlite::SqliteConnector;
 pub(in crate::store) use self::tx::Tx;
 pub use self::tx::Written;
@@ -46,10 +49,6 @@ const CLIENT_GRACE: Duration = Duration::from_millis(500);
 
 /// SQLite answers from this machine's disk, and bounds its own waits.
 const NO_PATIENCE: Duration = Duration::MAX;
-
-/// How often a transaction that lost against another one is run, and the longest pause between two runs.
-const MAX_RUNS: u32 = 5;
-const RETRY_PAUSE: Duration = Duration::from_millis(10);
 
 /// The database. Cheap to clone.
 #[derive(Clone)]
@@ -182,7 +181,7 @@ impl Database {
             let mut runs = 1;
             loop {
                 match inner.run_once(Lane::Requests, sql.into(), &values).await {
-                    Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => inner.pause(runs).await,
+                    Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => pause(runs).await,
                     other => return other.map_err(|failure| failure.error),
                 }
                 runs += 1;
@@ -208,7 +207,9 @@ impl Database {
         self.in_own_task(name, async move {
             match &inner.engine {
                 Engine::Sqlite(writer) => writer.write(input, job).await,
-                Engine::Postgres(connector) => inner.write_postgres(connector, &*input, &*job).await,
+                Engine::Postgres(connector) => {
+                    run_until_committed(&inner.readers, connector, inner.patience, &*input, &*job).await
+                }
             }
         })
         .await
@@ -276,71 +277,4 @@ impl Inner {
         }
         answer
     }
-
-    async fn write_postgres<I, T, F>(
-        &self,
-        connector: &PostgresConnector,
-        input: &I,
-        job: &F,
-    ) -> Result<Written<T>, StoreError>
-    where
-        F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>>,
-    {
-        let mut runs = 0;
-        loop {
-            runs += 1;
-            let Lease { connection, slot } = self.readers.acquire().await.map_err(|failure| failure.error)?;
-            let mut tx = Tx::new(connection, self.patience);
-            let mut is_committing = false;
-            let outcome = run_and_commit(&mut tx, connector, input, job, &mut is_committing).await;
-            let error = match outcome {
-                Ok(written) => {
-                    slot.give_back(tx.into_connection());
-                    return Ok(written);
-                }
-                Err(error) => error,
-            };
-            let fault = tx.fault();
-            if fault == Some(Fault::Connection) {
-                slot.condemn_all();
-                drop((tx, slot));
-                // Before the commit was sent, a dead connection means that nothing happened.
-                if is_committing || runs > 1 {
-                    return Err(error);
-                }
-                continue;
-            }
-            if tx.control("ROLLBACK").await.is_ok() {
-                slot.give_back(tx.into_connection());
-            }
-            if fault != Some(Fault::Contention) || runs >= MAX_RUNS {
-                return Err(error);
-            }
-            self.pause(runs).await;
-        }
-    }
-
-    /// Lets the transaction that won finish.
-    async fn pause(&self, runs: u32) {
-        tokio::time::sleep(RETRY_PAUSE.saturating_mul(runs)).await;
-    }
-}
-
-async fn run_and_commit<I, T, F>(
-    tx: &mut Tx,
-    connector: &PostgresConnector,
-    input: &I,
-    job: &F,
-    is_committing: &mut bool,
-) -> Result<Written<T>, StoreError>
-where
-    F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>>,
-{
-    tx.control(connector.begin()).await.map_err(|failure| failure.error)?;
-    let value = job(tx, input).await?;
-    let value = tx.unless_failed(value)?;
-    *is_committing = true;
-    let commit = if tx.has_news() { listener::NOTIFY_AND_COMMIT } else { "COMMIT" };
-    tx.control(commit).await.map_err(|failure| failure.error)?;
-    Ok(Written { value, changes: tx.take_changes() })
 }

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::app::{App, Core, Parts};
+use countersign::app::{App, Core, Parts, StartError};
 use countersign::clock::ManualClock;
 use countersign::config::{Config, Inputs, LogLevels};
 use countersign::crypto::SeededRandom;
@@ -44,7 +44,7 @@ pub struct TestApp {
     pub service: Arc<Service>,
     pub log: MemoryLog,
     pub database: Arc<TestDatabase>,
-    follower: Arc<countersign::follower::Follower>,
+    pub follower: Arc<countersign::follower::Follower>,
     logger: Logger,
     stop: CancellationToken,
     running: Option<JoinHandle<()>>,
@@ -79,6 +79,16 @@ impl TestApp {
 
     /// One more replica on a database that others may use; `number` seeds its randomness.
     pub async fn replica(database: Arc<TestDatabase>, clock: Arc<ManualClock>, number: u64, settings: &str) -> Self {
+        Self::try_replica(database, clock, number, settings).await.unwrap()
+    }
+
+    /// The same for a replica that may refuse to start.
+    pub async fn try_replica(
+        database: Arc<TestDatabase>,
+        clock: Arc<ManualClock>,
+        number: u64,
+        settings: &str,
+    ) -> Result<Self, StartError> {
         let config = config(&database, settings);
         let log = MemoryLog::default();
         let log_settings = countersign::config::Log { level: LogLevels::all(LevelFilter::TRACE), ..config.log.clone() };
@@ -89,14 +99,14 @@ impl TestApp {
             random: Arc::new(SeededRandom::new(number)),
             logger: logger.clone(),
         };
-        let app = App::build(config, parts).await.unwrap();
+        let app = App::build(config, parts).await?;
         let (public, operations) = (app.public_address(), app.operations_address());
         let Core { service, follower, .. } = app.core();
         let (service, follower) = (Arc::clone(service), Arc::clone(follower));
         let stop = CancellationToken::new();
         let running = tokio::spawn(app.run(stop.clone()));
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-        Self {
+        Ok(Self {
             public,
             operations,
             clock,
@@ -110,7 +120,7 @@ impl TestApp {
             logger,
             stop,
             running: Some(running),
-        }
+        })
     }
 
     async fn with_fixtures(mut self) -> Self {
@@ -271,6 +281,8 @@ fn config(database: &TestDatabase, settings: &str) -> Config {
         ("PASSWORDS__THREADS", "2"),
     ]
     .iter()
+    // What a test sets itself is not set here: the environment would win.
+    .filter(|(name, _)| !settings.lines().any(|line| line.starts_with(&format!("{} =", name.to_lowercase()))))
     .map(|(name, value)| (format!("COUNTERSIGN_{name}"), (*value).to_owned()))
     .collect();
     let inputs = Inputs {

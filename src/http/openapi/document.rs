@@ -1,0 +1,151 @@
+//! What the document says, put together from the notes beside the endpoints and completed with what they share.
+
+use std::sync::OnceLock;
+
+use http::StatusCode;
+use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
+use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::{ObjectBuilder, OpenApi, RefOr, Required, Server, Type};
+use utoipa::{Modify, OpenApi as _};
+
+use crate::http::{admin, health, oauth, openapi, v1, well_known};
+
+/// Where the operations listener is unless an operator says otherwise.
+const OPERATIONS: &str = "http://localhost:9090";
+
+#[derive(utoipa::OpenApi)]
+#[openapi(
+    info(
+        title = "Countersign",
+        description = "Short-lived access tokens, rotating refresh tokens, and introspection from memory.",
+        license(name = "Apache-2.0", identifier = "Apache-2.0")
+    ),
+    servers((url = "/", description = "The public listener")),
+    paths(
+        v1::login::login, v1::refresh::refresh, v1::logout::logout,
+        v1::me::me, v1::me::change_password, v1::me::sessions, v1::me::end_session, v1::me::end_all_sessions,
+        v1::verify::verify, v1::introspect_batch::introspect_batch,
+        oauth::token::token, oauth::introspect::introspect, oauth::revoke::revoke, oauth::authorize::authorize,
+        well_known::jwks::jwks, well_known::metadata::oauth, well_known::metadata::openid,
+        openapi::json, openapi::page, health::livez, health::readyz, health::metrics,
+        admin::users::list, admin::users::create, admin::users::read, admin::users::change, admin::users::set_password,
+        admin::users::delete, admin::users::import,
+        admin::clients::list, admin::clients::create, admin::clients::read, admin::clients::change,
+        admin::clients::new_secret, admin::clients::delete,
+        admin::sessions::list, admin::sessions::end,
+        admin::revocations::list, admin::revocations::revoke,
+        admin::keys::list, admin::keys::rotate, admin::keys::withdraw, admin::keys::import,
+        admin::audit::list, admin::status::status,
+    ),
+    tags(
+        (name = "sessions", description = "Tokens for people"),
+        (name = "account", description = "What users do with their own account"),
+        (name = "oauth", description = "Tokens for clients (RFC 6749, RFC 7009)"),
+        (name = "judging", description = "Is this token good? (RFC 7662, forward-auth)"),
+        (name = "discovery", description = "Keys and metadata (RFC 7517, RFC 8414)"),
+        (name = "operations", description = "Health and figures"),
+        (name = "administration", description = "On the operations listener"),
+    ),
+    components(schemas(crate::http::error::ProblemBody)),
+    modifiers(&Credentials, &BelowVerify, &Operations, &Names)
+)]
+struct Document;
+
+/// How requests are authenticated.
+struct Credentials;
+
+impl Modify for Credentials {
+    fn modify(&self, document: &mut OpenApi) {
+        let components = document.components.get_or_insert_with(Default::default);
+        components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
+        components.add_security_scheme("client", SecurityScheme::Http(Http::new(HttpAuthScheme::Basic)));
+    }
+}
+
+/// Forward-auth answers below its path as at it: some gateways append the path of the request that they hold back.
+struct BelowVerify;
+
+impl Modify for BelowVerify {
+    fn modify(&self, document: &mut OpenApi) {
+        let Some(mut item) = document.paths.paths.get("/v1/verify").cloned() else { return };
+        for (_, operation) in operations(&mut item) {
+            operation.parameters.get_or_insert_default().push(RefOr::T(suffix()));
+        }
+        document.paths.paths.insert("/v1/verify/{path}".to_owned(), item);
+    }
+}
+
+fn suffix() -> Parameter {
+    ParameterBuilder::new()
+        .name("path")
+        .parameter_in(ParameterIn::Path)
+        .required(Required::True)
+        .description(Some("Anything, slashes included; not looked at"))
+        .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
+        .build()
+}
+
+/// What is on the operations listener says so.
+struct Operations;
+
+impl Modify for Operations {
+    fn modify(&self, document: &mut OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            if path.starts_with("/admin/") || path == "/metrics" {
+                item.servers = Some(vec![Server::new(OPERATIONS)]);
+            }
+        }
+    }
+}
+
+/// Gives every operation a name of its own, and every answer a description.
+struct Names;
+
+impl Modify for Names {
+    fn modify(&self, document: &mut OpenApi) {
+        for (path, item) in &mut document.paths.paths {
+            for (method, operation) in operations(item) {
+                operation.operation_id = Some(operation_id(method, path));
+                for (status, answer) in &mut operation.responses.responses {
+                    if let RefOr::T(answer) = answer
+                        && answer.description.is_empty()
+                    {
+                        answer.description = reason(status);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// `get_v1_me_sessions_sid` for `GET /v1/me/sessions/{sid}`.
+fn operation_id(method: &str, path: &str) -> String {
+    let words = path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+    std::iter::once(method).chain(words).collect::<Vec<_>>().join("_")
+}
+
+fn reason(status: &str) -> String {
+    let status = status.parse::<StatusCode>().ok();
+    status.and_then(|status| status.canonical_reason()).unwrap_or("An answer").to_owned()
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut Operation)> {
+    [
+        ("get", &mut item.get),
+        ("put", &mut item.put),
+        ("post", &mut item.post),
+        ("delete", &mut item.delete),
+        ("options", &mut item.options),
+        ("head", &mut item.head),
+        ("patch", &mut item.patch),
+        ("trace", &mut item.trace),
+    ]
+    .into_iter()
+    .filter_map(|(method, operation)| operation.as_mut().map(|operation| (method, operation)))
+}
+
+/// The document, as it is checked in.
+pub fn document() -> &'static str {
+    static TEXT: OnceLock<String> = OnceLock::new();
+    TEXT.get_or_init(|| Document::openapi().to_pretty_json().unwrap_or_default() + "\n")
+}

@@ -1,0 +1,121 @@
+//! `POST /v1/introspect`: many tokens in one request, under the same rules as one.
+
+use countersign::domain::{ClientSettings, IntrospectRight};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::support::app::{TestApp, application, error_of, machine};
+use crate::support::database::{Engine, TestDatabase, on_both_engines};
+use crate::support::judging::*;
+
+on_both_engines! {
+    async fn results_come_in_the_order_of_the_tokens(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let batch = app.confidential("batch", machine(&["https://api.example"], "")).await;
+        let api = app.confidential("api", resource_server(&["https://api.example"], IntrospectRight::Own)).await;
+        let (own, foreign) = (app.token_of(&batch).await.access_token, app.log_in().await.access_token);
+        let another = app.token_of(&batch).await.access_token;
+        let tokens = [&own, "garbage", &foreign, &another, "", &own];
+        let answer = app.batch(&api, &tokens).await;
+        assert_eq!((header(&answer, "content-type"), header(&answer, "cache-control")), ("application/json", "no-store"));
+        let results: Value = answer.json().await.unwrap();
+        let inactive = json!({"active": false});
+        assert_eq!(results["results"].as_array().unwrap().len(), 6);
+        for (index, token) in tokens.iter().enumerate() {
+            let result = &results["results"][index];
+            match index {
+                0 | 3 | 5 => assert_eq!(result, &app.asked(&api, token, Format::Json).await, "the same words as alone"),
+                _ => assert_eq!(result, &inactive, "{index}"),
+            }
+        }
+    }
+
+    async fn of_256_tokens_each_is_judged_and_257_are_refused(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let token = app.log_in().await.access_token;
+        let gateway = app.gateway();
+        let mut many = vec!["x.y.z"; 255];
+        many.push(&token);
+        let results: Value = app.batch(&gateway, &many).await.json().await.unwrap();
+        let results = results["results"].as_array().unwrap();
+        assert_eq!((results.len(), &results[0]["active"], &results[255]["active"]), (256, &json!(false), &json!(true)));
+        many.push("one.too.many");
+        let answer = app.batch(&gateway, &many).await;
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap();
+        assert_eq!((status, &body["errors"][0]["field"]), (StatusCode::BAD_REQUEST, &json!("tokens")));
+        // As long as tokens can be, 256 of them fit.
+        let long = "a".repeat(4096);
+        assert_eq!(app.batch(&gateway, &vec![long.as_str(); 256]).await.status(), 200);
+        let longer = "a".repeat(5000);
+        assert_eq!(error_of(app.batch(&gateway, &vec![longer.as_str(); 256]).await).await, (413, "payload_too_large".into()));
+        let none: Value = app.batch(&gateway, &[]).await.json().await.unwrap();
+        assert_eq!(none, json!({"results": []}));
+    }
+
+    async fn i1_the_caller_comes_first_and_nobody_elses_body_is_read(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        app.client("app", application("")).await;
+        let token = app.log_in().await.access_token;
+        let request = |body: &'static str| {
+            app.request(Method::POST, "/v1/introspect").header("content-type", "application/json").body(body)
+        };
+        for request in [
+            request("not json"),
+            request("{\"tokens\":[]}"),
+            request("not json").basic_auth("gateway", Some("wrong")),
+            request("not json").basic_auth("app", Some("")),
+            request("not json").basic_auth("countersign", Some("")),
+            request("not json").bearer_auth(&token),
+        ] {
+            let answer = request.send().await.unwrap();
+            assert_eq!(header(&answer, "www-authenticate"), "Basic realm=\"countersign\", charset=\"UTF-8\"");
+            assert_eq!(error_of(answer).await, (401, "invalid_client".into()));
+        }
+        let twice = request("{}").basic_auth("gateway", Some("a")).basic_auth("gateway", Some("a"));
+        assert_eq!(error_of(twice.send().await.unwrap()).await, (400, "invalid_request".into()), "h3");
+    }
+
+    async fn h1_a_body_of_another_form_is_refused_with_the_field_at_fault(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let gateway = app.gateway();
+        for (content_type, body, expected) in [
+            ("application/json", "", (400, "malformed_json")),
+            ("application/json", "{\"tokens\":[]} x", (400, "malformed_json")),
+            ("application/json", "{\"tokens\":[],\"tokens\":[]}", (400, "malformed_json")),
+            ("application/json", "[]", (400, "invalid_request")),
+            ("application/json", "{}", (400, "invalid_request")),
+            ("application/json", "{\"tokens\":\"a\"}", (400, "invalid_request")),
+            ("application/json", "{\"tokens\":[1]}", (400, "invalid_request")),
+            ("application/json", "{\"tokens\":[null]}", (400, "invalid_request")),
+            ("application/json", "{\"tokens\":[],\"caller\":\"api\"}", (400, "invalid_request")),
+            ("application/x-www-form-urlencoded", "tokens=a", (415, "unsupported_media_type")),
+            ("text/plain", "{\"tokens\":[]}", (415, "unsupported_media_type")),
+        ] {
+            let request = app.request(Method::POST, "/v1/introspect").header("content-type", content_type).body(body);
+            let answer = request.basic_auth(&gateway.id, Some(&gateway.secret)).send().await.unwrap();
+            assert_eq!(header(&answer, "content-type"), "application/problem+json");
+            assert_eq!(error_of(answer).await, (expected.0, expected.1.into()), "{body}");
+        }
+    }
+
+    async fn every_token_of_a_batch_is_counted(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let token = app.log_in().await.access_token;
+        app.batch(&app.gateway(), &[&token, &token, "garbage", &token]).await;
+        let count = async |labels: &str| app.figure(&format!("countersign_introspections_total{{{labels}}}")).await;
+        assert_eq!(count("cache=\"miss\",result=\"active\"").await, 1.0);
+        assert_eq!(count("cache=\"hit\",result=\"active\"").await, 2.0);
+        assert_eq!(count("cache=\"miss\",result=\"inactive\"").await, 1.0);
+        assert_eq!(app.figure("countersign_verified_cache_hits_total").await, 2.0);
+        assert_eq!(app.figure("countersign_introspection_seconds_count").await, 4.0);
+    }
+
+    async fn a_client_that_may_introspect_nothing_hears_that_nothing_is_active(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let settings = ClientSettings { introspect: IntrospectRight::None, ..machine(&[], "") };
+        let blind = app.confidential("blind", settings).await;
+        let own = app.token_of(&blind).await.access_token;
+        assert_eq!(app.asked(&blind, &own, Format::Batch).await, json!({"active": false}));
+    }
+}

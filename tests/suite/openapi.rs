@@ -1,0 +1,124 @@
+//! The API document: checked in, complete, and held to what the service answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use countersign::http::openapi::document;
+use serde_json::Value;
+
+use crate::support::app::TestApp;
+use crate::support::database::{Engine, TestDatabase};
+use crate::support::judging::header;
+
+fn api() -> Value {
+    serde_json::from_str(document()).unwrap()
+}
+
+/// Every operation as method, path and object.
+fn operations(api: &Value) -> Vec<(String, String, Value)> {
+    let mut found = Vec::new();
+    for (path, item) in api["paths"].as_object().unwrap() {
+        for (method, operation) in item.as_object().unwrap() {
+            if operation.is_object() {
+                found.push((method.to_uppercase(), path.clone(), operation.clone()));
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn the_checked_in_document_is_the_one_that_is_served() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
+    if std::env::var_os("COUNTERSIGN_REWRITE").is_some() {
+        std::fs::write(&path, document()).unwrap();
+    }
+    let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(checked_in == document(), "the API has changed: look at it, then run with COUNTERSIGN_REWRITE=1");
+}
+
+#[tokio::test]
+async fn it_is_served_with_its_media_type() {
+    let app = TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await;
+    let answer = app.get("/openapi.json").send().await.unwrap();
+    assert_eq!((answer.status().as_u16(), header(&answer, "content-type")), (200, "application/json"));
+    assert_eq!(header(&answer, "access-control-allow-origin"), "*");
+    assert_eq!(answer.text().await.unwrap(), document());
+}
+
+/// Reads the route table as text: it is the one page on which every route stands.
+#[test]
+fn every_route_with_every_method_is_in_it_and_nothing_else() {
+    let table = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/mod.rs")).unwrap();
+    let mut routes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for route in table.split(".route(").skip(1) {
+        let mut parts = route.trim_start().strip_prefix('"').into_iter().flat_map(|rest| rest.splitn(2, '"'));
+        let (Some(path), Some(rest)) = (parts.next(), parts.next()) else { continue };
+        let path = path.replace("{*path}", "{path}");
+        let handlers = rest.split("\n        .").next().unwrap();
+        let methods = routes.entry(if path == "/v1/verify/" { "/v1/verify/{path}".into() } else { path }).or_default();
+        for method in ["get", "post", "put", "patch", "delete"] {
+            if handlers.contains(&format!("{method}(")) {
+                methods.insert(method.to_uppercase());
+            }
+        }
+        if handlers.contains("any(") {
+            methods.extend(["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE"].map(str::to_owned));
+        }
+    }
+    assert!(routes.len() > 30, "the route table was not found");
+    let mut documented: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (method, path, _) in operations(&api()) {
+        documented.entry(path).or_default().insert(method);
+    }
+    assert_eq!(routes, documented);
+}
+
+#[test]
+fn every_operation_has_a_name_of_its_own_a_tag_a_summary_and_described_answers() {
+    let api = api();
+    assert!(api["openapi"].as_str().unwrap().starts_with("3.1"));
+    let tags: BTreeSet<_> = api["tags"].as_array().unwrap().iter().map(|tag| tag["name"].clone().to_string()).collect();
+    let mut ids = BTreeSet::new();
+    for (method, path, operation) in operations(&api) {
+        let name = format!("{method} {path}");
+        assert!(ids.insert(operation["operationId"].as_str().unwrap().to_owned()), "{name}");
+        assert!(tags.contains(&operation["tags"][0].to_string()), "{name}");
+        assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{name}");
+        for (status, answer) in operation["responses"].as_object().unwrap() {
+            assert!(answer["description"].as_str().is_some_and(|text| !text.is_empty()), "{name} {status}");
+        }
+        // Every parameter in the path is declared.
+        for segment in path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
+            let declared = operation["parameters"].as_array().into_iter().flatten();
+            assert!(declared.into_iter().any(|one| one["name"] == segment && one["in"] == "path"), "{name}");
+        }
+    }
+}
+
+#[test]
+fn what_needs_credentials_says_so_and_what_it_answers_without_them() {
+    for (method, path, operation) in operations(&api()) {
+        let (name, statuses) = (format!("{method} {path}"), operation["responses"].as_object().unwrap());
+        let security: Vec<_> = operation["security"].as_array().into_iter().flatten().collect();
+        let needs_some = !security.is_empty() && security.iter().all(|one| !one.as_object().unwrap().is_empty());
+        if needs_some {
+            assert!(statuses.contains_key("401") && statuses.contains_key("503"), "{name}");
+        }
+        if path.starts_with("/admin/") {
+            assert!(needs_some && statuses.contains_key("403"), "{name}");
+        }
+        if operation["requestBody"].is_object() && !path.starts_with("/oauth2/") {
+            for status in ["400", "408", "413", "415"] {
+                assert!(statuses.contains_key(status), "{name} {status}");
+            }
+        }
+        for (status, answer) in statuses {
+            let is_error = status.as_str() >= "400" && !path.starts_with("/v1/verify") && path != "/readyz";
+            if is_error {
+                let media = if path.starts_with("/oauth2/") { "application/json" } else { "application/problem+json" };
+                assert!(answer["content"][media].is_object(), "{name} {status}");
+            }
+        }
+    }
+}
