@@ -14,10 +14,24 @@ mod cli_beside;
 mod cli_serve;
 #[path = "suite/crash.rs"]
 mod crash;
+#[path = "suite/discovery.rs"]
+mod discovery;
+#[path = "suite/forward_auth.rs"]
+mod forward_auth;
 #[path = "suite/http_raw.rs"]
 mod http_raw;
 #[path = "suite/http_tls.rs"]
 mod http_tls;
+#[path = "suite/introspection.rs"]
+mod introspection;
+#[path = "suite/introspection_batch.rs"]
+mod introspection_batch;
+#[path = "suite/jwks.rs"]
+mod jwks;
+#[path = "suite/openapi.rs"]
+mod openapi;
+#[path = "suite/revocation.rs"]
+mod revocation;
 #[path = "suite/sessions.rs"]
 mod sessions;
 #[path = "suite/store_clients.rs"]
@@ -42,17 +56,3 @@ mod store_sweep;
 mod store_users;
 #[path = "suite/wycheproof.rs"]
 mod wycheproof;
-#[path = "suite/introspection.rs"]
-mod introspection;
-#[path = "suite/introspection_batch.rs"]
-mod introspection_batch;
-#[path = "suite/discovery.rs"]
-mod discovery;
-#[path = "suite/forward_auth.rs"]
-mod forward_auth;
-#[path = "suite/jwks.rs"]
-mod jwks;
-#[path = "suite/openapi.rs"]
-mod openapi;
-#[path = "suite/revocation.rs"]
-mod revocation;

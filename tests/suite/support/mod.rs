@@ -2,9 +2,9 @@
 
 pub mod app;
 pub mod database;
-pub mod process;
 pub mod forge;
 pub mod judging;
 pub mod outage;
+pub mod process;
 pub mod proxy;
 pub mod store;

@@ -65,6 +65,12 @@ impl Home {
         self
     }
 
+    /// Without a setting.
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.retain(|(variable, _)| *variable != format!("COUNTERSIGN_{name}"));
+        self
+    }
+
     /// Where commands run.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -167,7 +173,8 @@ impl Server {
             }
         });
         let http = reqwest::Client::builder().no_proxy().timeout(SOON).build().unwrap();
-        let mut server = Self { child, public: String::new(), operations: String::new(), http, printed, lines: Mutex::new(lines) };
+        let mut server =
+            Self { child, public: String::new(), operations: String::new(), http, printed, lines: Mutex::new(lines) };
         let started: Value = serde_json::from_str(&server.line_with("\"started\"")).unwrap();
         server.public = started["public"].as_str().unwrap().to_owned();
         server.operations = started["operations"].as_str().unwrap().to_owned();
@@ -193,12 +200,6 @@ impl Server {
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-
-    /// Kills the process as a failing machine would.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 
     /// Waits for the end of the process; the exit code.
