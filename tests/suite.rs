@@ -12,10 +12,14 @@ mod cli;
 mod cli_beside;
 #[path = "suite/cli_serve.rs"]
 mod cli_serve;
+#[path = "suite/client_authentication.rs"]
+mod client_authentication;
 #[path = "suite/crash.rs"]
 mod crash;
 #[path = "suite/discovery.rs"]
 mod discovery;
+#[path = "suite/forgeries.rs"]
+mod forgeries;
 #[path = "suite/forward_auth.rs"]
 mod forward_auth;
 #[path = "suite/http_raw.rs"]
@@ -28,10 +32,14 @@ mod introspection;
 mod introspection_batch;
 #[path = "suite/jwks.rs"]
 mod jwks;
+#[path = "suite/keys.rs"]
+mod keys;
 #[path = "suite/openapi.rs"]
 mod openapi;
 #[path = "suite/revocation.rs"]
 mod revocation;
+#[path = "suite/revocation_races.rs"]
+mod revocation_races;
 #[path = "suite/sessions.rs"]
 mod sessions;
 #[path = "suite/store_clients.rs"]
@@ -56,11 +64,3 @@ mod store_sweep;
 mod store_users;
 #[path = "suite/wycheproof.rs"]
 mod wycheproof;
-#[path = "suite/keys.rs"]
-mod keys;
-#[path = "suite/client_authentication.rs"]
-mod client_authentication;
-#[path = "suite/forgeries.rs"]
-mod forgeries;
-#[path = "suite/revocation_races.rs"]
-mod revocation_races;
