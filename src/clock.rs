@@ -8,6 +8,12 @@ use crate::domain::Timestamp;
 /// Differences to the database's clock below this are left alone: they are noise of the measurement.
 const TOLERATED_OFFSET_MILLIS: i64 = 500;
 
+/// A correction that is in force is dropped only below this, so that a clock at the edge is not stepped to and fro.
+const DROPPED_OFFSET_MILLIS: i64 = 250;
+
+/// An exchange that took longer says nothing: the process or the network stood still in the middle of it.
+const LONGEST_EXCHANGE: Duration = Duration::from_secs(3);
+
 /// Wall-clock time that every replica agrees on, and a stopwatch that no step of the wall clock moves.
 pub trait Clock: Send + Sync + 'static {
     /// Now, as every replica of this installation sees it: the machine's clock, corrected towards the database's where
@@ -51,16 +57,35 @@ impl Clock for SystemClock {
     }
 
     fn observe_database(&self, database_now: Timestamp, asked: Duration, answered: Duration) {
+        let exchange = answered.saturating_sub(asked);
+        if exchange > LONGEST_EXCHANGE {
+            return;
+        }
         // The database read its clock somewhere within the exchange: half of it is the uncertainty.
-        let half_trip = i64::try_from(answered.saturating_sub(asked).as_millis() / 2).unwrap_or(i64::MAX);
+        let half_trip = i64::try_from(exchange.as_millis() / 2).unwrap_or(i64::MAX);
         let offset = Self::machine_millis().saturating_sub(half_trip).saturating_sub(database_now.millis());
         self.measured_offset.store(offset, Ordering::Relaxed);
-        let is_certain = offset.abs() > TOLERATED_OFFSET_MILLIS.saturating_add(half_trip);
-        self.applied_offset.store(if is_certain { offset } else { 0 }, Ordering::Relaxed);
+        let held = self.applied_offset.load(Ordering::Relaxed);
+        self.applied_offset.store(correction(held, offset, half_trip), Ordering::Relaxed);
     }
 
     fn offset_millis(&self) -> i64 {
         self.measured_offset.load(Ordering::Relaxed)
+    }
+}
+
+/// The correction to apply after an offset was measured to within `half_trip`, where `held` is applied so far, all in
+/// milliseconds. A measurement that is too vague to contradict what is held changes nothing: a slow network must not step
+/// the time to and fro.
+fn correction(held: i64, offset: i64, half_trip: i64) -> i64 {
+    let edge = if held == 0 { TOLERATED_OFFSET_MILLIS } else { DROPPED_OFFSET_MILLIS };
+    let contradicts = offset.saturating_sub(held).abs() > half_trip;
+    if !contradicts {
+        held
+    } else if offset.abs() > edge.saturating_add(half_trip) {
+        offset
+    } else {
+        0
     }
 }
 
@@ -113,5 +138,36 @@ impl Clock for ManualClock {
 
     fn offset_millis(&self) -> i64 {
         self.offset_millis.load(Ordering::SeqCst)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::correction;
+
+    #[test]
+    fn c7_a_known_offset_is_corrected_and_noise_is_not() {
+        assert_eq!(correction(0, 499, 1), 0);
+        assert_eq!(correction(0, 2_000, 1), 2_000);
+        assert_eq!(correction(0, -2_000, 1), -2_000);
+        assert_eq!(correction(2_000, 2_040, 1), 2_040, "a drift is followed");
+        assert_eq!(correction(2_000, 3, 1), 0, "a clock that was set right is believed");
+    }
+
+    #[test]
+    fn c7_a_vague_measurement_does_not_step_the_time() {
+        assert_eq!(correction(0, 900, 700), 0);
+        assert_eq!(correction(2_000, 1_200, 900), 2_000);
+        assert_eq!(correction(2_000, 40_000, 900), 40_000, "even a vague one can contradict");
+    }
+
+    #[test]
+    fn c7_a_clock_at_the_edge_is_not_stepped_to_and_fro() {
+        let mut held = correction(0, 501, 0);
+        for offset in [499, 501, 480, 520] {
+            held = correction(held, offset, 0);
+            assert_eq!(held, offset);
+        }
+        assert_eq!(correction(held, 240, 0), 0);
     }
 }

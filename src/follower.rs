@@ -11,11 +11,19 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::Clock;
 use crate::domain::{Change, ClientId, Revocation};
 use crate::keyring::{Keyring, KeyringError};
-use crate::store::{ChangeListener, FeedCursor, FeedEntry, Store, StoreError, Written};
+use crate::store::{FeedCursor, FeedEntry, Store, StoreError, Written};
 use crate::view::{Freshness, View};
 
 /// How long to wait before a lost notification connection is made again. Polling goes on meanwhile.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
+
+/// How long to wait after a sync that failed: the database may be back at any moment, and each attempt has its own time
+/// limits.
+const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// A clock that differs by more than this from the database's is worth an alarm (security.md C7); what replicas compare
+/// is corrected by then.
+const ALARMING_OFFSET_MILLIS: u64 = 5_000;
 
 /// Follows the change feed for one replica.
 pub struct Follower {
@@ -118,19 +126,18 @@ impl Follower {
         self.wake.notify_one();
     }
 
-    /// Follows until cancelled: woken by notifications where the database has them, and by the poll in any case.
+    /// Follows until cancelled: woken by notifications where the database has them, and by the poll in any case. The two
+    /// share nothing but the wake-up: a listener that hangs on a dead network never keeps the poll from its work.
     pub async fn run(&self, stop: &CancellationToken) {
-        let mut listener: Option<ChangeListener> = None;
-        let mut reconnect_at = Duration::ZERO;
-        let mut was_failing = false;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            ((), ()) = async { tokio::join!(self.poll(), self.listen()) } => {}
+        }
+    }
+
+    async fn poll(&self) {
+        let (mut was_failing, mut was_alarming) = (false, false);
         loop {
-            if listener.is_none() && self.clock.elapsed() >= reconnect_at {
-                listener = self.store.feed().listener().await.unwrap_or_else(|error| {
-                    tracing::debug!(%error, "no notifications; the poll goes on alone");
-                    None
-                });
-                reconnect_at = self.clock.elapsed() + RECONNECT_AFTER;
-            }
             match self.sync().await {
                 Ok(()) if was_failing => {
                     was_failing = false;
@@ -143,17 +150,42 @@ impl Follower {
                     }
                 }
             }
-            tokio::select! {
-                () = stop.cancelled() => return,
-                () = tokio::time::sleep(self.poll_interval) => {}
-                () = self.wake.notified() => {}
-                notified = next(&mut listener) => {
-                    if let Err(error) = notified {
-                        tracing::info!(%error, "the notification connection was lost; the poll goes on alone");
-                        listener = None;
-                    }
-                }
+            let offset = self.clock.offset_millis();
+            let is_alarming = offset.unsigned_abs() > ALARMING_OFFSET_MILLIS;
+            if is_alarming && !was_alarming {
+                tracing::error!(
+                    offset_millis = offset,
+                    "this machine's clock differs from the database's: set it right"
+                );
             }
+            was_alarming = is_alarming;
+            let pause = if was_failing { RETRY_AFTER.min(self.poll_interval) } else { self.poll_interval };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.wake.notified() => {}
+            }
+        }
+    }
+
+    /// Passes notifications on as wake-ups, over a connection that is made again whenever it is lost.
+    async fn listen(&self) {
+        loop {
+            match self.store.feed().listener().await {
+                Ok(Some(mut listener)) => {
+                    // What was announced before the listener stood.
+                    self.wake();
+                    let error = loop {
+                        match listener.next().await {
+                            Ok(()) => self.wake(),
+                            Err(error) => break error,
+                        }
+                    };
+                    tracing::info!(%error, "the notification connection was lost; the poll goes on alone");
+                }
+                Ok(None) => return,
+                Err(error) => tracing::debug!(%error, "no notifications; the poll goes on alone"),
+            }
+            tokio::time::sleep(RECONNECT_AFTER).await;
         }
     }
 
@@ -204,13 +236,5 @@ impl Follower {
             self.view.moved();
         }
         Ok(())
-    }
-}
-
-/// The next notification; never, where there is no listener.
-async fn next(listener: &mut Option<ChangeListener>) -> Result<(), StoreError> {
-    match listener {
-        Some(listener) => listener.next().await,
-        None => std::future::pending().await,
     }
 }

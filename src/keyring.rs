@@ -26,7 +26,7 @@ pub struct Keyring {
     keys: ArcSwap<KeySet>,
     /// Held from reading the rows to replacing the set, so that an older read never overwrites a newer one.
     loading: Mutex<()>,
-    /// When the last reload for an unknown key began ([`Clock::elapsed`]), and what it brought.
+    /// When the last reload for an unknown key ended ([`Clock::elapsed`]), and what it brought.
     reload: Mutex<Option<(Duration, bool)>>,
     jwks_max_age: Duration,
     rotation_lead: RotationLead,
@@ -149,9 +149,8 @@ impl Keyring {
         if self.keys().find(kid).is_some() {
             return Reload::Found;
         }
-        let now = self.clock.elapsed();
-        if let Some((began, succeeded)) = *last
-            && now.saturating_sub(began) < RELOAD_EVERY
+        if let Some((ended, succeeded)) = *last
+            && self.clock.elapsed().saturating_sub(ended) < RELOAD_EVERY
         {
             return if succeeded { Reload::Absent } else { Reload::Failed };
         }
@@ -159,7 +158,8 @@ impl Keyring {
         if let Err(error) = &loaded {
             tracing::warn!(%error, "the keys could not be read again for an unknown kid");
         }
-        *last = Some((now, loaded.is_ok()));
+        // Counted from its end: those who waited for a read that took long must not repeat it one after the other.
+        *last = Some((self.clock.elapsed(), loaded.is_ok()));
         match (loaded, self.keys().find(kid)) {
             (Err(_), _) => Reload::Failed,
             (Ok(()), Some(_)) => Reload::Found,

@@ -113,8 +113,10 @@ impl View {
         if !self.loaded.load(Ordering::Acquire) {
             return Freshness::Empty;
         }
-        let stepped = wall_origin(clock).saturating_sub(self.wall_origin.load(Ordering::Acquire));
-        if self.age(clock) > self.max_lag || stepped.abs() > TOLERATED_STEP_MILLIS {
+        let elapsed = clock.elapsed();
+        let age = elapsed.saturating_sub(Duration::from_millis(self.synced_at.load(Ordering::Acquire)));
+        let stepped = wall_origin(clock.now(), elapsed).saturating_sub(self.wall_origin.load(Ordering::Acquire));
+        if age > self.max_lag || stepped.abs() > TOLERATED_STEP_MILLIS {
             return Freshness::Stale;
         }
         Freshness::Fresh
@@ -127,7 +129,7 @@ impl View {
 
     /// Records that everything committed before `asked` ([`Clock::elapsed`]) has been applied.
     pub fn prove(&self, asked: Duration, clock: &dyn Clock) {
-        self.wall_origin.store(wall_origin(clock), Ordering::Release);
+        self.wall_origin.store(wall_origin(clock.now(), clock.elapsed()), Ordering::Release);
         let millis = u64::try_from(asked.as_millis()).unwrap_or(u64::MAX);
         self.synced_at.fetch_max(millis, Ordering::AcqRel);
         self.loaded.store(true, Ordering::Release);
@@ -231,9 +233,9 @@ impl View {
 }
 
 /// Wall clock minus stopwatch: constant for as long as nobody steps the wall clock.
-fn wall_origin(clock: &dyn Clock) -> i64 {
-    let elapsed = i64::try_from(clock.elapsed().as_millis()).unwrap_or(i64::MAX);
-    clock.now().millis().saturating_sub(elapsed)
+fn wall_origin(now: Timestamp, elapsed: Duration) -> i64 {
+    let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
+    now.millis().saturating_sub(elapsed)
 }
 
 /// Things that are revoked, with the end of each record.

@@ -4,12 +4,48 @@
 #[path = "suite/support/mod.rs"]
 mod support;
 
+#[path = "suite/admin_api.rs"]
+mod admin_api;
 #[path = "suite/architecture.rs"]
 mod architecture;
+#[path = "suite/cli.rs"]
+mod cli;
+#[path = "suite/cli_beside.rs"]
+mod cli_beside;
+#[path = "suite/cli_serve.rs"]
+mod cli_serve;
+#[path = "suite/client_authentication.rs"]
+mod client_authentication;
+#[path = "suite/crash.rs"]
+mod crash;
+#[path = "suite/discovery.rs"]
+mod discovery;
+#[path = "suite/forgeries.rs"]
+mod forgeries;
+#[path = "suite/forward_auth.rs"]
+mod forward_auth;
+#[path = "suite/header_snapshots.rs"]
+mod header_snapshots;
+#[path = "suite/health.rs"]
+mod health;
 #[path = "suite/http_raw.rs"]
 mod http_raw;
 #[path = "suite/http_tls.rs"]
 mod http_tls;
+#[path = "suite/introspection.rs"]
+mod introspection;
+#[path = "suite/introspection_batch.rs"]
+mod introspection_batch;
+#[path = "suite/jwks.rs"]
+mod jwks;
+#[path = "suite/keys.rs"]
+mod keys;
+#[path = "suite/openapi.rs"]
+mod openapi;
+#[path = "suite/revocation.rs"]
+mod revocation;
+#[path = "suite/revocation_races.rs"]
+mod revocation_races;
 #[path = "suite/sessions.rs"]
 mod sessions;
 #[path = "suite/store_clients.rs"]
@@ -32,35 +68,7 @@ mod store_sessions;
 mod store_sweep;
 #[path = "suite/store_users.rs"]
 mod store_users;
-#[path = "suite/wycheproof.rs"]
-mod wycheproof;
-#[path = "suite/introspection.rs"]
-mod introspection;
-#[path = "suite/introspection_batch.rs"]
-mod introspection_batch;
-#[path = "suite/discovery.rs"]
-mod discovery;
-#[path = "suite/forward_auth.rs"]
-mod forward_auth;
-#[path = "suite/jwks.rs"]
-mod jwks;
-#[path = "suite/openapi.rs"]
-mod openapi;
-#[path = "suite/revocation.rs"]
-mod revocation;
-#[path = "suite/keys.rs"]
-mod keys;
-#[path = "suite/client_authentication.rs"]
-mod client_authentication;
-#[path = "suite/forgeries.rs"]
-mod forgeries;
-#[path = "suite/revocation_races.rs"]
-mod revocation_races;
-#[path = "suite/admin_api.rs"]
-mod admin_api;
-#[path = "suite/header_snapshots.rs"]
-mod header_snapshots;
-#[path = "suite/health.rs"]
-mod health;
 #[path = "suite/unusual_http.rs"]
 mod unusual_http;
+#[path = "suite/wycheproof.rs"]
+mod wycheproof;

@@ -12,6 +12,8 @@ CREATE TABLE users (
     id BYTEA PRIMARY KEY CHECK (length(id) = 16),
     username TEXT COLLATE "C" NOT NULL UNIQUE,
     password_hash TEXT NOT NULL,
+    -- The part of the hash before its salt.
+    password_scheme TEXT COLLATE "C" NOT NULL,
     roles TEXT NOT NULL,
     epoch BIGINT NOT NULL DEFAULT 0 CHECK (epoch BETWEEN 0 AND 4294967295),
     disabled_at BIGINT,
@@ -19,6 +21,7 @@ CREATE TABLE users (
     last_login_at BIGINT,
     password_changed_at BIGINT NOT NULL
 ) WITH (fillfactor = 85);
+CREATE INDEX users_by_scheme ON users (password_scheme);
 
 CREATE TABLE clients (
     id TEXT COLLATE "C" PRIMARY KEY,
@@ -138,3 +141,10 @@ CREATE TABLE login_attempts (
     blocked_until BIGINT NOT NULL,
     expires_at BIGINT NOT NULL
 ) WITH (fillfactor = 80);
+
+-- Addresses from which an account logged in, as digests of both: no lock of the account holds for them.
+CREATE TABLE known_addresses (
+    key BYTEA PRIMARY KEY CHECK (length(key) = 32),
+    expires_at BIGINT NOT NULL
+);
+CREATE INDEX known_addresses_by_expiry ON known_addresses (expires_at);

@@ -11,6 +11,8 @@ CREATE TABLE users (
     id BLOB PRIMARY KEY CHECK (length(id) = 16),
     username TEXT NOT NULL UNIQUE,
     password_hash TEXT NOT NULL,
+    -- The part of the hash before its salt.
+    password_scheme TEXT NOT NULL,
     roles TEXT NOT NULL,
     epoch INTEGER NOT NULL DEFAULT 0 CHECK (epoch BETWEEN 0 AND 4294967295),
     disabled_at INTEGER,
@@ -18,6 +20,7 @@ CREATE TABLE users (
     last_login_at INTEGER,
     password_changed_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX users_by_scheme ON users (password_scheme);
 
 CREATE TABLE clients (
     id TEXT PRIMARY KEY,
@@ -134,3 +137,10 @@ CREATE TABLE login_attempts (
     blocked_until INTEGER NOT NULL,
     expires_at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Addresses from which an account logged in, as digests of both: no lock of the account holds for them.
+CREATE TABLE known_addresses (
+    key BLOB PRIMARY KEY CHECK (length(key) = 32),
+    expires_at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX known_addresses_by_expiry ON known_addresses (expires_at);

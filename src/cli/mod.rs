@@ -1,11 +1,26 @@
 //! The command line: one command per file. Commands work on the database itself, beside a running service, which sees
 //! their changes within `revocation.poll_interval`.
 
+mod admin_key;
+mod client_options;
+mod clients;
+mod completions;
+mod config;
 mod demo;
 mod error;
+mod fetch;
+mod healthcheck;
+mod import_users;
+mod keys;
+mod migrate;
+mod openapi;
 mod output;
 mod process;
+mod revoke;
+mod secret_input;
 mod serve;
+mod token;
+mod users;
 mod workplace;
 
 use std::path::PathBuf;
@@ -13,6 +28,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 pub use error::{CliError, report, report_usage};
+use output::Output;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -28,17 +44,51 @@ pub struct Cli {
 #[derive(Debug, Args)]
 struct Common {
     /// Configuration file [default: countersign.toml in the working folder, if there is one]
-    #[arg(long, global = true, value_name = "FILE")]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "General")]
     config: Option<PathBuf>,
     /// Print machine-readable JSON
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = "General")]
     json: bool,
+}
+
+impl Common {
+    const fn output(&self) -> Output {
+        Output { json: self.json }
+    }
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the service
     Serve(serve::ServeArgs),
+    /// Bring the database's schema up to date, or check it
+    Migrate(migrate::MigrateArgs),
+    /// Check or show the configuration
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
+    /// People who log in
+    #[command(subcommand)]
+    Users(users::UsersCommand),
+    /// Applications, resource servers and gateways
+    #[command(subcommand)]
+    Clients(Box<clients::ClientsCommand>),
+    /// Signing keys
+    #[command(subcommand)]
+    Keys(keys::KeysCommand),
+    /// Make tokens and sessions inactive everywhere
+    Revoke(revoke::RevokeArgs),
+    /// Look at a token, or verify it offline
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Keys that open the administration to scripts
+    #[command(subcommand)]
+    AdminKey(admin_key::AdminKeyCommand),
+    /// Print the OpenAPI document
+    Openapi,
+    /// Exit 0 when the service is ready, for container health checks
+    Healthcheck(healthcheck::HealthcheckArgs),
+    /// Print a completion script for a shell
+    Completions(completions::CompletionsArgs),
 }
 
 impl Cli {
@@ -48,6 +98,17 @@ impl Cli {
         let common = &self.common;
         match self.command {
             Command::Serve(args) => serve::run(&args, common),
+            Command::Migrate(args) => migrate::run(&args, common),
+            Command::Config(command) => config::run(&command, common),
+            Command::Users(command) => users::run(command, common),
+            Command::Clients(command) => clients::run(*command, common),
+            Command::Keys(command) => keys::run(command, common),
+            Command::Revoke(args) => revoke::run(args, common),
+            Command::Token(command) => token::run(&command, common),
+            Command::AdminKey(command) => admin_key::run(command, common),
+            Command::Openapi => openapi::run(),
+            Command::Healthcheck(args) => healthcheck::run(&args, common),
+            Command::Completions(args) => completions::run(&args),
         }
     }
 }

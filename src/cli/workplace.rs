@@ -1,14 +1,24 @@
-//! What a command needs before it can do anything: settings, a clock, randomness, a log, a runtime.
+//! What a command needs before it can do anything: settings, a clock, randomness, a log, a runtime, the database.
 
 use std::ffi::OsString;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::runtime::{Builder, Runtime};
+use tracing::level_filters::LevelFilter;
 
 use super::{CliError, Common};
-use crate::app::Parts;
+use crate::app::{Core, Founding, Parts};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{self, Loaded, Sources};
+use crate::config::{self, Loaded, LogFormat, LogLevels, Sources};
 use crate::crypto::SystemRandom;
 use crate::telemetry::{LogSink, Logger, log_panics};
+
+/// A command needs one connection to read and one to write.
+const CONNECTIONS: u32 = 2;
+/// How long the last lines of the log may take.
+const FLUSH: Duration = Duration::from_secs(1);
 
 /// Reads the configuration file and the environment; every mistake is told at once.
 pub(super) fn load(common: &Common) -> Result<Loaded, CliError> {
@@ -31,4 +41,51 @@ pub(super) fn parts(sink: LogSink, log: &config::Log) -> Result<Parts, CliError>
     logger.install().map_err(|error| CliError::about("the log", error))?;
     log_panics();
     Ok(Parts { clock, random: Arc::new(SystemRandom::default()), logger })
+}
+
+/// The parts of a command that is not the service: it warns on standard error, and says the rest with its answer.
+pub(super) fn quiet_parts() -> Result<Parts, CliError> {
+    let log = config::Log { format: LogFormat::Text, level: LogLevels::all(LevelFilter::WARN), requests: false };
+    parts(LogSink::Stderr, &log)
+}
+
+/// A runtime for one command.
+pub(super) fn runtime() -> Result<Runtime, CliError> {
+    Builder::new_current_thread().enable_all().build().map_err(CliError::failed)
+}
+
+/// Runs `work` on the database that is configured.
+pub(super) fn on_database<T>(
+    common: &Common,
+    founding: Founding,
+    work: impl AsyncFnOnce(&Core) -> Result<T, CliError>,
+) -> Result<T, CliError> {
+    let mut config = load(common)?.config;
+    config.database.max_connections = CONNECTIONS;
+    config.passwords.threads = Some(1);
+    let parts = quiet_parts()?;
+    let outcome = runtime()?.block_on(async {
+        let core = Core::open_with(&config, &parts, founding).await.map_err(CliError::failed)?;
+        work(&core).await
+    });
+    parts.logger.flush(FLUSH);
+    outcome
+}
+
+/// Reads a file of text, or standard input where `path` is `-`; `limit` in bytes keeps out what cannot be meant.
+pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, CliError> {
+    use std::io::Read;
+    let mut text = String::new();
+    let read = if path == Path::new("-") {
+        std::io::stdin().lock().take(limit + 1).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit + 1).read_to_string(&mut text))
+    };
+    match read {
+        Ok(bytes) if bytes as u64 > limit => {
+            Err(CliError::about(path.display(), format!("is longer than {limit} bytes")))
+        }
+        Ok(_) => Ok(text),
+        Err(error) => Err(CliError::about(path.display(), error)),
+    }
 }

@@ -87,7 +87,7 @@ impl Database {
             max_connections: read.within(
                 "database.max_connections",
                 MAX_CONNECTIONS,
-                2..=1000,
+                1..=1000,
                 "Connections of one replica, beside the one that listens for changes. Introspection uses none.",
             ),
             acquire_timeout: read.within(

@@ -9,11 +9,10 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// An office behind one address logs in after lunch.
 const ADDRESS: RateLimit = RateLimit { burst: 60, per_minute: 60 };
-/// A person who mistypes on several devices; a guesser from many addresses gets 29,000 guesses a day at the very most,
-/// and the hard stop long before.
-const ACCOUNT: RateLimit = RateLimit { burst: 20, per_minute: 20 };
+/// A person who mistypes on several devices.
+const ACCOUNT_FREE: u32 = 20;
 /// A person who mistypes on one device.
-const PAIR: RateLimit = RateLimit { burst: 10, per_minute: 6 };
+const PAIR_FREE: u32 = 10;
 /// A deployment that starts fifty replicas with an old secret still gets in once it has the new one.
 const CLIENT: RateLimit = RateLimit { burst: 60, per_minute: 60 };
 /// NIST SP 800-63B §3.2.2: no more than 100 consecutive failures.
@@ -30,10 +29,10 @@ pub struct Limits {
     pub enabled: bool,
     /// Login attempts from one address (IPv6: one /64).
     pub address: RateLimit,
-    /// Failed login attempts at one account.
-    pub account: RateLimit,
-    /// Failed login attempts from one address at one account.
-    pub pair: RateLimit,
+    /// Failed logins at one account before delays begin.
+    pub account_free: u32,
+    /// Failed logins from one address at one account before delays begin.
+    pub pair_free: u32,
     /// Failed authentications of one client.
     pub client: RateLimit,
     /// Failures in a row after which an account takes no password from addresses that it does not know.
@@ -63,8 +62,18 @@ impl Limits {
                 "Off only where something before the service limits attempts per account.",
             ),
             address: RateLimit::load(read, "address", ADDRESS, "login attempts from one address (IPv6: one /64)"),
-            account: RateLimit::load(read, "account", ACCOUNT, "failed login attempts at one account, over all replicas"),
-            pair: RateLimit::load(read, "pair", PAIR, "failed login attempts from one address at one account"),
+            account_free: read.within(
+                "limits.account.free",
+                ACCOUNT_FREE,
+                1..=HARD_STOP,
+                "Failed logins at one account, over all replicas, before delays of 1 to 10 s begin.",
+            ),
+            pair_free: read.within(
+                "limits.pair.free",
+                PAIR_FREE,
+                1..=HARD_STOP,
+                "Failed logins from one address at one account before such delays begin.",
+            ),
             client: RateLimit::load(read, "client", CLIENT, "failed authentications of one client from one address"),
             hard_stop: read.within(
                 "limits.hard_stop",

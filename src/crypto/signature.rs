@@ -71,6 +71,14 @@ impl RingSigner {
         }
     }
 
+    /// Length of every signature in bytes.
+    pub(super) fn signature_len(&self) -> usize {
+        match self {
+            Self::Es256(_) | Self::EdDsa(_) => 64,
+            Self::Rs256(pair) | Self::Ps256(pair) => pair.public().modulus_len(),
+        }
+    }
+
     /// The public half.
     pub(super) fn verifier(&self) -> Result<RingVerifier, Error> {
         let rsa = |pair: &RsaKeyPair| {

@@ -132,18 +132,35 @@ impl SigningKey {
 
     /// Signs an access token (RFC 9068). `uep`, `cep` and `scope` are left out when they say nothing.
     pub fn sign_access_token(&self, claims: &AccessClaims, typ: TokenType) -> Result<SecretText, SigningError> {
-        let token = SecretText::new(self.sign_jwt(typ.as_str(), &AccessClaimsJson::from(claims))?);
-        let length = token.expose().len();
-        if length > MAX_TOKEN_BYTES { Err(SigningError::TooLong(length)) } else { Ok(token) }
+        let (header, claims) = self.access_token_parts(claims, typ)?;
+        Ok(SecretText::new(self.sign_parts(&header, &claims)?))
+    }
+
+    /// Whether [`SigningKey::sign_access_token`] would sign this.
+    pub fn check_length(&self, claims: &AccessClaims, typ: TokenType) -> Result<(), SigningError> {
+        self.access_token_parts(claims, typ).map(drop)
+    }
+
+    /// Header and payload, if the token of them is not too long.
+    fn access_token_parts(&self, claims: &AccessClaims, typ: TokenType) -> Result<(Vec<u8>, Vec<u8>), SigningError> {
+        let (header, claims) = self.parts(typ.as_str(), &AccessClaimsJson::from(claims))?;
+        let segments = [header.len(), claims.len(), self.signer.signature_len()];
+        // Unpadded base64 (RFC 7515 §2), and the two dots.
+        let length = segments.iter().map(|bytes| (bytes * 4).div_ceil(3)).sum::<usize>() + 2;
+        if length > MAX_TOKEN_BYTES { Err(SigningError::TooLong(length)) } else { Ok((header, claims)) }
     }
 
     /// Signs any claims under an explicit type, such as the answers of RFC 9701.
     pub fn sign_jwt(&self, typ: &str, claims: &impl Serialize) -> Result<String, SigningError> {
+        let (header, claims) = self.parts(typ, claims)?;
+        self.sign_parts(&header, &claims)
+    }
+
+    fn parts(&self, typ: &str, claims: &impl Serialize) -> Result<(Vec<u8>, Vec<u8>), SigningError> {
         let header = Header { alg: self.algorithm().as_str(), kid: self.kid.as_str(), typ };
         let header = serde_json::to_vec(&header).map_err(|_| SigningError::Claims)?;
         let claims = serde_json::to_vec(claims).map_err(|_| SigningError::Claims)?;
-
-        self.sign_parts(&header, &claims)
+        Ok((header, claims))
     }
 
     /// The compact JWS of any header and payload (RFC 7515 §7.1).

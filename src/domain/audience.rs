@@ -57,6 +57,33 @@ impl fmt::Display for Role {
     }
 }
 
+/// Roles of one user, and audiences of one client, are listed in every token: in so many bytes together, spaces between them
+/// counted, or a token would not fit into the 4 KiB that it may have (security.md T9).
+const MAX_LISTED_BYTES: usize = 1024;
+/// Most roles of one user, and most audiences of one client.
+const MAX_LISTED: usize = 64;
+
+/// Whether a user may have these roles together.
+pub fn check_roles(roles: &[Role]) -> Result<(), ParseError> {
+    if fits(roles.iter().map(Role::as_str)) {
+        return Ok(());
+    }
+    Err(ParseError("the roles of a user are at most 64 and 1024 bytes together, because every token lists them"))
+}
+
+/// Whether a client may have these audiences together.
+pub fn check_audiences(audiences: &[Audience]) -> Result<(), ParseError> {
+    if fits(audiences.iter().map(Audience::as_str)) {
+        return Ok(());
+    }
+    Err(ParseError("the audiences of a client are at most 64 and 1024 bytes together, because every token lists them"))
+}
+
+fn fits<'a>(words: impl Iterator<Item = &'a str>) -> bool {
+    let (count, bytes) = words.fold((0, 0), |(count, bytes), word| (count + 1, bytes + word.len() + 1));
+    count <= MAX_LISTED && bytes <= MAX_LISTED_BYTES + 1
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -73,6 +100,15 @@ mod tests {
                 prop_assert_eq!(role.as_str(), text.as_str());
             }
         }
+    }
+
+    #[test]
+    fn t9_what_every_token_lists_is_bounded() {
+        let roles = |count, length| vec![Role::parse(&"r".repeat(length)).unwrap(); count];
+        assert!(check_roles(&roles(64, 15)).is_ok() && check_roles(&roles(65, 1)).is_err());
+        assert!(check_roles(&roles(64, 16)).is_err() && check_roles(&[]).is_ok());
+        let audiences = |count, length| vec![Audience::parse(&"a".repeat(length)).unwrap(); count];
+        assert!(check_audiences(&audiences(4, 255)).is_ok() && check_audiences(&audiences(4, 256)).is_err());
     }
 
     #[test]

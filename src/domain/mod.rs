@@ -18,7 +18,7 @@ mod session;
 mod time;
 mod user;
 
-pub use audience::{Audience, Role};
+pub use audience::{Audience, Role, check_audiences, check_roles};
 pub use claims::{AccessClaims, LoginClaims, Subject, TokenType};
 pub use client::{Client, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, SecretDigest, StoredSecret};
 pub use id::{ClientId, Jti, Kid, SessionId, UserId};

@@ -2,9 +2,11 @@
 
 use http::HeaderMap;
 
+use crate::domain::Subject;
 use crate::http::caller::RETRY_AFTER;
 use crate::http::error::{ApiError, Challenge, ProblemCode};
 use crate::http::extract::{Authorization, AuthorizationFault, authorization};
+use crate::http::middleware::{Caller, RequestFacts};
 use crate::service::{Bearer, BearerError, Doubt, Service};
 
 /// The user behind the request's access token.
@@ -13,6 +15,15 @@ pub async fn user(service: &Service, headers: &HeaderMap) -> Result<Bearer, ApiE
         BearerError::Inactive => ApiError::new(ProblemCode::InvalidToken),
         BearerError::Doubt(doubt) => cannot_judge(doubt),
     })
+}
+
+/// The bearer, for the record of the request.
+pub fn facts(bearer: &Bearer) -> RequestFacts {
+    RequestFacts {
+        caller: Some(Caller::User(bearer.user)),
+        subject: Some(Subject::User(bearer.user)),
+        ..RequestFacts::default()
+    }
 }
 
 /// The token in the `Authorization` header.

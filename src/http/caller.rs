@@ -1,23 +1,38 @@
 //! From what a request says about its client to the client.
 
+use std::net::IpAddr;
+
 use http::HeaderMap;
 
-use crate::http::error::{ApiError, OAuthCode, OAuthError, ProblemCode};
+use crate::http::error::{ApiError, OAuthCode, OAuthDescription, OAuthError, ProblemCode};
 use crate::http::extract::{BodyCredentials, ClientCredentialsInput, FormParams};
-use crate::service::{BUILT_IN_CLIENT, Caller, CallerError, ClientProof, Failure, HashingError, Service};
+use crate::http::state::Shared;
+use crate::service::{BUILT_IN_CLIENT, Caller, CallerError, ClientProof, Failure, HashingError};
+use crate::telemetry::metrics;
 
 /// The client of an OAuth request: authenticated, or a public client that names itself.
-pub async fn of_form(service: &Service, headers: &HeaderMap, form: &FormParams) -> Result<Caller, OAuthError> {
+pub async fn of_form(
+    shared: &Shared,
+    headers: &HeaderMap,
+    address: IpAddr,
+    form: &FormParams,
+) -> Result<Caller, OAuthError> {
     let input = ClientCredentialsInput::gather(headers, BodyCredentials::of_form(form)?)?;
-    service.authenticate(&proof_of(&input, None)).await.map_err(|error| match error {
+    authenticate(shared, &proof_of(&input, None), address).await.map_err(|error| match error {
         CallerError::Refused => OAuthError::invalid_client(),
+        CallerError::TooManyFailures { retry_after } => OAuthError::too_many_requests(retry_after),
         CallerError::Failed(failure) => oauth_failure(failure),
     })
 }
 
 /// The client of a REST request: `client_id` in the body, with Basic authentication for a confidential one; without
 /// either, the built-in client.
-pub async fn of_rest(service: &Service, headers: &HeaderMap, client_id: Option<&str>) -> Result<Caller, ApiError> {
+pub async fn of_rest(
+    shared: &Shared,
+    headers: &HeaderMap,
+    address: IpAddr,
+    client_id: Option<&str>,
+) -> Result<Caller, ApiError> {
     let body = BodyCredentials { client_id, ..BodyCredentials::default() };
     let input = ClientCredentialsInput::gather(headers, body).map_err(|error| match error.code() {
         // Two headers, or a header and a body that name different clients (security.md H3).
@@ -26,10 +41,21 @@ pub async fn of_rest(service: &Service, headers: &HeaderMap, client_id: Option<&
         }
         _ => ApiError::new(ProblemCode::InvalidClient),
     })?;
-    service.authenticate(&proof_of(&input, Some(BUILT_IN_CLIENT))).await.map_err(|error| match error {
+    authenticate(shared, &proof_of(&input, Some(BUILT_IN_CLIENT)), address).await.map_err(|error| match error {
         CallerError::Refused => ApiError::new(ProblemCode::InvalidClient),
+        CallerError::TooManyFailures { retry_after } => {
+            ApiError::new(ProblemCode::TooManyAttempts).retry_after(retry_after)
+        }
         CallerError::Failed(failure) => failure.into(),
     })
+}
+
+async fn authenticate(shared: &Shared, proof: &ClientProof<'_>, address: IpAddr) -> Result<Caller, CallerError> {
+    let caller = shared.service.authenticate(proof, address).await;
+    if matches!(caller, Err(CallerError::TooManyFailures { .. })) {
+        shared.metrics.attempts_refused.count(metrics::Limit::Client);
+    }
+    caller
 }
 
 fn proof_of<'a>(input: &'a ClientCredentialsInput, otherwise: Option<&'a str>) -> ClientProof<'a> {
@@ -49,6 +75,9 @@ fn proof_of<'a>(input: &'a ClientCredentialsInput, otherwise: Option<&'a str>) -
 pub fn oauth_failure(failure: Failure) -> OAuthError {
     match failure {
         Failure::Unavailable(cause) => OAuthError::unavailable(RETRY_AFTER).because(cause),
+        Failure::TokenTooLong(cause) => {
+            OAuthError::new(OAuthCode::InvalidScope, OAuthDescription::TokenTooLong).because(cause)
+        }
         Failure::Internal(cause) => OAuthError::internal(cause),
     }
 }
@@ -57,6 +86,9 @@ impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Unavailable(cause) => Self::new(ProblemCode::TemporarilyUnavailable).because(cause),
+            Failure::TokenTooLong(cause) => Self::new(ProblemCode::TokenTooLong)
+                .detail("Ask for fewer scopes or for one audience, or have the user given fewer roles.")
+                .because(cause),
             Failure::Internal(cause) => Self::internal(cause),
         }
     }

@@ -2,6 +2,7 @@
 
 mod admin;
 mod answer;
+mod attempts;
 mod bearer;
 mod caller;
 pub mod error;
@@ -27,8 +28,10 @@ use axum::Router;
 use axum::routing::{any, delete, get, patch, post, put};
 use tower_http::cors::CorsLayer;
 
+pub use admin::{ClientItem, KeyItem, UserItem};
 pub use observer::Observer;
 pub use state::{HttpSettings, Shared};
+pub use time::rfc3339;
 pub use v1::ForwardAuthHeaders;
 pub use well_known::MetadataDocument;
 

@@ -5,6 +5,7 @@ use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
 
+use super::middleware::{Caller, RequestFacts};
 use crate::service::IssuedTokens;
 
 /// Tokens and their lives in seconds. Members that belong to a session are left out where there is none.
@@ -30,7 +31,7 @@ pub struct TokenAnswer<'a> {
 }
 
 /// Writes the answer; nobody may keep it (`Cache-Control: no-store`).
-pub fn respond(tokens: &IssuedTokens) -> Response {
+pub fn respond(tokens: &IssuedTokens, caller: Option<Caller>, outcome: &'static str) -> Response {
     let refresh = tokens.refresh.as_ref();
     let answer = TokenAnswer {
         access_token: tokens.access_token.expose(),
@@ -47,5 +48,11 @@ pub fn respond(tokens: &IssuedTokens) -> Response {
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (headers, body).into_response()
+    let facts = RequestFacts {
+        caller,
+        subject: Some(tokens.subject.clone()),
+        outcome: Some(outcome),
+        ..RequestFacts::default()
+    };
+    (facts, headers, body).into_response()
 }

@@ -1,12 +1,12 @@
 //! What users do with their own account: look at it, change the password, end sessions.
 
 use crate::crypto::{FamilySecret, HashingError, RefreshToken};
-use crate::domain::{ClientId, EndReason, Password, PolicyRefusal, Session, SessionId, User, UserId};
+use crate::domain::{Client, ClientId, EndReason, Password, PolicyRefusal, Session, SessionId, User, UserId};
 use crate::store::{KeptSession, Owner, PasswordChange, SessionDetail, StoreError};
 
-use super::login::scope_of_user;
+use super::granted::Granted;
 use super::logout::Bearer;
-use super::{Failure, IssuedTokens, LoginError, REVOCATION_LIFE, Requester, Service};
+use super::{Failure, IssuedTokens, Limit, LoginError, REVOCATION_LIFE, Requester, Service};
 
 /// Why a password was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +20,8 @@ pub enum PasswordChangeError {
     /// Too many wrong guesses at the present password.
     #[error("too many attempts")]
     TooManyAttempts {
+        /// The count that stands against it the longest.
+        limit: Limit,
         /// When the next attempt is counted.
         retry_after: std::time::Duration,
     },
@@ -60,25 +62,39 @@ impl Service {
     ) -> Result<IssuedTokens, PasswordChangeError> {
         let user = self.me(bearer).await?.ok_or(PasswordChangeError::SessionEnded)?;
         self.policy.check(&new, &user.username)?;
-        let attempt = self.begin_attempt(&user.username, from).await?;
-        let Some(proven) = self.check_password(&user.username, current).await? else {
-            self.note_failed_login(&user.username, &bearer.token.claims.client, from).await?;
-            return Err(PasswordChangeError::WrongPassword);
-        };
-        let hash = self.passwords.hash(new).await?;
+        let proven = self.prove(&user.username, current, &bearer.token.claims.client, from).await?;
+        // Whatever fails from here on was no guess.
+        let changed = self.change_proven(bearer, &proven.user, new, from).await;
+        self.settle_attempt(&proven.attempt).await;
+        changed
+    }
+
+    async fn change_proven(
+        &self,
+        bearer: &Bearer,
+        user: &User,
+        new: Password,
+        from: &Requester,
+    ) -> Result<IssuedTokens, PasswordChangeError> {
+        let client = self.view.client(bearer.token.claims.client.as_str()).ok_or(PasswordChangeError::SessionEnded)?;
+        let session = self.store.sessions().by_id(bearer.session).await.map_err(Failure::from)?;
+        let session = session.ok_or(PasswordChangeError::SessionEnded)?;
         let now = self.clock.now();
         let family = FamilySecret::generate(&*self.random);
+        let token = RefreshToken { session: session.session.id, generation: session.session.generation, family };
+        self.check_length(&session, &token, &client, self.granted_as_before(&session, &client)?)?;
+        let hash = self.passwords.hash(new).await?;
         let change = PasswordChange {
             user: user.id,
-            expected_epoch: Some(proven.user.epoch),
+            expected_epoch: Some(user.epoch),
             password_hash: hash.as_str().to_owned(),
             kept: Some(KeptSession {
                 session: bearer.session,
-                family_digest: family.digest().0,
+                family_digest: token.family.digest().0,
                 idle_ttl: self.settings.idle_ttl,
             }),
             revocation_expires_at: now.plus(REVOCATION_LIFE),
-            audit: Some(from.event("user.password_changed").about(user.id)),
+            audit: Some(from.acting(user.id).event("user.password_changed").about(user.id).on(&client.id)),
         };
         let changed = match self.store.users().change_password(change, now).await {
             Ok(written) => self.follower.honour(written).await,
@@ -87,12 +103,16 @@ impl Service {
             }
             Err(error) => return Err(Failure::from(error).into()),
         };
-        self.settle_attempt(&attempt).await;
         let detail = changed.session.ok_or(PasswordChangeError::SessionEnded)?;
-        let client = self.view.client(detail.session.client.as_str()).ok_or(PasswordChangeError::SessionEnded)?;
-        let token = RefreshToken { session: detail.session.id, generation: detail.session.generation, family };
-        let scope = scope_of_user(&client, &detail.roles, &detail.session.scope);
-        Ok(self.tokens_of_generation(&detail, &token, &client, scope)?)
+        let token = RefreshToken { generation: detail.session.generation, ..token };
+        let granted = self.granted_as_before(&detail, &client)?;
+        Ok(self.tokens_of_generation(&detail, &token, &client, granted)?)
+    }
+
+    /// A session whose client has lost its audiences is of no more use.
+    fn granted_as_before(&self, session: &SessionDetail, client: &Client) -> Result<Granted, PasswordChangeError> {
+        let granted = self.granted_now(&session.session, &session.roles, client, None);
+        granted.map_err(|_| PasswordChangeError::SessionEnded)
     }
 
     /// A page of a user's live sessions, in the order of their ids.
@@ -124,12 +144,12 @@ impl Service {
         session: SessionId,
         from: &Requester,
     ) -> Result<bool, Failure> {
-        self.end_session(session, Owner::User(bearer.user), EndReason::UserRevoked, from).await
+        self.end_session(session, Owner::User(bearer.user), EndReason::UserRevoked, &from.acting(bearer.user)).await
     }
 
     /// Logs the bearer out everywhere: one record, whatever the number of sessions (security.md I13).
     pub async fn log_out_everywhere(&self, bearer: &Bearer, from: &Requester) -> Result<(), Failure> {
-        self.revoke(super::Target::User(bearer.user), from).await.map(drop)
+        self.revoke(super::Target::User(bearer.user), &from.acting(bearer.user)).await.map(drop)
     }
 }
 
@@ -145,7 +165,7 @@ impl SessionPage {
 impl From<LoginError> for PasswordChangeError {
     fn from(error: LoginError) -> Self {
         match error {
-            LoginError::TooManyAttempts { retry_after } => Self::TooManyAttempts { retry_after },
+            LoginError::TooManyAttempts { limit, retry_after } => Self::TooManyAttempts { limit, retry_after },
             LoginError::Hashing(error) => Self::Hashing(error),
             LoginError::Failed(failure) => Self::Failed(failure),
             _ => Self::WrongPassword,

@@ -1,24 +1,23 @@
 //! Limits on guessing passwords: counted before hashing, for all replicas together (security.md group L).
 //!
 //! Three counts stand against an attempt: of the account, of the address, and of the pair. An address from which the
-//! account logged in before is held to its pair alone, so nobody elsewhere can lock its owner out (L4); each replica
-//! remembers that for itself. Names that do not exist are counted like any other (L5). Live sessions are not touched.
+//! account logged in within the last month is not held to the account's count, so nobody elsewhere can lock its owner out
+//! (L4). Names that do not exist are counted like any other (L5). Live sessions are not touched.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use crate::crypto;
-use crate::domain::{ClientId, UserId, Username};
-use crate::store::{AttemptKey, AttemptLimits, Decision, Settlement};
+use crate::domain::{ClientId, Timestamp, UserId, Username};
+use crate::store::{AttemptKey, AttemptLimits, Decision, Exemption, Settlement};
 
 use super::{Failure, LoginError, Requester, Service};
 
-/// How long an address stays known after a login, and how many pairs are remembered.
+/// How long an address stays known after a login.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-const MOST_KNOWN: u64 = 100_000;
 
 /// How many failed logins are borne.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct AttemptRules {
     /// `limits.enabled`.
     pub enabled: bool,
@@ -28,27 +27,40 @@ pub struct AttemptRules {
     pub address: AttemptLimits,
     /// From one address at one account.
     pub pair: AttemptLimits,
-    /// Pairs that have logged in before.
-    known: moka::sync::Cache<AttemptKey, ()>,
 }
 
-impl AttemptRules {
-    /// Rules, and an empty memory of who is known.
-    pub fn new(enabled: bool, account: AttemptLimits, address: AttemptLimits, pair: AttemptLimits) -> Self {
-        let known = moka::sync::Cache::builder().max_capacity(MOST_KNOWN).time_to_live(KNOWN_FOR).build();
-        Self { enabled, account, address, pair, known }
-    }
+/// Which count refused an attempt.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Limit {
+    /// Of the account.
+    Account,
+    /// Of the address.
+    Address,
+    /// Of the address at the account.
+    Pair,
 }
 
 /// An attempt that was counted and not settled yet.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
+    keys: Keys,
+    at: Timestamp,
+    /// Empty while limits are off.
+    counted: Vec<AttemptKey>,
+    /// Should it fail, the account takes no password for a long time.
+    is_last: bool,
+}
+
+/// What an attempt is counted under.
+#[derive(Debug, Clone, Copy)]
+struct Keys {
     account: AttemptKey,
     address: AttemptKey,
     pair: AttemptKey,
+    known: AttemptKey,
 }
 
-impl Attempt {
+impl Keys {
     fn of(username: &Username, address: Option<IpAddr>) -> Self {
         let address = address.map_or_else(|| "none".to_owned(), network);
         let key = |parts: &[&str]| AttemptKey(crypto::sha256(parts.join("\n").as_bytes()));
@@ -56,65 +68,93 @@ impl Attempt {
             account: key(&["account", username.as_str()]),
             address: key(&["address", &address]),
             pair: key(&["pair", username.as_str(), &address]),
+            known: key(&["known", username.as_str(), &address]),
         }
     }
 
+    fn limit(&self, key: AttemptKey) -> Limit {
+        match key {
+            key if key == self.account => Limit::Account,
+            key if key == self.address => Limit::Address,
+            _ => Limit::Pair,
+        }
+    }
+}
+
+impl Attempt {
     /// What a success does to the counts.
     pub(super) fn settlements(&self) -> Vec<Settlement> {
-        vec![Settlement::Forget(self.account), Settlement::Forget(self.pair), Settlement::TakeBack(self.address)]
+        if self.counted.is_empty() {
+            return Vec::new();
+        }
+        let Keys { account, address, pair, known } = self.keys;
+        vec![
+            Settlement::Forget(account),
+            Settlement::Forget(pair),
+            Settlement::TakeBack(address, self.at),
+            Settlement::Know(known, self.at.plus(KNOWN_FOR)),
+        ]
     }
 }
 
 impl Service {
     /// Counts an attempt on a name, or refuses it uncounted.
     pub(super) async fn begin_attempt(&self, username: &Username, from: &Requester) -> Result<Attempt, LoginError> {
-        let attempt = Attempt::of(username, from.address);
+        let keys = Keys::of(username, from.address);
         let rules = &self.attempt_rules;
+        let at = self.clock.now();
         if !rules.enabled {
-            return Ok(attempt);
+            return Ok(Attempt { keys, at, counted: Vec::new(), is_last: false });
         }
-        let mut keys = vec![(attempt.pair, rules.pair), (attempt.address, rules.address)];
-        if !rules.known.contains_key(&attempt.pair) {
-            keys.push((attempt.account, rules.account));
+        let counts = vec![(keys.pair, rules.pair), (keys.address, rules.address), (keys.account, rules.account)];
+        let exemption = Exemption { from: keys.account, known: keys.known };
+        match self.store.attempts().register(counts, Some(exemption), at).await.map_err(Failure::from)? {
+            Decision::Allowed { counted, is_last } => Ok(Attempt { keys, at, counted, is_last }),
+            Decision::Blocked { by, retry_after } => {
+                Err(LoginError::TooManyAttempts { limit: keys.limit(by), retry_after })
+            }
         }
-        match self.store.attempts().register(keys, self.clock.now()).await.map_err(Failure::from)? {
-            Decision::Allowed => Ok(attempt),
-            Decision::Blocked { retry_after } => Err(LoginError::TooManyAttempts { retry_after }),
-        }
-    }
-
-    /// Remembers that this address is the account owner's. Whoever opened a session has the counts settled with it.
-    pub(super) fn attempt_succeeded(&self, attempt: &Attempt) {
-        self.attempt_rules.known.insert(attempt.pair, ());
     }
 
     /// Settles the counts of a success that opened no session. If that fails, the success counts as one more failure.
     pub(super) async fn settle_attempt(&self, attempt: &Attempt) {
-        self.attempt_succeeded(attempt);
-        if self.attempt_rules.enabled
-            && let Err(error) = self.store.attempts().settle(attempt.settlements()).await
+        self.settle(attempt.settlements()).await;
+    }
+
+    /// Takes back an attempt whose password was not looked at: what keeps the service from hashing must lock nobody out.
+    pub(super) async fn withdraw_attempt(&self, attempt: &Attempt) {
+        self.settle(attempt.counted.iter().map(|key| Settlement::TakeBack(*key, attempt.at)).collect()).await;
+    }
+
+    async fn settle(&self, settlements: Vec<Settlement>) {
+        if !settlements.is_empty()
+            && let Err(error) = self.store.attempts().settle(settlements).await
         {
-            tracing::warn!(%error, "a successful attempt could not be settled");
+            tracing::warn!(%error, "an attempt could not be settled; it counts as a failure");
         }
     }
 
-    /// Writes a failed login to the audit trail: with the account, where there is one, and never with the name as it was
-    /// typed, because people type passwords there (security.md S4).
+    /// Writes a failed login to the audit trail, and the lock that it brought: with the account, where there is one, and
+    /// never with the name as it was typed, because people type passwords there (security.md S4).
     pub(super) async fn note_failed_login(
         &self,
-        username: &Username,
+        attempt: &Attempt,
+        user: Option<UserId>,
         client: &ClientId,
         from: &Requester,
     ) -> Result<(), Failure> {
-        let user: Option<UserId> = self.store.users().by_username(username).await?.map(|user| user.id);
-        let mut event = from.event("login.failed").on(client);
-        event.subject = user.map(|user| user.to_string());
-        Ok(self.store.audit().append(vec![event], self.clock.now()).await?)
+        let names = ["login.failed"].into_iter().chain(attempt.is_last.then_some("login.locked"));
+        let events = names.map(|name| {
+            let mut event = from.event(name).on(client);
+            event.subject = user.map(|user| user.to_string());
+            event
+        });
+        Ok(self.store.audit().append(events.collect(), self.clock.now()).await?)
     }
 }
 
 /// What an address is counted as: an IPv6 address stands for its /64, which one customer has whole (security.md L7).
-fn network(address: IpAddr) -> String {
+pub(super) fn network(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => {

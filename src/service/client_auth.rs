@@ -1,6 +1,8 @@
 //! Who is calling: client authentication (RFC 6749 §2.3), from memory.
 
+use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::crypto::{self, PublicKeySet, UnverifiedAssertion};
 use crate::domain::{Client, ClientKind, Timestamp};
@@ -21,6 +23,17 @@ pub enum ClientProof<'a> {
         /// `client_assertion`.
         jwt: &'a str,
     },
+}
+
+impl ClientProof<'_> {
+    /// The client that it names, as far as it names one outside of a signature that is not verified.
+    fn name(&self) -> &str {
+        match self {
+            Self::Named(id) => id.unwrap_or_default(),
+            Self::Secret(candidates) => candidates.first().map_or("", |(id, _)| *id),
+            Self::Assertion { client, .. } => client.unwrap_or_default(),
+        }
+    }
 }
 
 impl std::fmt::Debug for ClientProof<'_> {
@@ -48,6 +61,12 @@ pub enum CallerError {
     /// No client is named, or the proof does not hold.
     #[error("client authentication failed")]
     Refused,
+    /// The same, and it happened too often from this address.
+    #[error("client authentication failed too often")]
+    TooManyFailures {
+        /// When the next failure is borne.
+        retry_after: Duration,
+    },
     /// It could not be decided.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -56,11 +75,26 @@ pub enum CallerError {
 impl Service {
     /// Finds the client that a request comes from. Secrets are compared in memory; an assertion costs one insert, which
     /// keeps it from being used twice on any replica.
-    pub async fn authenticate(&self, proof: &ClientProof<'_>) -> Result<Caller, CallerError> {
-        match proof {
+    ///
+    /// A replica whose view is too old lets nobody in: it would not know of a client that was disabled, or of a secret that
+    /// was made, since.
+    pub async fn authenticate(&self, proof: &ClientProof<'_>, address: IpAddr) -> Result<Caller, CallerError> {
+        if let Some(doubt) = self.judge.doubt() {
+            return Err(Failure::doubt(doubt).into());
+        }
+        let caller = match proof {
             ClientProof::Named(id) => self.named_client(*id),
             ClientProof::Secret(candidates) => self.client_by_secret(candidates),
             ClientProof::Assertion { client, jwt } => self.client_by_assertion(*client, jwt).await,
+        };
+        match caller {
+            Err(CallerError::Refused) => {
+                match self.client_failures.count(proof.name(), address, self.clock.elapsed()) {
+                    Ok(()) => Err(CallerError::Refused),
+                    Err(retry_after) => Err(CallerError::TooManyFailures { retry_after }),
+                }
+            }
+            caller => caller,
         }
     }
 

@@ -1,7 +1,8 @@
 //! The client credentials grant (RFC 6749 §4.4): a client acts for itself. Touches no database.
 
-use crate::domain::{Audience, Client, Grant, ScopeSet};
+use crate::domain::{Audience, Grant, ScopeSet};
 
+use super::granted::Granted;
 use super::{Caller, Failure, IssuedTokens, Service};
 
 /// Why there is no token.
@@ -38,20 +39,6 @@ impl Service {
             return Err(GrantError::InvalidScope);
         }
         let audience = self.audience_for(client, audience).ok_or(GrantError::InvalidAudience)?;
-        Ok(self.client_token(client, scope, audience)?)
-    }
-
-    /// Whom a client's tokens are for: what was asked, if it is one of the client's; otherwise all of the client's, or
-    /// the service's default where it has none.
-    pub(super) fn audience_for(&self, client: &Client, asked: Option<Audience>) -> Option<Vec<Audience>> {
-        let own = &client.settings.audiences;
-        match asked {
-            Some(asked) if own.contains(&asked) || (own.is_empty() && asked == self.settings.default_audience) => {
-                Some(vec![asked])
-            }
-            Some(_) => None,
-            None if own.is_empty() => Some(vec![self.settings.default_audience.clone()]),
-            None => Some(own.clone()),
-        }
+        Ok(self.client_token(client, Granted { scope, audience })?)
     }
 }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crypto::{self, JwkSetError, PublicKeySet, SecretText};
-use crate::domain::{Client, ClientId, ClientKind, ClientSettings, Grant, SecretDigest, Timestamp};
+use crate::domain::{
+    Client, ClientId, ClientKind, ClientSettings, Grant, ParseError, SecretDigest, Timestamp, check_audiences,
+};
 use crate::store::{NewClient, StoreError};
 
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
@@ -157,6 +159,9 @@ fn check(settings: &ClientSettings) -> Result<(), ClientError> {
     let lifetimes = Duration::from_secs(30)..=Duration::from_secs(3600);
     if settings.access_ttl.is_some_and(|ttl| !lifetimes.contains(&ttl)) {
         return invalid("access_ttl", "an access token lives between 30 s and 1 h");
+    }
+    if let Err(ParseError(problem)) = check_audiences(&settings.audiences) {
+        return invalid("audiences", problem);
     }
     if settings.display_name.len() > 256 {
         return invalid("display_name", "a display name is at most 256 bytes");

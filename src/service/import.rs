@@ -52,6 +52,7 @@ impl Service {
         let new: Vec<NewUser> = batch.iter().map(|(_, _, user)| self.new_user(user)).collect();
         let event = from.event("users.imported");
         let taken = self.store.users().import(new, now, Some(event)).await?;
+        self.learn_password_schemes().await?;
         for (number, bytes, user) in batch {
             let outcome =
                 if taken.contains(&user.username) { self.present(&user).await? } else { ImportOutcome::Created };

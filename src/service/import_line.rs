@@ -26,12 +26,10 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::crypto::{HashRefusal, PasswordHash};
-use crate::domain::{ParseError, Role, Timestamp, Username};
+use crate::domain::{ParseError, Role, Timestamp, Username, check_roles};
 
 /// Longest line in bytes, line end included; whoever reads the file stops collecting a line here.
 pub const MAX_LINE_BYTES: usize = 16 * 1024;
-/// Most roles of one user.
-const MAX_ROLES: usize = 64;
 
 /// A user as a line describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,6 +67,9 @@ pub enum ImportLineError {
     /// The hash.
     #[error("password_hash: {0}")]
     PasswordHash(HashRefusal),
+    /// The roles together.
+    #[error("roles: {0}")]
+    Roles(ParseError),
     /// A role; counted from 1.
     #[error("role {0}: {1}")]
     Role(usize, ParseError),
@@ -179,10 +180,10 @@ fn text<'a>(name: &'static str, value: &'a Value) -> Result<&'a str, ImportLineE
 }
 
 fn roles(value: &Value) -> Result<Vec<Role>, ImportLineError> {
-    const ERROR: ImportLineError = ImportLineError::Value("roles", "an array of at most 64 strings");
+    const ERROR: ImportLineError = ImportLineError::Value("roles", "an array of strings");
     let listed = match value {
         Value::Null => return Ok(Vec::new()),
-        Value::Array(listed) if listed.len() <= MAX_ROLES => listed,
+        Value::Array(listed) => listed,
         _ => return Err(ERROR),
     };
     let mut roles = Vec::with_capacity(listed.len());
@@ -192,6 +193,7 @@ fn roles(value: &Value) -> Result<Vec<Role>, ImportLineError> {
     }
     roles.sort_unstable();
     roles.dedup();
+    check_roles(&roles).map_err(ImportLineError::Roles)?;
     Ok(roles)
 }
 
@@ -368,7 +370,8 @@ mod tests {
         let padded = format!("{:width$}", "", width = MAX_LINE_BYTES);
         assert_eq!(parse(&padded), Ok(None));
         assert_eq!(parse(&format!("{padded} ")), Err(ImportLineError::TooLong));
-        let many = |count| format!(",\"roles\":[{}]", vec!["\"a\""; count].join(","));
+        let many =
+            |count| format!(",\"roles\":[{}]", (0..count).map(|n| format!("\"r{n}\"")).collect::<Vec<_>>().join(","));
         assert!(with(&many(64)).is_ok() && with(&many(65)).is_err());
     }
 

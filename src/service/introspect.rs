@@ -105,7 +105,7 @@ impl Service {
         let Some(found) = found.filter(|found| found.is_current) else {
             return Ok(inactive);
         };
-        let session = found.session;
+        let session = found.detail.session;
         let is_live = session.state == SessionState::Live && !session.has_expired(at);
         if session.generation != token.generation || !is_live {
             return Ok(inactive);

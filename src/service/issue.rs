@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use crate::crypto::{RefreshToken, SecretText};
+use crate::crypto::{RefreshToken, SecretText, SigningError, SigningKey};
 use crate::domain::{
-    AccessClaims, Algorithm, Audience, Client, Jti, LoginClaims, ScopeSet, SessionId, Subject, Timestamp, TokenType,
+    AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, SessionId, Subject, Timestamp, TokenType,
 };
-
 use crate::store::SessionDetail;
 
+use super::granted::Granted;
 use super::{Failure, Service};
 
 /// An answer that carries tokens. Not printable: it holds what grants access.
@@ -49,22 +49,84 @@ impl Service {
         detail: &SessionDetail,
         token: &RefreshToken,
         client: &Client,
-        scope: ScopeSet,
+        granted: Granted,
     ) -> Result<IssuedTokens, Failure> {
         let now = self.clock.now();
         let session = &detail.session;
-        let issued_at = session.rotated_at.floor_to_second();
-        let lifetime = self.access_ttl(client);
+        let claims = self.claims_of_session(detail, token, client, granted);
+        let ends_at = session.idle_expires_at.min(session.absolute_expires_at);
+        Ok(IssuedTokens {
+            access_token: self.sign(&claims, client, now)?,
+            expires_in: claims.expires_at.since(now.floor_to_second()),
+            refresh: Some(IssuedRefresh {
+                token: self.refresh_codec.mint(token),
+                expires_in: ends_at.floor_to_second().since(now.floor_to_second()),
+                session: session.id,
+            }),
+            scope: claims.scope,
+            subject: claims.subject,
+        })
+    }
+
+    /// Whether [`Service::tokens_of_generation`] will be able to write this access token: asked before anything is
+    /// changed for it.
+    pub(super) fn check_length(
+        &self,
+        detail: &SessionDetail,
+        token: &RefreshToken,
+        client: &Client,
+        granted: Granted,
+    ) -> Result<(), Failure> {
+        let claims = self.claims_of_session(detail, token, client, granted);
+        self.with_signer(client, self.clock.now(), |key, typ| key.check_length(&claims, typ))
+    }
+
+    /// An access token for a client that acts for itself (RFC 6749 §4.4).
+    pub(super) fn client_token(&self, client: &Client, granted: Granted) -> Result<IssuedTokens, Failure> {
+        let now = self.clock.now();
+        let issued_at = now.floor_to_second();
         let claims = AccessClaims {
             issuer: self.issuer.clone(),
+            subject: Subject::Client(client.id.clone()),
+            audience: granted.audience,
+            expires_at: issued_at.plus(self.access_ttl(client)),
+            issued_at,
+            not_before: issued_at,
+            jti: Jti::from_bytes(self.random.bytes()),
+            client: client.id.clone(),
+            scope: granted.scope,
+            login: None,
+            user_epoch: 0,
+            client_epoch: client.epoch,
+        };
+        Ok(IssuedTokens {
+            access_token: self.sign(&claims, client, now)?,
+            expires_in: claims.expires_at.since(now.floor_to_second()),
+            refresh: None,
+            scope: claims.scope,
+            subject: claims.subject,
+        })
+    }
+
+    fn claims_of_session(
+        &self,
+        detail: &SessionDetail,
+        token: &RefreshToken,
+        client: &Client,
+        granted: Granted,
+    ) -> AccessClaims {
+        let session = &detail.session;
+        let issued_at = session.rotated_at.floor_to_second();
+        AccessClaims {
+            issuer: self.issuer.clone(),
             subject: Subject::User(session.user),
-            audience: session.audience.clone(),
-            expires_at: issued_at.plus(lifetime),
+            audience: granted.audience,
+            expires_at: issued_at.plus(self.access_ttl(client)),
             issued_at,
             not_before: issued_at,
             jti: token.access_jti(),
             client: session.client.clone(),
-            scope: scope.clone(),
+            scope: granted.scope,
             login: Some(LoginClaims {
                 session: session.id,
                 authenticated_at: session.authenticated_at.floor_to_second(),
@@ -74,59 +136,28 @@ impl Service {
             }),
             user_epoch: session.user_epoch,
             client_epoch: session.client_epoch,
-        };
-        let ends_at = session.idle_expires_at.min(session.absolute_expires_at);
-        Ok(IssuedTokens {
-            access_token: self.sign(&claims, client, now)?,
-            expires_in: claims.expires_at.since(now),
-            refresh: Some(IssuedRefresh {
-                token: self.refresh_codec.mint(token),
-                expires_in: ends_at.since(now),
-                session: session.id,
-            }),
-            scope,
-            subject: claims.subject,
-        })
-    }
-
-    /// An access token for a client that acts for itself (RFC 6749 §4.4).
-    pub(super) fn client_token(
-        &self,
-        client: &Client,
-        scope: ScopeSet,
-        audience: Vec<Audience>,
-    ) -> Result<IssuedTokens, Failure> {
-        let now = self.clock.now();
-        let issued_at = now.floor_to_second();
-        let claims = AccessClaims {
-            issuer: self.issuer.clone(),
-            subject: Subject::Client(client.id.clone()),
-            audience,
-            expires_at: issued_at.plus(self.access_ttl(client)),
-            issued_at,
-            not_before: issued_at,
-            jti: Jti::from_bytes(self.random.bytes()),
-            client: client.id.clone(),
-            scope: scope.clone(),
-            login: None,
-            user_epoch: 0,
-            client_epoch: client.epoch,
-        };
-        Ok(IssuedTokens {
-            access_token: self.sign(&claims, client, now)?,
-            expires_in: claims.expires_at.since(now),
-            refresh: None,
-            scope,
-            subject: claims.subject,
-        })
+        }
     }
 
     fn sign(&self, claims: &AccessClaims, client: &Client, now: Timestamp) -> Result<SecretText, Failure> {
+        self.with_signer(client, now, |key, typ| key.sign_access_token(claims, typ))
+    }
+
+    /// Runs `job` with the key and the `typ` of a client's access tokens.
+    fn with_signer<T>(
+        &self,
+        client: &Client,
+        now: Timestamp,
+        job: impl FnOnce(&SigningKey, TokenType) -> Result<T, SigningError>,
+    ) -> Result<T, Failure> {
         let algorithm: Algorithm = client.settings.algorithm.unwrap_or(self.settings.algorithm);
         let token_type: TokenType = client.settings.token_type.unwrap_or(self.settings.token_type);
         let keys = self.keyring.keys();
         let key = keys.signer(algorithm, now).ok_or_else(|| Failure::no_signing_key(algorithm))?;
-        key.signing.sign_access_token(claims, token_type).map_err(Failure::internal)
+        job(&key.signing, token_type).map_err(|error| match error {
+            SigningError::TooLong(_) => Failure::TokenTooLong(Box::new(error)),
+            error => Failure::internal(error),
+        })
     }
 
     fn access_ttl(&self, client: &Client) -> Duration {

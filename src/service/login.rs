@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
-use crate::crypto::{FamilySecret, HashingError, PasswordHash, RefreshToken};
+use crate::crypto::{FamilySecret, HashingError, RefreshToken};
 use crate::domain::{
-    Audience, Client, Grant, Password, Role, ScopeSet, Session, SessionId, SessionState, User, UserState, Username,
+    Audience, Client, Grant, Password, ScopeSet, Session, SessionId, SessionState, Timestamp, Username,
 };
 use crate::store::{NewSession, SessionDetail};
 
-use super::{ADMIN_SCOPE, Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service};
+use super::granted::{Granted, scope_of_user};
+use super::password::Proven;
+use super::{Caller, Failure, IssuedTokens, Limit, REVOCATION_LIFE, Requester, Service};
 
 /// A request to log in, with its fields read.
 #[derive(Debug)]
@@ -32,6 +34,8 @@ pub enum LoginError {
     /// Too many attempts on this name, from this address or on this pair.
     #[error("too many attempts")]
     TooManyAttempts {
+        /// The count that stands against it the longest.
+        limit: Limit,
         /// When the next attempt is counted.
         retry_after: Duration,
     },
@@ -52,12 +56,11 @@ pub enum LoginError {
     Failed(#[from] Failure),
 }
 
-/// A user who gave the right password.
-pub(super) struct Proven {
-    /// Who, as of when the hash was read.
-    pub(super) user: User,
-    /// The stored hash and a better one, where the stored one is outdated.
-    upgrade: Option<(String, PasswordHash)>,
+/// Everything of a login that can fail before it is written.
+struct Prepared {
+    new: NewSession,
+    at: Timestamp,
+    tokens: IssuedTokens,
 }
 
 impl Service {
@@ -75,12 +78,68 @@ impl Service {
         if !login.scope.as_ref().is_none_or(|scope| scope.is_subset_of(&client.settings.scopes)) {
             return Err(LoginError::InvalidScope);
         }
-        let attempt = self.begin_attempt(&login.username, from).await?;
-        let Some(Proven { user, upgrade }) = self.check_password(&login.username, login.password).await? else {
-            self.note_failed_login(&login.username, &client.id, from).await?;
+        let proven = self.prove(&login.username, login.password, &client.id, from).await?;
+        let Some(tokens) = self.open_session(client, &proven, login.scope.as_ref(), &audience, from).await? else {
+            // The user or the client was disabled, deleted or revoked between the look-up and now.
+            self.note_failed_login(&proven.attempt, Some(proven.user.id), &client.id, from).await?;
             return Err(LoginError::InvalidCredentials);
         };
-        let asked = login.scope.as_ref();
+        self.upgrade_hash(&proven).await;
+        Ok(tokens)
+    }
+
+    /// Opens a session and writes its first tokens. A client that was revoked elsewhere, of which this replica has not heard
+    /// yet, is read anew, once: the revocation ended what was issued before it, and the user's password was right.
+    async fn open_session(
+        &self,
+        client: &Client,
+        proven: &Proven,
+        asked: Option<&ScopeSet>,
+        audience: &[Audience],
+        from: &Requester,
+    ) -> Result<Option<IssuedTokens>, LoginError> {
+        if let Some(tokens) = self.try_open_session(client, proven, asked, audience, from).await? {
+            return Ok(Some(tokens));
+        }
+        self.follower.sync().await.map_err(|error| Failure::Unavailable(Box::new(error)))?;
+        match self.view.client(client.id.as_str()) {
+            Some(newer) if !newer.disabled && newer.epoch != client.epoch => {
+                self.try_open_session(&newer, proven, asked, audience, from).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn try_open_session(
+        &self,
+        client: &Client,
+        proven: &Proven,
+        asked: Option<&ScopeSet>,
+        audience: &[Audience],
+        from: &Requester,
+    ) -> Result<Option<IssuedTokens>, LoginError> {
+        let Prepared { new, at, tokens } = match self.prepare(client, proven, asked, audience, from) {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // The password was right: whatever else is wrong with the request is no guess.
+                self.settle_attempt(&proven.attempt).await;
+                return Err(error);
+            }
+        };
+        let opened = self.store.sessions().open(new, at).await.map_err(Failure::from)?;
+        Ok(self.follower.honour(opened).await.map(|_| tokens))
+    }
+
+    /// The session and its first tokens, of which nothing is written yet.
+    fn prepare(
+        &self,
+        client: &Client,
+        proven: &Proven,
+        asked: Option<&ScopeSet>,
+        audience: &[Audience],
+        from: &Requester,
+    ) -> Result<Prepared, LoginError> {
+        let user = &proven.user;
         let scope = scope_of_user(client, &user.roles, asked.unwrap_or(&client.settings.scopes));
         if asked.is_some_and(|asked| *asked != scope) {
             return Err(LoginError::InvalidScope);
@@ -92,31 +151,6 @@ impl Service {
             family: FamilySecret::generate(&*self.random),
         };
         let absolute_expires_at = now.plus(self.settings.absolute_ttl);
-        let idle_expires_at = now.plus(self.settings.idle_ttl).min(absolute_expires_at);
-        let new = NewSession {
-            id: token.session,
-            user: user.id,
-            user_epoch: user.epoch,
-            client: client.id.clone(),
-            client_epoch: client.epoch,
-            family_digest: token.family.digest().0,
-            methods: vec!["pwd".to_owned()],
-            scope: scope.clone(),
-            audience: audience.clone(),
-            idle_expires_at,
-            absolute_expires_at,
-            max_per_user: self.settings.max_sessions,
-            revocation_expires_at: now.plus(REVOCATION_LIFE),
-            settled: attempt.settlements(),
-            audit: vec![from.event("login.succeeded").about(user.id).on(&client.id)],
-        };
-        let opened = self.store.sessions().open(new, now).await.map_err(Failure::from)?;
-        if self.follower.honour(opened).await.is_none() {
-            // The user or the client was disabled, deleted or revoked between the look-up and now.
-            return Err(LoginError::InvalidCredentials);
-        }
-        self.attempt_succeeded(&attempt);
-        self.upgrade_hash(&user, upgrade).await;
         let session = Session {
             id: token.session,
             user: user.id,
@@ -124,54 +158,35 @@ impl Service {
             generation: 0,
             authenticated_at: now,
             rotated_at: now,
-            idle_expires_at,
+            idle_expires_at: now.plus(self.settings.idle_ttl).min(absolute_expires_at),
             absolute_expires_at,
             scope: scope.clone(),
-            audience,
+            audience: audience.to_vec(),
             user_epoch: user.epoch,
             client_epoch: client.epoch,
             state: SessionState::Live,
         };
         let methods = vec!["pwd".to_owned()];
-        let detail = SessionDetail { session, methods, username: user.username, roles: user.roles };
-        Ok(self.tokens_of_generation(&detail, &token, client, scope)?)
+        let new = NewSession {
+            id: session.id,
+            user: user.id,
+            user_epoch: user.epoch,
+            client: client.id.clone(),
+            client_epoch: client.epoch,
+            family_digest: token.family.digest().0,
+            methods: methods.clone(),
+            scope: scope.clone(),
+            audience: audience.to_vec(),
+            idle_expires_at: session.idle_expires_at,
+            absolute_expires_at,
+            max_per_user: self.settings.max_sessions,
+            revocation_expires_at: now.plus(REVOCATION_LIFE),
+            settled: proven.attempt.settlements(),
+            audit: vec![from.acting(user.id).event("login.succeeded").about(user.id).on(&client.id)],
+        };
+        let detail = SessionDetail { session, methods, username: user.username.clone(), roles: user.roles.clone() };
+        let tokens =
+            self.tokens_of_generation(&detail, &token, client, Granted { scope, audience: audience.to_vec() })?;
+        Ok(Prepared { new, at: now, tokens })
     }
-
-    /// The user of this name, if this is the password and the account can log in. One path and one cost for every refusal:
-    /// a name that does not exist, an account that is disabled and a stored hash that cannot be read are hashed like a
-    /// wrong password (security.md P6, P11).
-    pub(super) async fn check_password(
-        &self,
-        username: &Username,
-        password: Password,
-    ) -> Result<Option<Proven>, LoginError> {
-        let credentials = self.store.users().credentials(username).await.map_err(Failure::from)?;
-        let usable = credentials.filter(|credentials| credentials.user.state == UserState::Enabled);
-        let stored = usable.as_ref().and_then(|credentials| {
-            PasswordHash::parse(&credentials.password_hash)
-                .inspect_err(|error| tracing::error!(user = %credentials.user.id, %error, "the stored password hash is unreadable"))
-                .ok()
-        });
-        let verdict = self.passwords.verify(password, stored).await?;
-        Ok(usable.filter(|_| verdict.matches).map(|credentials| Proven {
-            upgrade: verdict.replacement.map(|better| (credentials.password_hash, better)),
-            user: credentials.user,
-        }))
-    }
-
-    /// Stores a better hash of the password that was just proven. Its failure costs nothing but the next attempt.
-    async fn upgrade_hash(&self, user: &User, upgrade: Option<(String, PasswordHash)>) {
-        if let Some((old, better)) = upgrade
-            && let Err(error) = self.store.users().upgrade_hash(user.id, &old, better.as_str()).await
-        {
-            tracing::warn!(user = %user.id, %error, "the password hash could not be upgraded");
-        }
-    }
-}
-
-/// What a user's tokens may carry of `scope`: what the client may have, and the administration only with the role of the
-/// same name, because a client that may carry its scope must not make every user of it an administrator.
-pub(super) fn scope_of_user(client: &Client, roles: &[Role], scope: &ScopeSet) -> ScopeSet {
-    let is_administrator = roles.iter().any(|role| role.as_str() == ADMIN_SCOPE);
-    scope.filter(|word| client.settings.scopes.contains(word) && (is_administrator || word != ADMIN_SCOPE))
 }

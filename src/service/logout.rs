@@ -1,6 +1,6 @@
 //! Logout: ending one session, by its refresh token or by an access token of it.
 
-use crate::domain::{EndReason, SessionId, UserId};
+use crate::domain::{EndReason, Revocation, SessionId, UserId};
 use crate::store::{EndOutcome, EndRequest, Owner};
 
 use super::judge::{Doubt, Verdict};
@@ -56,7 +56,9 @@ impl Service {
 
     /// Ends the session that an access token belongs to.
     pub async fn log_out_bearer(&self, bearer: &Bearer, from: &Requester) -> Result<(), Failure> {
-        self.end_session(bearer.session, Owner::User(bearer.user), EndReason::LoggedOut, from).await.map(drop)
+        self.end_session(bearer.session, Owner::User(bearer.user), EndReason::LoggedOut, &from.acting(bearer.user))
+            .await
+            .map(drop)
     }
 
     /// Ends one session if it is `owner`'s. True when such a session exists, also when it had ended before.
@@ -68,14 +70,20 @@ impl Service {
         from: &Requester,
     ) -> Result<bool, Failure> {
         let now = self.clock.now();
+        let revocation_expires_at = now.plus(REVOCATION_LIFE);
         let request = EndRequest {
             session,
             owner,
             reason,
-            revocation_expires_at: now.plus(REVOCATION_LIFE),
+            revocation_expires_at,
             audit: Some(from.event("session.ended").about(session)),
         };
         let written = self.store.sessions().end(request, now).await?;
-        Ok(self.follower.honour(written).await != EndOutcome::Unknown)
+        let outcome = self.follower.honour(written).await;
+        if outcome == EndOutcome::AlreadyEnded {
+            // Perhaps on another replica, a moment ago: this one must not call its tokens active after saying so.
+            self.view.revoke(&Revocation::Session(session), revocation_expires_at);
+        }
+        Ok(outcome != EndOutcome::Unknown)
     }
 }

@@ -7,7 +7,9 @@ mod attempts;
 mod audit;
 mod client_auth;
 mod client_credentials;
+mod client_failures;
 mod clients;
+mod granted;
 mod import;
 mod import_line;
 mod introspect;
@@ -16,6 +18,7 @@ mod judge;
 mod keys;
 mod login;
 mod logout;
+mod password;
 mod refresh;
 mod request;
 mod revoke;
@@ -37,12 +40,14 @@ use crate::view::View;
 pub use account::{PasswordChangeError, SessionPage};
 pub use admin_keys::AdminKeyError;
 pub use administrator::{ADMIN_KEY_PREFIX, AdminError};
-pub use attempts::AttemptRules;
+pub use attempts::{AttemptRules, Limit};
 pub use audit::Page;
 pub use client_auth::{Caller, CallerError, ClientProof};
 pub use client_credentials::GrantError;
+pub use client_failures::ClientFailures;
 pub use clients::{ClientError, ClientSecret};
 pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
+pub use import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
 pub use introspect::{CannotIntrospect, Introspected, Introspection};
 pub use issue::{IssuedRefresh, IssuedTokens};
 pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
@@ -106,6 +111,7 @@ pub struct Service {
     pub(crate) passwords: PasswordHasher,
     pub(crate) policy: PasswordPolicy,
     pub(crate) attempt_rules: AttemptRules,
+    pub(crate) client_failures: ClientFailures,
     pub(crate) refresh_codec: RefreshCodec,
     pub(crate) issuer: String,
     /// What an assertion of a client may name as its audience (RFC 7523 §3).
@@ -135,12 +141,16 @@ impl Service {
     }
 }
 
-/// Why a use case could not be carried out, when neither the caller nor the request is to blame.
+/// Why a use case could not be carried out, when neither the caller nor what it proved is to blame.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Something that is needed does not answer now: 503 with `Retry-After`.
     #[error("{0}")]
     Unavailable(Box<dyn std::error::Error + Send + Sync>),
+    /// The access token would be longer than any replica accepts (security.md T9): the user has too many roles, or the client
+    /// too many audiences or scopes, for one token. 400; nothing was changed.
+    #[error("{0}")]
+    TokenTooLong(Box<dyn std::error::Error + Send + Sync>),
     /// Something that cannot happen did: 500, one fixed text.
     #[error("{0}")]
     Internal(Box<dyn std::error::Error + Send + Sync>),

@@ -1,10 +1,10 @@
 //! Refresh: the next pair of tokens of a session, and the same pair again for a retry (design.md §4).
 
 use crate::crypto::RefreshToken;
-use crate::domain::{ClientKind, Grant, RefreshRefusal, ScopeSet};
-use crate::store::{RotateOutcome, RotateRequest, SessionDetail};
+use crate::domain::{Client, ClientKind, Grant, RefreshRefusal, ScopeSet, SessionState, Timestamp};
+use crate::store::{ProvenSession, RotateOutcome, RotateRequest, SessionDetail};
 
-use super::login::scope_of_user;
+use super::granted::{Granted, NotGranted};
 use super::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service};
 
 /// What a refresh did.
@@ -53,14 +53,17 @@ impl Service {
             return Err(RefreshError::Refused(RefreshRefusal::Forged));
         };
         let successor = presented.successor().map_err(Failure::internal)?;
-        if let Some(scope) = &scope {
-            self.check_narrowing(&presented, scope).await?;
-        }
         let now = self.clock.now();
+        let scope = scope.as_ref();
+        let family_digest = presented.family.digest().0;
+        let found = self.store.sessions().proven(presented.session, family_digest).await.map_err(Failure::from)?;
+        if let Some(found) = found.filter(|found| is_next(found, &presented, client, now)) {
+            self.check_answerable(found.detail, &successor, client, scope, now)?;
+        }
         let request = RotateRequest {
             session: presented.session,
             generation: presented.generation,
-            family_digest: presented.family.digest().0,
+            family_digest,
             client: client.id.clone(),
             idle_ttl: self.settings.idle_ttl,
             retry_window: self.settings.retry_window,
@@ -69,8 +72,8 @@ impl Service {
         };
         let written = self.store.sessions().rotate(request, now).await.map_err(Failure::from)?;
         match self.follower.honour(written).await {
-            RotateOutcome::Rotated(detail) => self.answer(&detail, &successor, caller, scope).map(Refreshed::Rotated),
-            RotateOutcome::Retried(detail) => self.answer(&detail, &successor, caller, scope).map(Refreshed::Retried),
+            RotateOutcome::Rotated(detail) => self.answer(&detail, &successor, client, scope).map(Refreshed::Rotated),
+            RotateOutcome::Retried(detail) => self.answer(&detail, &successor, client, scope).map(Refreshed::Retried),
             RotateOutcome::Refused(refusal) => {
                 if refusal == RefreshRefusal::Reused {
                     tracing::warn!(session = %presented.session, client = %client.id, "refresh token reuse: session ended");
@@ -80,26 +83,50 @@ impl Service {
         }
     }
 
-    /// Refuses a wider scope before anything is consumed (security.md R5). A session's scope never changes, so reading it
-    /// ahead of the rotation cannot race; a token that is not good is left to the rotation to refuse.
-    async fn check_narrowing(&self, presented: &RefreshToken, scope: &ScopeSet) -> Result<(), RefreshError> {
-        let found = self.store.sessions().proven(presented.session, presented.family.digest().0).await;
-        match found.map_err(Failure::from)? {
-            Some(found) if !scope.is_subset_of(&found.session.scope) => Err(RefreshError::InvalidScope),
-            _ => Ok(()),
-        }
+    /// Refuses what could not be answered before anything is consumed (security.md R5): a wider scope, a client without
+    /// the session's audiences, a token over its limit. What decides this does not change with a rotation.
+    fn check_answerable(
+        &self,
+        mut detail: SessionDetail,
+        successor: &RefreshToken,
+        client: &Client,
+        scope: Option<&ScopeSet>,
+        now: Timestamp,
+    ) -> Result<(), RefreshError> {
+        let granted = self.grant(&detail, client, scope)?;
+        detail.session.generation = successor.generation;
+        detail.session.rotated_at = now;
+        Ok(self.check_length(&detail, successor, client, granted)?)
     }
 
-    /// What the client may still have of what was granted at login: narrowing only (security.md R9).
     fn answer(
         &self,
         detail: &SessionDetail,
         successor: &RefreshToken,
-        caller: &Caller,
-        scope: Option<ScopeSet>,
+        client: &Client,
+        scope: Option<&ScopeSet>,
     ) -> Result<IssuedTokens, RefreshError> {
-        let scope = scope.as_ref().unwrap_or(&detail.session.scope);
-        let scope = scope_of_user(&caller.client, &detail.roles, scope);
-        Ok(self.tokens_of_generation(detail, successor, &caller.client, scope)?)
+        let granted = self.grant(detail, client, scope)?;
+        Ok(self.tokens_of_generation(detail, successor, client, granted)?)
     }
+
+    fn grant(
+        &self,
+        detail: &SessionDetail,
+        client: &Client,
+        scope: Option<&ScopeSet>,
+    ) -> Result<Granted, RefreshError> {
+        self.granted_now(&detail.session, &detail.roles, client, scope).map_err(|error| match error {
+            NotGranted::WiderScope => RefreshError::InvalidScope,
+            NotGranted::NoAudience => RefreshError::Refused(RefreshRefusal::Revoked),
+        })
+    }
+}
+
+/// Whether `presented` would rotate this session now. What would not is left to the rotation, which names the cause, and
+/// sees reuse whatever else the request asks for.
+fn is_next(found: &ProvenSession, presented: &RefreshToken, client: &Client, now: Timestamp) -> bool {
+    let session = &found.detail.session;
+    let is_live = found.is_current && session.state == SessionState::Live && !session.has_expired(now);
+    is_live && session.client == client.id && session.generation == presented.generation
 }

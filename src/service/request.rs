@@ -16,6 +16,12 @@ pub struct Requester {
 }
 
 impl Requester {
+    /// The same request, once it is known who acts.
+    #[must_use]
+    pub fn acting(&self, actor: impl std::fmt::Display) -> Self {
+        Self { actor: actor.to_string(), ..self.clone() }
+    }
+
     /// An event of the audit trail that this requester caused.
     pub fn event(&self, name: &'static str) -> AuditEvent {
         AuditEvent {

@@ -59,10 +59,11 @@ impl Service {
         let Some(found) = self.store.sessions().proven(token.session, family).await.map_err(Failure::from)? else {
             return Ok(());
         };
-        if found.session.client != caller.client.id {
+        let client = found.detail.session.client;
+        if client != caller.client.id {
             return Err(RevokeError::ForeignToken);
         }
-        let owner = Owner::Family(family, Some(found.session.client));
+        let owner = Owner::Family(family, Some(client));
         self.end_session(token.session, owner, EndReason::LoggedOut, from).await?;
         Ok(())
     }
@@ -84,6 +85,11 @@ impl Service {
                 self.known(self.store.clients().revoke(&client, expires_at, now, Some(event)).await).await
             }
         }
+    }
+
+    /// The session of a refresh token that this installation made, whatever its generation.
+    pub fn session_of(&self, refresh_token: &str) -> Option<SessionId> {
+        self.refresh_codec.read(refresh_token).ok().map(|token| token.session)
     }
 
     /// Makes everything issued so far inactive: after a restore from a backup, what was revoked since must not come back

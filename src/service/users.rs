@@ -1,7 +1,7 @@
 //! The administration of users.
 
 use crate::crypto::HashingError;
-use crate::domain::{Password, PolicyRefusal, Role, User, UserId, Username};
+use crate::domain::{ParseError, Password, PolicyRefusal, Role, User, UserId, Username, check_roles};
 use crate::store::{NewUser, PasswordChange, StoreError};
 
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
@@ -15,6 +15,9 @@ pub enum UserError {
     /// There is no such user.
     #[error("there is no such user")]
     Unknown,
+    /// The roles are too many for one user.
+    #[error("roles: {0}")]
+    Roles(ParseError),
     /// The password is not good enough.
     #[error(transparent)]
     Password(#[from] PolicyRefusal),
@@ -35,6 +38,7 @@ impl Service {
         roles: Vec<Role>,
         from: &Requester,
     ) -> Result<User, UserError> {
+        check_roles(&roles).map_err(UserError::Roles)?;
         self.policy.check(&password, &username)?;
         let hash = self.passwords.hash(password).await?;
         let new = NewUser {
@@ -72,6 +76,7 @@ impl Service {
 
     /// Replaces a user's roles. Tokens that are out keep the former ones until they expire; the next refresh has the new.
     pub async fn set_roles(&self, id: UserId, roles: Vec<Role>, from: &Requester) -> Result<(), UserError> {
+        check_roles(&roles).map_err(UserError::Roles)?;
         let event = from.event("user.roles_changed").about(id);
         self.store.users().set_roles(id, roles, self.clock.now(), Some(event)).await.map_err(unknown_or_failed)?;
         Ok(())

@@ -55,13 +55,14 @@ impl Store {
              UNION ALL SELECT 'client_assertions', count(*) FROM client_assertions
              UNION ALL SELECT 'client_secrets', count(*) FROM client_secrets
              UNION ALL SELECT 'clients', count(*) FROM clients
+             UNION ALL SELECT 'known_addresses', count(*) FROM known_addresses
              UNION ALL SELECT 'login_attempts', count(*) FROM login_attempts
              UNION ALL SELECT 'sessions', count(*) FROM sessions
              UNION ALL SELECT 'signing_keys', count(*) FROM signing_keys
              UNION ALL SELECT 'users', count(*) FROM users",
             "SELECT relname::text AS name, n_live_tup AS size FROM pg_stat_user_tables
              WHERE schemaname = current_schema() AND relname IN ('admin_keys', 'audit', 'changes', 'client_assertions',
-                'client_secrets', 'clients', 'login_attempts', 'sessions', 'signing_keys', 'users')
+                'client_secrets', 'clients', 'known_addresses', 'login_attempts', 'sessions', 'signing_keys', 'users')
              ORDER BY relname",
         );
         let rows = self.0.rows("row_counts", COUNT, Vec::new()).await?;

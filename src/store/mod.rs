@@ -26,7 +26,7 @@ use std::time::Duration;
 
 pub use self::admin_keys::{AdminKey, AdminKeys, NewAdminKey};
 pub use self::assertions::Assertions;
-pub use self::attempts::{AttemptKey, AttemptLimits, Attempts, Decision, Settlement};
+pub use self::attempts::{AttemptKey, AttemptLimits, Attempts, Decision, Exemption, Settlement};
 pub use self::audit::{Audit, AuditEvent, AuditFilter, AuditRecord};
 pub use self::clients::{Clients, NewClient};
 use self::db::Database;
@@ -69,6 +69,12 @@ impl Store {
         observer: Arc<dyn StoreObserver>,
     ) -> Result<Self, StoreError> {
         Database::open(settings, clock, observer).await.map(Self)
+    }
+
+    /// The same database for the follower of the feed: its reads go over a connection of their own, so that freshness can
+    /// be proven while requests wait for connections.
+    pub fn for_follower(&self) -> Self {
+        Self(self.0.in_feed_lane())
     }
 
     /// Users and their password hashes.

@@ -17,6 +17,9 @@ pub struct StoreSettings {
     /// Longest that PostgreSQL works on one statement or waits for a lock. The client waits half a second longer before
     /// it gives the connection up as lost.
     pub statement_timeout: Duration,
+    /// Longest wait for an answer about the feed, below `statement_timeout`: a follower whose connection died without a
+    /// word must find out, and read the feed over a new one, before its view is too old.
+    pub feed_timeout: Duration,
     /// SQLite: longest wait for another process, such as the command line, to finish its write.
     pub busy_timeout: Duration,
 }
@@ -51,6 +54,7 @@ impl StoreSettings {
             max_connections: 10,
             acquire_timeout: Duration::from_secs(1),
             statement_timeout: Duration::from_millis(1500),
+            feed_timeout: Duration::from_millis(1500),
             busy_timeout: Duration::from_secs(5),
         }
     }

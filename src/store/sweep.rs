@@ -44,7 +44,7 @@ struct Rule {
     grace: Duration,
 }
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     Rule {
         table: "changes",
         delete: "DELETE FROM changes WHERE expires_at < $1 AND seq IN
@@ -75,6 +75,12 @@ const RULES: [Rule; 6] = [
         delete: "DELETE FROM login_attempts WHERE expires_at < $1 AND key IN
             (SELECT key FROM login_attempts WHERE expires_at < $1 LIMIT $2) RETURNING key",
         grace: Duration::from_secs(60),
+    },
+    Rule {
+        table: "known_addresses",
+        delete: "DELETE FROM known_addresses WHERE expires_at < $1 AND key IN
+            (SELECT key FROM known_addresses WHERE expires_at < $1 ORDER BY expires_at LIMIT $2) RETURNING key",
+        grace: Duration::ZERO,
     },
     Rule {
         table: "signing_keys",

@@ -73,7 +73,15 @@ impl Signer {
 }
 
 fn with_assertion(app: &TestApp, path: &str, assertion: &str, more: &[(&str, &str)]) -> RequestBuilder {
-    let form = [&[("client_assertion_type", TYPE), ("client_assertion", assertion), ("grant_type", "client_credentials"), ("token", "x")], more];
+    let form = [
+        &[
+            ("client_assertion_type", TYPE),
+            ("client_assertion", assertion),
+            ("grant_type", "client_credentials"),
+            ("token", "x"),
+        ],
+        more,
+    ];
     app.post_form(path, &form.concat())
 }
 

@@ -120,7 +120,9 @@ async fn t1_a_public_key_is_never_taken_for_a_shared_secret() {
 #[tokio::test]
 async fn t1_the_algorithm_is_the_keys_own_and_no_other() {
     let scene = Scene::set().await;
-    let names = ["ES256", "ES384", "RS256", "RS512", "PS256", "PS384", "Ed25519", "eddsa", "EDDSA", "EdDsa", "EdDSA ", "ES256K"];
+    let names = [
+        "ES256", "ES384", "RS256", "RS512", "PS256", "PS384", "Ed25519", "eddsa", "EDDSA", "EdDsa", "EdDSA ", "ES256K",
+    ];
     let mut tokens: Vec<_> =
         names.iter().map(|name| scene.forge.under(&scene.forge.header_with("alg", json!(name)))).collect();
     // The service's own key named, the forger's used.
@@ -136,9 +138,27 @@ async fn t1_the_algorithm_is_the_keys_own_and_no_other() {
 async fn t2_no_other_type_of_token_passes() {
     let scene = Scene::set().await;
     let types = [
-        "JWT", "jwt", "", "at", "at-jwt", "at+jwt ", " at+jwt", "at+jwt;v=1", "application/at+jwt+jwt", "text/at+jwt", "id+jwt",
-        "rt+jwt", "token-introspection+jwt", "application/token-introspection+jwt", "client-authentication+jwt", "dpop+jwt",
-        "secevent+jwt", "logout+jwt", "JOSE", "JWE", "JWS",
+        "JWT",
+        "jwt",
+        "",
+        "at",
+        "at-jwt",
+        "at+jwt ",
+        " at+jwt",
+        "at+jwt;v=1",
+        "application/at+jwt+jwt",
+        "text/at+jwt",
+        "id+jwt",
+        "rt+jwt",
+        "token-introspection+jwt",
+        "application/token-introspection+jwt",
+        "client-authentication+jwt",
+        "dpop+jwt",
+        "secevent+jwt",
+        "logout+jwt",
+        "JOSE",
+        "JWE",
+        "JWS",
     ];
     let mut tokens: Vec<_> =
         types.iter().map(|typ| scene.forge.under(&scene.forge.header_with("typ", json!(typ)))).collect();
@@ -158,7 +178,17 @@ async fn t2_no_other_type_of_token_passes() {
 async fn t3_t4_nothing_in_a_header_is_critical_and_nothing_in_it_brings_a_key() {
     let scene = Scene::set().await;
     let mut tokens = Vec::new();
-    for crit in [json!([]), json!(["b64"]), json!(["exp"]), json!(["x"]), json!([1]), json!("b64"), json!(null), json!(false), json!({})] {
+    for crit in [
+        json!([]),
+        json!(["b64"]),
+        json!(["exp"]),
+        json!(["x"]),
+        json!([1]),
+        json!("b64"),
+        json!(null),
+        json!(false),
+        json!({}),
+    ] {
         tokens.push(scene.forge.under(&scene.forge.header_with("crit", crit)));
     }
     // The forger's second key, which nobody published, embedded or pointed at.
@@ -192,11 +222,25 @@ async fn t5_kids_that_are_paths_queries_or_near_misses_find_nothing() {
     let scene = Scene::set().await;
     let own = scene.forge.kid.clone();
     let kids = [
-        json!(""), json!("../../../../dev/null"), json!("' OR '1'='1"), json!("a\u{0}"), json!("x".repeat(65)), json!("*"),
-        json!(own.to_uppercase()), json!(&own[1..]), json!(format!("{own} ")), json!(format!("{own}=")), json!(null), json!(0),
-        json!([own]), json!({"kid": own}), json!("0"), json!("default"),
+        json!(""),
+        json!("../../../../dev/null"),
+        json!("' OR '1'='1"),
+        json!("a\u{0}"),
+        json!("x".repeat(65)),
+        json!("*"),
+        json!(own.to_uppercase()),
+        json!(&own[1..]),
+        json!(format!("{own} ")),
+        json!(format!("{own}=")),
+        json!(null),
+        json!(0),
+        json!([own]),
+        json!({"kid": own}),
+        json!("0"),
+        json!("default"),
     ];
-    let mut tokens: Vec<_> = kids.into_iter().map(|kid| scene.forge.under(&scene.forge.header_with("kid", kid))).collect();
+    let mut tokens: Vec<_> =
+        kids.into_iter().map(|kid| scene.forge.under(&scene.forge.header_with("kid", kid))).collect();
     let mut nameless = scene.forge.header();
     nameless.as_object_mut().unwrap().remove("kid");
     tokens.push(scene.forge.under(&nameless));
@@ -224,7 +268,9 @@ async fn t6_t17_a_subject_is_the_client_itself_or_a_user_with_a_session() {
     let scene = Scene::set().await;
     let user = claims_of(&scene.app.log_in().await.access_token);
     let mut tokens = Vec::new();
-    for subject in ["other", "gateway", "usr_AAAAAAAAAAAAAAAAAAAAAA", "ses_AAAAAAAAAAAAAAAAAAAAAA", user["sub"].as_str().unwrap()] {
+    for subject in
+        ["other", "gateway", "usr_AAAAAAAAAAAAAAAAAAAAAA", "ses_AAAAAAAAAAAAAAAAAAAAAA", user["sub"].as_str().unwrap()]
+    {
         tokens.push(scene.forge.saying(&scene.forge.claims_with("sub", json!(subject))));
     }
     for client in ["nobody", "gateway", "BATCH", "usr_AAAAAAAAAAAAAAAAAAAAAA"] {
@@ -252,20 +298,52 @@ async fn t7_near_misses_of_issuer_and_audience() {
     let scene = Scene::set().await;
     let mut tokens = Vec::new();
     for issuer in [
-        "http://localhost:8080/", "http://localhost", "http://localhost:80", "https://localhost:8080", "HTTP://localhost:8080",
-        "http://LOCALHOST:8080", "http://localhost:8080?", "http://localhost:8080#", " http://localhost:8080", "http://localhost:8080 ",
-        "http://localhost:8080\u{0}", "http://localhost.:8080", "http://127.0.0.1:8080", "http://[::1]:8080", "http://localhost:8080/.",
-        "http://localhost:8080%2f", "http://a@localhost:8080", "//localhost:8080", "localhost:8080", "http://localhost:80800", "", "*",
+        "http://localhost:8080/",
+        "http://localhost",
+        "http://localhost:80",
+        "https://localhost:8080",
+        "HTTP://localhost:8080",
+        "http://LOCALHOST:8080",
+        "http://localhost:8080?",
+        "http://localhost:8080#",
+        " http://localhost:8080",
+        "http://localhost:8080 ",
+        "http://localhost:8080\u{0}",
+        "http://localhost.:8080",
+        "http://127.0.0.1:8080",
+        "http://[::1]:8080",
+        "http://localhost:8080/.",
+        "http://localhost:8080%2f",
+        "http://a@localhost:8080",
+        "//localhost:8080",
+        "localhost:8080",
+        "http://localhost:80800",
+        "",
+        "*",
     ] {
         tokens.push(scene.forge.saying(&scene.forge.claims_with("iss", json!(issuer))));
     }
     tokens.push(scene.forge.saying(&scene.forge.claims_with("iss", json!(["http://localhost:8080"]))));
     for audience in [
-        json!("https://api.example/"), json!("https://api.example:443"), json!("HTTPS://api.example"), json!("https://API.example"),
-        json!("api.example"), json!("https://api.exampl"), json!("https://api.example "), json!("https://api.example\u{0}"), json!("*"),
-        json!("https://api.example,https://other"), json!(["https://other.example"]), json!(["https://api.example", ""]),
-        json!(["https://api.example", 7]), json!(["https://api.example", null]), json!([["https://api.example"]]),
-        json!({"https://api.example": true}), json!([]), json!(""), json!(7),
+        json!("https://api.example/"),
+        json!("https://api.example:443"),
+        json!("HTTPS://api.example"),
+        json!("https://API.example"),
+        json!("api.example"),
+        json!("https://api.exampl"),
+        json!("https://api.example "),
+        json!("https://api.example\u{0}"),
+        json!("*"),
+        json!("https://api.example,https://other"),
+        json!(["https://other.example"]),
+        json!(["https://api.example", ""]),
+        json!(["https://api.example", 7]),
+        json!(["https://api.example", null]),
+        json!([["https://api.example"]]),
+        json!({"https://api.example": true}),
+        json!([]),
+        json!(""),
+        json!(7),
     ] {
         tokens.push(scene.forge.saying(&scene.forge.claims_with("aud", audience)));
     }
@@ -315,9 +393,22 @@ async fn t8_dates_are_whole_numbers_and_nothing_else() {
     let without = scene.forge.claims_with("exp", Value::Null).to_string();
     let spelled = |spelling: &str| format!("{{\"exp\":{spelling},{}", &without[1..]);
     let spellings = [
-        format!("{exp}.0"), format!("{exp}.5"), format!("{exp}e0"), format!("\"{exp}\""), format!("-{exp}"), format!("[{exp}]"),
-        "9007199254740993".to_owned(), "18446744073709551615".to_owned(), "18446744073709551616".to_owned(), "1e300".to_owned(),
-        "1e999".to_owned(), "null".to_owned(), "true".to_owned(), format!("0{exp}"), format!("+{exp}"), "NaN".to_owned(),
+        format!("{exp}.0"),
+        format!("{exp}.5"),
+        format!("{exp}e0"),
+        format!("\"{exp}\""),
+        format!("-{exp}"),
+        format!("[{exp}]"),
+        "9007199254740993".to_owned(),
+        "18446744073709551615".to_owned(),
+        "18446744073709551616".to_owned(),
+        "1e300".to_owned(),
+        "1e999".to_owned(),
+        "null".to_owned(),
+        "true".to_owned(),
+        format!("0{exp}"),
+        format!("+{exp}"),
+        "NaN".to_owned(),
     ];
     let header = scene.forge.header().to_string();
     scene.none_is_taken(spellings.iter().map(|spelling| scene.forge.sign(&header, &spelled(spelling)))).await;
@@ -375,20 +466,37 @@ async fn t10_t12_headers_and_claims_are_one_strict_object_without_doubles() {
     let front = |object: &str, member: &str| format!("{{{member},{}", &object[1..]);
     let back = |object: &str, member: &str| format!("{},{member}}}", &object[..object.len() - 1]);
     for member in [
-        "\"exp\":9999999999", "\"\\u0065xp\":9999999999", "\"sub\":\"batch\"", "\"scope\":\"admin\"", "\"client_id\":null",
-        "\"x\":1,\"x\":1", "\"x\":{\"y\":1,\"y\":2}", "\"x\":[{\"y\":1,\"\\u0079\":2}]", "\"\":1,\"\":2",
+        "\"exp\":9999999999",
+        "\"\\u0065xp\":9999999999",
+        "\"sub\":\"batch\"",
+        "\"scope\":\"admin\"",
+        "\"client_id\":null",
+        "\"x\":1,\"x\":1",
+        "\"x\":{\"y\":1,\"y\":2}",
+        "\"x\":[{\"y\":1,\"\\u0079\":2}]",
+        "\"\":1,\"\":2",
     ] {
         tokens.push(scene.forge.sign(&header, &front(&claims, member)));
         tokens.push(scene.forge.sign(&header, &back(&claims, member)));
     }
-    for member in ["\"alg\":\"none\"", "\"\\u0061lg\":\"EdDSA\"", "\"kid\":\"x\"", "\"typ\":\"JWT\"", "\"x\":1,\"x\":1"] {
+    for member in ["\"alg\":\"none\"", "\"\\u0061lg\":\"EdDSA\"", "\"kid\":\"x\"", "\"typ\":\"JWT\"", "\"x\":1,\"x\":1"]
+    {
         tokens.push(scene.forge.sign(&front(&header, member), &claims));
         tokens.push(scene.forge.sign(&back(&header, member), &claims));
     }
     for payload in [
-        String::new(), "null".into(), "[]".into(), "\"x\"".into(), format!("[{claims}]"), format!("\u{feff}{claims}"),
-        format!("{claims}{claims}"), format!("{claims} x"), format!("{claims},"), claims.replace('"', "'"),
-        back(&claims, &format!("\"deep\":{}1{}", "[".repeat(200), "]".repeat(200))), back(&claims, "\"x\":\"\\ud800\""),
+        String::new(),
+        "null".into(),
+        "[]".into(),
+        "\"x\"".into(),
+        format!("[{claims}]"),
+        format!("\u{feff}{claims}"),
+        format!("{claims}{claims}"),
+        format!("{claims} x"),
+        format!("{claims},"),
+        claims.replace('"', "'"),
+        back(&claims, &format!("\"deep\":{}1{}", "[".repeat(200), "]".repeat(200))),
+        back(&claims, "\"x\":\"\\ud800\""),
     ] {
         tokens.push(scene.forge.sign(&header, &payload));
         if payload.len() < 600 {

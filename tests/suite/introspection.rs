@@ -44,7 +44,7 @@ on_both_engines! {
             assert_eq!(body[name], claims[name]);
             body[name] = json!("(varies)");
         }
-        insta::assert_json_snapshot!(body, @r#"
+        insta::allow_duplicates! { insta::assert_json_snapshot!(body, @r#"
         {
           "active": true,
           "amr": [
@@ -67,7 +67,7 @@ on_both_engines! {
           "token_type": "Bearer",
           "username": "ada"
         }
-        "#);
+        "#); }
     }
 
     async fn a_clients_own_token_has_no_user_and_an_array_where_it_has_several_audiences(database: TestDatabase) {
@@ -75,7 +75,7 @@ on_both_engines! {
         let batch = app.confidential("batch", machine(&["https://a.example", "https://b.example"], "sync")).await;
         let mut body = app.introspect(&app.token_of(&batch).await.access_token).await;
         body["jti"] = json!("(varies)");
-        insta::assert_json_snapshot!(body, @r#"
+        insta::allow_duplicates! { insta::assert_json_snapshot!(body, @r#"
         {
           "active": true,
           "aud": [
@@ -92,7 +92,7 @@ on_both_engines! {
           "sub": "batch",
           "token_type": "Bearer"
         }
-        "#);
+        "#); }
     }
 
     async fn i1_whoever_cannot_prove_who_they_are_gets_one_and_the_same_401(database: TestDatabase) {
@@ -210,7 +210,6 @@ on_both_engines! {
         let of_doomed = app.token_of(&doomed).await.access_token;
         app.administer(Method::DELETE, "/admin/v1/clients/doomed", None).await;
         let foreign = app.log_in().await;
-        let unknown_kid = live.access_token.replacen(&live.access_token[..10], &live.access_token[..10], 1);
         let reasons = [
             "x".to_owned(),
             "a.b.c".to_owned(),
@@ -221,7 +220,7 @@ on_both_engines! {
             "cs_admin_AAAA".to_owned(),
             format!("{signed}."),
             format!("{signed}.{}", signature.to_ascii_uppercase()),
-            format!("{unknown_kid} "),
+            format!("{} ", live.access_token),
             format!("{}x", live.access_token),
             expired,
             revoked,
@@ -450,7 +449,7 @@ on_both_engines! {
             assert_eq!((header(&answer, "retry-after"), header(&answer, "cache-control")), ("1", "no-store"));
             assert_eq!(error_of(answer).await, (503, "temporarily_unavailable".into()));
         }
-        assert_eq!(error_of(app.ask(&Credentials { id: "x".into(), secret: "y".into() }, "z").send().await.unwrap()).await.0, 401);
+        assert_eq!(error_of(app.ask(&Credentials { id: "x".into(), secret: "y".into() }, "z").send().await.unwrap()).await.0, 503);
         outage::bring_feed_back(&app.database).await;
         app.sync().await;
         assert!(app.is_active(&tokens.access_token).await && !app.is_active("garbage").await, "and is well again at once");

@@ -91,7 +91,7 @@ on_both_engines! {
         app.advance(2 * HOUR - Duration::from_millis(1)).await;
         assert_eq!(app.published().await.len(), 2, "an hour after its last token has expired");
         app.advance(Duration::from_millis(1)).await;
-        assert_eq!(app.published().await, [second.clone()]);
+        assert_eq!(app.published().await, std::slice::from_ref(&second));
         assert_eq!((phases(&app).await, signer().await), (vec!["signing".to_owned()], second));
     }
 

@@ -82,7 +82,8 @@ impl Court {
         let master = MasterKey::parse("dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=").unwrap();
         let lead = RotationLead { rotate_every: Duration::from_secs(86_400), announce_for: Duration::from_secs(3600) };
         let sealer = Arc::new(Sealer::new(&master, None));
-        let keyring = Keyring::new(store.clone(), sealer, Arc::<TrappedClock>::clone(&clock), Duration::from_secs(300), lead);
+        let keyring =
+            Keyring::new(store.clone(), sealer, Arc::<TrappedClock>::clone(&clock), Duration::from_secs(300), lead);
         keyring.load().await.unwrap();
         let view = Arc::new(View::new(Duration::from_secs(3), vec![Audience::parse(ISSUER).unwrap()]));
         view.replace_clients(store.clients().all().await.unwrap());

@@ -71,12 +71,13 @@ on_both_engines! {
     }
 
     async fn c4_no_interleaving_of_writers_hides_a_change(database: TestDatabase) {
-        const WRITERS: usize = 8;
         const EACH: usize = 20;
+        // On SQLite: a server, and two commands of an administrator.
+        let writers_at_once = if database.engine == Engine::Sqlite { 3 } else { 8 };
         let follower = database.open().await;
         let mut reading = follower.feed().load_all().await.unwrap();
         let mut writers = Vec::new();
-        for writer in 0..WRITERS {
+        for writer in 0..writers_at_once {
             let store = database.open().await;
             writers.push(tokio::spawn(async move {
                 for index in 0..EACH {
@@ -93,7 +94,7 @@ on_both_engines! {
         for number in news(&follower, &mut reading).await {
             *seen.entry(number).or_default() += 1;
         }
-        assert_eq!(seen.len(), WRITERS * EACH);
+        assert_eq!(seen.len(), writers_at_once * EACH);
         assert!(seen.values().all(|times| *times == 1), "{seen:?}");
     }
 
@@ -115,6 +116,7 @@ on_both_engines! {
         assert_eq!(reading.entries, []);
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the database's clock is compared with the machine's")]
     async fn c3_freshness_is_the_databases_clock_in_the_same_snapshot(database: TestDatabase) {
         let store = database.open().await;
         let machine = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();

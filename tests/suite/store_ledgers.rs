@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign::store::{
-    AttemptKey, AttemptLimits, AuditEvent, AuditFilter, Decision, NewAdminKey, Settlement, StoreError,
+    AttemptKey, AttemptLimits, AuditEvent, AuditFilter, Decision, Exemption, NewAdminKey, Settlement, StoreError,
 };
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
@@ -26,12 +26,12 @@ on_both_engines! {
         let guesses: Vec<_> = (0..200)
             .map(|guess| {
                 let (store, keys) = (replicas[guess % 3].clone(), keys.clone());
-                tokio::spawn(async move { store.attempts().register(keys, START).await.unwrap() })
+                tokio::spawn(async move { store.attempts().register(keys, None, START).await.unwrap() })
             })
             .collect();
         let mut allowed = 0;
         for guess in guesses {
-            allowed += usize::from(guess.await.unwrap() == Decision::Allowed);
+            allowed += usize::from(guess.await.unwrap().is_allowed());
         }
         // The one that brings the first delay is still looked at.
         assert_eq!(allowed, 6);
@@ -42,26 +42,29 @@ on_both_engines! {
         let keys = vec![(AttemptKey([1; 32]), LIMITS)];
         let (mut now, mut allowed) = (START, 0);
         loop {
-            match store.attempts().register(keys.clone(), now).await.unwrap() {
-                Decision::Allowed => allowed += 1,
-                Decision::Blocked { retry_after } if retry_after > Duration::from_secs(60) => break,
-                Decision::Blocked { retry_after } => now = now.plus(retry_after),
+            match store.attempts().register(keys.clone(), None, now).await.unwrap() {
+                Decision::Allowed { is_last, .. } => {
+                    allowed += 1;
+                    assert_eq!(is_last, allowed == 10, "S4: the lock is seen by the one that brings it");
+                },
+                Decision::Blocked { retry_after, .. } if retry_after > Duration::from_secs(60) => break,
+                Decision::Blocked { retry_after, .. } => now = now.plus(retry_after),
             }
         }
         assert_eq!(allowed, 10);
         let end = START.plus(LIMITS.window);
-        assert!(matches!(store.attempts().register(keys.clone(), end.minus(Duration::from_millis(1))).await, Ok(Decision::Blocked { .. })));
-        assert_eq!(store.attempts().register(keys, end).await.unwrap(), Decision::Allowed);
+        assert!(matches!(store.attempts().register(keys.clone(), None, end.minus(Duration::from_millis(1))).await, Ok(Decision::Blocked { .. })));
+        assert!(store.attempts().register(keys, None, end).await.unwrap().is_allowed());
     }
 
     async fn l9_a_clock_that_was_stepped_back_unblocks(database: TestDatabase) {
         let store = database.open().await;
         let keys = vec![(AttemptKey([1; 32]), LIMITS)];
         for _ in 0..6 {
-            store.attempts().register(keys.clone(), at(86_400)).await.unwrap();
+            store.attempts().register(keys.clone(), None, at(86_400)).await.unwrap();
         }
-        assert!(matches!(store.attempts().register(keys.clone(), at(86_400)).await, Ok(Decision::Blocked { .. })));
-        assert_eq!(store.attempts().register(keys, START).await.unwrap(), Decision::Allowed);
+        assert!(matches!(store.attempts().register(keys.clone(), None, at(86_400)).await, Ok(Decision::Blocked { .. })));
+        assert!(store.attempts().register(keys, None, START).await.unwrap().is_allowed());
     }
 
     async fn one_blocked_key_blocks_and_then_the_others_are_not_counted(database: TestDatabase) {
@@ -69,12 +72,12 @@ on_both_engines! {
         let (account, address) = (AttemptKey([1; 32]), AttemptKey([2; 32]));
         let strict = AttemptLimits { free: 0, ..LIMITS };
         let both = vec![(address, LIMITS), (account, strict)];
-        assert_eq!(store.attempts().register(both.clone(), START).await.unwrap(), Decision::Allowed);
+        assert!(store.attempts().register(both.clone(), None, START).await.unwrap().is_allowed());
         for _ in 0..20 {
-            let blocked = Decision::Blocked { retry_after: Duration::from_secs(1) };
-            assert_eq!(store.attempts().register(both.clone(), START).await.unwrap(), blocked);
+            let blocked = Decision::Blocked { by: account, retry_after: Duration::from_secs(1) };
+            assert_eq!(store.attempts().register(both.clone(), None, START).await.unwrap(), blocked);
         }
-        assert_eq!(store.attempts().register(vec![(address, LIMITS)], START).await.unwrap(), Decision::Allowed);
+        assert!(store.attempts().register(vec![(address, LIMITS)], None, START).await.unwrap().is_allowed());
     }
 
     async fn a_success_forgets_an_account_and_takes_one_back_from_an_address(database: TestDatabase) {
@@ -82,8 +85,39 @@ on_both_engines! {
         let (account, address) = (AttemptKey([1; 32]), AttemptKey([2; 32]));
         for _ in 0..50 {
             let keys = vec![(account, LIMITS), (address, LIMITS)];
-            assert_eq!(store.attempts().register(keys, START).await.unwrap(), Decision::Allowed);
-            store.attempts().settle(vec![Settlement::TakeBack(address), Settlement::Forget(account)]).await.unwrap();
+            assert!(store.attempts().register(keys, None, START).await.unwrap().is_allowed());
+            store.attempts().settle(vec![Settlement::TakeBack(address, START), Settlement::Forget(account)]).await.unwrap();
+        }
+    }
+
+    async fn l4_who_is_known_is_not_held_to_the_account_and_everybody_else_is(database: TestDatabase) {
+        let replicas = [database.open().await, database.open().await];
+        let (account, pair, known) = (AttemptKey([1; 32]), AttemptKey([2; 32]), AttemptKey([3; 32]));
+        replicas[0].attempts().settle(vec![Settlement::Know(known, at(1000))]).await.unwrap();
+        let strict = AttemptLimits { free: 0, hard_stop: 1, ..LIMITS };
+        assert!(replicas[0].attempts().register(vec![(account, strict)], None, START).await.unwrap().is_allowed());
+        for store in &replicas {
+            let keys = vec![(account, strict), (pair, LIMITS)];
+            let stranger = Exemption { from: account, known: AttemptKey([4; 32]) };
+            let refused = store.attempts().register(keys.clone(), Some(stranger), START).await.unwrap();
+            assert_eq!(refused, Decision::Blocked { by: account, retry_after: LIMITS.window });
+            let owner = Exemption { from: account, known };
+            let allowed = store.attempts().register(keys.clone(), Some(owner), at(999)).await.unwrap();
+            assert_eq!(allowed, Decision::Allowed { counted: vec![pair], is_last: false });
+            assert!(!store.attempts().register(keys, Some(owner), at(1000)).await.unwrap().is_allowed());
+        }
+    }
+
+    async fn an_attempt_that_is_taken_back_leaves_no_delay_behind(database: TestDatabase) {
+        let store = database.open().await;
+        let key = AttemptKey([1; 32]);
+        let strict = vec![(key, AttemptLimits { free: 1, hard_stop: 2, ..LIMITS })];
+        assert!(store.attempts().register(strict.clone(), None, START).await.unwrap().is_allowed());
+        for second in 1..20 {
+            let decision = store.attempts().register(strict.clone(), None, at(second)).await.unwrap();
+            assert_eq!(decision, Decision::Allowed { counted: vec![key], is_last: true });
+            assert!(!store.attempts().register(strict.clone(), None, at(second)).await.unwrap().is_allowed());
+            store.attempts().settle(vec![Settlement::TakeBack(key, at(second))]).await.unwrap();
         }
     }
 
@@ -196,12 +230,12 @@ on_both_engines! {
         let counts = store.row_counts().await.unwrap();
         let names: Vec<_> = counts.iter().map(|(name, _)| name.as_str()).collect();
         let expected = [
-            "admin_keys", "audit", "changes", "client_assertions", "client_secrets", "clients", "login_attempts",
-            "sessions", "signing_keys", "users",
+            "admin_keys", "audit", "changes", "client_assertions", "client_secrets", "clients", "known_addresses",
+            "login_attempts", "sessions", "signing_keys", "users",
         ];
         assert_eq!(names, expected);
         if database.engine == Engine::Sqlite {
-            assert_eq!(counts[9].1, 1);
+            assert_eq!(counts[10].1, 1);
         }
     }
 }

@@ -1,4 +1,5 @@
 //! Breaking the database on purpose: nothing half-done, no hanging, and everything well again afterwards.
+#![expect(clippy::disallowed_methods, reason = "how long an outage takes to be told is real time")]
 
 use std::time::{Duration, Instant};
 
@@ -164,6 +165,34 @@ async fn d9_while_another_process_writes_to_sqlite_reads_go_on_and_writes_are_to
     assert!(store.feed().load_all().await.is_ok());
     other.execute("ROLLBACK").await.unwrap();
     assert!(store.users().create(new_user(2, "bob"), START, None).await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_administrator_gets_a_turn_beside_a_server_that_writes_without_a_pause() {
+    let database = TestDatabase::fresh(Engine::Sqlite).await;
+    let (server, administrator) = (database.open().await, database.open().await);
+    let (user, _) = ada_logged_in(&server).await;
+    let is_over = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let writers: Vec<_> = (0..8)
+        .map(|_| {
+            let (store, is_over) = (server.clone(), std::sync::Arc::clone(&is_over));
+            tokio::spawn(async move {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    done(store.users().revoke(user.id, at(99), START, None).await);
+                }
+            })
+        })
+        .collect();
+    let began = Instant::now();
+    for _ in 0..20 {
+        done(administrator.users().revoke(user.id, at(99), START, None).await);
+    }
+    let took = began.elapsed();
+    is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert!(took < Duration::from_secs(5), "{took:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

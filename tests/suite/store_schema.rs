@@ -101,7 +101,7 @@ async fn d4_a_missing_sqlite_file_is_made_only_when_asked_and_for_its_owner_alon
     let clock = Arc::new(countersign::clock::ManualClock::starting_at(START));
     let store = Store::open(&location(true), clock, Arc::new(())).await.unwrap();
     store.migrate(START).await.unwrap();
-    for suffix in ["", "-wal", "-shm"] {
+    for suffix in ["", "-wal", "-shm", "-turn"] {
         let file = format!("{}{suffix}", path.display());
         let mode = std::fs::metadata(&file).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600, "{file}");

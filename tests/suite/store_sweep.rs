@@ -126,7 +126,7 @@ on_both_engines! {
         assert_eq!(sweep(&store, "client_assertions", at(111)).await, 1);
 
         let limits = AttemptLimits { free: 1, hard_stop: 10, window: Duration::from_secs(50) };
-        store.attempts().register(vec![(AttemptKey([1; 32]), limits)], START).await.unwrap();
+        store.attempts().register(vec![(AttemptKey([1; 32]), limits)], None, START).await.unwrap();
         assert_eq!(sweep(&store, "login_attempts", at(110)).await, 0);
         assert_eq!(sweep(&store, "login_attempts", at(111)).await, 1);
 

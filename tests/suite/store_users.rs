@@ -1,7 +1,7 @@
 //! Users in the store, on both engines.
 
 use countersign::domain::{Change, RefreshRefusal, Revocation, Role, UserId, UserState};
-use countersign::store::{KeptSession, PasswordChange, RotateOutcome, StoreError};
+use countersign::store::{KeptSession, NewUser, PasswordChange, RotateOutcome, StoreError};
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
@@ -146,8 +146,11 @@ on_both_engines! {
         let changed = store.users().change_password(password(user.id, Some(0), Some(1)), at(1)).await.unwrap();
         assert_eq!(changed.changes[0].change, Change::Revoked(Revocation::User(user.id, 1)));
         let kept = changed.value.session.unwrap().session;
-        assert_eq!((changed.value.user.epoch, kept.user_epoch, kept.generation), (1, 1, 2));
-        assert!(matches!(rotate(&store, 1, 2, at(2)).await, RotateOutcome::Rotated(_)));
+        assert_eq!((changed.value.user.epoch, kept.user_epoch, kept.generation), (1, 1, 1));
+        let mut next = presented(1, 1);
+        next.family_digest = [9; 32];
+        let rotated = store.sessions().rotate(next, at(2)).await.unwrap().value;
+        assert!(matches!(rotated, RotateOutcome::Rotated(_)), "the new family is the session's");
         assert_eq!(rotate(&store, 2, 0, at(2)).await, RotateOutcome::Refused(RefreshRefusal::Ended));
         let credentials = store.users().credentials_by_id(user.id).await.unwrap().unwrap();
         assert_eq!(credentials.password_hash, "new-hash");
@@ -157,7 +160,9 @@ on_both_engines! {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
         done(store.users().change_password(password(user.id, Some(0), Some(1)), at(1)).await);
-        assert_eq!(rotate(&store, 1, 0, at(2)).await, RotateOutcome::Refused(RefreshRefusal::Reused));
+        assert_eq!(rotate(&store, 1, 0, at(2)).await, RotateOutcome::Refused(RefreshRefusal::Unknown));
+        // Nor can whoever stole it end the session.
+        assert_eq!(store.sessions().of_user(user.id, None, 10, at(2)).await.unwrap().len(), 1);
     }
 
     async fn a_change_of_password_that_is_based_on_the_past_changes_nothing(database: TestDatabase) {
@@ -177,6 +182,23 @@ on_both_engines! {
         // An administrator sets one unasked, also for a disabled user.
         done(store.users().disable(user.id, at(99), at(3), None).await);
         assert!(store.users().change_password(password(user.id, None, None), at(4)).await.is_ok());
+    }
+
+    async fn p6_every_scheme_of_a_stored_hash_is_found_once(database: TestDatabase) {
+        let store = database.open().await;
+        let bcrypt = |cost| format!("$2b${cost}$z8aqxIoWmhCWl.JLerepfeo41Bj8DTBraSPFL3Tok6sTPyMybsvRm");
+        let hashes = ["$argon2id$v=19$m=7168,t=5,p=1$c2FsdA$b3V0", &bcrypt("12"), &bcrypt("10"), &bcrypt("12")];
+        for (number, hash) in (1..).zip(hashes) {
+            let user = NewUser { password_hash: hash.to_owned(), ..new_user(number, &format!("user{number}")) };
+            store.users().create(user, START, None).await.unwrap();
+        }
+        assert_eq!(store.users().password_samples().await.unwrap(), [bcrypt("10"), bcrypt("12"), hashes[0].to_owned()]);
+        let upgraded = UserId::from_bytes([3; 16]);
+        assert!(store.users().upgrade_hash(upgraded, hashes[2], hashes[0]).await.unwrap());
+        done(store.users().change_password(password(UserId::from_bytes([2; 16]), None, None), at(1)).await);
+        assert_eq!(store.users().password_samples().await.unwrap().len(), 2);
+        done(store.users().change_password(password(UserId::from_bytes([4; 16]), None, None), at(1)).await);
+        assert_eq!(store.users().password_samples().await.unwrap(), [hashes[0]]);
     }
 
     async fn a_better_hash_replaces_only_the_hash_it_was_made_from(database: TestDatabase) {

@@ -50,7 +50,8 @@ pub struct ClientItem {
 }
 
 impl ClientItem {
-    fn new(client: &Client, now: Timestamp) -> Self {
+    /// As it is at `now`: secrets that are being replaced end by themselves.
+    pub fn new(client: &Client, now: Timestamp) -> Self {
         let settings = &client.settings;
         let is_accepted = |secret: &&StoredSecret| secret.expires_at.is_none_or(|end| now < end);
         Self {
@@ -148,7 +149,8 @@ pub struct NewSecretAnswer {
     security(("bearer" = []))
 )]
 pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<ClientList> {
-    let mut clients: Vec<_> = shared.service.clients().iter().map(|client| ClientItem::new(client, shared.service.now())).collect();
+    let mut clients: Vec<_> =
+        shared.service.clients().iter().map(|client| ClientItem::new(client, shared.service.now())).collect();
     clients.sort_by(|left, right| left.client_id.cmp(&right.client_id));
     JsonBody(ClientList { clients })
 }
@@ -176,7 +178,10 @@ pub async fn create(
         _ => client,
     };
     let client_secret = secret.map(|secret| secret.0.expose().to_owned());
-    Ok((StatusCode::CREATED, JsonBody(ClientWithSecret { client: ClientItem::new(&client, shared.service.now()), client_secret })))
+    Ok((
+        StatusCode::CREATED,
+        JsonBody(ClientWithSecret { client: ClientItem::new(&client, shared.service.now()), client_secret }),
+    ))
 }
 
 /// One client.

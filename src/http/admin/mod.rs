@@ -8,6 +8,10 @@ pub mod sessions;
 pub mod status;
 pub mod users;
 
+pub use clients::ClientItem;
+pub use keys::KeyItem;
+pub use users::UserItem;
+
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;

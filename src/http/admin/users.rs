@@ -278,6 +278,7 @@ impl From<UserError> for ApiError {
         match error {
             UserError::Taken => Self::new(ProblemCode::Conflict).detail("A user of this name exists already."),
             UserError::Unknown => unknown(),
+            UserError::Roles(error) => Self::unparsable("roles", &error),
             UserError::Password(refusal) => {
                 Self::new(ProblemCode::PasswordRejected).field("password", refusal.to_string())
             }

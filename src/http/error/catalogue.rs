@@ -49,6 +49,8 @@ catalogue! {
     InvalidScope = "invalid_scope", BAD_REQUEST, "The scope cannot be granted";
     /// An audience was asked for that the client may not ask for.
     InvalidAudience = "invalid_audience", BAD_REQUEST, "The audience cannot be granted";
+    /// The access token would be over 4 KiB.
+    TokenTooLong = "token_too_long", BAD_REQUEST, "The access token would be too long";
     /// Unknown user, wrong password, disabled user: one answer.
     InvalidCredentials = "invalid_credentials", UNAUTHORIZED, "The credentials are not valid";
     /// No credentials came where they are needed.

@@ -108,6 +108,8 @@ pub enum OAuthDescription {
     ScopeNotGranted,
     /// An audience cannot be granted.
     AudienceNotGranted,
+    /// The access token would be over 4 KiB.
+    TokenTooLong,
     /// The token belongs to another client.
     NotYourToken,
     /// There is no authorization endpoint behind this URL.
@@ -147,6 +149,7 @@ impl fmt::Display for OAuthDescription {
             Self::GrantNotOffered => "the grant type is not offered",
             Self::ScopeNotGranted => "the scope cannot be granted",
             Self::AudienceNotGranted => "the audience cannot be granted",
+            Self::TokenTooLong => "the access token would be too long: ask for fewer scopes or for one audience",
             Self::NotYourToken => "the token was issued to another client",
             Self::ResponseTypeNotOffered => "the response type is not offered",
             Self::MethodNotAllowed => "the method is not allowed here",
@@ -195,6 +198,13 @@ impl OAuthError {
     /// 503: the replica cannot judge or act now.
     pub fn unavailable(retry_after: Duration) -> Self {
         Self::new(OAuthCode::TemporarilyUnavailable, OAuthDescription::Unavailable).retry_after(retry_after)
+    }
+
+    /// 429: the limit of this caller was reached.
+    pub fn too_many_requests(retry_after: Duration) -> Self {
+        Self::new(OAuthCode::TemporarilyUnavailable, OAuthDescription::TooManyRequests)
+            .status(StatusCode::TOO_MANY_REQUESTS)
+            .retry_after(retry_after)
     }
 
     /// Answers with another status than the code's own, where HTTP has a more precise one (413, 405, 429).
@@ -249,7 +259,7 @@ mod tests {
 
     use super::*;
 
-    const DESCRIPTIONS: [OAuthDescription; 26] = [
+    const DESCRIPTIONS: [OAuthDescription; 27] = [
         OAuthDescription::NotAForm,
         OAuthDescription::MalformedForm,
         OAuthDescription::RepeatedParameter,
@@ -268,6 +278,7 @@ mod tests {
         OAuthDescription::GrantNotOffered,
         OAuthDescription::ScopeNotGranted,
         OAuthDescription::AudienceNotGranted,
+        OAuthDescription::TokenTooLong,
         OAuthDescription::NotYourToken,
         OAuthDescription::ResponseTypeNotOffered,
         OAuthDescription::MethodNotAllowed,

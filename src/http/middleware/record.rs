@@ -10,6 +10,7 @@ use http::Method;
 use super::{ClientAddress, RequestId};
 use crate::domain::{ClientId, Subject, UserId};
 use crate::http::error::Cause;
+use crate::service;
 
 /// The status recorded when the caller went away before there was an answer (nginx's number).
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
@@ -23,6 +24,13 @@ pub enum Caller {
     User(UserId),
     /// An administrator's key, by its id.
     AdminKey(String),
+}
+
+impl Caller {
+    /// The client, if it proved who it is; a public one has only named itself.
+    pub fn of(caller: &service::Caller) -> Option<Self> {
+        caller.authenticated.then(|| Self::Client(caller.client.id.clone()))
+    }
 }
 
 impl fmt::Display for Caller {

@@ -1,5 +1,6 @@
 //! `POST /oauth2/introspect` (RFC 7662), and its signed form (RFC 9701).
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::http::extract::FormParams;
 use crate::http::introspection_body::{self, IntrospectionAnswer};
 use crate::http::middleware::{self, RequestFacts};
 use crate::http::oauth::OAuthProblems;
+use crate::http::requester::Address;
 use crate::http::state::Shared;
 use crate::service::{Caller, CannotIntrospect, Introspected, Introspection};
 use crate::telemetry::metrics::IntrospectionResult;
@@ -50,10 +52,11 @@ pub struct IntrospectionRequest {
 pub async fn introspect(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
+    Address(address): Address,
     form: FormParams,
 ) -> Result<(RequestFacts, Response), OAuthError> {
     let started = shared.clock.elapsed();
-    let judged = judge(&shared, &headers, &form).await;
+    let judged = judge(&shared, &headers, address, &form).await;
     count(&shared, &judged, started);
     let (caller, introspected) = judged?;
     let facts = facts_of(&caller, &introspected);
@@ -66,8 +69,13 @@ pub async fn introspect(
 }
 
 /// The caller first, and only then what it sent.
-async fn judge(shared: &Shared, headers: &HeaderMap, form: &FormParams) -> Result<(Caller, Introspected), OAuthError> {
-    let caller = caller::of_form(&shared.service, headers, form).await?;
+async fn judge(
+    shared: &Shared,
+    headers: &HeaderMap,
+    address: IpAddr,
+    form: &FormParams,
+) -> Result<(Caller, Introspected), OAuthError> {
+    let caller = caller::of_form(shared, headers, address, form).await?;
     if !caller.authenticated {
         // RFC 7662 §2.1: the endpoint is protected; a public client cannot prove that it may scan.
         return Err(OAuthError::invalid_client());
@@ -120,16 +128,13 @@ fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Resu
 
 /// Whether the caller asks for the signed form by name; wildcards mean JSON, and `q=0` means no (RFC 9110 §12.4.2).
 fn wants_signed(headers: &HeaderMap) -> bool {
-    headers
-        .get_all(ACCEPT)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .any(|range| {
+    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
+        |range| {
             let mut parts = range.split(';').map(str::trim);
             let is_named = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(SIGNED));
             is_named && !parts.any(is_zero_weight)
-        })
+        },
+    )
 }
 
 /// `q=0`, `q=0.0` and so on.

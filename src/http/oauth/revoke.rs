@@ -11,7 +11,7 @@ use crate::http::caller;
 use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
 use crate::http::extract::FormParams;
 use crate::http::oauth::OAuthProblems;
-use crate::http::requester::From;
+use crate::http::requester::{Address, From};
 use crate::http::state::Shared;
 use crate::service::RevokeError;
 
@@ -42,10 +42,11 @@ pub struct RevocationRequest {
 pub async fn revoke(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
+    Address(address): Address,
     From(from): From,
     form: FormParams,
 ) -> Result<Response, OAuthError> {
-    let caller = caller::of_form(&shared.service, &headers, &form).await?;
+    let caller = caller::of_form(&shared, &headers, address, &form).await?;
     let token = form.required("token", usize::MAX)?;
     shared.service.revoke_token(&caller, token, &from).await?;
     Ok((StatusCode::OK, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))]).into_response())

@@ -10,10 +10,10 @@ use crate::domain::{Audience, Grant, ScopeSet};
 use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
 use crate::http::extract::FormParams;
 use crate::http::oauth::OAuthProblems;
-use crate::http::requester::From;
+use crate::http::requester::{Address, From};
 use crate::http::state::Shared;
-use crate::http::{caller, token_answer, v1};
-use crate::service::{Caller, GrantError, RefreshError, Refreshed, Requester};
+use crate::http::{caller, middleware, token_answer, v1};
+use crate::service::{Caller, GrantError, RefreshError, Requester};
 
 /// What the endpoint reads; everything else in the form is ignored.
 #[derive(utoipa::ToSchema)]
@@ -50,10 +50,11 @@ pub struct TokenRequest {
 pub async fn token(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
+    Address(address): Address,
     From(from): From,
     form: FormParams,
 ) -> Result<Response, OAuthError> {
-    let caller = caller::of_form(&shared.service, &headers, &form).await?;
+    let caller = caller::of_form(&shared, &headers, address, &form).await?;
     match form.required("grant_type", 128)? {
         "client_credentials" => client_credentials(&shared, &caller, &form),
         "refresh_token" => refresh_token(&shared, &caller, &form, &from).await,
@@ -73,7 +74,7 @@ fn client_credentials(shared: &Shared, caller: &Caller, form: &FormParams) -> Re
         audience.map_err(|_| OAuthError::new(OAuthCode::InvalidTarget, OAuthDescription::Malformed("audience")))?;
     let tokens = shared.service.client_credentials(caller, scope(form)?, audience)?;
     shared.metrics.tokens_issued.count(Grant::ClientCredentials);
-    Ok(token_answer::respond(&tokens))
+    Ok(token_answer::respond(&tokens, middleware::Caller::of(caller), "issued"))
 }
 
 async fn refresh_token(
@@ -85,9 +86,7 @@ async fn refresh_token(
     let token = form.required("refresh_token", 4096)?;
     let result = shared.service.refresh(caller, token, scope(form)?, from).await;
     v1::refresh::count(&shared.metrics, &result);
-    match result? {
-        Refreshed::Rotated(tokens) | Refreshed::Retried(tokens) => Ok(token_answer::respond(&tokens)),
-    }
+    Ok(v1::refresh::respond(&result?, caller))
 }
 
 /// The `scope` parameter; none when it is absent, which means all.

@@ -13,6 +13,7 @@ use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
 use crate::http::introspection_body::{self, IntrospectionAnswer};
 use crate::http::middleware::{self, RequestFacts};
+use crate::http::requester::Address;
 use crate::http::state::Shared;
 use crate::http::{bearer, caller};
 use crate::service::CannotIntrospect;
@@ -47,9 +48,13 @@ pub struct BatchAnswer<'a> {
         (status = 503, description = "This replica cannot judge now", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security(("client" = []))
 )]
-pub async fn introspect_batch(State(shared): State<Arc<Shared>>, request: Request) -> Result<Response, ApiError> {
+pub async fn introspect_batch(
+    State(shared): State<Arc<Shared>>,
+    Address(address): Address,
+    request: Request,
+) -> Result<Response, ApiError> {
     // The caller first: nobody else's megabyte is read.
-    let caller = caller::of_rest(&shared.service, request.headers(), None).await?;
+    let caller = caller::of_rest(&shared, request.headers(), address, None).await?;
     if !caller.authenticated {
         return Err(ApiError::new(ProblemCode::InvalidClient));
     }

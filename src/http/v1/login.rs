@@ -10,9 +10,9 @@ use serde::Deserialize;
 use crate::domain::{Audience, Grant, Password, ScopeSet, Username};
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
-use crate::http::requester::From;
+use crate::http::requester::{Address, From};
 use crate::http::state::Shared;
-use crate::http::{caller, token_answer};
+use crate::http::{attempts, caller, middleware, token_answer};
 use crate::service::{Login, LoginError};
 use crate::telemetry::metrics::LoginResult;
 
@@ -49,18 +49,22 @@ pub struct LoginRequest {
 pub async fn login(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
+    Address(address): Address,
     From(from): From,
     Json(request): Json<LoginRequest, MAX_LOGIN_BYTES>,
 ) -> Result<Response, ApiError> {
     let login = read(&request)?;
-    let caller = caller::of_rest(&shared.service, &headers, request.client_id.as_deref()).await?;
+    let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
     let result = shared.service.log_in(&caller, login, &from).await;
+    if let Err(LoginError::TooManyAttempts { limit, .. }) = &result {
+        attempts::count(&shared.metrics, *limit);
+    }
     if let Some(outcome) = outcome(&result) {
         shared.metrics.logins.count(outcome);
     }
     let tokens = result?;
     shared.metrics.tokens_issued.count(Grant::PasswordLogin);
-    Ok(token_answer::respond(&tokens))
+    Ok(token_answer::respond(&tokens, middleware::Caller::of(&caller), "logged_in"))
 }
 
 /// Reads the fields, reporting all that are wrong at once.
@@ -99,7 +103,7 @@ impl std::convert::From<LoginError> for ApiError {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::InvalidCredentials => Self::new(ProblemCode::InvalidCredentials),
-            LoginError::TooManyAttempts { retry_after } => {
+            LoginError::TooManyAttempts { retry_after, .. } => {
                 Self::new(ProblemCode::TooManyAttempts).retry_after(retry_after)
             }
             LoginError::Hashing(error) => error.into(),

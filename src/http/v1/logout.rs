@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::http::bearer;
 use crate::http::error::{ApiError, BodyProblems, ProblemBody};
 use crate::http::extract::Json;
+use crate::http::middleware::RequestFacts;
 use crate::http::requester::From;
 use crate::http::state::Shared;
 use axum::extract::FromRequest;
@@ -35,13 +36,14 @@ pub async fn logout(
     State(shared): State<Arc<Shared>>,
     From(from): From,
     request: Request,
-) -> Result<StatusCode, ApiError> {
+) -> Result<(RequestFacts, StatusCode), ApiError> {
     if request.headers().contains_key(AUTHORIZATION) {
         let bearer = bearer::user(&shared.service, request.headers()).await?;
         shared.service.log_out_bearer(&bearer, &from).await?;
+        Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT))
     } else {
         let Json(body) = Json::<LogoutRequest>::from_request(request, &()).await?;
         shared.service.log_out_by_refresh_token(&body.refresh_token, &from).await?;
+        Ok((RequestFacts::default(), StatusCode::NO_CONTENT))
     }
-    Ok(StatusCode::NO_CONTENT)
 }

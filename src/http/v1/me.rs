@@ -4,17 +4,18 @@ use std::sync::Arc;
 
 use crate::http::answer::JsonBody;
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use crate::domain::{Password, Session, SessionId, User};
 use crate::http::error::{ApiError, BearerProblems, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, PathSegment, QueryParams};
+use crate::http::middleware::RequestFacts;
 use crate::http::requester::From;
 use crate::http::state::Shared;
 use crate::http::time::rfc3339;
-use crate::http::{bearer, token_answer};
+use crate::http::{attempts, bearer, token_answer};
 use crate::service::PasswordChangeError;
 
 /// Sessions on one page unless the request says otherwise, and at most.
@@ -111,10 +112,13 @@ pub struct SessionList {
         (status = 200, body = Me), BearerProblems),
     security(("bearer" = []))
 )]
-pub async fn me(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<JsonBody<Me>, ApiError> {
+pub async fn me(
+    State(shared): State<Arc<Shared>>,
+    headers: HeaderMap,
+) -> Result<(RequestFacts, JsonBody<Me>), ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
     let user = shared.service.me(&bearer).await?.ok_or_else(|| ApiError::new(ProblemCode::InvalidToken))?;
-    Ok(JsonBody(user.into()))
+    Ok((bearer::facts(&bearer), JsonBody(user.into())))
 }
 
 /// Changes the password. Every other session ends; this one goes on with the tokens in the answer.
@@ -137,8 +141,12 @@ pub async fn change_password(
     let current =
         Password::parse(&request.current_password).map_err(|error| ApiError::unparsable("current_password", &error))?;
     let new = Password::parse(&request.new_password).map_err(|error| ApiError::unparsable("new_password", &error))?;
-    let tokens = shared.service.change_password(&bearer, current, new, &from).await?;
-    Ok(token_answer::respond(&tokens))
+    let result = shared.service.change_password(&bearer, current, new, &from).await;
+    if let Err(PasswordChangeError::TooManyAttempts { limit, .. }) = &result {
+        attempts::count(&shared.metrics, *limit);
+    }
+    let tokens = result?;
+    Ok(token_answer::respond(&tokens, bearer::facts(&bearer).caller, "password_changed"))
 }
 
 /// The bearer's live sessions, in the order of their ids.
@@ -156,16 +164,17 @@ pub async fn sessions(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     query: QueryParams,
-) -> Result<JsonBody<SessionList>, ApiError> {
+) -> Result<(RequestFacts, JsonBody<SessionList>), ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
     let query = query.only(&["limit", "cursor"])?;
     let limit = crate::http::page::limit(&query, PAGE)?;
     let after = crate::http::page::cursor(&query, SessionId::parse)?;
     let page = shared.service.sessions_of_user(bearer.user, after, limit).await?;
-    Ok(JsonBody(SessionList {
+    let list = JsonBody(SessionList {
         sessions: page.sessions.iter().map(|session| SessionItem::new(session, Some(&bearer.session))).collect(),
         next_cursor: page.next.map(|id| id.to_string()),
-    }))
+    });
+    Ok((bearer::facts(&bearer), list))
 }
 
 /// Ends one of the bearer's sessions.
@@ -182,12 +191,12 @@ pub async fn end_session(
     headers: HeaderMap,
     From(from): From,
     PathSegment(sid): PathSegment,
-) -> Result<StatusCode, ApiError> {
+) -> Result<(RequestFacts, StatusCode), ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
     let unknown = || ApiError::new(ProblemCode::NotFound);
     let session = SessionId::parse(&sid).map_err(|_| unknown())?;
     let found = shared.service.end_own_session(&bearer, session, &from).await?;
-    if found { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+    if found { Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT)) } else { Err(unknown()) }
 }
 
 /// Logs the bearer out everywhere, here included.
@@ -201,10 +210,10 @@ pub async fn end_all_sessions(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     From(from): From,
-) -> Result<Response, ApiError> {
+) -> Result<(RequestFacts, StatusCode), ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
     shared.service.log_out_everywhere(&bearer, &from).await?;
-    Ok(StatusCode::NO_CONTENT.into_response())
+    Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT))
 }
 
 impl std::convert::From<PasswordChangeError> for ApiError {
@@ -214,7 +223,7 @@ impl std::convert::From<PasswordChangeError> for ApiError {
             PasswordChangeError::Refused(refusal) => {
                 Self::new(ProblemCode::PasswordRejected).field("new_password", refusal.to_string())
             }
-            PasswordChangeError::TooManyAttempts { retry_after } => {
+            PasswordChangeError::TooManyAttempts { retry_after, .. } => {
                 Self::new(ProblemCode::TooManyAttempts).retry_after(retry_after)
             }
             PasswordChangeError::Hashing(error) => error.into(),

@@ -5,15 +5,16 @@ use std::sync::Arc;
 use axum::extract::State;
 use axum::response::Response;
 use http::HeaderMap;
+use http::header::AUTHORIZATION;
 use serde::Deserialize;
 
 use crate::domain::{Grant, RefreshRefusal, ScopeSet};
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
-use crate::http::requester::From;
+use crate::http::requester::{Address, From};
 use crate::http::state::Shared;
-use crate::http::{caller, token_answer};
-use crate::service::{RefreshError, Refreshed};
+use crate::http::{caller, middleware, token_answer};
+use crate::service::{Caller, RefreshError, Refreshed};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::RefreshResult;
 
@@ -41,17 +42,35 @@ pub struct RefreshRequest {
 pub async fn refresh(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
+    Address(address): Address,
     From(from): From,
     Json(request): Json<RefreshRequest>,
 ) -> Result<Response, ApiError> {
     let scope = request.scope.as_deref().map(ScopeSet::parse).transpose();
     let scope = scope.map_err(|error| ApiError::unparsable("scope", &error))?.filter(|scope| !scope.is_empty());
-    let caller = caller::of_rest(&shared.service, &headers, request.client_id.as_deref()).await?;
+    let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
     let result = shared.service.refresh(&caller, &request.refresh_token, scope, &from).await;
     count(&shared.metrics, &result);
-    match result? {
-        Refreshed::Rotated(tokens) | Refreshed::Retried(tokens) => Ok(token_answer::respond(&tokens)),
+    let names_client = request.client_id.is_some() || headers.contains_key(AUTHORIZATION);
+    match result {
+        Ok(refreshed) => Ok(respond(&refreshed, &caller)),
+        // Says only what the request itself shows, whatever the token was.
+        Err(RefreshError::Refused(refusal)) if refusal != RefreshRefusal::Reused && !names_client => {
+            Err(ApiError::new(ProblemCode::InvalidRefreshToken).detail(
+                "The request names no client, so the token was looked for among those of the built-in client. Send `client_id` if the login did.",
+            ))
+        }
+        Err(error) => Err(error.into()),
     }
+}
+
+/// The answer to a refresh, whichever endpoint it came through.
+pub fn respond(refreshed: &Refreshed, caller: &Caller) -> Response {
+    let (tokens, outcome) = match refreshed {
+        Refreshed::Rotated(tokens) => (tokens, "rotated"),
+        Refreshed::Retried(tokens) => (tokens, "retried"),
+    };
+    token_answer::respond(tokens, middleware::Caller::of(caller), outcome)
 }
 
 /// Counts a refresh, whichever endpoint it came through.

@@ -1,4 +1,4 @@
-//! Failed logins, counted for all replicas together (security.md L2).
+//! Failed logins, counted for all replicas together (security.md L2), and the addresses that an account is known to use.
 //!
 //! An attempt is counted as a failure before the password is looked at, and taken back by the success: however many guess
 //! at once, no more are looked at than the limits allow (L3). The count is committed on its own, so that no later failure
@@ -8,7 +8,7 @@ mod rule;
 
 use std::time::Duration;
 
-pub use self::rule::{AttemptLimits, Decision};
+pub use self::rule::AttemptLimits;
 use self::rule::{Count, blocked_for, counted};
 use crate::domain::Timestamp;
 use crate::store::StoreError;
@@ -17,17 +17,57 @@ use crate::store::db::{Database, Row, Tx, values};
 /// Keys that one attempt may be counted under.
 const MAX_KEYS: usize = 4;
 
+/// An address that is known already is noted again only when that keeps it known for this much longer.
+const NOTED_AFTER: Duration = Duration::from_secs(86_400);
+
 /// What is counted: a digest of an account, an address, or both, made by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptKey(pub [u8; 32]);
 
-/// What a success does to a count.
+/// A count that does not stand against those who are known.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Exemption {
+    /// The count.
+    pub from: AttemptKey,
+    /// What [`Settlement::Know`] remembered of them.
+    pub known: AttemptKey,
+}
+
+/// Whether an attempt may go on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Decision {
+    /// It was counted and may go on.
+    Allowed {
+        /// The keys that it was counted under.
+        counted: Vec<AttemptKey>,
+        /// Should it fail, one of the keys takes no further attempt until its window ends.
+        is_last: bool,
+    },
+    /// It was not counted, and must not be looked at.
+    Blocked {
+        /// The key that is blocked the longest.
+        by: AttemptKey,
+        /// Time until the next attempt is allowed.
+        retry_after: Duration,
+    },
+}
+
+impl Decision {
+    /// Whether it may go on.
+    pub const fn is_allowed(&self) -> bool {
+        matches!(self, Self::Allowed { .. })
+    }
+}
+
+/// What a success, or an attempt that came to nothing, does to a count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
     /// Forgets it: failures of an account count only while they are consecutive.
     Forget(AttemptKey),
-    /// Takes this one attempt back: many people may come from one address.
-    TakeBack(AttemptKey),
+    /// Takes back the one attempt that was counted at this time, with the delay that it brought.
+    TakeBack(AttemptKey, Timestamp),
+    /// Exempts those who bear this key until then.
+    Know(AttemptKey, Timestamp),
 }
 
 /// Counts of failed logins.
@@ -35,30 +75,40 @@ pub enum Settlement {
 pub struct Attempts<'a>(pub(super) &'a Database);
 
 impl Attempts<'_> {
-    /// Counts an attempt under every key, unless one of them is blocked: then under none. Four keys at most.
+    /// Counts an attempt under every key, unless one of them is blocked: then under none. A key from which the caller is
+    /// exempt neither blocks nor counts while it is blocked. Four keys at most.
     pub async fn register(
         &self,
-        keys: Vec<(AttemptKey, AttemptLimits)>,
+        mut keys: Vec<(AttemptKey, AttemptLimits)>,
+        exemption: Option<Exemption>,
         now: Timestamp,
     ) -> Result<Decision, StoreError> {
         // A flood of attempts on a blocked key costs a read, and no lock.
         const LOOK: &str = "SELECT * FROM login_attempts WHERE key IN ($1, $2, $3, $4)";
-        let Some(&(first, _)) = keys.first() else { return Ok(Decision::Allowed) };
+        let Some(&(first, _)) = keys.first() else {
+            return Ok(Decision::Allowed { counted: Vec::new(), is_last: false });
+        };
         if keys.len() > MAX_KEYS {
             return Err(StoreError::Internal("an attempt is counted under too many keys".to_owned()));
         }
         let key = |index: usize| keys.get(index).map_or(first, |(key, _)| *key).0;
         let rows = self.0.rows("attempts_look", LOOK, values![key(0), key(1), key(2), key(3)]).await?;
-        let mut longest = None;
+        let mut blocks = Vec::new();
         for row in &rows {
             let (key, count) = (AttemptKey(row.of("login_attempts", "key").array("key")?), Count::try_from(row)?);
             let limits = keys.iter().find(|(known, _)| *known == key).map(|(_, limits)| limits);
-            longest = longest.max(limits.and_then(|limits| blocked_for(&count, limits, now)));
+            blocks.extend(limits.and_then(|limits| blocked_for(&count, limits, now)).map(|wait| (wait, key)));
         }
-        if let Some(retry_after) = longest {
-            return Ok(Decision::Blocked { retry_after });
+        if let Some(Exemption { from, known }) = exemption
+            && blocks.iter().any(|(_, key)| *key == from)
+            && self.knows(known, now).await?
+        {
+            blocks.retain(|(_, key)| *key != from);
+            keys.retain(|(key, _)| *key != from);
         }
-        let mut keys = keys;
+        if let Some((retry_after, by)) = blocks.into_iter().max() {
+            return Ok(Decision::Blocked { by, retry_after });
+        }
         // Locks are taken in one order, so that two attempts never wait for each other.
         keys.sort_unstable_by_key(|(key, _)| *key);
         let written = self.0.write("attempts_count", (keys, now), |tx, (keys, now)| Box::pin(count(tx, keys, *now)));
@@ -69,6 +119,11 @@ impl Attempts<'_> {
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
         let written = self.0.write("attempts_settle", settlements, |tx, settlements| Box::pin(settle(tx, settlements)));
         written.await.map(|written| written.value)
+    }
+
+    async fn knows(&self, key: AttemptKey, now: Timestamp) -> Result<bool, StoreError> {
+        const KNOWN: &str = "SELECT key FROM known_addresses WHERE key = $1 AND expires_at > $2";
+        Ok(self.0.row("attempts_known", KNOWN, values![key.0, now]).await?.is_some())
     }
 }
 
@@ -94,38 +149,48 @@ async fn count(tx: &mut Tx, keys: &[(AttemptKey, AttemptLimits)], now: Timestamp
     const COUNT: &str = "UPDATE login_attempts SET failures = $2, window_started_at = $3, last_failure_at = $4,
         blocked_until = $5, expires_at = $6 WHERE key = $1";
     let mut counts = Vec::with_capacity(keys.len());
-    let mut longest: Option<Duration> = None;
+    let mut longest: Option<(Duration, AttemptKey)> = None;
     for (key, limits) in keys {
         let row = tx.row(LOCK, values![key.0, now]).await?;
         let row = row.ok_or_else(|| StoreError::Internal("a count was not made".to_owned()))?;
         let count = Count::try_from(&row)?;
-        longest = longest.max(blocked_for(&count, limits, now));
+        longest = longest.max(blocked_for(&count, limits, now).map(|wait| (wait, *key)));
         counts.push((key, limits, count));
     }
-    if let Some(retry_after) = longest {
-        return Ok(Decision::Blocked { retry_after });
+    if let Some((retry_after, by)) = longest {
+        return Ok(Decision::Blocked { by, retry_after });
     }
+    let mut is_last = false;
     for (key, limits, count) in counts {
         let next = counted(Some(&count), limits, now);
         let Count { failures, window_started_at, last_failure_at, blocked_until } = next;
         let times = (window_started_at, last_failure_at, blocked_until, next.expires_at(limits));
         tx.run(COUNT, values![key.0, failures, times.0, times.1, times.2, times.3]).await?;
+        is_last |= failures >= limits.hard_stop;
     }
-    Ok(Decision::Allowed)
+    Ok(Decision::Allowed { counted: keys.iter().map(|(key, _)| *key).collect(), is_last })
 }
 
 /// Settles counts in the transaction of the success.
 pub(super) async fn settle(tx: &mut Tx, settlements: &[Settlement]) -> Result<(), StoreError> {
     const FORGET: &str = "DELETE FROM login_attempts WHERE key = $1";
-    const TAKE_BACK: &str = "UPDATE login_attempts SET failures = failures - 1 WHERE key = $1 AND failures > 0";
+    // A delay belongs to the last attempt that was counted: while it lasts, no other is.
+    const TAKE_BACK: &str = "UPDATE login_attempts SET failures = failures - 1,
+            blocked_until = CASE WHEN last_failure_at = $2 THEN last_failure_at ELSE blocked_until END
+        WHERE key = $1 AND failures > 0";
+    const KNOW: &str = "INSERT INTO known_addresses (key, expires_at) VALUES ($1, $2)
+        ON CONFLICT (key) DO UPDATE SET expires_at = excluded.expires_at WHERE known_addresses.expires_at < $3";
     let mut settlements: Vec<_> = settlements.iter().collect();
     settlements.sort_unstable_by_key(|settlement| match settlement {
-        Settlement::Forget(key) | Settlement::TakeBack(key) => *key,
+        Settlement::Forget(key) | Settlement::TakeBack(key, _) | Settlement::Know(key, _) => *key,
     });
     for settlement in settlements {
         match settlement {
             Settlement::Forget(key) => tx.run(FORGET, values![key.0]).await?,
-            Settlement::TakeBack(key) => tx.run(TAKE_BACK, values![key.0]).await?,
+            Settlement::TakeBack(key, counted_at) => tx.run(TAKE_BACK, values![key.0, *counted_at]).await?,
+            Settlement::Know(key, until) => {
+                tx.run(KNOW, values![key.0, *until, until.minus(NOTED_AFTER)]).await?;
+            }
         }
     }
     Ok(())

@@ -26,18 +26,6 @@ pub struct AttemptLimits {
     pub window: Duration,
 }
 
-/// Whether an attempt may go on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Decision {
-    /// It was counted and may go on.
-    Allowed,
-    /// It was not counted, and must not be looked at.
-    Blocked {
-        /// Time until the next attempt is allowed.
-        retry_after: Duration,
-    },
-}
-
 /// What is remembered of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count {

@@ -11,7 +11,7 @@ use crate::store::StoreError;
 pub(super) enum Fault {
     /// The statement was refused; connection and server are well.
     Statement,
-    /// The transaction lost against another one and was rolled back: 40001 or 40P01. The same again may pass.
+    /// It lost against another transaction: 40001 or 40P01, which rolled it back, or SQLITE_BUSY. The same again may pass.
     Contention,
     /// The connection can no longer be trusted, and so neither can others to the same server.
     Connection,
@@ -88,7 +88,7 @@ fn sqlite(code: &str, text: String, kind: ErrorKind) -> (Fault, StoreError) {
     }
     match code.parse::<i32>().map(|code| code & 0xFF) {
         // BUSY, LOCKED: another process writes.
-        Ok(5 | 6) => (Fault::Statement, StoreError::Unavailable(text)),
+        Ok(5 | 6) => (Fault::Contention, StoreError::Unavailable(text)),
         // PERM, NOMEM, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL, NOLFS, AUTH: the disk or the file, until someone acts.
         Ok(3 | 7 | 8 | 10 | 13 | 14 | 15 | 22 | 23) => (Fault::Connection, StoreError::Unavailable(text)),
         // CORRUPT, NOTADB.

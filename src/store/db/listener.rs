@@ -16,7 +16,7 @@ const CHANNEL: &str = "countersign_changes";
 pub(super) const NOTIFY_AND_COMMIT: &str = "SELECT pg_notify('countersign_changes', ''); COMMIT";
 
 /// A silent connection is asked whether it still lives after this: a cut cable is silent too.
-const SILENCE: Duration = Duration::from_secs(15);
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// How long connecting, and that answer, may take.
 const PATIENCE: Duration = Duration::from_secs(2);

@@ -15,7 +15,9 @@ mod fault;
 mod listener;
 mod pool;
 mod postgres;
+mod repeat;
 mod sqlite;
+mod turnstile;
 mod tx;
 mod value;
 mod writer;
@@ -33,6 +35,7 @@ pub use self::listener::ChangeListener;
 pub use self::pool::PoolStatus;
 use self::pool::{Connector, Lease, Pool};
 use self::postgres::PostgresConnector;
+use self::repeat::{MAX_RUNS, pause, run_until_committed};
 use self::sqlite::SqliteConnector;
 pub(in crate::store) use self::tx::Tx;
 pub use self::tx::Written;
@@ -47,13 +50,13 @@ const CLIENT_GRACE: Duration = Duration::from_millis(500);
 /// SQLite answers from this machine's disk, and bounds its own waits.
 const NO_PATIENCE: Duration = Duration::MAX;
 
-/// How often a transaction that lost against another one is run, and the longest pause between two runs.
-const MAX_RUNS: u32 = 5;
-const RETRY_PAUSE: Duration = Duration::from_millis(10);
-
-/// The database.
+/// The database. Cheap to clone.
 #[derive(Clone)]
-pub(in crate::store) struct Database(Arc<Inner>);
+pub(in crate::store) struct Database {
+    inner: Arc<Inner>,
+    /// Which connections reads use that do not say.
+    lane: Lane,
+}
 
 struct Inner {
     engine: Engine,
@@ -61,6 +64,8 @@ struct Inner {
     /// The feed's own connection: followers prove freshness also while requests wait for connections.
     follower: Arc<Pool>,
     patience: Duration,
+    /// The same for reads on the feed's connection.
+    feed_patience: Duration,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn StoreObserver>,
 }
@@ -110,7 +115,14 @@ impl Database {
         let (readers, follower) = (pool(settings.max_connections), pool(1));
         readers.open_first().await?;
         let patience = settings.statement_timeout + CLIENT_GRACE;
-        Ok(Self(Arc::new(Inner { engine, readers, follower, patience, clock, observer })))
+        let feed_patience = settings.feed_timeout.min(patience);
+        let inner = Inner { engine, readers, follower, patience, feed_patience, clock, observer };
+        Ok(Self { inner: Arc::new(inner), lane: Lane::Requests })
+    }
+
+    /// The same database, whose reads go over the feed's own connection.
+    pub(in crate::store) fn in_feed_lane(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), lane: Lane::Feed }
     }
 
     /// Reads outside of any transaction. A read whose connection turns out to be dead is repeated once on a new one.
@@ -120,7 +132,7 @@ impl Database {
         sql: impl Into<Sql>,
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        self.read(name, Lane::Requests, sql.into(), values).await
+        self.read(name, self.lane, sql.into(), values).await
     }
 
     /// Reads outside of any transaction, at most one row.
@@ -141,11 +153,10 @@ impl Database {
         sql: Sql,
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        let inner = Arc::clone(&self.0);
+        let inner = Arc::clone(&self.inner);
         self.in_own_task(name, async move {
-            let pool = if lane == Lane::Feed { &inner.follower } else { &inner.readers };
-            match inner.run_once(pool, sql, &values).await {
-                Err(Failure { fault: Fault::Connection, .. }) => inner.run_once(pool, sql, &values).await,
+            match inner.run_once(lane, sql, &values).await {
+                Err(Failure { fault: Fault::Connection, .. }) => inner.run_once(lane, sql, &values).await,
                 other => other,
             }
             .map_err(|failure| failure.error)
@@ -161,16 +172,16 @@ impl Database {
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        if matches!(self.0.engine, Engine::Sqlite(_)) {
+        if matches!(self.inner.engine, Engine::Sqlite(_)) {
             let written = self.write(name, (sql, values), |tx, (sql, values)| Box::pin(tx.rows(*sql, values.clone())));
             return written.await.map(|written| written.value);
         }
-        let inner = Arc::clone(&self.0);
+        let inner = Arc::clone(&self.inner);
         self.in_own_task(name, async move {
             let mut runs = 1;
             loop {
-                match inner.run_once(&inner.readers, sql.into(), &values).await {
-                    Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => inner.pause(runs).await,
+                match inner.run_once(Lane::Requests, sql.into(), &values).await {
+                    Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => pause(runs).await,
                     other => return other.map_err(|failure| failure.error),
                 }
                 runs += 1;
@@ -192,11 +203,13 @@ impl Database {
         T: Send + 'static,
         F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
     {
-        let (inner, input, job) = (Arc::clone(&self.0), Arc::new(input), Arc::new(job));
+        let (inner, input, job) = (Arc::clone(&self.inner), Arc::new(input), Arc::new(job));
         self.in_own_task(name, async move {
             match &inner.engine {
                 Engine::Sqlite(writer) => writer.write(input, job).await,
-                Engine::Postgres(connector) => inner.write_postgres(connector, &*input, &*job).await,
+                Engine::Postgres(connector) => {
+                    run_until_committed(&inner.readers, connector, inner.patience, &*input, &*job).await
+                }
             }
         })
         .await
@@ -204,7 +217,7 @@ impl Database {
 
     /// A listener for news on the feed; none where there is nothing to listen to.
     pub(in crate::store) async fn listener(&self) -> Result<Option<ChangeListener>, StoreError> {
-        match &self.0.engine {
+        match &self.inner.engine {
             Engine::Postgres(connector) if !connector.is_pooled() => ChangeListener::connect(connector).await.map(Some),
             _ => Ok(None),
         }
@@ -212,8 +225,8 @@ impl Database {
 
     /// How busy the connections of requests are.
     pub(in crate::store) fn pool_status(&self) -> PoolStatus {
-        let status = self.0.readers.status();
-        match &self.0.engine {
+        let status = self.inner.readers.status();
+        match &self.inner.engine {
             Engine::Sqlite(writer) => PoolStatus { waiting: status.waiting + writer.waiting(), ..status },
             Engine::Postgres(_) => status,
         }
@@ -224,7 +237,7 @@ impl Database {
         name: &'static str,
         work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let inner = Arc::clone(&self.0);
+        let inner = Arc::clone(&self.inner);
         let observed = async move {
             let began = inner.clock.elapsed();
             let outcome = work.await;
@@ -239,20 +252,24 @@ impl Database {
 
 impl Inner {
     /// One statement on a pooled connection, in a transaction of its own where a pooler demands one.
-    async fn run_once(&self, pool: &Arc<Pool>, sql: Sql, values: &[Value]) -> Result<Vec<Row>, Failure> {
+    async fn run_once(&self, lane: Lane, sql: Sql, values: &[Value]) -> Result<Vec<Row>, Failure> {
+        let (pool, patience) = match lane {
+            Lane::Requests => (&self.readers, self.patience),
+            Lane::Feed => (&self.follower, self.feed_patience),
+        };
         let Lease { mut connection, slot } = pool.acquire().await?;
         let answer = match &self.engine {
             Engine::Postgres(connector) if connector.is_pooled() => {
-                let begun = connection.script(connector.begin(), self.patience).await;
+                let begun = connection.script(connector.begin(), patience).await;
                 let answer = match begun {
-                    Ok(()) => connection.rows(sql, values, self.patience).await,
+                    Ok(()) => connection.rows(sql, values, patience).await,
                     Err(failure) => Err(failure),
                 };
                 let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
-                let ended = connection.script(end, self.patience).await;
+                let ended = connection.script(end, patience).await;
                 answer.and_then(|rows| ended.map(|()| rows))
             }
-            _ => connection.rows(sql, values, self.patience).await,
+            _ => connection.rows(sql, values, patience).await,
         };
         match &answer {
             Err(Failure { fault: Fault::Connection, .. }) => slot.condemn_all(),
@@ -260,71 +277,4 @@ impl Inner {
         }
         answer
     }
-
-    async fn write_postgres<I, T, F>(
-        &self,
-        connector: &PostgresConnector,
-        input: &I,
-        job: &F,
-    ) -> Result<Written<T>, StoreError>
-    where
-        F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>>,
-    {
-        let mut runs = 0;
-        loop {
-            runs += 1;
-            let Lease { connection, slot } = self.readers.acquire().await.map_err(|failure| failure.error)?;
-            let mut tx = Tx::new(connection, self.patience);
-            let mut is_committing = false;
-            let outcome = run_and_commit(&mut tx, connector, input, job, &mut is_committing).await;
-            let error = match outcome {
-                Ok(written) => {
-                    slot.give_back(tx.into_connection());
-                    return Ok(written);
-                }
-                Err(error) => error,
-            };
-            let fault = tx.fault();
-            if fault == Some(Fault::Connection) {
-                slot.condemn_all();
-                drop((tx, slot));
-                // Before the commit was sent, a dead connection means that nothing happened.
-                if is_committing || runs > 1 {
-                    return Err(error);
-                }
-                continue;
-            }
-            if tx.control("ROLLBACK").await.is_ok() {
-                slot.give_back(tx.into_connection());
-            }
-            if fault != Some(Fault::Contention) || runs >= MAX_RUNS {
-                return Err(error);
-            }
-            self.pause(runs).await;
-        }
-    }
-
-    /// Lets the transaction that won finish.
-    async fn pause(&self, runs: u32) {
-        tokio::time::sleep(RETRY_PAUSE.saturating_mul(runs)).await;
-    }
-}
-
-async fn run_and_commit<I, T, F>(
-    tx: &mut Tx,
-    connector: &PostgresConnector,
-    input: &I,
-    job: &F,
-    is_committing: &mut bool,
-) -> Result<Written<T>, StoreError>
-where
-    F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>>,
-{
-    tx.control(connector.begin()).await.map_err(|failure| failure.error)?;
-    let value = job(tx, input).await?;
-    let value = tx.unless_failed(value)?;
-    *is_committing = true;
-    let commit = if tx.has_news() { listener::NOTIFY_AND_COMMIT } else { "COMMIT" };
-    tx.control(commit).await.map_err(|failure| failure.error)?;
-    Ok(Written { value, changes: tx.take_changes() })
 }

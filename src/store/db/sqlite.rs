@@ -10,6 +10,7 @@ use sqlx::{ConnectOptions, Row as _, SqliteConnection};
 
 use super::connection::Connection;
 use super::fault::{Failure, Fault};
+use super::turnstile::Turnstile;
 use crate::store::StoreError;
 
 /// The write-ahead log is cut back to this when a checkpoint resets it, in bytes.
@@ -53,6 +54,11 @@ impl SqliteConnector {
         // `create`, not `create_new`: of several processes that start together, all may make it.
         let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path);
         made.map(|_| ()).map_err(|error| self.misconfigured(&format!("cannot be made: {error}")))
+    }
+
+    /// The file in which processes that write take turns.
+    pub(super) fn turnstile(&self) -> Result<Turnstile, StoreError> {
+        Turnstile::open(&self.path, self.busy_timeout)
     }
 
     /// Opens the connection that writes.

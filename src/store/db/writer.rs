@@ -8,6 +8,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
 use super::sqlite::SqliteConnector;
+use super::turnstile::Turnstile;
 use super::tx::{Tx, Written};
 use super::{Fault, NO_PATIENCE};
 use crate::store::StoreError;
@@ -73,10 +74,13 @@ pub(super) struct Writer {
 impl Writer {
     /// Opens the write connection and starts the task, which ends when the last `Writer` is dropped.
     pub(super) async fn start(connector: SqliteConnector, acquire_timeout: Duration) -> Result<Self, StoreError> {
+        let turnstile = connector.turnstile()?;
+        let turn = turnstile.turn().await?;
         let connection = connector.connect_writer().await.map_err(|failure| failure.error)?;
+        drop(turn);
         let (queue, jobs) = mpsc::channel(QUEUE);
         let tx = Some(Tx::new(connection, NO_PATIENCE));
-        tokio::spawn(Task { connector, tx, jobs }.run());
+        tokio::spawn(Task { connector, turnstile, tx, jobs }.run());
         Ok(Self { queue, acquire_timeout })
     }
 
@@ -103,6 +107,7 @@ impl Writer {
 
 struct Task {
     connector: SqliteConnector,
+    turnstile: Turnstile,
     tx: Option<Tx>,
     jobs: mpsc::Receiver<Box<dyn Queued>>,
 }
@@ -129,6 +134,7 @@ impl Task {
         batch: &mut Vec<Box<dyn Queued>>,
     ) -> Result<(), StoreError> {
         batch.push(first);
+        let turn = self.turnstile.turn().await?;
         let tx = match &mut self.tx {
             Some(tx) => tx,
             None => {
@@ -137,6 +143,7 @@ impl Task {
             }
         };
         tx.control("BEGIN IMMEDIATE").await.map_err(|failure| failure.error)?;
+        drop(turn);
         let mut next = 0;
         while let Some(job) = batch.get_mut(next) {
             run_within_savepoint(job.as_mut(), tx).await?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{SessionDetail, Sessions};
-use crate::domain::{ClientId, EndReason, RefreshRefusal, Revocation, Session, SessionId, SessionState, Timestamp};
+use crate::domain::{ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp};
 use crate::store::db::{Row, Tx, Written, values};
 use crate::store::{AuditEvent, StoreError, audit};
 
@@ -46,8 +46,8 @@ pub enum RotateOutcome {
 /// A session whose family secret somebody knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenSession {
-    /// The session.
-    pub session: Session,
+    /// The session, and what its tokens say about its user.
+    pub detail: SessionDetail,
     /// User and client are enabled and of the session's epochs.
     pub is_current: bool,
 }
@@ -85,7 +85,7 @@ impl Sessions<'_> {
     /// The session of a refresh token of any generation, proven by the digest of its family secret.
     pub async fn proven(&self, id: SessionId, family_digest: [u8; 32]) -> Result<Option<ProvenSession>, StoreError> {
         let found = self.look(id).await?.filter(|found| found.family_digest == family_digest);
-        Ok(found.map(|found| ProvenSession { session: found.detail.session, is_current: found.is_current }))
+        Ok(found.map(|found| ProvenSession { detail: found.detail, is_current: found.is_current }))
     }
 
     async fn look(&self, id: SessionId) -> Result<Option<Found>, StoreError> {
@@ -190,7 +190,7 @@ const fn unchanged(value: RotateOutcome) -> Written<RotateOutcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Audience, ScopeSet, UserId, Username};
+    use crate::domain::{Audience, ScopeSet, Session, UserId, Username};
 
     const NOW: Timestamp = Timestamp::from_seconds(1000);
     const WINDOW: Duration = Duration::from_secs(10);

@@ -7,8 +7,10 @@ use crate::store::{AuditEvent, StoreError, audit};
 
 mod password;
 mod revoke;
+mod scheme;
 
 pub use self::password::{KeptSession, PasswordChange, RotatedByPassword};
+use self::scheme::scheme_of;
 
 /// A user to be created.
 #[derive(Clone)]
@@ -150,8 +152,10 @@ impl Users<'_> {
 
     /// Replaces the hash `old` of an unchanged password by a better one; false when the password was changed meanwhile.
     pub async fn upgrade_hash(&self, id: UserId, old: &str, new: &str) -> Result<bool, StoreError> {
-        const UPGRADE: &str = "UPDATE users SET password_hash = $1 WHERE id = $2 AND password_hash = $3 RETURNING id";
-        Ok(!self.0.write_one("user_upgrade_hash", UPGRADE, values![new, id, old]).await?.is_empty())
+        const UPGRADE: &str = "UPDATE users SET password_hash = $1, password_scheme = $4
+            WHERE id = $2 AND password_hash = $3 RETURNING id";
+        let values = values![new, id, old, scheme_of(new)];
+        Ok(!self.0.write_one("user_upgrade_hash", UPGRADE, values).await?.is_empty())
     }
 }
 
@@ -161,8 +165,8 @@ fn credentials(row: &crate::store::db::Row) -> Result<Credentials, StoreError> {
 
 async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<Option<User>, StoreError> {
     const INSERT: &str =
-        "INSERT INTO users (id, username, password_hash, roles, created_at, password_changed_at, disabled_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (username) DO NOTHING RETURNING *";
+        "INSERT INTO users (id, username, password_hash, roles, created_at, password_changed_at, disabled_at, password_scheme)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (username) DO NOTHING RETURNING *";
     let (hash, roles) = (new.password_hash.as_str(), joined(&new.roles));
     let row = tx
         .row(
@@ -174,7 +178,8 @@ async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<Option<Use
                 roles,
                 new.created_at.unwrap_or(now),
                 now,
-                new.disabled.then_some(now)
+                new.disabled.then_some(now),
+                scheme_of(hash),
             ],
         )
         .await?;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::scheme::scheme_of;
 use super::{Users, end_sessions};
 use crate::domain::{Revocation, SessionId, Timestamp, User, UserId};
 use crate::store::db::{Tx, Written, values};
@@ -17,7 +18,7 @@ pub struct PasswordChange {
     pub expected_epoch: Option<u32>,
     /// Hash of the new password, in PHC form.
     pub password_hash: String,
-    /// The session that goes on, under the new epoch and with a rotated refresh token.
+    /// The session that goes on, under the new epoch and with a new family of refresh tokens.
     pub kept: Option<KeptSession>,
     /// Until when the revocation of everything older is remembered.
     pub revocation_expires_at: Timestamp,
@@ -58,10 +59,12 @@ impl Users<'_> {
 }
 
 async fn apply(tx: &mut Tx, change: &PasswordChange, now: Timestamp) -> Result<RotatedByPassword, StoreError> {
-    const CHANGE: &str = "UPDATE users SET password_hash = $1, password_changed_at = $2, epoch = epoch + 1
+    const CHANGE: &str =
+        "UPDATE users SET password_hash = $1, password_scheme = $5, password_changed_at = $2, epoch = epoch + 1
         WHERE id = $3 AND ($4 IS NULL OR (epoch = $4 AND disabled_at IS NULL)) RETURNING *";
     const EXISTS: &str = "SELECT id FROM users WHERE id = $1";
-    let values = values![change.password_hash.as_str(), now, change.user, change.expected_epoch];
+    let hash = change.password_hash.as_str();
+    let values = values![hash, now, change.user, change.expected_epoch, scheme_of(hash)];
     let Some(row) = tx.row(CHANGE, values).await? else {
         let exists = tx.row(EXISTS, values![change.user]).await?.is_some();
         return Err(if exists {
@@ -81,11 +84,11 @@ async fn apply(tx: &mut Tx, change: &PasswordChange, now: Timestamp) -> Result<R
     Ok(RotatedByPassword { user, session })
 }
 
-/// Moves one session to the user's new epoch. Its refresh token is rotated by two generations, so that the one from
-/// before is reuse and never a retry: whoever stole it must not be handed its successor.
+/// Moves one session to the user's new epoch and gives it a new family secret: every refresh token from before is one of an
+/// unknown family, so whoever stole one is neither handed its successor nor able to end the session.
 async fn keep(tx: &mut Tx, kept: KeptSession, user: &User, now: Timestamp) -> Result<SessionDetail, StoreError> {
     const KEEP: &str = "UPDATE sessions
-        SET user_epoch = $1, generation = generation + 2, rotated_at = $2, idle_expires_at = $3
+        SET user_epoch = $1, generation = generation + 1, rotated_at = $2, idle_expires_at = $3, family_digest = $6
         WHERE id = $4 AND user_id = $5 AND user_epoch = $1 - 1 AND ended_at IS NULL
           AND idle_expires_at > $2 AND absolute_expires_at > $2
           AND EXISTS (SELECT 1 FROM clients

@@ -131,8 +131,6 @@ label! {
         Pair = "pair",
         /// Of the client.
         Client = "client",
-        /// The account's hard stop.
-        HardStop = "hard_stop",
     }
 }
 

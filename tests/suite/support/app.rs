@@ -212,12 +212,6 @@ impl TestApp {
         assert!(self.logger.flush(Duration::from_secs(5)));
         self.log.text()
     }
-
-    /// Stops as production does.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        self.running.take().unwrap().await.unwrap();
-    }
 }
 
 impl Drop for TestApp {

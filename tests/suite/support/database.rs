@@ -4,6 +4,9 @@
 //! `tests/postgres.sh`); elsewhere that half says that it was skipped. A test gets a schema of its own in a database that
 //! belongs to the process: to make and drop a whole database takes the server seconds of `fsync`. Tests that cut
 //! connections or listen get a database of their own all the same.
+//!
+//! Where `COUNTERSIGN_TEST_PGBOUNCER` holds the URL of a PgBouncer in transaction mode in front of that server, the test
+//! of poolers goes through it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +29,7 @@ pub enum Engine {
 
 impl Engine {
     /// Whether it can be tested here; says so if not.
+    #[expect(clippy::print_stderr, reason = "a half that was skipped must be seen")]
     pub fn is_available(self) -> bool {
         let available = self == Self::Sqlite || admin_url().is_some();
         if !available {
@@ -90,6 +94,8 @@ impl TestDatabase {
         // Tests share a small machine: what is bounded in production is only kept from hanging here.
         settings.acquire_timeout = Duration::from_secs(20);
         settings.statement_timeout = Duration::from_secs(20);
+        settings.busy_timeout = Duration::from_secs(20);
+        settings.feed_timeout = Duration::from_secs(20);
         settings.max_connections = 4;
         Self { engine, settings, clock: Arc::new(ManualClock::starting_at(START)), remains }
     }

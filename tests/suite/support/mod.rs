@@ -5,5 +5,6 @@ pub mod database;
 pub mod forge;
 pub mod judging;
 pub mod outage;
+pub mod process;
 pub mod proxy;
 pub mod store;

@@ -38,7 +38,8 @@ pub async fn bring_feed_back(database: &TestDatabase) {
 }
 
 async fn rename(database: &TestDatabase, names: impl Fn(&str) -> (String, String)) {
-    let sentences = TABLES.iter().map(|table| names(table)).map(|(from, to)| format!("ALTER TABLE {from} RENAME TO {to};"));
+    let sentences =
+        TABLES.iter().map(|table| names(table)).map(|(from, to)| format!("ALTER TABLE {from} RENAME TO {to};"));
     database.tamper(&sentences.collect::<String>()).await;
 }
 

@@ -1,0 +1,67 @@
+//! `countersign admin-key`: keys that open the administration to scripts.
+
+use std::time::Duration;
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::workplace::on_database;
+use super::{CliError, Common};
+use crate::app::{Core, Founding};
+use crate::http::rfc3339;
+use crate::service::Requester;
+
+const COLUMNS: [&str; 4] = ["name", "created_at", "expires_at", "last_used_at"];
+
+#[derive(Debug, Subcommand)]
+pub(super) enum AdminKeyCommand {
+    /// Make a key and print it, this once
+    Create {
+        /// A name for people, which the audit trail bears
+        name: String,
+        /// When it stops working, such as 90d [default: never]
+        #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+        expires_in: Option<Duration>,
+    },
+    /// List the keys
+    List,
+    /// Delete a key: it is dead at once
+    Delete {
+        /// Its name
+        name: String,
+    },
+}
+
+pub(super) fn run(command: AdminKeyCommand, common: &Common) -> Result<(), CliError> {
+    let from = Requester::command_line();
+    match command {
+        AdminKeyCommand::Create { name, expires_in } => on_database(common, Founding::IfEmpty, async |core| {
+            let key = core.service.create_admin_key(&name, expires_in, &from).await.map_err(CliError::failed)?;
+            let json = json!({"name": name, "admin_key": key.expose()});
+            common.output().answer(&json, || format!("{}\n", key.expose()))
+        }),
+        AdminKeyCommand::List => on_database(common, Founding::Nothing, async |core| list(core, common).await),
+        AdminKeyCommand::Delete { name } => on_database(common, Founding::Nothing, async |core| {
+            if !core.service.delete_admin_key(&name, &from).await.map_err(CliError::failed)? {
+                return Err(CliError::failed("there is no such admin key"));
+            }
+            common.output().answer(&json!({"deleted": name}), || format!("deleted {name}\n"))
+        }),
+    }
+}
+
+async fn list(core: &Core, common: &Common) -> Result<(), CliError> {
+    let keys = core.service.admin_keys().await.map_err(CliError::failed)?;
+    let rows: Vec<Value> = keys
+        .iter()
+        .map(|key| {
+            json!({
+                "name": key.name,
+                "created_at": rfc3339(key.created_at),
+                "expires_at": key.expires_at.map(rfc3339),
+                "last_used_at": key.last_used_at.map(rfc3339),
+            })
+        })
+        .collect();
+    common.output().list("admin_keys", &rows, &COLUMNS)
+}

@@ -1,0 +1,51 @@
+//! `countersign config`: what is wrong with the configuration, what is in force, and what there is to configure.
+
+use clap::Subcommand;
+use serde_json::{Value, json};
+
+use super::output::print;
+use super::{CliError, Common};
+use crate::config::{Mistake, Mistakes, Origin, Sources, reference};
+
+#[derive(Debug, Subcommand)]
+pub(super) enum ConfigCommand {
+    /// Report every mistake at once
+    Check,
+    /// Print what is in force and where each value came from, secrets hidden
+    Show,
+    /// Print the page that describes every setting
+    Reference,
+}
+
+pub(super) fn run(command: &ConfigCommand, common: &Common) -> Result<(), CliError> {
+    if matches!(command, ConfigCommand::Reference) {
+        return print(&reference::markdown());
+    }
+    let sources = Sources::gather(common.config.as_deref(), std::env::vars_os());
+    let loaded = match sources.and_then(|sources| sources.load()) {
+        Ok(loaded) => loaded,
+        Err(mistakes) => return refuse(command, &mistakes, common),
+    };
+    if matches!(command, ConfigCommand::Show) {
+        return print(&if common.json { loaded.render_json() } else { loaded.render_text() });
+    }
+    let set = loaded.settings.iter().filter(|setting| setting.origin != Origin::Default).count();
+    let json = json!({"ok": true, "set": set, "mistakes": []});
+    common
+        .output()
+        .answer(&json, || format!("the configuration is in order: {set} settings are not at their default\n"))
+}
+
+/// Mistakes are told on standard error; a machine that asked for a check has them on standard output.
+fn refuse(command: &ConfigCommand, mistakes: &Mistakes, common: &Common) -> Result<(), CliError> {
+    if common.json && matches!(command, ConfigCommand::Check) {
+        let list: Vec<Value> = mistakes.0.iter().map(as_json).collect();
+        print(&format!("{}\n", json!({"ok": false, "mistakes": list})))?;
+    }
+    Err(CliError::failed(mistakes))
+}
+
+fn as_json(mistake: &Mistake) -> Value {
+    let Mistake { setting, origin, problem, remedy } = mistake;
+    json!({"setting": setting, "source": origin.to_string(), "problem": problem, "remedy": remedy})
+}

@@ -1,0 +1,119 @@
+//! `countersign revoke`: make tokens and sessions inactive, on every replica within the bound.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::workplace::on_database;
+use super::{CliError, Common, clients, secret_input, users};
+use crate::app::{Core, Founding};
+use crate::crypto::looks_like_refresh_token;
+use crate::domain::{Jti, SessionId};
+use crate::service::{Requester, Target, Verdict};
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false, args = ["user", "client", "session", "jti", "token", "token_file", "everything"])]
+pub(super) struct RevokeArgs {
+    /// Every token and session of a user so far: name or id
+    #[arg(long, value_name = "USER")]
+    user: Option<String>,
+    /// Every token and session of a client so far
+    #[arg(long, value_name = "ID")]
+    client: Option<String>,
+    /// A session, with its refresh token and access tokens
+    #[arg(long, value_name = "ID")]
+    session: Option<String>,
+    /// One access token, by its id
+    #[arg(long, value_name = "JTI")]
+    jti: Option<String>,
+    /// A token that is read from a prompt or standard input: an access token, or a refresh token with its session
+    #[arg(long)]
+    token: bool,
+    /// A token that is read from a file
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Everything issued so far, after a restore from a backup
+    #[arg(long)]
+    everything: bool,
+}
+
+pub(super) fn run(args: RevokeArgs, common: &Common) -> Result<(), CliError> {
+    let token = match (args.token, &args.token_file) {
+        (false, None) => None,
+        (_, file) => Some(secret_input::read_token(file.as_deref())?),
+    };
+    let jti = parsed(args.jti.as_deref(), Jti::parse)?;
+    let session = parsed(args.session.as_deref(), SessionId::parse)?;
+    on_database(common, Founding::Nothing, async |core| {
+        if args.everything {
+            let revoked = core.service.revoke_everything(&Requester::command_line()).await;
+            revoked.map_err(CliError::failed)?;
+            return tell(&json!({"everything": true}), "everything that was issued so far", common);
+        }
+        if let Some(token) = token {
+            return revoke_token(core, &token, common).await;
+        }
+        if let Some(text) = &args.user {
+            let user = users::find(core, text).await?;
+            let json = json!({"user": user.id.to_string()});
+            let what = format!("every token and session of {} ({})", user.username, user.id);
+            return revoke(core, Target::User(user.id), &json, &what, common).await;
+        }
+        if let Some(text) = &args.client {
+            let client = clients::find(core, &clients::client_id(text)?)?;
+            let what = format!("every token and session of {}", client.id);
+            let json = json!({"client": client.id.as_str()});
+            return revoke(core, Target::Client(client.id), &json, &what, common).await;
+        }
+        match (jti, session) {
+            (Some(jti), _) => revoke_jti(core, jti, common).await,
+            (None, Some(session)) => revoke_session(core, session, common).await,
+            (None, None) => Err(CliError::Usage("say what to revoke".to_owned())),
+        }
+    })
+}
+
+fn parsed<T, E: std::fmt::Display>(
+    text: Option<&str>,
+    parse: impl Fn(&str) -> Result<T, E>,
+) -> Result<Option<T>, CliError> {
+    text.map(parse).transpose().map_err(|error| CliError::Usage(error.to_string()))
+}
+
+/// Whatever the token is good for ends: a refresh token's session, or an access token alone.
+async fn revoke_token(core: &Core, token: &str, common: &Common) -> Result<(), CliError> {
+    if looks_like_refresh_token(token) {
+        let session = core.service.session_of(token).ok_or_else(|| {
+            CliError::failed("this refresh token was not made by this installation, or under another master key")
+        })?;
+        return revoke_session(core, session, common).await;
+    }
+    match core.service.judge().judge(token).await.verdict {
+        Verdict::Active(token) => revoke_jti(core, token.claims.jti.clone(), common).await,
+        Verdict::Inactive(reason) => Err(CliError::failed(format!("the token is not active anyway: {reason:?}"))),
+        Verdict::CannotJudge(doubt) => Err(CliError::failed(format!("the token cannot be judged now: {doubt:?}"))),
+    }
+}
+
+async fn revoke_jti(core: &Core, jti: Jti, common: &Common) -> Result<(), CliError> {
+    let (json, what) = (json!({"jti": jti.as_str()}), format!("the token {jti}"));
+    revoke(core, Target::Jti(jti), &json, &what, common).await
+}
+
+async fn revoke_session(core: &Core, session: SessionId, common: &Common) -> Result<(), CliError> {
+    let (json, what) = (json!({"session": session.to_string()}), format!("the session {session}"));
+    revoke(core, Target::Session(session), &json, &what, common).await
+}
+
+async fn revoke(core: &Core, target: Target, json: &Value, what: &str, common: &Common) -> Result<(), CliError> {
+    if core.service.revoke(target, &Requester::command_line()).await.map_err(CliError::failed)? {
+        tell(json, what, common)
+    } else {
+        Err(CliError::failed(format!("{what}: not found")))
+    }
+}
+
+fn tell(json: &Value, what: &str, common: &Common) -> Result<(), CliError> {
+    common.output().answer(&json!({"revoked": json}), || format!("revoked {what}\n"))
+}

@@ -1,0 +1,87 @@
+//! Running a job on PostgreSQL until it commits, or cannot.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+
+use super::fault::Fault;
+use super::listener;
+use super::pool::{Lease, Pool};
+use super::postgres::PostgresConnector;
+use super::tx::{Tx, Written};
+use crate::store::StoreError;
+
+/// How often a transaction that lost against another one is run, and the shortest pause between two runs.
+pub(super) const MAX_RUNS: u32 = 5;
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Runs `job` in a transaction and commits it. One that lost against another transaction is run again; one whose
+/// connection died before the commit was sent, once.
+pub(super) async fn run_until_committed<I, T, F>(
+    pool: &Arc<Pool>,
+    connector: &PostgresConnector,
+    patience: Duration,
+    input: &I,
+    job: &F,
+) -> Result<Written<T>, StoreError>
+where
+    F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>>,
+{
+    let mut runs = 0;
+    loop {
+        runs += 1;
+        let Lease { connection, slot } = pool.acquire().await.map_err(|failure| failure.error)?;
+        let mut tx = Tx::new(connection, patience);
+        let mut is_committing = false;
+        let outcome = run_and_commit(&mut tx, connector, input, job, &mut is_committing).await;
+        let error = match outcome {
+            Ok(written) => {
+                slot.give_back(tx.into_connection());
+                return Ok(written);
+            }
+            Err(error) => error,
+        };
+        let fault = tx.fault();
+        if fault == Some(Fault::Connection) {
+            slot.condemn_all();
+            drop((tx, slot));
+            // Before the commit was sent, a dead connection means that nothing happened.
+            if is_committing || runs > 1 {
+                return Err(error);
+            }
+            continue;
+        }
+        if tx.control("ROLLBACK").await.is_ok() {
+            slot.give_back(tx.into_connection());
+        }
+        if fault != Some(Fault::Contention) || runs >= MAX_RUNS {
+            return Err(error);
+        }
+        pause(runs).await;
+    }
+}
+
+/// Lets the transaction that won finish.
+pub(super) async fn pause(runs: u32) {
+    tokio::time::sleep(PAUSE.saturating_mul(runs)).await;
+}
+
+async fn run_and_commit<I, T, F>(
+    tx: &mut Tx,
+    connector: &PostgresConnector,
+    input: &I,
+    job: &F,
+    is_committing: &mut bool,
+) -> Result<Written<T>, StoreError>
+where
+    F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>>,
+{
+    tx.control(connector.begin()).await.map_err(|failure| failure.error)?;
+    let value = job(tx, input).await?;
+    let value = tx.unless_failed(value)?;
+    *is_committing = true;
+    let commit = if tx.has_news() { listener::NOTIFY_AND_COMMIT } else { "COMMIT" };
+    tx.control(commit).await.map_err(|failure| failure.error)?;
+    Ok(Written { value, changes: tx.take_changes() })
+}

@@ -1,0 +1,194 @@
+"""Single promises that need their own stage: cold starts, rotation, withdrawal, rolling restarts."""
+
+import threading
+import time
+
+import client
+import parts
+from client import basic, bearer
+from history import Violation
+from workload import APPLICATION, GATEWAY, PASSWORD
+
+
+def together(jobs):
+    """Runs all at the same moment; their results in order."""
+    gate, results = threading.Barrier(len(jobs)), [None] * len(jobs)
+
+    def run(index, job):
+        gate.wait()
+        results[index] = job()
+
+    threads = [threading.Thread(target=run, args=pair) for pair in enumerate(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
+
+
+def kids(replica):
+    answer = client.get(replica.public, "/.well-known/jwks.json")
+    return sorted(key["kid"] for key in answer.json["keys"])
+
+
+def cold_starts(binary, folder, postgres, rounds, report):
+    """Five replicas start at once on an empty database: the schema is made once, and exactly one key (D1, K8, C9). In the
+    last round the key is then made due: all five see that at once, exactly one rotates."""
+    violations = []
+    for number in range(rounds):
+        database = f"cold_{number}"
+        postgres.query(f"CREATE DATABASE {database} TEMPLATE template0")
+        settings = parts.replica_settings(postgres.port, database, MASTER_KEY=parts.master_key())
+        replicas = [parts.Replica(f"{database}_{index}", binary, folder, settings) for index in range(5)]
+        try:
+            began = time.monotonic()
+            together([replica.start for replica in replicas])
+            for replica in replicas:
+                replica.wait_ready()
+            took = time.monotonic() - began
+            rows = postgres.query("SELECT kid FROM signing_keys", database)
+            sets = [kids(replica) for replica in replicas]
+            if len(rows) != 1 or any(shown != [rows[0][0]] for shown in sets):
+                violations.append(Violation("a cold start makes exactly one key", f"{len(rows)} keys, shown {sets}"))
+            report(f"  round {number + 1}: five replicas ready after {took:.1f} s, {len(rows)} key")
+            if number == rounds - 1:
+                violations += automatic_rotation(postgres, database, replicas, report)
+        finally:
+            for replica in replicas:
+                replica.stop()
+        postgres.query(f"DROP DATABASE {database} WITH (FORCE)")
+    return violations
+
+
+def automatic_rotation(postgres, database, replicas, report):
+    postgres.query(
+        "BEGIN; UPDATE signing_keys SET signs_from = signs_from - 2592000000, announced_at = announced_at - 2592000000;"
+        "INSERT INTO changes (kind, subject, epoch, created_at, expires_at)"
+        " SELECT 'keys_changed', '', 0, at, at + 3600000 FROM (SELECT (extract(epoch FROM now()) * 1000)::bigint AS at) AS now;"
+        "COMMIT", database)
+    count = lambda: int(postgres.query("SELECT count(*) FROM signing_keys", database)[0][0])
+    began = time.monotonic()
+    parts.wait_until(lambda: count() > 1, 25, "a due key is rotated")
+    took = time.monotonic() - began
+    # Long enough for every other replica to have looked at its keys as well.
+    time.sleep(11.0)
+    shown = [kids(replica) for replica in replicas]
+    report(f"  a due key was rotated after {took:.1f} s; {count()} keys")
+    if count() != 2 or any(len(keys) != 2 for keys in shown):
+        return [Violation("of replicas that rotate at once exactly one wins", f"{count()} keys, shown {shown}")]
+    return []
+
+
+def key_withdrawal(installation, history, rounds, slack, report):
+    """An administrator withdraws the signing key on one replica: gone from the JWK set, and its tokens inactive, on every
+    replica within a second; the new key's tokens are good there."""
+    violations, slowest = [], 0.0
+    proof = basic(GATEWAY, installation.gateway_secret)
+    for number in range(rounds):
+        taking = installation.replicas[number % len(installation.replicas)]
+        token = log_in(installation, taking.public)
+        kid = client.header(token)["kid"]
+        for replica in installation.replicas:
+            parts.wait_until(lambda: is_active(replica, token, proof), 2, "a new token is active")
+        path = f"/admin/v1/keys/{kid}/withdraw"
+        answer = client.send(taking.operations, "POST", path, headers=bearer(installation.admin_key))
+        assert answer.status == 204, (answer.status, answer.body)
+        fresh = log_in(installation, taking.public)
+        for replica in installation.replicas:
+            while is_active(replica, token, proof) or kid in kids(replica) or not is_active(replica, fresh, proof):
+                if time.monotonic() - answer.end > 5.0:
+                    break
+            took = time.monotonic() - answer.end
+            slowest = max(slowest, took)
+            if took > 1.0 + slack:
+                violations.append(Violation("a withdrawn key is gone everywhere within the bound", f"{replica.name}: {took:.2f} s"))
+    report(f"  {rounds} withdrawals, everywhere after {slowest * 1000:.0f} ms at most")
+    return violations
+
+
+def rotation_race(installation, rounds, report):
+    """Administrators of all replicas rotate at once. Each request either made a key or says that another was faster, and
+    the calendar has exactly one key without a successor."""
+    violations, won = [], 0
+    key = bearer(installation.admin_key)
+    for _ in range(rounds):
+        before = set(kids(installation.replicas[0]))
+        answers = together([
+            lambda replica=replica: client.post_json(replica.operations, "/admin/v1/keys/rotate", {}, key)
+            for replica in installation.replicas])
+        made = {answer.json["kid"] for answer in answers if answer.status == 201}
+        won += len(made)
+        if any(answer.status not in (201, 409) for answer in answers):
+            violations.append(Violation("rotation", str([(answer.status, answer.code) for answer in answers])))
+        for replica in installation.replicas:
+            parts.wait_until(lambda: set(kids(replica)) == before | made, 3, f"{replica.name} shows the keys that were made")
+        state = client.get(installation.replicas[0].operations, "/admin/v1/keys", key).json["keys"]
+        if sum(item.get("retires_at") is None for item in state) != 1:
+            violations.append(Violation("of replicas that rotate at once exactly one wins", str(state)))
+        for kid in made:
+            client.send(installation.replicas[0].operations, "POST", f"/admin/v1/keys/{kid}/withdraw", headers=key)
+        for replica in installation.replicas:
+            parts.wait_until(lambda: not made & set(kids(replica)), 3, "withdrawn keys are gone")
+    report(f"  {rounds} races of {len(installation.replicas)} replicas, {won} keys made, one calendar")
+    return violations
+
+
+def log_in(installation, port):
+    body = {"username": next(iter(installation.users)), "password": PASSWORD, "client_id": APPLICATION}
+    answer = client.post_json(port, "/v1/login", body, basic(APPLICATION, installation.application_secret))
+    assert answer.status == 200, (answer.status, answer.body)
+    return answer.json["access_token"]
+
+
+def is_active(replica, token, proof):
+    answer = client.post_form(replica.public, "/oauth2/introspect", {"token": token}, proof)
+    return answer.status == 200 and answer.json.get("active") is True
+
+
+def rolling_restart(installation, rounds, report):
+    """Every replica in turn is told to stop and started again, under load through the balancer: no request fails (H15)."""
+    violations, stop, counted, failed = [], threading.Event(), [0], []
+    token = log_in(installation, installation.balancer.port)
+    proof = basic(GATEWAY, installation.gateway_secret)
+    application = basic(APPLICATION, installation.application_secret)
+
+    def introspect():
+        while not stop.is_set():
+            answer = client.post_form(installation.balancer.port, "/oauth2/introspect", {"token": token}, proof)
+            counted[0] += 1
+            if answer.status != 200 or answer.json.get("active") is not True:
+                failed.append(f"introspection: {answer.status} {answer.body[:80]!r}")
+            time.sleep(0.01)
+
+    def refresh():
+        body = {"username": list(installation.users)[1], "password": PASSWORD, "client_id": APPLICATION}
+        answer = client.post_json(installation.balancer.port, "/v1/login", body, application)
+        while not stop.is_set():
+            if answer.status != 200:
+                failed.append(f"login or refresh: {answer.status} {answer.body[:80]!r}")
+                return
+            body = {"refresh_token": answer.json["refresh_token"], "client_id": APPLICATION}
+            counted[0] += 1
+            answer = client.post_json(installation.balancer.port, "/v1/refresh", body, application)
+            time.sleep(0.02)
+
+    threads = [threading.Thread(target=job) for job in (introspect, introspect, introspect, refresh, refresh)]
+    for thread in threads:
+        thread.start()
+    restarts = 0
+    for _ in range(rounds):
+        for replica in installation.replicas:
+            code = replica.process.terminate(20)
+            if code != 0:
+                violations.append(Violation("an orderly stop", f"{replica.name} ended with {code}"))
+            replica.start()
+            replica.wait_ready()
+            restarts += 1
+            time.sleep(0.5)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    report(f"  {restarts} restarts under {counted[0]} requests, {len(failed)} failed")
+    if failed:
+        violations.append(Violation("a rolling restart fails no request", f"{len(failed)}: {sorted(set(failed))[:5]}"))
+    return violations

@@ -1,0 +1,322 @@
+//! The commands, each as a process: what they print, how they exit, and what they leave alone.
+
+use std::path::Path;
+
+use serde_json::{Value, json};
+
+use super::support::database::{Engine, TestDatabase, on_both_engines};
+use super::support::process::{Home, PASSWORD};
+
+/// A bcrypt hash, of the password `U*U` (test vector of the reference implementation).
+const BCRYPT: &str = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
+
+on_both_engines! {
+    async fn users_are_administered_and_their_passwords_never_shown(database: TestDatabase) {
+        let home = Home::on(database);
+        let id = home.user("Ada");
+        assert!(id.starts_with("usr_") && id.len() == 26, "{id}");
+        let taken = home.run_with(&["users", "create", "ada", "--password-stdin"], PASSWORD).refusal(1);
+        assert!(taken.contains("exists already") && !taken.contains(PASSWORD), "{taken}");
+        let weak = home.run_with(&["users", "create", "bob", "--password-stdin"], "Password1234").refusal(1);
+        assert!(weak.contains("many people use") && !weak.contains("1234"), "{weak}");
+
+        let ada = home.json(&["users", "set-roles", "ada", "reader,editor"]);
+        assert_eq!((&ada["id"], &ada["roles"], &ada["enabled"]), (&json!(id), &json!(["editor", "reader"]), &json!(true)));
+        assert_eq!(home.json(&["users", "disable", &id])["enabled"], false);
+        assert_eq!(home.json(&["users", "enable", "ADA"])["enabled"], true);
+        let epoch = home.json(&["users", "show", "ada"])["epoch"].clone();
+        std::fs::write(home.path().join("password"), "another fine passphrase 31\n").unwrap();
+        home.out(&["users", "set-password", "ada", "--password-file", "password"]);
+        assert_ne!(home.json(&["users", "show", "ada"])["epoch"], epoch, "every session ends");
+        assert_eq!(home.json(&["users", "set-roles", "ada", ""])["roles"], json!([]));
+
+        home.user("grace");
+        let list = home.json(&["users", "list"]);
+        let names: Vec<&Value> = list["users"].as_array().unwrap().iter().map(|user| &user["username"]).collect();
+        assert_eq!(names, ["ada", "grace"]);
+        let table = home.out(&["users", "list"]);
+        assert_eq!(table.lines().count(), 3, "{table}");
+        assert!(table.starts_with("USERNAME  ID ") && table.contains(&id));
+        home.out(&["users", "delete", "grace"]);
+        assert!(home.run(&["users", "show", "grace"]).refusal(1).contains("no such user"));
+    }
+
+    async fn an_import_tells_of_every_line_and_is_resumed_by_running_it_again(database: TestDatabase) {
+        let home = Home::on(database);
+        let lines: Vec<String> =
+            (0..1203).map(|n| json!({"username": format!("user{n}"), "password_hash": BCRYPT}).to_string()).collect();
+        let file = home.path().join("users.jsonl");
+        std::fs::write(&file, format!("{}\n", lines[..700].join("\n"))).unwrap();
+        let first = home.json(&["users", "import", "users.jsonl"]);
+        assert_eq!((&first["created"], &first["errors"]), (&json!(700), &json!([])));
+
+        std::fs::write(&file, format!("{}\nnot a user\n{}", lines[..900].join("\n"), lines[900..].join("\n"))).unwrap();
+        let again = home.run(&["users", "import", "users.jsonl", "--json"]);
+        assert_eq!(again.code, Some(1), "a line was refused");
+        assert!(again.stderr.contains("line 901: "), "{}", again.stderr);
+        let report: Value = serde_json::from_str(&again.stdout).unwrap();
+        assert_eq!((&report["created"], &report["unchanged"], &report["refused"]), (&json!(503), &json!(700), &json!(1)));
+        assert_eq!(report["errors"][0]["line"], 901);
+        assert_eq!(home.json(&["users", "list"])["users"].as_array().unwrap().len(), 1203);
+
+        let other = lines[0].replace("CCCCC.E5", "CCCCC.F5");
+        let taken = home.run_with(&["users", "import", "-"], &other);
+        assert_eq!(taken.code, Some(1), "an account that was left alone is not an import that went well");
+        assert!(taken.stdout.contains("taken      1"), "{}", taken.stdout);
+    }
+
+    async fn clients_are_administered_and_their_secrets_shown_once(database: TestDatabase) {
+        let home = Home::on(database);
+        let made = home.json(&["clients", "create", "shop", "--type", "confidential", "--grants", "client_credentials",
+            "--audience", "https://a.test", "--audience", "https://b.test", "--scopes", "read write", "--introspect", "own",
+            "--access-ttl", "10m", "--algorithm", "EdDSA", "--token-type", "JWT", "--display-name", "The shop"]);
+        let members: Vec<&String> = made.as_object().unwrap().keys().collect();
+        assert_eq!(members, ["client_id", "client_secret"]);
+        let secret = made["client_secret"].as_str().unwrap();
+        assert!(secret.len() >= 43 && secret.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte)));
+
+        let shown = home.json(&["clients", "show", "shop"]);
+        assert_eq!(shown["audiences"], json!(["https://a.test", "https://b.test"]));
+        assert_eq!((&shown["access_ttl"], &shown["algorithm"], &shown["secrets"]), (&json!(600), &json!("EdDSA"), &json!(1)));
+        assert!(!home.out(&["clients", "show", "shop"]).contains(secret));
+
+        let set = home.json(&["clients", "set", "shop", "--access-ttl", "default", "--audience", "", "--scopes", "read"]);
+        assert_eq!((&set["access_ttl"], &set["audiences"], &set["scopes"]), (&Value::Null, &json!([]), &json!("read")));
+        assert_eq!(set["algorithm"], "EdDSA", "what is left out stays");
+
+        let renewed = home.json(&["clients", "new-secret", "shop", "--grace", "1h"]);
+        assert_ne!(renewed["client_secret"], made["client_secret"]);
+        assert_eq!(home.json(&["clients", "show", "shop"])["secrets"], 2, "the old one works for an hour");
+        assert_eq!(home.json(&["clients", "disable", "shop"])["enabled"], false);
+        assert_eq!(home.json(&["clients", "enable", "shop"])["enabled"], true);
+
+        let app = home.json(&["clients", "create", "app", "--type", "public", "--grants", "password_login,refresh_token"]);
+        assert_eq!(app, json!({"client_id": "app"}));
+        let public = ["clients", "create", "bad", "--type", "public", "--introspect", "any"];
+        assert!(home.run(&public).refusal(1).contains("introspect: only a confidential client"));
+        let list = home.json(&["clients", "list"]);
+        let ids: Vec<&Value> = list["clients"].as_array().unwrap().iter().map(|client| &client["client_id"]).collect();
+        assert_eq!(ids, ["app", "countersign", "shop"]);
+        home.out(&["clients", "delete", "app"]);
+        assert!(home.run(&["clients", "delete", "app"]).refusal(1).contains("no such client"));
+    }
+
+    async fn a_client_with_public_keys_has_no_secret(database: TestDatabase) {
+        let home = Home::on(database);
+        let jwk = json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "kid": "k1", "alg": "EdDSA", "use": "sig",
+            "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]});
+        std::fs::write(home.path().join("keys.json"), jwk.to_string()).unwrap();
+        let made = home.json(&["clients", "create", "svc", "--type", "confidential", "--jwks", "keys.json"]);
+        assert_eq!(made, json!({"client_id": "svc"}));
+        assert_eq!(home.json(&["clients", "show", "svc"])["jwks"], jwk);
+        assert_eq!(home.json(&["clients", "set", "svc", "--jwks", "none"])["jwks"], Value::Null);
+        let private = jwk.to_string().replace("\"alg\"", "\"d\":\"AAAA\",\"alg\"");
+        let refused = home.run_with(&["clients", "set", "svc", "--jwks", "-"], &private).refusal(1);
+        assert!(refused.contains("private member"), "{refused}");
+    }
+
+    async fn keys_are_rotated_imported_withdrawn_and_resealed(database: TestDatabase) {
+        let home = Home::on(database);
+        let first = home.json(&["keys", "rotate"]);
+        assert_eq!((&first["state"], &first["algorithm"]), (&json!("signing"), &json!("ES256")));
+        let second = home.json(&["keys", "rotate"]);
+        assert_eq!(second["state"], "announced");
+        let pem = rcgen::KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap().serialize_pem();
+        let imported = home.run_with(&["keys", "import", "-", "--json"], &pem);
+        let imported: Value = serde_json::from_str(&imported.ok(&["keys import"])).unwrap();
+        assert_eq!((&imported["algorithm"], &imported["state"]), (&json!("EdDSA"), &json!("signing")));
+        std::fs::write(home.path().join("key.pem"), &pem).unwrap();
+        assert!(home.run(&["keys", "import", "key.pem"]).refusal(1).contains("imported before"));
+        assert!(home.run(&["keys", "rotate", "--algorithm", "RS256"]).refusal(1).contains("keys import --algorithm RS256"));
+        let kid = second["kid"].as_str().unwrap();
+        home.out(&["keys", "withdraw", kid]);
+        let list = home.json(&["keys", "list"]);
+        let kids: Vec<&Value> = list["keys"].as_array().unwrap().iter().map(|key| &key["kid"]).collect();
+        assert!(kids.len() == 2 && !kids.contains(&&second["kid"]), "{list}");
+
+        // A new master key: the old one is the previous one until everything is sealed anew.
+        let home = home
+            .with("MASTER_KEY_PREVIOUS", "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=")
+            .with("MASTER_KEY", "YW5vdGhlci10ZXN0LWZpeHR1cmUta2V5LTAwMDAwMDE=");
+        assert_eq!(home.json(&["keys", "reseal"])["resealed"], 3, "the withdrawn key as well");
+        assert_eq!(home.json(&["keys", "reseal"])["resealed"], 0);
+        let home = home.without("MASTER_KEY_PREVIOUS");
+        assert_eq!(home.json(&["keys", "list"])["keys"].as_array().unwrap().len(), 2, "the old key is not needed any more");
+        let lost = home.with("MASTER_KEY", "eWV0LWFub3RoZXItdGVzdC1maXh0dXJlLWtleS0wMDI=");
+        assert!(!lost.run(&["keys", "list"]).refusal(1).is_empty(), "sealed under a key that is not there");
+    }
+
+    async fn admin_keys_are_shown_once(database: TestDatabase) {
+        let home = Home::on(database);
+        let key = home.out(&["admin-key", "create", "ci"]);
+        assert!(key.starts_with("cs_admin_") && key.lines().count() == 1, "{key}");
+        assert!(home.run(&["admin-key", "create", "ci"]).refusal(1).contains("exists already"));
+        let made = home.json(&["admin-key", "create", "nightly", "--expires-in", "30d"]);
+        assert!(made["admin_key"].as_str().unwrap().starts_with("cs_admin_"));
+        let list = home.out(&["admin-key", "list", "--json"]);
+        assert!(!list.contains(key.trim()), "{list}");
+        let list: Value = serde_json::from_str(&list).unwrap();
+        assert_eq!(list["admin_keys"].as_array().unwrap().len(), 2);
+        assert_eq!(list["admin_keys"][0]["expires_at"], Value::Null);
+        home.out(&["admin-key", "delete", "ci"]);
+        assert!(home.run(&["admin-key", "delete", "ci"]).refusal(1).contains("no such admin key"));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn migrate_says_what_is_missing_and_applies_it() {
+    for engine in [Engine::Sqlite, Engine::Postgres] {
+        if !engine.is_available() {
+            continue;
+        }
+        let home = Home::on(TestDatabase::bare(engine).await);
+        assert_eq!(home.run(&["migrate", "--check"]).code, Some(1));
+        let applied = home.json(&["migrate"]);
+        assert_eq!((&applied["pending"], &applied["schema"]), (&json!(0), &applied["latest"]));
+        assert!(applied["applied"].as_u64().unwrap() >= 1);
+        assert_eq!(home.json(&["migrate"])["applied"], 0);
+        assert!(home.out(&["migrate", "--check"]).starts_with("the schema is at "));
+    }
+}
+
+#[test]
+fn d4_commands_that_look_bring_nothing_into_being() {
+    let home = Home::empty();
+    let commands: [&[&str]; 8] = [
+        &["users", "list"],
+        &["users", "show", "ada"],
+        &["clients", "list"],
+        &["keys", "list"],
+        &["admin-key", "list"],
+        &["revoke", "--user", "ada"],
+        &["migrate", "--check"],
+        &["keys", "rotate"],
+    ];
+    for command in commands {
+        assert!(home.run(command).refusal(1).contains("countersign migrate"), "{command:?}");
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "{command:?}");
+    }
+    let mistyped = Home::empty().with("DATABASE__URL", "sqlite://mistyped/countersign.db");
+    assert!(
+        mistyped.run_with(&["users", "create", "ada", "--password-stdin"], PASSWORD).refusal(1).contains("mistyped")
+    );
+    assert_eq!(std::fs::read_dir(mistyped.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_newcomer_begins_with_any_command_that_creates() {
+    let beginnings: [&[&str]; 4] = [
+        &["users", "create", "ada", "--password-stdin"],
+        &["clients", "create", "app", "--type", "public"],
+        &["admin-key", "create", "ci"],
+        &["migrate"],
+    ];
+    for beginning in beginnings {
+        let home = Home::empty();
+        home.run_with(beginning, PASSWORD).ok(beginning);
+        assert_eq!(mode(&home.path().join("countersign-data/master.key")), 0o600);
+        assert_eq!(mode(&home.path().join("countersign-data/countersign.db")), 0o600);
+        home.out(&["clients", "show", "countersign"]);
+        home.out(&["keys", "list"]);
+    }
+}
+
+#[test]
+fn a_lost_master_key_is_not_replaced() {
+    let home = Home::empty();
+    home.out(&["migrate"]);
+    home.out(&["keys", "rotate"]);
+    let key = home.path().join("countersign-data/master.key");
+    std::fs::remove_file(&key).unwrap();
+    for command in [&["keys", "list"][..], &["serve"], &["migrate"]] {
+        assert!(home.run(command).refusal(1).contains("bring the file back"), "{command:?}");
+        assert!(!key.exists(), "{command:?}");
+    }
+}
+
+#[test]
+fn config_tells_every_mistake_at_once_and_never_a_secret() {
+    let home = Home::empty().with("TOKENS__ACCESS_TTL", "9h").with("ISSUR", "https://a.test");
+    let home = home.with("DATABASE__URL", "postgres://app:hunter2@db/cs").with("MASTER_KEY", "hunter2-is-no-key");
+    std::fs::write(home.path().join("countersign.toml"), "[keys]\nrotate_evry = \"1d\"\n").unwrap();
+    let checked = home.run(&["config", "check", "--json"]);
+    assert_eq!(checked.code, Some(1));
+    let mistakes: Value = serde_json::from_str(&checked.stdout).unwrap();
+    let named: Vec<&str> =
+        mistakes["mistakes"].as_array().unwrap().iter().map(|mistake| mistake["setting"].as_str().unwrap()).collect();
+    for setting in ["tokens.access_ttl", "issur", "master_key", "keys.rotate_evry"] {
+        assert!(named.contains(&setting), "{setting} in {named:?}");
+        assert!(checked.stderr.contains(setting), "{}", checked.stderr);
+    }
+    for command in [&["serve"][..], &["config", "check"], &["config", "show"], &["users", "list"], &["healthcheck"]] {
+        let refused = home.run(command).refusal(1);
+        assert!(refused.contains("4 mistakes in the configuration") && !refused.contains("hunter2"), "{refused}");
+    }
+}
+
+#[test]
+fn config_shows_what_is_in_force_and_where_it_came_from() {
+    let home = Home::empty().with("DATABASE__URL", "postgres://app:hunter2@db/cs").with("TOKENS__ACCESS_TTL", "7m");
+    let home = home.with("MASTER_KEY", "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=");
+    let file = home.path().join("other.toml");
+    std::fs::write(&file, "issuer = \"https://auth.test\"\n").unwrap();
+    let shown = home.out(&["config", "show", "--config", "other.toml"]);
+    assert!(shown.contains("https://auth.test") && shown.contains("other.toml, line 1"), "{shown}");
+    assert!(shown.contains("COUNTERSIGN_TOKENS__ACCESS_TTL") && !shown.contains("hunter2") && !shown.contains("dGVzd"));
+    let json = home.json(&["config", "show"]);
+    assert!(json["settings"].as_array().unwrap().len() > 60);
+    assert_eq!(home.json(&["config", "check"])["ok"], true);
+    assert!(home.run(&["config", "check", "--config", "nowhere.toml"]).refusal(1).contains("nowhere.toml"));
+    let page = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md")).unwrap();
+    assert_eq!(home.out(&["config", "reference"]), page);
+}
+
+#[test]
+fn usage_errors_exit_with_2_and_leave_standard_output_empty() {
+    let home = Home::empty();
+    let wrong: [&[&str]; 13] = [
+        &[],
+        &["unheard-of"],
+        &["serve", "--bogus"],
+        &["users", "create"],
+        &["users", "create", "ada"],
+        &["users", "create", "a b", "--password-stdin"],
+        &["users", "create", "ada", "--password", "hunter2"],
+        &["users", "create", "ada", "--password-stdin", "--password-file", "f"],
+        &["clients", "create", "app"],
+        &["clients", "create", "usr_x", "--type", "public"],
+        &["keys", "rotate", "--algorithm", "HS256"],
+        &["revoke"],
+        &["revoke", "--user", "ada", "--jti", "x"],
+    ];
+    for arguments in wrong {
+        home.run(arguments).refusal(2);
+    }
+    assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0);
+    for arguments in [&["--help"][..], &["--version"], &["users", "create", "--help"]] {
+        assert!(!home.out(arguments).is_empty());
+    }
+}
+
+#[test]
+fn the_document_and_completions_are_printed() {
+    let home = Home::empty();
+    let document: Value = serde_json::from_str(&home.out(&["openapi"])).unwrap();
+    assert_eq!(document["openapi"], "3.1.0");
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        assert!(home.out(&["completions", shell]).contains("new-secret"), "{shell}");
+    }
+}
+
+#[test]
+fn s3_a_name_from_elsewhere_cannot_steer_the_terminal() {
+    let home = Home::empty();
+    home.out(&["clients", "create", "app", "--type", "public", "--display-name", "a\u{1b}[2Jb"]);
+    assert!(!home.out(&["clients", "list"]).contains('\u{1b}'));
+    assert!(!home.out(&["clients", "list", "--json"]).contains('\u{1b}'));
+}
+
+fn mode(path: &Path) -> u32 {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::metadata(path).unwrap().permissions().mode() & 0o777
+}
