@@ -23,7 +23,7 @@ use crate::http::listener::{ListenSettings, Listener, Shutdown, TlsError, TlsIde
 use crate::http::middleware::{AllowedOrigin, Edge, RequestIdSource, TrustedProxies, cors};
 use crate::http::{self, ForwardAuthHeaders, HttpSettings, MetadataDocument, Observer, Shared};
 use crate::keyring::{Keyring, RotationLead};
-use crate::service::{AddKeyError, AttemptRules, BUILT_IN_CLIENT, Judge, Service, Settings};
+use crate::service::{AddKeyError, AttemptRules, BUILT_IN_CLIENT, ClientFailures, Judge, Service, Settings};
 use crate::store::{AttemptLimits, Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver, StoreSettings};
 use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
@@ -127,6 +127,9 @@ pub enum StartError {
     /// A certificate or its key.
     #[error("{0}.tls: {1}")]
     Tls(&'static str, Box<TlsError>),
+    /// What the service needs of the database at its start.
+    #[error(transparent)]
+    Service(#[from] crate::service::Failure),
     /// A setting that only shows to be wrong when it is used.
     #[error("{0}")]
     Setting(String),
@@ -153,14 +156,19 @@ impl Core {
         let (current, previous) = master_keys(config, parts, may_make_key)?;
         let sealer = Arc::new(Sealer::new(&current, previous.as_ref()));
         let lead = RotationLead { rotate_every: config.keys.rotate_every, announce_for: config.keys.announce_for };
-        let keyring =
-            Keyring::new(store.clone(), Arc::clone(&sealer), Arc::clone(&parts.clock), config.keys.jwks_max_age, lead);
+        let keyring = Keyring::new(
+            store.for_follower(),
+            Arc::clone(&sealer),
+            Arc::clone(&parts.clock),
+            config.keys.jwks_max_age,
+            lead,
+        );
         let keyring = Arc::new(keyring);
         let own = vec![config.tokens.default_audience.clone(), config.issuer.as_audience()];
         let view = Arc::new(View::new(config.revocation.max_lag, own));
         let lag = metrics.revocation_lag_seconds.clone();
         let follower = Arc::new(Follower::new(
-            store.clone(),
+            store.for_follower(),
             Arc::clone(&view),
             Arc::clone(&keyring),
             Arc::clone(&parts.clock),
@@ -186,6 +194,7 @@ impl Core {
             passwords: hasher(config, parts, &metrics)?,
             policy: PasswordPolicy::new(config.passwords.min_length, host_of(config.issuer.as_str())),
             attempt_rules: attempt_rules(&config.limits),
+            client_failures: client_failures(&config.limits),
             refresh_codec: RefreshCodec::new(&current, previous.as_ref()),
             issuer: config.issuer.as_str().to_owned(),
             assertion_audiences: assertion_audiences(config.issuer.as_str()),
@@ -197,6 +206,7 @@ impl Core {
             ensure_built_in_client(&store, parts).await?;
         }
         follower.sync().await?;
+        service.learn_password_schemes().await?;
         Ok(Self { service, metrics, follower, store })
     }
 }
@@ -219,7 +229,7 @@ impl App {
             settings: http_settings(&config)?,
             metadata: MetadataDocument::new(config.issuer.as_str()),
         });
-        background::fill_gauges(&core.metrics, &core.service, &core.store, &parts.logger);
+        background::fill_gauges(&core.metrics, &core.service, &parts.logger);
         let public = http::public(Arc::clone(&shared), config.issuer.path(), cors(&allowed_origins(&config)?));
         let edge = |listener: &config::Listener| {
             Edge::new(
@@ -334,6 +344,7 @@ pub fn store_settings(config: &Config) -> StoreSettings {
         max_connections: database.max_connections as usize,
         acquire_timeout: database.acquire_timeout,
         statement_timeout: database.statement_timeout,
+        feed_timeout: config.revocation.max_lag / 2,
         ..StoreSettings::new(location)
     }
 }
@@ -408,18 +419,29 @@ fn hasher(config: &Config, parts: &Parts, metrics: &Metrics) -> Result<PasswordH
 }
 
 fn attempt_rules(limits: &config::Limits) -> AttemptRules {
-    // Without a hard stop of its own, a count begins anew when its bucket would have filled up again.
-    let bucket = |limit: config::RateLimit| AttemptLimits {
-        free: limit.burst,
+    // A count without a hard stop begins anew when as many attempts as it bears at once have been regained.
+    let refilled = u64::from(limits.address.burst) * 60 / u64::from(limits.address.per_minute);
+    let address = AttemptLimits {
+        free: limits.address.burst,
         hard_stop: u32::MAX,
-        window: Duration::from_secs(u64::from(limit.burst) * 60 / u64::from(limit.per_minute)).max(MINUTE),
+        window: Duration::from_secs(refilled).max(MINUTE),
     };
-    let stopped = |limit: config::RateLimit| AttemptLimits {
-        free: limit.burst,
-        hard_stop: limits.hard_stop,
-        window: limits.hard_stop_for,
-    };
-    AttemptRules::new(limits.enabled, stopped(limits.account), bucket(limits.address), stopped(limits.pair))
+    let stopped = |free| AttemptLimits { free, hard_stop: limits.hard_stop, window: limits.hard_stop_for };
+    AttemptRules {
+        enabled: limits.enabled,
+        account: stopped(limits.account_free),
+        address,
+        pair: stopped(limits.pair_free),
+    }
+}
+
+fn client_failures(limits: &config::Limits) -> ClientFailures {
+    let config::RateLimit { burst, per_minute } = limits.client;
+    if limits.enabled {
+        ClientFailures::new(burst, per_minute, limits.max_entries)
+    } else {
+        ClientFailures::unlimited()
+    }
 }
 
 const MINUTE: Duration = Duration::from_secs(60);

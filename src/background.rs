@@ -18,6 +18,8 @@ use crate::telemetry::{Logger, Metrics};
 const MAINTAIN_KEYS_EVERY: Duration = Duration::from_secs(10);
 /// Between two sweeps that found nothing more to do.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// Between two looks at which schemes stored passwords have: another process may import users.
+const LEARN_SCHEMES_EVERY: Duration = Duration::from_secs(60);
 /// Between two counts of rows.
 const COUNT_ROWS_EVERY: Duration = Duration::from_secs(60);
 /// Before a loop that ended unexpectedly is started again.
@@ -47,6 +49,10 @@ pub fn start(core: &Core, config: &Config, stop: CancellationToken) -> Loops {
     supervise(&tracker, "maintain keys", stop.clone(), move |stop| maintain_keys(Arc::clone(&service), stop));
     let (service, store, retention) = (Arc::clone(&core.service), core.store.clone(), config.audit.retention);
     supervise(&tracker, "sweep", stop.clone(), move |stop| sweep(Arc::clone(&service), store.clone(), retention, stop));
+    let service = Arc::clone(&core.service);
+    supervise(&tracker, "learn password schemes", stop.clone(), move |stop| {
+        learn_password_schemes(Arc::clone(&service), stop)
+    });
     let (metrics, store) = (Arc::clone(&core.metrics), core.store.clone());
     supervise(&tracker, "count rows", stop, move |stop| count_rows(Arc::clone(&metrics), store.clone(), stop));
     Loops(tracker)
@@ -77,10 +83,12 @@ pub fn supervise<F>(
     });
 }
 
-/// Fills the gauges at each scrape. Reads memory only.
-pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, store: &Store, logger: &Logger) {
-    let (service, store, logger) = (Arc::clone(service), store.clone(), logger.clone());
+/// Fills the gauges at each scrape. Reads memory only, and keeps nothing alive: the store tells the figures how long its
+/// statements take, so figures that held the store would hold themselves.
+pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, logger: &Logger) {
+    let (service, logger) = (Arc::downgrade(service), logger.clone());
     metrics.at_scrape(move |gauges| {
+        let Some(service) = service.upgrade() else { return };
         let status = service.status();
         for kind in RevocationKind::ALL {
             gauges.revocations_live.of(kind).set(as_i64(service.revocations(kind)));
@@ -92,7 +100,7 @@ pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, store: &Store, log
         gauges.clock_offset_seconds.set(status.clock_offset_millis as f64 / 1000.0);
         gauges.verified_cache_entries.set(as_i64(status.cached_tokens));
         gauges.password_queue_depth.set(as_i64(status.password_queue));
-        let pool = store.pool_status();
+        let pool = service.store.pool_status();
         gauges.database_pool_in_use.set(as_i64(pool.in_use));
         gauges.database_pool_idle.set(as_i64(pool.idle));
         gauges.database_pool_waiting.set(as_i64(pool.waiting));
@@ -113,6 +121,15 @@ async fn maintain_keys(service: Arc<Service>, stop: CancellationToken) {
             tracing::error!(%error, "the signing keys could not be maintained; the present key goes on signing");
         }
         pause(MAINTAIN_KEYS_EVERY, &stop).await;
+    }
+}
+
+async fn learn_password_schemes(service: Arc<Service>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        pause(LEARN_SCHEMES_EVERY, &stop).await;
+        if let Err(error) = service.learn_password_schemes().await {
+            tracing::debug!(%error, "the schemes of stored passwords could not be read");
+        }
     }
 }
 
