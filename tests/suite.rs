@@ -56,3 +56,11 @@ mod store_sweep;
 mod store_users;
 #[path = "suite/wycheproof.rs"]
 mod wycheproof;
+#[path = "suite/keys.rs"]
+mod keys;
+#[path = "suite/client_authentication.rs"]
+mod client_authentication;
+#[path = "suite/forgeries.rs"]
+mod forgeries;
+#[path = "suite/revocation_races.rs"]
+mod revocation_races;

@@ -11,8 +11,9 @@ pub(super) fn keep_memory_private() {
 }
 
 /// As many open files as the system lets this process have: each connection is one, and the usual soft limit of 1024 would
-/// be reached long before `max_connections`.
-pub(super) fn raise_file_limit() {
+/// be reached long before `max_connections`. Returns how many that are; none where there is no limit.
+pub(super) fn raise_file_limit() -> Option<u64> {
     let limit = getrlimit(Resource::Nofile);
     let _ = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    getrlimit(Resource::Nofile).current
 }

@@ -16,6 +16,8 @@ use crate::telemetry::LogSink;
 
 /// How long the last lines of the log may take.
 const FLUSH: Duration = Duration::from_secs(1);
+/// Files that are no connections of callers: the database, the log, the event queue.
+const OTHER_FILES: u64 = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -26,7 +28,6 @@ pub(super) struct ServeArgs {
 
 /// Runs until SIGTERM or SIGINT; a second one does not wait for requests in flight.
 pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
-    process::raise_file_limit();
     if args.demo {
         let (demo, config) = Demo::prepare(common)?;
         return start(config, LogSink::Stderr, Some(demo));
@@ -37,6 +38,7 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
 fn start(config: Config, sink: LogSink, demo: Option<Demo>) -> Result<(), CliError> {
     let parts = workplace::parts(sink, &config.log)?;
     let logger = parts.logger.clone();
+    make_room_for_connections(&config);
     let runtime = runtime().map_err(|error| CliError::about("no threads", error))?;
     let outcome = runtime.block_on(serve(config, parts, demo));
     logger.flush(FLUSH);
@@ -63,6 +65,14 @@ async fn serve(config: Config, parts: Parts, demo: Option<Demo>) -> Result<(), C
 fn runtime() -> io::Result<Runtime> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     Builder::new_multi_thread().worker_threads(workers).enable_all().build()
+}
+
+/// Raises the limit of open files, and tells if that is not enough: connections beyond it would wait without a word.
+fn make_room_for_connections(config: &Config) {
+    let wanted = (config.public.max_connections + config.operations.max_connections) as u64 + OTHER_FILES;
+    if let Some(limit) = process::raise_file_limit().filter(|limit| *limit < wanted) {
+        tracing::warn!(limit, wanted, "the system allows fewer open files than max_connections of both listeners need");
+    }
 }
 
 /// The line from which operators and scripts learn what was started and where it listens.

@@ -79,8 +79,46 @@ impl Service {
             return Err(LoginError::InvalidScope);
         }
         let proven = self.prove(&login.username, login.password, &client.id, from).await?;
-        let prepared = self.prepare(client, &proven, login.scope, audience, from);
-        let Prepared { new, at, tokens } = match prepared {
+        let Some(tokens) = self.open_session(client, &proven, login.scope.as_ref(), &audience, from).await? else {
+            // The user or the client was disabled, deleted or revoked between the look-up and now.
+            self.note_failed_login(&proven.attempt, Some(proven.user.id), &client.id, from).await?;
+            return Err(LoginError::InvalidCredentials);
+        };
+        self.upgrade_hash(&proven).await;
+        Ok(tokens)
+    }
+
+    /// Opens a session and writes its first tokens. A client that was revoked elsewhere, of which this replica has not heard
+    /// yet, is read anew, once: the revocation ended what was issued before it, and the user's password was right.
+    async fn open_session(
+        &self,
+        client: &Client,
+        proven: &Proven,
+        asked: Option<&ScopeSet>,
+        audience: &[Audience],
+        from: &Requester,
+    ) -> Result<Option<IssuedTokens>, LoginError> {
+        if let Some(tokens) = self.try_open_session(client, proven, asked, audience, from).await? {
+            return Ok(Some(tokens));
+        }
+        self.follower.sync().await.map_err(|error| Failure::Unavailable(Box::new(error)))?;
+        match self.view.client(client.id.as_str()) {
+            Some(newer) if !newer.disabled && newer.epoch != client.epoch => {
+                self.try_open_session(&newer, proven, asked, audience, from).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    async fn try_open_session(
+        &self,
+        client: &Client,
+        proven: &Proven,
+        asked: Option<&ScopeSet>,
+        audience: &[Audience],
+        from: &Requester,
+    ) -> Result<Option<IssuedTokens>, LoginError> {
+        let Prepared { new, at, tokens } = match self.prepare(client, proven, asked, audience, from) {
             Ok(prepared) => prepared,
             Err(error) => {
                 // The password was right: whatever else is wrong with the request is no guess.
@@ -89,13 +127,7 @@ impl Service {
             }
         };
         let opened = self.store.sessions().open(new, at).await.map_err(Failure::from)?;
-        if self.follower.honour(opened).await.is_none() {
-            // The user or the client was disabled, deleted or revoked between the look-up and now.
-            self.note_failed_login(&proven.attempt, Some(proven.user.id), &client.id, from).await?;
-            return Err(LoginError::InvalidCredentials);
-        }
-        self.upgrade_hash(&proven).await;
-        Ok(tokens)
+        Ok(self.follower.honour(opened).await.map(|_| tokens))
     }
 
     /// The session and its first tokens, of which nothing is written yet.
@@ -103,13 +135,13 @@ impl Service {
         &self,
         client: &Client,
         proven: &Proven,
-        asked: Option<ScopeSet>,
-        audience: Vec<Audience>,
+        asked: Option<&ScopeSet>,
+        audience: &[Audience],
         from: &Requester,
     ) -> Result<Prepared, LoginError> {
         let user = &proven.user;
-        let scope = scope_of_user(client, &user.roles, asked.as_ref().unwrap_or(&client.settings.scopes));
-        if asked.is_some_and(|asked| asked != scope) {
+        let scope = scope_of_user(client, &user.roles, asked.unwrap_or(&client.settings.scopes));
+        if asked.is_some_and(|asked| *asked != scope) {
             return Err(LoginError::InvalidScope);
         }
         let now = self.clock.now();
@@ -129,7 +161,7 @@ impl Service {
             idle_expires_at: now.plus(self.settings.idle_ttl).min(absolute_expires_at),
             absolute_expires_at,
             scope: scope.clone(),
-            audience: audience.clone(),
+            audience: audience.to_vec(),
             user_epoch: user.epoch,
             client_epoch: client.epoch,
             state: SessionState::Live,
@@ -144,7 +176,7 @@ impl Service {
             family_digest: token.family.digest().0,
             methods: methods.clone(),
             scope: scope.clone(),
-            audience: audience.clone(),
+            audience: audience.to_vec(),
             idle_expires_at: session.idle_expires_at,
             absolute_expires_at,
             max_per_user: self.settings.max_sessions,
@@ -153,7 +185,8 @@ impl Service {
             audit: vec![from.acting(user.id).event("login.succeeded").about(user.id).on(&client.id)],
         };
         let detail = SessionDetail { session, methods, username: user.username.clone(), roles: user.roles.clone() };
-        let tokens = self.tokens_of_generation(&detail, &token, client, Granted { scope, audience })?;
+        let tokens =
+            self.tokens_of_generation(&detail, &token, client, Granted { scope, audience: audience.to_vec() })?;
         Ok(Prepared { new, at: now, tokens })
     }
 }

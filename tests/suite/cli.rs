@@ -17,8 +17,8 @@ on_both_engines! {
         assert!(id.starts_with("usr_") && id.len() == 26, "{id}");
         let taken = home.run_with(&["users", "create", "ada", "--password-stdin"], PASSWORD).refusal(1);
         assert!(taken.contains("exists already") && !taken.contains(PASSWORD), "{taken}");
-        let weak = home.run_with(&["users", "create", "bob", "--password-stdin"], "hunter2-hunter2").refusal(1);
-        assert!(weak.contains("password") && !weak.contains("hunter2"), "{weak}");
+        let weak = home.run_with(&["users", "create", "bob", "--password-stdin"], "Password1234").refusal(1);
+        assert!(weak.contains("many people use") && !weak.contains("1234"), "{weak}");
 
         let ada = home.json(&["users", "set-roles", "ada", "reader,editor"]);
         assert_eq!((&ada["id"], &ada["roles"], &ada["enabled"]), (&json!(id), &json!(["editor", "reader"]), &json!(true)));
@@ -140,10 +140,9 @@ on_both_engines! {
             .with("MASTER_KEY", "YW5vdGhlci10ZXN0LWZpeHR1cmUta2V5LTAwMDAwMDE=");
         assert_eq!(home.json(&["keys", "reseal"])["resealed"], 3, "the withdrawn key as well");
         assert_eq!(home.json(&["keys", "reseal"])["resealed"], 0);
-        let home = home.with("MASTER_KEY_PREVIOUS", "YW5vdGhlci10ZXN0LWZpeHR1cmUta2V5LTAwMDAwMDE=");
+        let home = home.without("MASTER_KEY_PREVIOUS");
         assert_eq!(home.json(&["keys", "list"])["keys"].as_array().unwrap().len(), 2, "the old key is not needed any more");
         let lost = home.with("MASTER_KEY", "eWV0LWFub3RoZXItdGVzdC1maXh0dXJlLWtleS0wMDI=");
-        let lost = lost.with("MASTER_KEY_PREVIOUS", "eWV0LWFub3RoZXItdGVzdC1maXh0dXJlLWtleS0wMDI=");
         assert!(!lost.run(&["keys", "list"]).refusal(1).is_empty(), "sealed under a key that is not there");
     }
 

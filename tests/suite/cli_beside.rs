@@ -54,15 +54,18 @@ on_both_engines! {
         is_dead(&server, &witness, "--user").await;
         is_spent(&server, &witness).await;
 
+        // A login right after it is none of what was revoked, whether or not the service has heard of it.
         let by_client = server.log_in("ada").await;
         home.out(&["revoke", "--client", "countersign"]);
-        is_dead(&server, &by_client, "--client").await;
-
         let of_everything = server.log_in("ada").await;
+        is_dead(&server, &by_client, "--client").await;
+        assert_eq!(server.introspect(&secret, &of_everything.access_token).await["active"], true);
+
         home.out(&["revoke", "--everything"]);
+        let after = server.log_in("ada").await;
         is_dead(&server, &of_everything, "--everything").await;
         is_spent(&server, &of_everything).await;
-        assert_eq!(server.introspect(&secret, &server.log_in("ada").await.access_token).await["active"], true);
+        assert_eq!(server.introspect(&secret, &after.access_token).await["active"], true);
 
         let forged = home.run_with(&["revoke", "--token"], "eyJhbGciOiJub25lIn0.e30.");
         assert!(forged.refusal(1).contains("not active anyway"));

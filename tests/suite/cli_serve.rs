@@ -69,8 +69,8 @@ fn a_port_that_is_taken_is_told_with_what_to_do() {
 async fn s7_the_process_leaves_no_core_and_may_open_many_files() {
     let home = Home::empty();
     let mut command = Command::new("sh");
-    let start = format!("ulimit -Sn 256; exec {} serve", env!("CARGO_BIN_EXE_countersign"));
-    command.args(["-c", &start]).current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+    let start = format!("ulimit -Sn 256; ulimit -Hn 2000; exec {} serve", env!("CARGO_BIN_EXE_countersign"));
+    command.env_clear().args(["-c", &start]).current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::piped());
     for (name, value) in home.command(&[]).get_envs() {
         command.env(name, value.unwrap());
     }
@@ -82,7 +82,8 @@ async fn s7_the_process_leaves_no_core_and_may_open_many_files() {
     };
     assert_eq!(limit("Max core file size"), ["0", "0"]);
     let files = limit("Max open files");
-    assert_eq!(files[0], files[1], "soft is raised to hard");
+    assert_eq!(files, ["2000", "2000"], "the soft limit is raised to the hard one");
+    assert!(server.printed.lock().unwrap().contains("fewer open files"), "and where that is not enough, it is told");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -18,8 +18,7 @@ sub vcl_recv {
 }
 
 sub vcl_backend_response {
-    # Beyond max-age, the old copy may be handed out while the new one is fetched, but no longer than this.
+    # Beyond max-age, the old copy is handed out while the new one is fetched, or while Countersign does not answer,
+    # but no longer than this. It adds to the time that a withdrawn key lives.
     set beresp.grace = 10s;
-    # And this much longer if Countersign does not answer: verifiers keep the keys that they can still trust.
-    set beresp.keep = 0s;
 }

@@ -14,7 +14,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::domain::{AccessClaims, ScopeSet};
+use crate::domain::{AccessClaims, Role, ScopeSet};
 use crate::http::error::Challenge;
 use crate::http::extract::LenientQuery;
 use crate::http::introspection_body::cache_control;
@@ -46,10 +46,11 @@ impl ForwardAuthHeaders {
         Some(Self { names })
     }
 
-    /// The values in the order of the names; empty where the token says nothing.
+    /// The values in the order of the names; empty where the token says nothing. An empty one is sent as well: a gateway
+    /// that copies by name would else leave the caller's own header in its place (Caddy 2.6 puts a placeholder there).
     fn values(claims: &AccessClaims) -> Vec<Bytes> {
         let login = claims.login.as_ref();
-        let roles = login.map(|login| login.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(","));
+        let roles = login.map(|login| login.roles.iter().map(Role::as_str).collect::<Vec<_>>().join(","));
         [
             Some(claims.subject.to_string()),
             login.map(|login| login.username.clone()),
@@ -116,11 +117,8 @@ pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Resp
     let mut response = StatusCode::OK.into_response();
     let headers = response.headers_mut();
     for (name, value) in shared.settings.forward_auth.names.iter().zip(token.forward_auth(ForwardAuthHeaders::values)) {
-        if !value.is_empty()
-            && let Ok(value) = HeaderValue::from_maybe_shared(value.clone())
-        {
-            headers.insert(name.clone(), value);
-        }
+        let value = HeaderValue::from_maybe_shared(value.clone()).unwrap_or(HeaderValue::from_static(""));
+        headers.insert(name.clone(), value);
     }
     let max_age = shared.settings.introspection_max_age;
     headers.insert(CACHE_CONTROL, cache_control(max_age, token.claims.expires_at, judgement.at));

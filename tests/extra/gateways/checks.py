@@ -1,6 +1,7 @@
 """What must hold behind every gateway. Each function is one check, named by what it proves; they run in this order."""
 
 import base64
+import concurrent.futures
 import json
 import threading
 import time
@@ -70,7 +71,8 @@ def forged_and_expired_tokens_do_not_pass(bench):
     own = like(good, plan.key, jti="made-by-the-test")
     demand(bench.ask(own).status == 200, "one that the test signed itself passes")
     for what, token in forgeries(good, plan.key, plan.other_key, plan.public_pem, bench.service.issuer).items():
-        demand_refused(bench, token, what)
+        if what != "no expiry" or bench.recipe.promise.demands_expiry:
+            demand_refused(bench, token, what)
 
 
 def other_tokens_of_the_service_do_not_pass(bench):
@@ -259,19 +261,20 @@ def _outage(bench, begin, end):
     promise, plan = bench.recipe.promise, bench.blueprint
     unseen = [bench.service.client_token() for _ in range(2)]
     forged = like(unseen[0], plan.other_key, jti="outage")
+    limit = promise.gives_up_after
     begin()
     try:
-        for token in unseen[:1] if promise.outage == {200} else unseen:
-            reached, started = bench.upstream.reached, time.monotonic()
-            answer = bench.ask(token)
-            took = time.monotonic() - started
+        started = time.monotonic()
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            answers = list(pool.map(lambda token: bench.ask(token, timeout=limit + 5), [*unseen, forged]))
+        took = time.monotonic() - started
+        for answer in answers[:2]:
             demand(answer.status in promise.outage, f"answered {answer.status}, not one of {sorted(promise.outage)}")
-            demand(answer.status == 200 or bench.upstream.reached == reached, "reached the application unjudged")
-            demand(took < 4, f"took {took:.1f} s")
-        reached = bench.upstream.reached
-        demand(bench.ask(forged).status in {401, 403} | (promise.outage - {200}), "a forged token was not refused")
-        demand(bench.upstream.reached == reached, "a forged token reached the application")
-        bench.measured["outage"] = f"{answer.status}"
+            demand(answer.status == 200 or not is_from_application(answer), "reached the application unjudged")
+        demand(answers[2].status in {401, 403} | (promise.outage - {200}), f"a forged token: answered {answers[2].status}")
+        demand(not is_from_application(answers[2]), "a forged token reached the application")
+        demand(took < limit, f"took {took:.1f} s")
+        bench.measured["outage"] = f"{answers[0].status}"
     finally:
         end()
     fresh = wait_for("the service gives tokens again", lambda: _token_or_none(bench.service), 8)

@@ -31,6 +31,10 @@ class Promise:
     refused_calls_of_20: tuple[int, int] = (1, 3)
     # What a token that nobody asked about before gets while the service is away.
     outage: frozenset = frozenset({500, 502, 503, 504})
+    # Seconds after which it gives up on a service that does not answer.
+    gives_up_after: float = 4
+    # Whether it refuses a token of a good key that has no `exp`; the service issues none.
+    demands_expiry: bool = True
     # The algorithms that it verifies; all where the service judges.
     algorithms: frozenset = frozenset({"ES256", "EdDSA", "RS256", "PS256"})
     # Whether it takes `typ: JWT` for a client that is set to it.

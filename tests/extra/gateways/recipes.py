@@ -121,14 +121,15 @@ RECIPES = [
         name="Apache: mod_oauth2 calls introspection", folder="apache",
         files={"mod_oauth2-introspection.conf": "recipe.conf", **APACHE_FILES}, around={"apache.conf": MOD_OAUTH2},
         replace={**APACHE_REPLACE, **SERVICE, **SERVED_ELSEWHERE, "SECRET": "{secret}"}, command=APACHE_COMMAND,
-        promise=Promise(revoked_for=6, beyond_expiry=6, refused_calls_of_20=(20, 20), outage=REFUSES, identity=WITHOUT_ROLES),
+        promise=Promise(revoked_for=6, beyond_expiry=6, refused_calls_of_20=(20, 20), outage=REFUSES, gives_up_after=22,
+                        identity=WITHOUT_ROLES),
     ),
     Recipe(
         name="Apache: mod_oauth2 with the published keys", folder="apache", offline=True,
         files={"mod_oauth2-jwks.conf": "recipe.conf", **APACHE_FILES}, around={"apache.conf": MOD_OAUTH2},
         replace={**APACHE_REPLACE, **SERVICE, **SERVED_ELSEWHERE}, command=APACHE_COMMAND,
         promise=Promise(revoked_for=None, beyond_expiry=6, calls_of_20=(0, 0), refused_calls_of_20=(0, 20), outage=OFFLINE,
-                        algorithms=CJOSE, identity=WITHOUT_ROLES),
+                        gives_up_after=22, algorithms=CJOSE, identity=WITHOUT_ROLES),
     ),
     Recipe(
         name="Apache: mod_auth_openidc calls introspection", folder="apache", tls=True,
@@ -141,7 +142,7 @@ RECIPES = [
         files={"mod_auth_openidc-jwks.conf": "recipe.conf", **APACHE_FILES}, around={"apache.conf": MOD_AUTH_OPENIDC},
         replace={**APACHE_REPLACE, **HTTPS}, command=APACHE_COMMAND,
         promise=Promise(revoked_for=None, beyond_expiry=1, calls_of_20=(0, 0), refused_calls_of_20=(0, 20), outage=OFFLINE,
-                        algorithms=CJOSE, identity=WITHOUT_ROLES),
+                        demands_expiry=False, algorithms=CJOSE, identity=WITHOUT_ROLES),
     ),
     Recipe(
         name="Envoy: ext_authz over HTTP", folder="envoy", files={"ext-authz.yaml": "envoy.yaml"},

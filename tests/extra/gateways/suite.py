@@ -66,7 +66,7 @@ def run_recipe(recipe, blueprint, folder, options):
                 failed += 1
                 where = "" if isinstance(error, Failed) else "".join(traceback.format_exception(error)[-2:])
                 lines.append(f"  FAILED  {name}: {type(error).__name__}: {error} {where}")
-                lines.append(bench.gateway.tail(6))
+                lines.append(bench.gateway.tail(2))
             else:
                 passed += 1
                 lines.append(f"  ok      {name} ({time.monotonic() - started:.1f} s)")
@@ -77,7 +77,7 @@ def run_recipe(recipe, blueprint, folder, options):
 
 
 def print_table(results):
-    columns = ["revoked token lives", "beyond exp", "calls for 20 good", "calls for 20 bad", "algorithms", "typ", "outage", "rotation"]
+    columns = ["withdrawn key lives", "new key visible after", "keys outlast an outage by", "revoked token lives", "beyond exp", "calls for 20 good", "calls for 20 bad", "algorithms", "typ", "outage", "rotation"]
     print()
     for name, _, _, measured in results:
         figures = "; ".join(f"{column} {measured[column]}" for column in columns if column in measured)

@@ -65,6 +65,12 @@ impl Home {
         self
     }
 
+    /// Without a setting.
+    pub fn without(mut self, name: &str) -> Self {
+        self.environment.retain(|(variable, _)| *variable != format!("COUNTERSIGN_{name}"));
+        self
+    }
+
     /// Where commands run.
     pub fn path(&self) -> &Path {
         self.folder.path()
@@ -194,12 +200,6 @@ impl Server {
     pub fn signal(&self, name: &str) {
         let pid = self.child.id().to_string();
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
-    }
-
-    /// Kills the process as a failing machine would.
-    pub fn kill(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
     }
 
     /// Waits for the end of the process; the exit code.
