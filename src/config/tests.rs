@@ -28,7 +28,7 @@ fn setting<'a>(loaded: &'a Loaded, name: &str) -> &'a Setting {
 }
 
 /// A value for every setting, none of them its default, all of them together without a mistake.
-const OTHERS: [(&str, &str); 73] = [
+const OTHERS: [(&str, &str); 64] = [
     ("issuer", "\"http://auth.example.com/tenant\""),
     ("allow_http_issuer", "true"),
     ("database.url", "\"postgres://cs:pw@db/auth\""),
