@@ -44,6 +44,8 @@ mod keys;
 mod openapi;
 #[path = "suite/revocation.rs"]
 mod revocation;
+#[path = "suite/replicas.rs"]
+mod replicas;
 #[path = "suite/revocation_races.rs"]
 mod revocation_races;
 #[path = "suite/sessions.rs"]
