@@ -42,10 +42,10 @@ mod jwks;
 mod keys;
 #[path = "suite/openapi.rs"]
 mod openapi;
-#[path = "suite/revocation.rs"]
-mod revocation;
 #[path = "suite/replicas.rs"]
 mod replicas;
+#[path = "suite/revocation.rs"]
+mod revocation;
 #[path = "suite/revocation_races.rs"]
 mod revocation_races;
 #[path = "suite/sessions.rs"]

@@ -21,7 +21,9 @@ fn operations() -> Vec<(Method, String, Option<String>)> {
     let api: Value = serde_json::from_str(document()).unwrap();
     let mut found = Vec::new();
     for (path, item) in api["paths"].as_object().unwrap() {
-        for (method, operation) in item.as_object().unwrap().iter().filter(|(_, operation)| operation["tags"][0] == "administration") {
+        for (method, operation) in
+            item.as_object().unwrap().iter().filter(|(_, operation)| operation["tags"][0] == "administration")
+        {
             let path = path.replace("{id}", NOBODY).replace("{sid}", NO_SESSION);
             let path = path.replace("{client_id}", "nobody").replace("{kid}", "unknown");
             let content = operation["requestBody"]["content"].as_object();

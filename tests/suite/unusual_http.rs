@@ -17,7 +17,11 @@ fn routes() -> BTreeMap<String, Vec<String>> {
     let mut routes = BTreeMap::new();
     for (path, item) in api["paths"].as_object().unwrap() {
         if !path.starts_with("/v1/verify") {
-            let path = path.split('/').map(|part| if part.starts_with('{') { "x" } else { part }).collect::<Vec<_>>().join("/");
+            let path = path
+                .split('/')
+                .map(|part| if part.starts_with('{') { "x" } else { part })
+                .collect::<Vec<_>>()
+                .join("/");
             let methods = item.as_object().unwrap().iter().filter(|(_, operation)| operation["responses"].is_object());
             routes.insert(path, methods.map(|(method, _)| method.to_uppercase()).collect());
         }
@@ -44,14 +48,16 @@ async fn h7_every_other_method_is_405_and_allow_names_those_that_there_are() {
             allowed.push("HEAD".to_owned());
         }
         allowed.sort();
-        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY", "get"] {
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY", "get"]
+        {
             if allowed.iter().any(|known| known == method) {
                 continue;
             }
             let answer = request(&app, method, &path).bearer_auth(&app.admin_key).send().await.unwrap();
             let name = format!("{method} {path}");
             assert_eq!(answer.status().as_u16(), 405, "{name}");
-            let mut named: Vec<_> = header(&answer, "allow").split(',').map(|method| method.trim().to_owned()).collect();
+            let mut named: Vec<_> =
+                header(&answer, "allow").split(',').map(|method| method.trim().to_owned()).collect();
             named.sort();
             assert_eq!(named, allowed, "{name}");
             assert_eq!(header(&answer, "cache-control"), "no-store");
@@ -69,7 +75,8 @@ async fn h7_every_other_method_is_405_and_allow_names_those_that_there_are() {
 async fn h7_trace_gives_nothing_back() {
     let app = app().await;
     for path in routes().keys().map(String::as_str).chain(["/v1/verify", "/v1/verify/x", "/"]) {
-        let answer = request(&app, "TRACE", path).header("x-canary", "canary-7").bearer_auth("canary-8").send().await.unwrap();
+        let answer =
+            request(&app, "TRACE", path).header("x-canary", "canary-7").bearer_auth("canary-8").send().await.unwrap();
         assert_ne!(header(&answer, "content-type"), "message/http", "{path}");
         assert!(!answer.status().is_success(), "{path}");
         let headers = format!("{:?}", answer.headers());
@@ -97,7 +104,12 @@ async fn h7_head_says_what_get_says_without_saying_it() {
 #[tokio::test]
 async fn h11_no_answer_lets_a_page_of_another_origin_in() {
     let app = app().await;
-    let open = ["/.well-known/jwks.json", "/.well-known/oauth-authorization-server", "/.well-known/openid-configuration", "/openapi.json"];
+    let open = [
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+        "/openapi.json",
+    ];
     for (path, methods) in routes() {
         for method in methods.iter().map(String::as_str).chain(["OPTIONS"]) {
             let asked = request(&app, method, &path).header("origin", "https://evil.example");
@@ -113,7 +125,20 @@ async fn h11_no_answer_lets_a_page_of_another_origin_in() {
 #[tokio::test]
 async fn a_path_that_is_not_there_is_404_in_the_shape_of_its_neighbours() {
     let app = app().await;
-    for path in ["/", "/v1", "/v1/", "/v1/login/", "/v1/verifyx", "/V1/LOGIN", "/v1//login", "/admin/v1/users", "/.git/config", "/favicon.ico", "/%00", "/%ff"] {
+    for path in [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/login/",
+        "/v1/verifyx",
+        "/V1/LOGIN",
+        "/v1//login",
+        "/admin/v1/users",
+        "/.git/config",
+        "/favicon.ico",
+        "/%00",
+        "/%ff",
+    ] {
         for method in ["GET", "POST", "DELETE"] {
             let answer = request(&app, method, "").send().await;
             drop(answer);
@@ -135,13 +160,20 @@ async fn paths_that_climb_are_looked_at_as_they_stand() {
     let token = app.log_in().await.access_token;
     let raw = async |target: &str| {
         let mut stream = tokio::net::TcpStream::connect(app.public).await.unwrap();
-        let head = format!("GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
+        let head =
+            format!("GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
         answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
     };
-    for judged in ["/v1/verify/../../admin/v1/status", "/v1/verify/%2e%2e/%2e%2e/x", "/v1/verify//", "/v1/verify/;x=1", "/v1/verify/\u{7f}x"] {
+    for judged in [
+        "/v1/verify/../../admin/v1/status",
+        "/v1/verify/%2e%2e/%2e%2e/x",
+        "/v1/verify//",
+        "/v1/verify/;x=1",
+        "/v1/verify/\u{7f}x",
+    ] {
         let status = raw(judged).await;
         assert!(matches!(status, 200 | 400), "{judged} {status}");
     }
@@ -158,7 +190,10 @@ async fn a_body_where_none_is_read_changes_nothing() {
     for path in ["/.well-known/jwks.json", "/livez", "/readyz", "/openapi.json"] {
         let plain = app.get(path).send().await.unwrap();
         let with_body = app.get(path).body("x".repeat(1000)).send().await.unwrap();
-        assert_eq!((with_body.status(), with_body.bytes().await.unwrap()), (plain.status(), plain.bytes().await.unwrap()));
+        assert_eq!(
+            (with_body.status(), with_body.bytes().await.unwrap()),
+            (plain.status(), plain.bytes().await.unwrap())
+        );
     }
 }
 
@@ -169,9 +204,11 @@ async fn h13_nothing_of_a_request_comes_back_in_an_error() {
     for (path, methods) in routes() {
         for method in methods {
             for body in [format!("{{\"{canary}\":\"{canary}\"}}"), format!("{canary}={canary}")] {
-                let media = if body.starts_with('{') { "application/json" } else { "application/x-www-form-urlencoded" };
+                let media =
+                    if body.starts_with('{') { "application/json" } else { "application/x-www-form-urlencoded" };
                 let asked = request(&app, &method, &format!("{path}?canary=canary%3Cscript%3E7"));
-                let asked = asked.bearer_auth(&app.admin_key).header("content-type", media).header("x-canary", "canary7");
+                let asked =
+                    asked.bearer_auth(&app.admin_key).header("content-type", media).header("x-canary", "canary7");
                 let answer = asked.body(body).send().await.unwrap();
                 let status = answer.status();
                 let headers = format!("{:?}", answer.headers());
@@ -189,7 +226,11 @@ async fn every_answer_bears_a_request_id_the_callers_if_it_is_well_formed() {
     for (path, methods) in routes() {
         for method in methods {
             let answer = request(&app, &method, &path).header("x-request-id", "Mine-1.a_b").send().await.unwrap();
-            assert_eq!((header(&answer, "x-request-id"), header(&answer, "x-content-type-options")), ("Mine-1.a_b", "nosniff"), "{path}");
+            assert_eq!(
+                (header(&answer, "x-request-id"), header(&answer, "x-content-type-options")),
+                ("Mine-1.a_b", "nosniff"),
+                "{path}"
+            );
             assert_eq!(header(&answer, "server"), "", "h8: no version banner");
             let answer = request(&app, &method, &path).header("x-request-id", "not well formed").send().await.unwrap();
             let made = header(&answer, "x-request-id").to_owned();
