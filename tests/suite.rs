@@ -1,5 +1,12 @@
 //! Everything that is tested from outside: one file for each endpoint or promise.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of a test fails like the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a helper of a test fails like the test, says what it skips, and bounds its waits for real processes"
+)]
 
 #[path = "suite/support/mod.rs"]
 mod support;
