@@ -1,9 +1,18 @@
 //! Everything that is tested from outside: one file for each endpoint or promise.
-#![expect(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a helper of a test fails like the test")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "a helper of a test fails like the test, says what it skips, and bounds its waits for real processes"
+)]
 
 #[path = "suite/support/mod.rs"]
 mod support;
 
+#[path = "suite/admin_api.rs"]
+mod admin_api;
 #[path = "suite/architecture.rs"]
 mod architecture;
 #[path = "suite/cli.rs"]
@@ -12,12 +21,20 @@ mod cli;
 mod cli_beside;
 #[path = "suite/cli_serve.rs"]
 mod cli_serve;
+#[path = "suite/client_authentication.rs"]
+mod client_authentication;
 #[path = "suite/crash.rs"]
 mod crash;
 #[path = "suite/discovery.rs"]
 mod discovery;
+#[path = "suite/forgeries.rs"]
+mod forgeries;
 #[path = "suite/forward_auth.rs"]
 mod forward_auth;
+#[path = "suite/header_snapshots.rs"]
+mod header_snapshots;
+#[path = "suite/health.rs"]
+mod health;
 #[path = "suite/http_raw.rs"]
 mod http_raw;
 #[path = "suite/http_tls.rs"]
@@ -28,10 +45,16 @@ mod introspection;
 mod introspection_batch;
 #[path = "suite/jwks.rs"]
 mod jwks;
+#[path = "suite/keys.rs"]
+mod keys;
 #[path = "suite/openapi.rs"]
 mod openapi;
+#[path = "suite/replicas.rs"]
+mod replicas;
 #[path = "suite/revocation.rs"]
 mod revocation;
+#[path = "suite/revocation_races.rs"]
+mod revocation_races;
 #[path = "suite/sessions.rs"]
 mod sessions;
 #[path = "suite/store_clients.rs"]
@@ -54,5 +77,7 @@ mod store_sessions;
 mod store_sweep;
 #[path = "suite/store_users.rs"]
 mod store_users;
+#[path = "suite/unusual_http.rs"]
+mod unusual_http;
 #[path = "suite/wycheproof.rs"]
 mod wycheproof;

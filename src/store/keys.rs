@@ -1,6 +1,7 @@
 //! Signing keys, sealed. Of many replicas that make, rotate or withdraw a key at once, exactly one wins.
 
 use crate::domain::{Algorithm, Change, KeySchedule, Kid, Revocation, Timestamp};
+use crate::store::columns::key_columns;
 use crate::store::db::{Database, Row, Tx, Written, values};
 use crate::store::feed::NOTE_LIFE;
 use crate::store::{AuditEvent, FeedEntry, StoreError, audit};
@@ -70,7 +71,7 @@ pub struct Keys<'a>(pub(super) &'a Database);
 impl Keys<'_> {
     /// Every key that is stored, withdrawn ones too, in the order in which they were made.
     pub async fn all(&self) -> Result<Vec<StoredKey>, StoreError> {
-        const READ: &str = "SELECT * FROM signing_keys ORDER BY created_at, kid";
+        const READ: &str = concat!("SELECT ", key_columns!(), " FROM signing_keys ORDER BY created_at, kid");
         self.0.rows("keys_all", READ, Vec::new()).await?.iter().map(StoredKey::try_from).collect()
     }
 

@@ -9,6 +9,7 @@ mod assertions;
 mod attempts;
 mod audit;
 mod clients;
+mod columns;
 mod db;
 mod error;
 mod feed;

@@ -65,7 +65,7 @@ pub struct RotateOrder {
 pub struct ImportOrder {
     /// PKCS#8, PKCS#1 or SEC1.
     pem: String,
-    /// Needed for RSA keys, which can sign `RS256` or `PS256`.
+    /// For an RSA key `RS256`, unless this says `PS256`. Every other key signs with one algorithm only.
     algorithm: Option<String>,
 }
 

@@ -14,7 +14,7 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::domain::{AccessClaims, ScopeSet};
+use crate::domain::{AccessClaims, Role, ScopeSet};
 use crate::http::error::Challenge;
 use crate::http::extract::LenientQuery;
 use crate::http::introspection_body::cache_control;
@@ -50,7 +50,7 @@ impl ForwardAuthHeaders {
     /// that copies by name would else leave the caller's own header in its place (Caddy 2.6 puts a placeholder there).
     fn values(claims: &AccessClaims) -> Vec<Bytes> {
         let login = claims.login.as_ref();
-        let roles = login.map(|login| login.roles.iter().map(|role| role.as_str()).collect::<Vec<_>>().join(","));
+        let roles = login.map(|login| login.roles.iter().map(Role::as_str).collect::<Vec<_>>().join(","));
         [
             Some(claims.subject.to_string()),
             login.map(|login| login.username.clone()),

@@ -12,6 +12,7 @@ pub use self::rule::AttemptLimits;
 use self::rule::{Count, blocked_for, counted};
 use crate::domain::Timestamp;
 use crate::store::StoreError;
+use crate::store::columns::attempt_columns;
 use crate::store::db::{Database, Row, Tx, values};
 
 /// Keys that one attempt may be counted under.
@@ -84,7 +85,7 @@ impl Attempts<'_> {
         now: Timestamp,
     ) -> Result<Decision, StoreError> {
         // A flood of attempts on a blocked key costs a read, and no lock.
-        const LOOK: &str = "SELECT * FROM login_attempts WHERE key IN ($1, $2, $3, $4)";
+        const LOOK: &str = concat!("SELECT ", attempt_columns!(), " FROM login_attempts WHERE key IN ($1, $2, $3, $4)");
         let Some(&(first, _)) = keys.first() else {
             return Ok(Decision::Allowed { counted: Vec::new(), is_last: false });
         };
@@ -143,9 +144,12 @@ impl TryFrom<&Row> for Count {
 
 async fn count(tx: &mut Tx, keys: &[(AttemptKey, AttemptLimits)], now: Timestamp) -> Result<Decision, StoreError> {
     // Makes the row if it is missing, locks it, and reads it.
-    const LOCK: &str = "INSERT INTO login_attempts
+    const LOCK: &str = concat!(
+        "INSERT INTO login_attempts
             (key, failures, window_started_at, last_failure_at, blocked_until, expires_at)
-        VALUES ($1, 0, $2, $2, $2, $2) ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING *";
+        VALUES ($1, 0, $2, $2, $2, $2) ON CONFLICT (key) DO UPDATE SET key = excluded.key RETURNING ",
+        attempt_columns!()
+    );
     const COUNT: &str = "UPDATE login_attempts SET failures = $2, window_started_at = $3, last_failure_at = $4,
         blocked_until = $5, expires_at = $6 WHERE key = $1";
     let mut counts = Vec::with_capacity(keys.len());

@@ -6,6 +6,7 @@ mod secret;
 
 use self::row::{collect, settings_values};
 use crate::domain::{Change, Client, ClientId, ClientSettings, SecretDigest, Timestamp};
+use crate::store::columns::client_columns;
 use crate::store::db::{Database, Tx, Value, Written, values};
 use crate::store::feed::NOTE_LIFE;
 use crate::store::{AuditEvent, FeedEntry, StoreError, audit};
@@ -56,9 +57,13 @@ impl Clients<'_> {
 
     /// All clients with their secrets, in the order of their ids.
     pub async fn all(&self) -> Result<Vec<Client>, StoreError> {
-        const READ_ALL: &str = "SELECT clients.*, client_secrets.digest, client_secrets.expires_at AS secret_expires_at
+        const READ_ALL: &str = concat!(
+            "SELECT ",
+            client_columns!(),
+            ", client_secrets.digest, client_secrets.expires_at AS secret_expires_at
             FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
-            ORDER BY clients.id, client_secrets.created_at, client_secrets.digest";
+            ORDER BY clients.id, client_secrets.created_at, client_secrets.digest"
+        );
         collect(&self.0.rows("clients_all", READ_ALL, Vec::new()).await?)
     }
 
@@ -88,9 +93,13 @@ impl Clients<'_> {
     }
 }
 
-const READ_ONE: &str = "SELECT clients.*, client_secrets.digest, client_secrets.expires_at AS secret_expires_at
+const READ_ONE: &str = concat!(
+    "SELECT ",
+    client_columns!(),
+    ", client_secrets.digest, client_secrets.expires_at AS secret_expires_at
     FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
-    WHERE clients.id = $1 ORDER BY client_secrets.created_at, client_secrets.digest";
+    WHERE clients.id = $1 ORDER BY client_secrets.created_at, client_secrets.digest"
+);
 
 async fn insert(tx: &mut Tx, new: &NewClient, now: Timestamp) -> Result<Client, StoreError> {
     const INSERT: &str = "INSERT INTO clients (id, kind, display_name, grants, audiences, scopes, introspect,

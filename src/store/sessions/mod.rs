@@ -9,6 +9,7 @@ pub use self::open::{NewSession, Opened};
 pub use self::rotate::{ProvenSession, RotateOutcome, RotateRequest};
 use crate::domain::{ClientId, Role, Session, SessionId, Timestamp, UserId, Username};
 use crate::store::StoreError;
+use crate::store::columns::session_columns;
 use crate::store::db::{Database, Row, values};
 use crate::store::rows::{roles, username, words};
 
@@ -43,8 +44,12 @@ pub struct Sessions<'a>(pub(super) &'a Database);
 impl Sessions<'_> {
     /// A session, whether live or ended.
     pub async fn by_id(&self, id: SessionId) -> Result<Option<SessionDetail>, StoreError> {
-        const READ: &str = "SELECT sessions.*, users.username, users.roles
-            FROM sessions JOIN users ON users.id = sessions.user_id WHERE sessions.id = $1";
+        const READ: &str = concat!(
+            "SELECT ",
+            session_columns!(),
+            ", users.username, users.roles
+            FROM sessions JOIN users ON users.id = sessions.user_id WHERE sessions.id = $1"
+        );
         self.0.row("session_read", READ, values![id]).await?.as_ref().map(SessionDetail::try_from).transpose()
     }
 
@@ -56,12 +61,16 @@ impl Sessions<'_> {
         limit: u32,
         now: Timestamp,
     ) -> Result<Vec<SessionDetail>, StoreError> {
-        const PAGE: &str = "SELECT sessions.*, users.username, users.roles
+        const PAGE: &str = concat!(
+            "SELECT ",
+            session_columns!(),
+            ", users.username, users.roles
             FROM sessions JOIN users ON users.id = sessions.user_id JOIN clients ON clients.id = sessions.client_id
             WHERE sessions.user_id = $1 AND sessions.id > $2 AND ended_at IS NULL
               AND idle_expires_at > $3 AND absolute_expires_at > $3
               AND user_epoch = users.epoch AND client_epoch = clients.epoch
-            ORDER BY sessions.id LIMIT $4";
+            ORDER BY sessions.id LIMIT $4"
+        );
         let rows = self.0.rows("sessions_of_user", PAGE, values![user, start(after), now, limit]).await?;
         rows.iter().map(SessionDetail::try_from).collect()
     }
@@ -74,12 +83,16 @@ impl Sessions<'_> {
         limit: u32,
         now: Timestamp,
     ) -> Result<Vec<SessionDetail>, StoreError> {
-        const PAGE: &str = "SELECT sessions.*, users.username, users.roles
+        const PAGE: &str = concat!(
+            "SELECT ",
+            session_columns!(),
+            ", users.username, users.roles
             FROM sessions JOIN users ON users.id = sessions.user_id JOIN clients ON clients.id = sessions.client_id
             WHERE sessions.client_id = $1 AND sessions.id > $2 AND ended_at IS NULL
               AND idle_expires_at > $3 AND absolute_expires_at > $3
               AND user_epoch = users.epoch AND client_epoch = clients.epoch
-            ORDER BY sessions.id LIMIT $4";
+            ORDER BY sessions.id LIMIT $4"
+        );
         let rows = self.0.rows("sessions_of_client", PAGE, values![client, start(after), now, limit]).await?;
         rows.iter().map(SessionDetail::try_from).collect()
     }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::{SessionDetail, Sessions};
 use crate::domain::{ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp};
+use crate::store::columns::session_columns;
 use crate::store::db::{Row, Tx, Written, values};
 use crate::store::{AuditEvent, StoreError, audit};
 
@@ -55,7 +56,8 @@ pub struct ProvenSession {
 impl Sessions<'_> {
     /// Rotates a session's refresh token.
     pub async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<Written<RotateOutcome>, StoreError> {
-        const ROTATE: &str = "UPDATE sessions
+        const ROTATE: &str = concat!(
+            "UPDATE sessions
             SET generation = generation + 1, rotated_at = $5, idle_expires_at = $6
             WHERE id = $1 AND generation = $2 AND family_digest = $3 AND client_id = $4
               AND ended_at IS NULL AND idle_expires_at > $5 AND absolute_expires_at > $5
@@ -63,8 +65,11 @@ impl Sessions<'_> {
                   WHERE users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL)
               AND EXISTS (SELECT 1 FROM clients
                   WHERE clients.id = client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL)
-            RETURNING *, (SELECT username FROM users WHERE users.id = user_id) AS username,
-                (SELECT roles FROM users WHERE users.id = user_id) AS roles";
+            RETURNING ",
+            session_columns!(),
+            ", (SELECT username FROM users WHERE users.id = user_id) AS username,
+                (SELECT roles FROM users WHERE users.id = user_id) AS roles"
+        );
         let RotateRequest { session, generation, family_digest, ref client, .. } = request;
         for _ in 0..MAX_LOOKS {
             let idle_expires_at = now.plus(request.idle_ttl);
@@ -89,11 +94,11 @@ impl Sessions<'_> {
     }
 
     async fn look(&self, id: SessionId) -> Result<Option<Found>, StoreError> {
-        const LOOK: &str = "SELECT sessions.*, users.username, users.roles,
+        const LOOK: &str = concat!("SELECT ", session_columns!(), ", users.username, users.roles,
                 CAST(CASE WHEN users.epoch = user_epoch AND users.disabled_at IS NULL
                     AND clients.epoch = client_epoch AND clients.disabled_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS is_current
             FROM sessions JOIN users ON users.id = user_id JOIN clients ON clients.id = client_id
-            WHERE sessions.id = $1";
+            WHERE sessions.id = $1");
         self.0.row("session_look", LOOK, values![id]).await?.as_ref().map(Found::try_from).transpose()
     }
 

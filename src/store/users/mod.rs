@@ -1,6 +1,7 @@
 //! Users and their password hashes.
 
 use crate::domain::{Role, SessionId, Timestamp, User, UserId, Username};
+use crate::store::columns::user_columns;
 use crate::store::db::{Database, Tx, values};
 use crate::store::rows::joined;
 use crate::store::{AuditEvent, StoreError, audit};
@@ -92,7 +93,7 @@ impl Users<'_> {
 
     /// A user by id.
     pub async fn by_id(&self, id: UserId) -> Result<Option<User>, StoreError> {
-        const READ: &str = "SELECT * FROM users WHERE id = $1";
+        const READ: &str = concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1");
         self.0.row("user_by_id", READ, values![id]).await?.as_ref().map(User::try_from).transpose()
     }
 
@@ -103,22 +104,26 @@ impl Users<'_> {
 
     /// A user and the password hash, by name.
     pub async fn credentials(&self, username: &Username) -> Result<Option<Credentials>, StoreError> {
-        const READ: &str = "SELECT * FROM users WHERE username = $1";
+        const READ: &str = concat!("SELECT ", user_columns!(), " FROM users WHERE username = $1");
         let row = self.0.row("user_credentials", READ, values![username.as_str()]).await?;
         row.as_ref().map(credentials).transpose()
     }
 
     /// A user and the password hash, by id.
     pub async fn credentials_by_id(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
-        const READ: &str = "SELECT * FROM users WHERE id = $1";
+        const READ: &str = concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1");
         self.0.row("user_credentials", READ, values![id]).await?.as_ref().map(credentials).transpose()
     }
 
     /// Users in the order of their names (byte by byte), from after `after` on; those alone whose name begins with
     /// `prefix`, if there is one.
     pub async fn page(&self, after: Option<&str>, prefix: Option<&str>, limit: u32) -> Result<Vec<User>, StoreError> {
-        const PAGE: &str = "SELECT * FROM users
-            WHERE username > $1 AND username >= $2 AND username < $3 ORDER BY username LIMIT $4";
+        const PAGE: &str = concat!(
+            "SELECT ",
+            user_columns!(),
+            " FROM users
+            WHERE username > $1 AND username >= $2 AND username < $3 ORDER BY username LIMIT $4"
+        );
         let (after, prefix) = (after.unwrap_or_default(), prefix.unwrap_or_default());
         if after.contains('\0') || prefix.contains('\0') {
             // No name holds one, and PostgreSQL takes no text that does (security.md D11).
@@ -138,7 +143,7 @@ impl Users<'_> {
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<User, StoreError> {
-        const SET: &str = "UPDATE users SET roles = $1 WHERE id = $2 RETURNING *";
+        const SET: &str = concat!("UPDATE users SET roles = $1 WHERE id = $2 RETURNING ", user_columns!());
         let written = self.0.write("user_set_roles", (id, roles, now, audit), |tx, (id, roles, now, audit)| {
             Box::pin(async move {
                 let row = tx.row(SET, values![joined(roles.iter().map(Role::as_str)), *id]).await?;
@@ -165,8 +170,8 @@ fn credentials(row: &crate::store::db::Row) -> Result<Credentials, StoreError> {
 
 async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<Option<User>, StoreError> {
     const INSERT: &str =
-        "INSERT INTO users (id, username, password_hash, roles, created_at, password_changed_at, disabled_at, password_scheme)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (username) DO NOTHING RETURNING *";
+        concat!("INSERT INTO users (id, username, password_hash, roles, created_at, password_changed_at, disabled_at, password_scheme)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (username) DO NOTHING RETURNING ", user_columns!());
     let (hash, roles) = (new.password_hash.as_str(), joined(&new.roles));
     let row = tx
         .row(

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::scheme::scheme_of;
 use super::{Users, end_sessions};
 use crate::domain::{Revocation, SessionId, Timestamp, User, UserId};
+use crate::store::columns::{session_columns, user_columns};
 use crate::store::db::{Tx, Written, values};
 use crate::store::sessions::SessionDetail;
 use crate::store::{AuditEvent, StoreError, audit};
@@ -59,9 +60,11 @@ impl Users<'_> {
 }
 
 async fn apply(tx: &mut Tx, change: &PasswordChange, now: Timestamp) -> Result<RotatedByPassword, StoreError> {
-    const CHANGE: &str =
+    const CHANGE: &str = concat!(
         "UPDATE users SET password_hash = $1, password_scheme = $5, password_changed_at = $2, epoch = epoch + 1
-        WHERE id = $3 AND ($4 IS NULL OR (epoch = $4 AND disabled_at IS NULL)) RETURNING *";
+        WHERE id = $3 AND ($4 IS NULL OR (epoch = $4 AND disabled_at IS NULL)) RETURNING ",
+        user_columns!()
+    );
     const EXISTS: &str = "SELECT id FROM users WHERE id = $1";
     let hash = change.password_hash.as_str();
     let values = values![hash, now, change.user, change.expected_epoch, scheme_of(hash)];
@@ -87,14 +90,18 @@ async fn apply(tx: &mut Tx, change: &PasswordChange, now: Timestamp) -> Result<R
 /// Moves one session to the user's new epoch and gives it a new family secret: every refresh token from before is one of an
 /// unknown family, so whoever stole one is neither handed its successor nor able to end the session.
 async fn keep(tx: &mut Tx, kept: KeptSession, user: &User, now: Timestamp) -> Result<SessionDetail, StoreError> {
-    const KEEP: &str = "UPDATE sessions
+    const KEEP: &str = concat!(
+        "UPDATE sessions
         SET user_epoch = $1, generation = generation + 1, rotated_at = $2, idle_expires_at = $3, family_digest = $6
         WHERE id = $4 AND user_id = $5 AND user_epoch = $1 - 1 AND ended_at IS NULL
           AND idle_expires_at > $2 AND absolute_expires_at > $2
           AND EXISTS (SELECT 1 FROM clients
               WHERE clients.id = client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL)
-        RETURNING *, (SELECT username FROM users WHERE users.id = user_id) AS username,
-            (SELECT roles FROM users WHERE users.id = user_id) AS roles";
+        RETURNING ",
+        session_columns!(),
+        ", (SELECT username FROM users WHERE users.id = user_id) AS username,
+            (SELECT roles FROM users WHERE users.id = user_id) AS roles"
+    );
     let idle_expires_at = now.plus(kept.idle_ttl);
     let row =
         tx.row(KEEP, values![user.epoch, now, idle_expires_at, kept.session, user.id, kept.family_digest]).await?;

@@ -2,6 +2,7 @@
 
 use super::{Users, end_sessions};
 use crate::domain::{Revocation, Timestamp, User, UserId};
+use crate::store::columns::user_columns;
 use crate::store::db::{Tx, Written, values};
 use crate::store::{AuditEvent, StoreError, audit};
 
@@ -14,7 +15,7 @@ impl Users<'_> {
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<Written<User>, StoreError> {
-        const BUMP: &str = "UPDATE users SET epoch = epoch + 1 WHERE id = $1 RETURNING *";
+        const BUMP: &str = concat!("UPDATE users SET epoch = epoch + 1 WHERE id = $1 RETURNING ", user_columns!());
         let input = (id, revocation_expires_at, now, audit);
         self.0
             .write("user_revoke", input, |tx, (id, until, now, audit)| {
@@ -37,8 +38,11 @@ impl Users<'_> {
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<Written<User>, StoreError> {
-        const DISABLE: &str = "UPDATE users SET disabled_at = $1, epoch = epoch + 1
-            WHERE id = $2 AND disabled_at IS NULL RETURNING *";
+        const DISABLE: &str = concat!(
+            "UPDATE users SET disabled_at = $1, epoch = epoch + 1
+            WHERE id = $2 AND disabled_at IS NULL RETURNING ",
+            user_columns!()
+        );
         let input = (id, revocation_expires_at, now, audit);
         self.0
             .write("user_disable", input, |tx, (id, until, now, audit)| {
@@ -57,8 +61,10 @@ impl Users<'_> {
 
     /// Lets a disabled user log in again. What was revoked by disabling stays revoked. To do so again changes nothing.
     pub async fn enable(&self, id: UserId, now: Timestamp, audit: Option<AuditEvent>) -> Result<User, StoreError> {
-        const ENABLE: &str =
-            "UPDATE users SET disabled_at = NULL WHERE id = $1 AND disabled_at IS NOT NULL RETURNING *";
+        const ENABLE: &str = concat!(
+            "UPDATE users SET disabled_at = NULL WHERE id = $1 AND disabled_at IS NOT NULL RETURNING ",
+            user_columns!()
+        );
         let written = self.0.write("user_enable", (id, now, audit), |tx, (id, now, audit)| {
             Box::pin(async move {
                 let Some(row) = tx.row(ENABLE, values![*id]).await? else {
@@ -80,7 +86,7 @@ impl Users<'_> {
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<Written<bool>, StoreError> {
-        const DELETE: &str = "DELETE FROM users WHERE id = $1 RETURNING *";
+        const DELETE: &str = concat!("DELETE FROM users WHERE id = $1 RETURNING ", user_columns!());
         let input = (id, revocation_expires_at, now, audit);
         self.0
             .write("user_delete", input, |tx, (id, until, now, audit)| {
@@ -105,6 +111,6 @@ async fn revoked(tx: &mut Tx, user: &User, now: Timestamp, until: Timestamp) -> 
 }
 
 async fn existing(tx: &mut Tx, id: UserId) -> Result<User, StoreError> {
-    let row = tx.row("SELECT * FROM users WHERE id = $1", values![id]).await?;
+    let row = tx.row(concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1"), values![id]).await?;
     row.as_ref().map(User::try_from).ok_or(StoreError::NotFound { what: "user" })?
 }

@@ -212,12 +212,6 @@ impl TestApp {
         assert!(self.logger.flush(Duration::from_secs(5)));
         self.log.text()
     }
-
-    /// Stops as production does.
-    pub async fn stop(mut self) {
-        self.stop.cancel();
-        self.running.take().unwrap().await.unwrap();
-    }
 }
 
 impl Drop for TestApp {
@@ -270,6 +264,7 @@ fn config(database: &TestDatabase, settings: &str) -> Config {
         Location::Postgres { url, .. } => url.clone(),
     };
     // Cheap hashes, but not cheaper than the floor; a fixture key; the poll stays out of the way of the manual clock.
+    let pool_size = super::database::pool_size().map_or_else(String::new, |size| size.to_string());
     let environment: Vec<(String, String)> = [
         ("ISSUER", ISSUER),
         ("DATABASE__URL", &url),
@@ -279,8 +274,10 @@ fn config(database: &TestDatabase, settings: &str) -> Config {
         ("OPERATIONS__LISTEN", "127.0.0.1:0"),
         ("SHUTDOWN__DELAY", "0s"),
         ("PASSWORDS__THREADS", "2"),
+        ("DATABASE__MAX_CONNECTIONS", &pool_size),
     ]
     .iter()
+    .filter(|(_, value)| !value.is_empty())
     // What a test sets itself is not set here: the environment would win.
     .filter(|(name, _)| !settings.lines().any(|line| line.starts_with(&format!("{} =", name.to_lowercase()))))
     .map(|(name, value)| (format!("COUNTERSIGN_{name}"), (*value).to_owned()))

@@ -83,11 +83,6 @@ impl Forge {
     pub fn saying(&self, claims: &Value) -> String {
         self.sign(&self.header().to_string(), &claims.to_string())
     }
-
-    /// The public key as a JWK.
-    pub fn jwk(&self) -> Value {
-        jwk(&self.key, &self.kid)
-    }
 }
 
 /// The public half of an Ed25519 key as a JWK.

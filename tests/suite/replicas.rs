@@ -1,0 +1,377 @@
+//! Several replicas on one database, in one process and on clocks that are moved by hand: what can be shown there better
+//! than with real parts. The rest is in tests/extra/replicas.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use countersign::clock::ManualClock;
+use countersign::domain::Timestamp;
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+use sqlx::Executor;
+
+use crate::support::app::{PASSWORD, TestApp, USER, error_of, machine, tokens};
+use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
+use crate::support::judging::{Credentials, TOO_LONG, header};
+use crate::support::outage::{bring_feed_back, stop_writes, take_feed_away};
+
+/// One more replica, and what its callers need.
+async fn beside(first: &TestApp, number: u64, settings: &str) -> TestApp {
+    beside_at(first, Arc::clone(&first.clock), number, settings).await
+}
+
+/// The same on a machine with a clock of its own.
+async fn beside_at(first: &TestApp, clock: Arc<ManualClock>, number: u64, settings: &str) -> TestApp {
+    let mut second = TestApp::replica(Arc::clone(&first.database), clock, number, settings).await;
+    second.gateway_secret.clone_from(&first.gateway_secret);
+    second.admin_key.clone_from(&first.admin_key);
+    second
+}
+
+async fn log_out(app: &TestApp, refresh_token: &str) -> Response {
+    app.post_json("/v1/logout", &json!({"refresh_token": refresh_token})).send().await.unwrap()
+}
+
+/// A client that gets tokens for itself, without a password to be hashed.
+async fn a_machine(app: &TestApp) -> Credentials {
+    app.confidential("machine", machine(&[], "")).await
+}
+
+async fn revoke(app: &TestApp, owner: &Credentials, token: &str) -> Response {
+    let request = app.post_form("/oauth2/revoke", &[("token", token)]);
+    request.basic_auth(&owner.id, Some(&owner.secret)).send().await.unwrap()
+}
+
+/// `readyz`: the status, and whether each check passes.
+async fn readiness(app: &TestApp) -> (u16, Value) {
+    let answer = app.get("/readyz").send().await.unwrap();
+    let status = answer.status().as_u16();
+    let body: Value = answer.json().await.unwrap();
+    let checks = body["checks"].as_array().unwrap().iter();
+    (status, checks.map(|check| (check["name"].as_str().unwrap().to_owned(), check["ok"].clone())).collect())
+}
+
+fn is_503_with_retry_after(answer: &Response) -> bool {
+    answer.status() == 503 && header(answer, "retry-after").parse::<u32>().is_ok()
+}
+
+/// A token under a key that nobody has.
+fn garbage(number: usize) -> String {
+    let part = |text: String| URL_SAFE_NO_PAD.encode(text);
+    let kid = format!("{number:043}");
+    let header = part(json!({"alg": "ES256", "kid": kid, "typ": "at+jwt"}).to_string());
+    format!("{header}.{}.{}", part(json!({"iss": "x"}).to_string()), URL_SAFE_NO_PAD.encode([7; 64]))
+}
+
+on_both_engines! {
+    async fn c1_what_one_replica_revokes_the_others_refuse_after_their_next_look(database: TestDatabase) {
+        let a = TestApp::start(database).await;
+        let b = beside(&a, 2, "").await;
+        let session = a.log_in().await;
+        b.sync().await;
+        // The second time from the cache of verified tokens.
+        assert!(b.is_active(&session.access_token).await && b.is_active(&session.access_token).await);
+        assert_eq!(log_out(&a, &session.refresh_token).await.status(), 204);
+        assert!(!a.is_active(&session.access_token).await, "at once where it was taken");
+        b.sync().await;
+        assert!(!b.is_active(&session.access_token).await);
+        assert_eq!(error_of(b.refresh(&session.refresh_token).await).await.0, 401);
+    }
+
+    async fn an_end_that_another_replica_brought_about_is_honoured_by_the_one_that_confirms_it(database: TestDatabase) {
+        let a = TestApp::start(database).await;
+        let b = beside(&a, 2, "[revocation]\npoll_interval = \"1s\"").await;
+        for _ in 0..5 {
+            let session = a.log_in().await;
+            assert!(b.is_active(&session.access_token).await);
+            assert_eq!(log_out(&a, &session.refresh_token).await.status(), 204);
+            assert_eq!(log_out(&b, &session.refresh_token).await.status(), 204);
+            assert!(!b.is_active(&session.access_token).await);
+        }
+    }
+
+    async fn r4_a_retry_on_another_replica_gets_the_same_pair_and_reuse_there_ends_the_session_everywhere(database: TestDatabase) {
+        let a = TestApp::start(database).await;
+        let b = beside(&a, 2, "").await;
+        let first = a.log_in().await;
+        let second = tokens(a.refresh(&first.refresh_token).await).await;
+        let retried = tokens(b.refresh(&first.refresh_token).await).await;
+        let jti = |token: &str| crate::support::judging::claims_of(token)["jti"].clone();
+        assert_eq!(retried.refresh_token, second.refresh_token);
+        assert_eq!(jti(&retried.access_token), jti(&second.access_token));
+        let third = tokens(b.refresh(&second.refresh_token).await).await;
+        assert_eq!(error_of(b.refresh(&first.refresh_token).await).await, (401, "refresh_token_reused".into()));
+        assert!(!b.is_active(&third.access_token).await);
+        a.sync().await;
+        assert!(!a.is_active(&third.access_token).await);
+        assert_eq!(error_of(a.refresh(&third.refresh_token).await).await.0, 401);
+    }
+
+    async fn c6_a_token_that_is_being_judged_while_it_is_revoked_is_not_remembered_as_good(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let owner = a_machine(&app).await;
+        for _ in 0..40 {
+            let token = app.token_of(&owner).await.access_token;
+            // New to the cache for each of them: verifying, remembering and revoking all race.
+            let judging = async { tokio::join!(app.is_active(&token), app.is_active(&token), app.is_active(&token)) };
+            let (_, revoked) = tokio::join!(judging, revoke(&app, &owner, &token));
+            assert_eq!(revoked.status(), 200);
+            assert!(!app.is_active(&token).await);
+        }
+    }
+
+    async fn c7_a_replica_whose_clock_is_more_than_30_s_off_is_not_ready(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        for (offset, status) in [(0, 200), (30_000, 200), (30_001, 503), (-30_001, 503), (-30_000, 200)] {
+            app.clock.pretend_offset(offset);
+            let (found, checks) = readiness(&app).await;
+            assert_eq!((found, &checks["clock"]), (status, &json!(status == 200)), "{offset} ms");
+            assert_eq!(checks["view_fresh"], json!(true));
+        }
+    }
+
+    async fn c4_a_writer_with_a_skewed_clock_cannot_hide_or_shorten_a_revocation(database: TestDatabase) {
+        let a = TestApp::start_with(database, "[tokens]\naccess_ttl = \"1h\"").await;
+        let owner = a_machine(&a).await;
+        for (number, skew) in [(2, -30_000), (3, 30_000)] {
+            let token = a.token_of(&owner).await.access_token;
+            let clock = Arc::new(ManualClock::starting_at(Timestamp::from_millis(START.millis() + skew)));
+            let b = beside_at(&a, clock, number, "[tokens]\naccess_ttl = \"1h\"").await;
+            let session = json!({"jti": crate::support::judging::claims_of(&token)["jti"]});
+            let answer = b.admin(Method::POST, "/admin/v1/revocations").json(&session).send().await.unwrap();
+            assert!(answer.status().is_success());
+            a.sync().await;
+            assert!(!a.is_active(&token).await, "skew {skew} ms");
+        }
+        // Until the last second of a token's life, the record is there.
+        let last = a.token_of(&owner).await.access_token;
+        assert_eq!(revoke(&a, &owner, &last).await.status(), 200);
+        a.advance(Duration::from_secs(3599)).await;
+        a.service.sweep_view();
+        assert!(!a.is_active(&last).await);
+    }
+
+    async fn k4_however_many_unknown_keys_are_named_the_database_is_asked_once_in_two_seconds(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        const READS: &str = "countersign_database_seconds_count{query=\"keys_all\"}";
+        let mut before = app.figure(READS).await;
+        for round in 0..3 {
+            let tokens: Vec<_> = (0..60).map(|number| garbage(round * 100 + number)).collect();
+            let asked = tokens.iter().map(|token| app.is_active(token));
+            assert!(futures_util::future::join_all(asked).await.iter().all(|is_active| !is_active));
+            let after = app.figure(READS).await;
+            assert_eq!(after - before, 1.0, "round {round}");
+            before = after;
+            app.advance(Duration::from_secs(2)).await;
+        }
+    }
+
+    async fn c9_a_cold_replica_knows_every_revocation_before_its_first_answer(database: TestDatabase) {
+        let a = TestApp::start(database).await;
+        let owner = a_machine(&a).await;
+        let token = a.token_of(&owner).await.access_token;
+        let subject = |number: &str| match a.database.engine {
+            Engine::Sqlite => format!("randomblob(16) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {number}) SELECT i FROM n)"),
+            Engine::Postgres => format!("decode(md5(i::text), 'hex') FROM generate_series(1, {number}) AS i"),
+        };
+        // More than one reading of the feed fetches at once, before and after the one that matters.
+        let expires = START.plus(Duration::from_secs(3600)).millis();
+        let fill = format!(
+            "INSERT INTO changes (kind, epoch, created_at, expires_at, subject) SELECT 'session', 0, {}, {expires}, {}",
+            START.millis(), subject("12000"));
+        a.database.tamper(&fill).await;
+        assert_eq!(revoke(&a, &owner, &token).await.status(), 200);
+        a.database.tamper(&fill.replace("md5(i::text)", "md5('b' || i)")).await;
+        let b = beside(&a, 2, "").await;
+        assert!(!b.is_active(&token).await);
+        assert_eq!(b.admin(Method::GET, "/admin/v1/status").send().await.unwrap().json::<Value>().await.unwrap()["revocations"]["session"], 24_000);
+    }
+
+    async fn c2_a_replica_that_cannot_follow_the_feed_judges_nobody_lets_nobody_in_and_says_why(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let owner = a_machine(&app).await;
+        let token = app.token_of(&owner).await.access_token;
+        take_feed_away(&app.database).await;
+        app.clock.advance(TOO_LONG);
+        assert!(is_503_with_retry_after(&app.introspection(&token).await));
+        // The client may have been disabled by now: it gets no tokens from memory.
+        assert!(is_503_with_retry_after(&app.token_request(&owner, &[]).await));
+        let wrong = Credentials { secret: "perhaps made a moment ago".to_owned(), ..owner.clone() };
+        assert!(is_503_with_retry_after(&app.token_request(&wrong, &[]).await), "a secret may be newer than the view");
+        assert!(is_503_with_retry_after(&revoke(&app, &owner, &token).await));
+        assert_eq!(app.get("/.well-known/jwks.json").send().await.unwrap().status(), 200);
+        let (status, checks) = readiness(&app).await;
+        assert_eq!((status, &checks["view_fresh"], &checks["clock"]), (503, &json!(false), &json!(true)));
+        bring_feed_back(&app.database).await;
+        app.sync().await;
+        assert!(app.is_active(&token).await);
+        assert_eq!(app.token_request(&wrong, &[]).await.status(), 401);
+        assert_eq!(readiness(&app).await.0, 200);
+    }
+
+    async fn d6_while_nothing_can_be_written_what_writes_is_503_and_judging_goes_on(database: TestDatabase) {
+        let app = TestApp::start_with(database, "[database]\nstatement_timeout = \"200ms\"\nacquire_timeout = \"200ms\"").await;
+        let session = app.log_in().await;
+        let stopped = stop_writes(&app.database).await;
+        assert!(is_503_with_retry_after(&app.refresh(&session.refresh_token).await));
+        assert!(is_503_with_retry_after(&log_out(&app, &session.refresh_token).await));
+        app.sync().await;
+        assert!(app.is_active(&session.access_token).await);
+        assert_eq!(readiness(&app).await.0, 200);
+        drop(stopped);
+        tokens(app.refresh(&session.refresh_token).await).await;
+    }
+
+    async fn the_master_key_is_replaced_while_replicas_are_at_different_steps(database: TestDatabase) {
+        const OLD: &str = "b2xkLWZpeHR1cmUtbWFzdGVyLWtleS0wMTIzNDU2Nzg=";
+        const NEW: &str = "bmV3LWZpeHR1cmUtbWFzdGVyLWtleS0wMTIzNDU2Nzg=";
+        let keys = |current, previous| format!("master_key = \"{current}\"\nmaster_key_previous = \"{previous}\"\n");
+        // Every replica has learnt the new key; the second one already writes under it.
+        let a = TestApp::start_with(database, &keys(OLD, NEW)).await;
+        let b = beside(&a, 2, &keys(NEW, OLD)).await;
+        let first = a.log_in().await;
+        assert!(b.is_active(&first.access_token).await);
+        let second = tokens(b.refresh(&first.refresh_token).await).await;
+        let third = tokens(a.refresh(&second.refresh_token).await).await;
+        // What the second one seals, the first one opens: a new key, and the old ones sealed anew.
+        b.admin(Method::POST, "/admin/v1/keys/rotate").json(&json!({})).send().await.unwrap().error_for_status().unwrap();
+        assert_eq!(b.service.reseal_keys().await.unwrap(), 1);
+        a.sync().await;
+        assert_eq!(a.published().await.len(), 2);
+        // Reuse is recognised across the two spellings of a token.
+        assert_eq!(error_of(a.refresh(&first.refresh_token).await).await, (401, "refresh_token_reused".into()));
+        assert!(!a.is_active(&third.access_token).await);
+        // The last step: the old key is dropped.
+        let c = beside(&a, 3, &format!("master_key = \"{NEW}\"\n")).await;
+        assert_eq!(c.published().await.len(), 2);
+        let fourth = b.log_in().await;
+        tokens(c.refresh(&fourth.refresh_token).await).await;
+    }
+
+    async fn c10_a_replica_of_the_release_before_serves_on_the_next_ones_schema(database: TestDatabase) {
+        // What an expanding migration of the next release does to the tables that are used most, while this one runs.
+        const NEXT: &str = "ALTER TABLE sessions ADD COLUMN device TEXT;
+            ALTER TABLE users ADD COLUMN locale TEXT DEFAULT 'en';
+            ALTER TABLE clients ADD COLUMN logo TEXT;
+            ALTER TABLE signing_keys ADD COLUMN origin TEXT;
+            ALTER TABLE admin_keys ADD COLUMN scope TEXT;
+            ALTER TABLE login_attempts ADD COLUMN source TEXT;
+            CREATE TABLE devices (name TEXT);
+            CREATE INDEX users_by_locale ON users (locale);
+            INSERT INTO schema_migrations SELECT 2, '0002_next', checksum, 1, 0 FROM schema_migrations WHERE version = 1";
+        let old = TestApp::start(database).await;
+        let mut session = old.log_in().await;
+        // Statements have been used, prepared and kept.
+        for _ in 0..3 {
+            session = tokens(old.refresh(&session.refresh_token).await).await;
+            old.admin(Method::GET, "/admin/v1/users").send().await.unwrap().error_for_status().unwrap();
+        }
+        old.database.tamper(NEXT).await;
+        old.admin(Method::GET, "/admin/v1/users").send().await.unwrap().error_for_status().unwrap();
+        session = tokens(old.refresh(&session.refresh_token).await).await;
+        let wrong = old.post_json("/v1/login", &json!({"username": USER, "password": "not the password of ada"}));
+        assert_eq!(error_of(wrong.send().await.unwrap()).await.0, 401);
+        let other = old.log_in().await;
+        // One more of the same release starts, beside a replica of the next one that has migrated.
+        let started = beside(&old, 2, "").await;
+        session = tokens(started.refresh(&session.refresh_token).await).await;
+        assert_eq!(log_out(&started, &other.refresh_token).await.status(), 204);
+        old.sync().await;
+        assert!(!old.is_active(&other.access_token).await && old.is_active(&session.access_token).await);
+        let password = json!({"current_password": PASSWORD, "new_password": "quite another battery staple 8"});
+        let change = old.request(Method::PUT, "/v1/me/password").bearer_auth(&session.access_token).json(&password);
+        tokens(change.send().await.unwrap()).await;
+        let rotated = old.admin(Method::POST, "/admin/v1/keys/rotate").json(&json!({})).send().await.unwrap();
+        rotated.error_for_status().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c4_a_change_that_commits_after_later_ones_were_read_is_not_missed() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let a = TestApp::start(TestDatabase::alone().await).await;
+    let owner = a_machine(&a).await;
+    let (held, later) = (a.token_of(&owner).await.access_token, a.token_of(&owner).await.access_token);
+    let jti = crate::support::judging::claims_of(&held)["jti"].as_str().unwrap().to_owned();
+    let mut writer = a.database.connect_postgres().await;
+    writer.execute("BEGIN").await.unwrap();
+    let expires = START.plus(Duration::from_secs(600)).millis();
+    let insert = "INSERT INTO changes (kind, subject, epoch, created_at, expires_at) VALUES ('jti', $1, 0, $2, $3)";
+    let insert = sqlx::query(insert).bind(jti.as_bytes()).bind(START.millis()).bind(expires);
+    insert.execute(&mut writer).await.unwrap();
+    for _ in 0..3 {
+        assert_eq!(revoke(&a, &owner, &later).await.status(), 200);
+        a.sync().await;
+        assert!(a.is_active(&held).await, "not committed yet");
+    }
+    let b = beside(&a, 2, "").await;
+    writer.execute("COMMIT").await.unwrap();
+    for replica in [&a, &b] {
+        replica.sync().await;
+        assert!(!replica.is_active(&held).await && !replica.is_active(&later).await);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c5_a_follower_whose_connections_were_ended_goes_on_without_anyone_asking() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let a = TestApp::start(TestDatabase::alone().await).await;
+    let b = beside(&a, 2, "").await;
+    let owner = a_machine(&a).await;
+    b.sync().await;
+    for _ in 0..3 {
+        let token = a.token_of(&owner).await.access_token;
+        assert!(b.is_active(&token).await);
+        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = current_database() AND pid <> pg_backend_pid()";
+        a.database.connect_postgres().await.execute(others).await.unwrap();
+        assert_eq!(revoke(&a, &owner, &token).await.status(), 200);
+        let revoked = Instant::now();
+        while b.is_active(&token).await {
+            assert!(revoked.elapsed() < Duration::from_secs(5), "the feed is not followed any more");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d6_a_read_only_or_full_database_is_503_and_over_when_it_is_over() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let app = TestApp::start(TestDatabase::alone().await).await;
+    let mut session = app.log_in().await;
+    let name: String = {
+        let mut connection = app.database.connect_postgres().await;
+        sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut connection).await.unwrap()
+    };
+    let read_only = |value: &str| {
+        format!(
+            "BEGIN READ WRITE; ALTER DATABASE {name} SET default_transaction_read_only = {value}; COMMIT;
+             SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+        )
+    };
+    let full = "CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS
+            $$BEGIN RAISE EXCEPTION USING ERRCODE = '53100', MESSAGE = 'could not extend file'; END$$;
+         CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON sessions FOR EACH ROW EXECUTE FUNCTION full_disk()";
+    let trials = [
+        (read_only("on"), read_only("off")),
+        (full.to_owned(), "DROP TRIGGER full_disk ON sessions; DROP FUNCTION full_disk".to_owned()),
+    ];
+    for (spoil, mend) in trials {
+        app.database.tamper(&spoil).await;
+        assert!(is_503_with_retry_after(&app.refresh(&session.refresh_token).await), "{spoil}");
+        assert!(is_503_with_retry_after(&log_out(&app, &session.refresh_token).await), "{spoil}");
+        let status = app.admin(Method::GET, "/admin/v1/status").send().await.unwrap();
+        assert_eq!(status.status(), 200, "an administrator can look: {spoil}");
+        app.sync().await;
+        assert!(app.is_active(&session.access_token).await);
+        app.database.tamper(&mend).await;
+        session = tokens(app.refresh(&session.refresh_token).await).await;
+    }
+}
