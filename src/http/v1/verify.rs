@@ -78,6 +78,7 @@ impl ForwardAuthHeaders {
         (status = 200, description = "Let it pass; who it is stands in the `X-Auth-Request-*` headers"),
         (status = 401, description = "No token, or one that is not active"),
         (status = 403, description = "The token lacks an audience, scope or role that was asked for"),
+        (status = 414, description = "The request target is longer than `public.max_uri_bytes`: a gateway appended its caller's own"),
         (status = 503, description = "This replica cannot judge now"),
     ),
     security(("bearer" = []))

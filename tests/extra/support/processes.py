@@ -25,7 +25,7 @@ class Failed(Exception):
 class Process:
     """A program in the foreground, its output in a file."""
 
-    def __init__(self, name, command, folder, *, env=None, as_nobody=False):
+    def __init__(self, name, command, folder, *, env=None, as_nobody=False, stdin=subprocess.DEVNULL):
         self.name = name
         self.log = Path(folder) / f"{name}.log"
         identity = {}
@@ -37,7 +37,7 @@ class Process:
         environment = {"PATH": os.environ["PATH"] + ":/usr/sbin:/sbin", "HOME": str(folder), "LANG": "C.UTF-8", **(env or {})}
         with self.log.open("ab") as log:
             self.child = subprocess.Popen(
-                [str(part) for part in command], cwd=folder, env=environment, stdin=subprocess.DEVNULL,
+                [str(part) for part in command], cwd=folder, env=environment, stdin=stdin,
                 stdout=log, stderr=subprocess.STDOUT, start_new_session=True, **identity,
             )
         with _lock:
