@@ -229,7 +229,7 @@ impl App {
             settings: http_settings(&config)?,
             metadata: MetadataDocument::new(config.issuer.as_str()),
         });
-        background::fill_gauges(&core.metrics, &core.service, &core.store, &parts.logger);
+        background::fill_gauges(&core.metrics, &core.service, &parts.logger);
         let public = http::public(Arc::clone(&shared), config.issuer.path(), cors(&allowed_origins(&config)?));
         let edge = |listener: &config::Listener| {
             Edge::new(

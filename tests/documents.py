@@ -99,7 +99,7 @@ def commands(program):
             if not re.fullmatch(r"[a-z][a-z-]*", word) or len(names) == 2:
                 break
             names.append(word)
-        shown = help_of(program, tuple(names)) or help_of(program, tuple(names[:1]))
+        shown = help_of(program, tuple(names))
         if shown is None:
             faults.append(f"the program does not know: {line}")
             continue

@@ -4,6 +4,8 @@
 #[path = "suite/support/mod.rs"]
 mod support;
 
+#[path = "suite/admin_api.rs"]
+mod admin_api;
 #[path = "suite/architecture.rs"]
 mod architecture;
 #[path = "suite/cli.rs"]
@@ -22,6 +24,10 @@ mod discovery;
 mod forgeries;
 #[path = "suite/forward_auth.rs"]
 mod forward_auth;
+#[path = "suite/header_snapshots.rs"]
+mod header_snapshots;
+#[path = "suite/health.rs"]
+mod health;
 #[path = "suite/http_raw.rs"]
 mod http_raw;
 #[path = "suite/http_tls.rs"]
@@ -36,10 +42,10 @@ mod jwks;
 mod keys;
 #[path = "suite/openapi.rs"]
 mod openapi;
-#[path = "suite/revocation.rs"]
-mod revocation;
 #[path = "suite/replicas.rs"]
 mod replicas;
+#[path = "suite/revocation.rs"]
+mod revocation;
 #[path = "suite/revocation_races.rs"]
 mod revocation_races;
 #[path = "suite/sessions.rs"]
@@ -64,5 +70,7 @@ mod store_sessions;
 mod store_sweep;
 #[path = "suite/store_users.rs"]
 mod store_users;
+#[path = "suite/unusual_http.rs"]
+mod unusual_http;
 #[path = "suite/wycheproof.rs"]
 mod wycheproof;

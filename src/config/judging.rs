@@ -16,9 +16,6 @@ const MAX_LAG: Duration = Duration::from_secs(3);
 const MAX_AGE: Duration = Duration::from_secs(5);
 /// Some 200 bytes each: 20 MiB at most for the tokens of a hundred thousand users at once.
 const CACHE_ENTRIES: usize = 100_000;
-/// Clients are applications and gateways; a thousand is already a large estate.
-const CLIENT_CACHE_ENTRIES: usize = 10_000;
-
 /// How revocations reach this replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
@@ -63,8 +60,6 @@ pub struct Introspection {
     pub max_age: Duration,
     /// Verified tokens kept in memory.
     pub cache_entries: usize,
-    /// Clients kept in memory.
-    pub client_cache_entries: usize,
 }
 
 impl Introspection {
@@ -82,12 +77,6 @@ impl Introspection {
                 0..=10_000_000,
                 "Tokens whose signature is remembered as good; revocation is checked on every request all the same. 0 turns \
                  it off.",
-            ),
-            client_cache_entries: read.within(
-                "introspection.client_cache_entries",
-                CLIENT_CACHE_ENTRIES,
-                16..=1_000_000,
-                "Clients kept in memory.",
             ),
         }
     }

@@ -19,11 +19,6 @@ const PUBLIC_CONNECTIONS: usize = 16_384;
 /// Administrators, scrapers and probes.
 const OPERATIONS_CONNECTIONS: usize = 256;
 
-/// Four times the longest honest form: a token of 4 KiB beside a client assertion of the same size (security.md H5).
-const PUBLIC_BODY_BYTES: usize = 16 * 1024;
-/// Imports of users and key sets come in here, some thousands of lines at once.
-const OPERATIONS_BODY_BYTES: usize = 1024 * 1024;
-
 /// A caller on the slowest link sends a header block within a second; ten leave room for retransmissions (security.md H6).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// As for headers.
@@ -34,13 +29,6 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// A peer that takes nothing for so long is gone or hostile (security.md H6).
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Header block: a token of 4 KiB, cookies that a proxy passes on, and tracing headers (security.md H5).
-const HEADER_BYTES: usize = 16 * 1024;
-/// Header fields (security.md H5); browsers behind two proxies send some thirty.
-const HEADERS: usize = 64;
-/// Request target (security.md H5); forward-auth callers append the query string of their own request.
-const URI_BYTES: usize = 2 * 1024;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -66,14 +54,6 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// During which a peer may take nothing of an answer.
     pub write_timeout: Duration,
-    /// Bytes of a header block.
-    pub max_header_bytes: usize,
-    /// Fields of a header block.
-    pub max_headers: usize,
-    /// Bytes of a request target.
-    pub max_uri_bytes: usize,
-    /// Bytes of a body, unless an endpoint says otherwise.
-    pub max_body_bytes: usize,
 }
 
 /// The files of a TLS identity, read again when they change.
@@ -88,15 +68,15 @@ pub struct TlsFiles {
 impl Listener {
     pub(super) fn load_public(read: &mut Reader<'_>) -> Self {
         read.section("Public listener");
-        Self::load(read, "public", loopback(8080), PUBLIC_CONNECTIONS, PUBLIC_BODY_BYTES)
+        Self::load(read, "public", loopback(8080), PUBLIC_CONNECTIONS)
     }
 
     pub(super) fn load_operations(read: &mut Reader<'_>) -> Self {
         read.section("Operations listener");
-        Self::load(read, "operations", loopback(9090), OPERATIONS_CONNECTIONS, OPERATIONS_BODY_BYTES)
+        Self::load(read, "operations", loopback(9090), OPERATIONS_CONNECTIONS)
     }
 
-    fn load(read: &mut Reader<'_>, prefix: &str, listen: SocketAddr, connections: usize, body_bytes: usize) -> Self {
+    fn load(read: &mut Reader<'_>, prefix: &str, listen: SocketAddr, connections: usize) -> Self {
         let name = |key: &str| format!("{prefix}.{key}");
         Self {
             listen: read.setting(name("listen"), listen, "Address and port; port 0 takes any free one."),
@@ -142,25 +122,6 @@ impl Listener {
                 WRITE_TIMEOUT,
                 SECOND..=MINUTE,
                 "How long a peer may take nothing of an answer.",
-            ),
-            max_header_bytes: read.within(
-                name("max_header_bytes"),
-                HEADER_BYTES,
-                8 * 1024..=64 * 1024,
-                "Bytes of a header block; 431 above.",
-            ),
-            max_headers: read.within(name("max_headers"), HEADERS, 16..=256, "Fields of a header block; 431 above."),
-            max_uri_bytes: read.within(
-                name("max_uri_bytes"),
-                URI_BYTES,
-                512..=8 * 1024,
-                "Bytes of a request target; 414 above.",
-            ),
-            max_body_bytes: read.within(
-                name("max_body_bytes"),
-                body_bytes,
-                8 * 1024..=16 * 1024 * 1024,
-                "Bytes of a body, unless an endpoint says otherwise; 413 above.",
             ),
         }
     }

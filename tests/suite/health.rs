@@ -1,0 +1,145 @@
+//! `/livez`, `/readyz`, `/metrics`.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::process::{Command, Stdio};
+
+use serde_json::{Value, json};
+
+use crate::support::app::TestApp;
+use crate::support::database::{Engine, TestDatabase, on_both_engines};
+use crate::support::judging::*;
+use crate::support::outage;
+
+/// The answer of both listeners, which must be the same.
+async fn both(app: &TestApp, path: &str) -> (u16, Value) {
+    let mut seen = Vec::new();
+    for address in [app.public, app.operations] {
+        let answer = app.http.get(format!("http://{address}{path}")).send().await.unwrap();
+        assert_eq!(header(&answer, "cache-control"), "no-store");
+        let status = answer.status().as_u16();
+        assert_eq!(header(&answer, "retry-after"), if status == 503 { "1" } else { "" });
+        seen.push((status, answer.json::<Value>().await.unwrap()));
+    }
+    assert_eq!(seen[0], seen[1]);
+    seen.remove(0)
+}
+
+fn failing(answer: &Value) -> Vec<&str> {
+    let checks = answer["checks"].as_array().unwrap();
+    checks.iter().filter(|check| check["ok"] == false).map(|check| check["name"].as_str().unwrap()).collect()
+}
+
+on_both_engines! {
+    async fn a_replica_is_ready_while_every_check_passes(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        assert_eq!(both(&app, "/livez").await, (200, json!({"live": true})));
+        let names = ["view_fresh", "signing_key", "clock", "not_stopping"];
+        let checks: Vec<_> = names.iter().map(|name| json!({"name": name, "ok": true})).collect();
+        assert_eq!(both(&app, "/readyz").await, (200, json!({"ready": true, "checks": checks})));
+    }
+
+    async fn c2_c7_c9_each_check_alone_turns_readiness_red_and_liveness_never(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        app.clock.pretend_offset(30_001);
+        let (status, answer) = both(&app, "/readyz").await;
+        assert_eq!((status, failing(&answer)), (503, vec!["clock"]));
+        app.clock.pretend_offset(-30_000);
+        assert_eq!(both(&app, "/readyz").await.0, 200);
+        outage::take_feed_away(&app.database).await;
+        app.clock.advance(TOO_LONG);
+        let (status, answer) = both(&app, "/readyz").await;
+        assert_eq!((status, failing(&answer)), (503, vec!["view_fresh"]));
+        assert_eq!(both(&app, "/livez").await.0, 200);
+        assert_eq!(app.figure("countersign_ready{check=\"view_fresh\"}").await, 0.0);
+        outage::bring_feed_back(&app.database).await;
+        app.sync().await;
+        assert_eq!(both(&app, "/readyz").await.0, 200);
+        app.service.begin_stopping();
+        let (status, answer) = both(&app, "/readyz").await;
+        assert_eq!((status, failing(&answer)), (503, vec!["not_stopping"]));
+    }
+
+    async fn h14_health_says_nothing_of_the_inside(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        outage::take_tables_away(&app.database).await;
+        app.clock.advance(TOO_LONG);
+        let (_, answer) = both(&app, "/readyz").await;
+        let text = answer.to_string().to_lowercase();
+        for word in ["sql", "postgres", "no such table", "error", "127.0.0.1", env!("CARGO_PKG_VERSION")] {
+            assert!(!text.contains(word), "{word}");
+        }
+    }
+
+    async fn every_figure_of_the_contract_is_there_from_the_start(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        app.is_active(&app.log_in().await.access_token).await;
+        let text = app.metrics().await;
+        let names: BTreeSet<&str> = text.lines().filter_map(|line| line.strip_prefix("# TYPE ")?.split(' ').next()).collect();
+        for name in [
+            "introspections_total", "introspection_seconds", "verified_cache_hits_total", "verified_cache_misses_total",
+            "verified_cache_entries", "logins_total", "password_hash_seconds", "password_queue_depth", "refreshes_total",
+            "tokens_issued_total", "revocations_live", "revocation_lag_seconds", "view_age_seconds", "clock_offset_seconds",
+            "signing_key_expires_seconds", "database_seconds", "database_pool_in_use", "database_pool_idle", "database_pool_waiting",
+            "http_requests_total", "http_request_seconds", "build_info",
+        ] {
+            assert!(names.contains(format!("countersign_{name}").as_str()), "{name}");
+        }
+        for labels in [
+            "introspections_total{cache=\"miss\",result=\"active\"} 1",
+            "logins_total{result=\"success\"} 1",
+            "refreshes_total{result=\"reused\"} 0",
+            "tokens_issued_total{grant=\"password_login\"} 1",
+            "revocations_live{kind=\"jti\"} 0",
+            "http_requests_total{method=\"POST\",route=\"/oauth2/introspect\",status=\"200\"} 1",
+        ] {
+            assert!(text.contains(&format!("countersign_{labels}\n")), "{labels}\n{text}");
+        }
+        assert!(text.contains("countersign_build_info{version="));
+    }
+
+    async fn the_rows_of_each_table_are_counted(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        // A background loop counts them right after the start.
+        for _ in 0..200 {
+            if app.metrics().await.contains("countersign_rows{table=\"sessions\"}") {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+        panic!("no rows were counted");
+    }
+
+    async fn s1_labels_are_bounded_and_name_nobody(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let tokens = app.log_in().await;
+        let subject = claims_of(&tokens.access_token)["sub"].as_str().unwrap().to_owned();
+        for number in 0..20 {
+            app.get(&format!("/no/such/path/{number}")).send().await.unwrap();
+            app.verify(&format!("/{number}/{subject}"), &tokens.access_token).send().await.unwrap();
+            app.request(format!("METHOD{number}").parse().unwrap(), "/v1/verify").send().await.unwrap();
+        }
+        let text = app.metrics().await;
+        for secret in [&subject, "ada", &tokens.session_id, "/no/such", "METHOD1", &tokens.access_token] {
+            assert!(!text.contains(secret), "{secret}");
+        }
+        assert!(text.contains("route=\"unmatched\"") && text.contains("method=\"other\""));
+    }
+
+    async fn promtool_has_nothing_to_say_about_the_figures(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        app.is_active(&app.log_in().await.access_token).await;
+        let text = app.metrics().await;
+        let answer = app.http.get(format!("http://{}/metrics", app.operations)).send().await.unwrap();
+        assert_eq!(header(&answer, "content-type"), "text/plain; version=0.0.4; charset=utf-8");
+        let command = Command::new("promtool").args(["check", "metrics"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+        let Ok(mut promtool) = command else {
+            eprintln!("skipped: promtool is not installed");
+            return;
+        };
+        promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+        let output = promtool.wait_with_output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.trim().is_empty(), "{said}");
+    }
+}

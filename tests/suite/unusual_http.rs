@@ -1,0 +1,243 @@
+//! Methods, paths and bodies that nobody documents: every route answers them in its own shape (security.md H1, H7).
+
+use std::collections::BTreeMap;
+
+use countersign::http::openapi::document;
+use reqwest::{Method, RequestBuilder};
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+use crate::support::app::{TestApp, error_of};
+use crate::support::database::{Engine, TestDatabase};
+use crate::support::judging::*;
+
+/// Path, with parameters filled in, to its methods; forward-auth takes all of them and is left out.
+fn routes() -> BTreeMap<String, Vec<String>> {
+    let api: Value = serde_json::from_str(document()).unwrap();
+    let mut routes = BTreeMap::new();
+    for (path, item) in api["paths"].as_object().unwrap() {
+        if !path.starts_with("/v1/verify") {
+            let path = path
+                .split('/')
+                .map(|part| if part.starts_with('{') { "x" } else { part })
+                .collect::<Vec<_>>()
+                .join("/");
+            let methods = item.as_object().unwrap().iter().filter(|(_, operation)| operation["responses"].is_object());
+            routes.insert(path, methods.map(|(method, _)| method.to_uppercase()).collect());
+        }
+    }
+    routes
+}
+
+fn request(app: &TestApp, method: &str, path: &str) -> RequestBuilder {
+    let is_operations = path.starts_with("/admin/") || path == "/metrics";
+    let address = if is_operations { app.operations } else { app.public };
+    app.http.request(Method::from_bytes(method.as_bytes()).unwrap(), format!("http://{address}{path}"))
+}
+
+async fn app() -> TestApp {
+    TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await
+}
+
+#[tokio::test]
+async fn h7_every_other_method_is_405_and_allow_names_those_that_there_are() {
+    let app = app().await;
+    for (path, methods) in routes() {
+        let mut allowed = methods.clone();
+        if methods.contains(&"GET".to_owned()) {
+            allowed.push("HEAD".to_owned());
+        }
+        allowed.sort();
+        for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY", "get"]
+        {
+            if allowed.iter().any(|known| known == method) {
+                continue;
+            }
+            let answer = request(&app, method, &path).bearer_auth(&app.admin_key).send().await.unwrap();
+            let name = format!("{method} {path}");
+            assert_eq!(answer.status().as_u16(), 405, "{name}");
+            let mut named: Vec<_> =
+                header(&answer, "allow").split(',').map(|method| method.trim().to_owned()).collect();
+            named.sort();
+            assert_eq!(named, allowed, "{name}");
+            assert_eq!(header(&answer, "cache-control"), "no-store");
+            let media = if path.starts_with("/oauth2/") { "application/json" } else { "application/problem+json" };
+            assert_eq!(header(&answer, "content-type"), media, "{name}");
+            if method != "HEAD" {
+                let expected = if path.starts_with("/oauth2/") { "invalid_request" } else { "method_not_allowed" };
+                assert_eq!(error_of(answer).await, (405, expected.into()), "{name}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn h7_trace_gives_nothing_back() {
+    let app = app().await;
+    for path in routes().keys().map(String::as_str).chain(["/v1/verify", "/v1/verify/x", "/"]) {
+        let answer =
+            request(&app, "TRACE", path).header("x-canary", "canary-7").bearer_auth("canary-8").send().await.unwrap();
+        assert_ne!(header(&answer, "content-type"), "message/http", "{path}");
+        assert!(!answer.status().is_success(), "{path}");
+        let headers = format!("{:?}", answer.headers());
+        assert!(!headers.contains("canary") && !answer.text().await.unwrap().contains("canary"), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn h7_head_says_what_get_says_without_saying_it() {
+    let app = app().await;
+    let token = app.log_in().await.access_token;
+    for (path, methods) in routes() {
+        if !methods.contains(&"GET".to_owned()) || path == "/metrics" {
+            continue;
+        }
+        let bearer = if path.starts_with("/admin/") { &app.admin_key } else { &token };
+        let get = request(&app, "GET", &path).bearer_auth(bearer).send().await.unwrap();
+        let head = request(&app, "HEAD", &path).bearer_auth(bearer).send().await.unwrap();
+        assert_eq!(head.status(), get.status(), "{path}");
+        assert_eq!(header_lines(head.headers()), header_lines(get.headers()), "{path}");
+        assert_eq!(head.bytes().await.unwrap().len(), 0, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn h11_no_answer_lets_a_page_of_another_origin_in() {
+    let app = app().await;
+    let open = [
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+        "/openapi.json",
+    ];
+    for (path, methods) in routes() {
+        for method in methods.iter().map(String::as_str).chain(["OPTIONS"]) {
+            let asked = request(&app, method, &path).header("origin", "https://evil.example");
+            let answer = asked.header("access-control-request-method", "POST").send().await.unwrap();
+            let allowed = header(&answer, "access-control-allow-origin");
+            let expected = if open.contains(&path.as_str()) && method == "GET" { "*" } else { "" };
+            assert_eq!(allowed, expected, "{method} {path}");
+            assert_eq!(header(&answer, "access-control-allow-credentials"), "");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_path_that_is_not_there_is_404_in_the_shape_of_its_neighbours() {
+    let app = app().await;
+    for path in [
+        "/",
+        "/v1",
+        "/v1/",
+        "/v1/login/",
+        "/v1/verifyx",
+        "/V1/LOGIN",
+        "/v1//login",
+        "/admin/v1/users",
+        "/.git/config",
+        "/favicon.ico",
+        "/%00",
+        "/%ff",
+    ] {
+        for method in ["GET", "POST", "DELETE"] {
+            let answer = request(&app, method, "").send().await;
+            drop(answer);
+            let answer = app.request(method.parse().unwrap(), path).send().await.unwrap();
+            assert_eq!(header(&answer, "content-type"), "application/problem+json", "{path}");
+            assert_eq!(error_of(answer).await, (404, "not_found".into()), "{method} {path}");
+        }
+    }
+    for path in ["/oauth2/", "/oauth2/tokens", "/oauth2/introspect/", "/oauth2/token/x", "/oauth2/userinfo"] {
+        let answer = app.request(Method::POST, path).send().await.unwrap();
+        assert_eq!(header(&answer, "content-type"), "application/json", "{path}");
+        assert_eq!(error_of(answer).await, (404, "invalid_request".into()), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn paths_that_climb_are_looked_at_as_they_stand() {
+    let app = app().await;
+    let token = app.log_in().await.access_token;
+    let raw = async |target: &str| {
+        let mut stream = tokio::net::TcpStream::connect(app.public).await.unwrap();
+        let head =
+            format!("GET {target} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer.split(' ').nth(1).unwrap().parse::<u16>().unwrap()
+    };
+    for judged in [
+        "/v1/verify/../../admin/v1/status",
+        "/v1/verify/%2e%2e/%2e%2e/x",
+        "/v1/verify//",
+        "/v1/verify/;x=1",
+        "/v1/verify/\u{7f}x",
+    ] {
+        let status = raw(judged).await;
+        assert!(matches!(status, 200 | 400), "{judged} {status}");
+    }
+    for absent in ["/../v1/me", "/v1/x/../me", "/v1/%6d%65/x", "//v1/me", "/v1/me/..", "/v1/me/sessions/../../me"] {
+        let status = raw(absent).await;
+        assert!(matches!(status, 404 | 405 | 400), "{absent} {status}");
+    }
+    assert_eq!(raw("http://anything.example/v1/me").await, 200, "the absolute form (RFC 9112 §3.2.2)");
+}
+
+#[tokio::test]
+async fn a_body_where_none_is_read_changes_nothing() {
+    let app = app().await;
+    for path in ["/.well-known/jwks.json", "/livez", "/readyz", "/openapi.json"] {
+        let plain = app.get(path).send().await.unwrap();
+        let with_body = app.get(path).body("x".repeat(1000)).send().await.unwrap();
+        assert_eq!(
+            (with_body.status(), with_body.bytes().await.unwrap()),
+            (plain.status(), plain.bytes().await.unwrap())
+        );
+    }
+}
+
+#[tokio::test]
+async fn h13_nothing_of_a_request_comes_back_in_an_error() {
+    let app = app().await;
+    let canary = "canary<script>7";
+    for (path, methods) in routes() {
+        for method in methods {
+            for body in [format!("{{\"{canary}\":\"{canary}\"}}"), format!("{canary}={canary}")] {
+                let media =
+                    if body.starts_with('{') { "application/json" } else { "application/x-www-form-urlencoded" };
+                let asked = request(&app, &method, &format!("{path}?canary=canary%3Cscript%3E7"));
+                let asked =
+                    asked.bearer_auth(&app.admin_key).header("content-type", media).header("x-canary", "canary7");
+                let answer = asked.body(body).send().await.unwrap();
+                let status = answer.status();
+                let headers = format!("{:?}", answer.headers());
+                let text = answer.text().await.unwrap();
+                assert!(!headers.contains("canary") && !text.contains("canary"), "{method} {path} {status} {text}");
+                assert_ne!(status.as_u16(), 500, "{method} {path}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_answer_bears_a_request_id_the_callers_if_it_is_well_formed() {
+    let app = app().await;
+    for (path, methods) in routes() {
+        for method in methods {
+            let answer = request(&app, &method, &path).header("x-request-id", "Mine-1.a_b").send().await.unwrap();
+            assert_eq!(
+                (header(&answer, "x-request-id"), header(&answer, "x-content-type-options")),
+                ("Mine-1.a_b", "nosniff"),
+                "{path}"
+            );
+            assert_eq!(header(&answer, "server"), "", "h8: no version banner");
+            let answer = request(&app, &method, &path).header("x-request-id", "not well formed").send().await.unwrap();
+            let made = header(&answer, "x-request-id").to_owned();
+            assert!(made.len() == 32 && made.bytes().all(|byte| byte.is_ascii_hexdigit()), "{made}");
+            if header(&answer, "content-type") == "application/problem+json" {
+                assert_eq!(answer.json::<Value>().await.unwrap()["request_id"], made);
+            }
+        }
+    }
+}
