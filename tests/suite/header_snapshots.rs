@@ -27,7 +27,8 @@ impl Pages {
                 // How long a body is follows from what is in it, and ids are random.
                 let (name, value) = line.split_once(": ").unwrap();
                 let value = if value.is_empty() { "(empty)" } else { value };
-                let varies = matches!(name, "content-length" | "x-auth-request-session" | "x-auth-request-user") && value != "0";
+                let varies =
+                    matches!(name, "content-length" | "x-auth-request-session" | "x-auth-request-user") && value != "0";
                 writeln!(page, "  {name}: {}", if varies { "(varies)" } else { value }).unwrap();
             }
         }
