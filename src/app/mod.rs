@@ -1,9 +1,10 @@
 //! The composition root: from a configuration to a running service. Production and tests start the same object.
 
-use std::io::{self, Write};
+mod master_key;
+mod wiring;
+
+use std::io;
 use std::net::SocketAddr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,20 +12,24 @@ use std::time::Duration;
 use axum::Router;
 use tokio_util::sync::CancellationToken;
 
+use self::master_key::master_keys;
+pub use self::wiring::store_settings;
+use self::wiring::{
+    allowed_origins, assertion_audiences, attempt_rules, client_failures, hasher, host_of, http_settings, listener,
+    settings,
+};
 use crate::background;
 use crate::clock::Clock;
-use crate::config::{self, Config, Pooler};
-use crate::crypto::{
-    HashSettings, MasterKey, MasterKeyError, PasswordHasher, Random, RefreshCodec, Sealer, SettingsError,
-};
+use crate::config::{self, Config};
+use crate::crypto::{MasterKeyError, Random, RefreshCodec, Sealer, SettingsError};
 use crate::domain::{ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
 use crate::follower::{Follower, SyncError};
-use crate::http::listener::{ListenSettings, Listener, Shutdown, TlsError, TlsIdentity};
-use crate::http::middleware::{AllowedOrigin, Edge, RequestIdSource, TrustedProxies, cors};
-use crate::http::{self, ForwardAuthHeaders, HttpSettings, MetadataDocument, Observer, Shared};
+use crate::http::listener::{Listener, Shutdown, TlsError};
+use crate::http::middleware::{Edge, RequestIdSource, TrustedProxies, cors};
+use crate::http::{self, MetadataDocument, Observer, Shared};
 use crate::keyring::{Keyring, RotationLead};
-use crate::service::{AddKeyError, AttemptRules, BUILT_IN_CLIENT, ClientFailures, Judge, Service, Settings};
-use crate::store::{AttemptLimits, Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver, StoreSettings};
+use crate::service::{AddKeyError, BUILT_IN_CLIENT, Judge, Service};
+use crate::store::{Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver};
 use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
 
@@ -330,179 +335,6 @@ async fn bring_schema_up_to_date(store: &Store, parts: &Parts, founding: Foundin
     }
 }
 
-/// How the store is to be opened.
-pub fn store_settings(config: &Config) -> StoreSettings {
-    let database = &config.database;
-    let location = match database.url.sqlite_path() {
-        Some(path) => Location::Sqlite { path: path.to_owned(), create: database.create_if_missing },
-        None => Location::Postgres {
-            url: database.url.expose().to_owned(),
-            pooler_transaction_mode: database.pooler == Pooler::Transaction,
-        },
-    };
-    StoreSettings {
-        max_connections: database.max_connections as usize,
-        acquire_timeout: database.acquire_timeout,
-        statement_timeout: database.statement_timeout,
-        feed_timeout: config.revocation.max_lag / 2,
-        ..StoreSettings::new(location)
-    }
-}
-
-/// The current and the previous master key. Beside an embedded database the current one is made if it is missing and
-/// `may_make`: nothing may be sealed under a lost one yet.
-fn master_keys(config: &Config, parts: &Parts, may_make: bool) -> Result<(MasterKey, Option<MasterKey>), StartError> {
-    let previous = config.master_key_previous.as_ref().map(|key| MasterKey::parse(key.expose())).transpose()?;
-    let current = match (&config.master_key, config.embedded_key_file()) {
-        (Some(key), _) => MasterKey::parse(key.expose())?,
-        (None, Some(path)) => {
-            if may_make {
-                make_key_file(&path, parts).map_err(|error| in_key_file(&path, error))?;
-            }
-            MasterKey::parse(read_key_file(&path).map_err(|error| in_key_file(&path, error))?.trim())?
-        }
-        (None, None) => return Err(StartError::Setting("master_key: is needed with PostgreSQL".to_owned())),
-    };
-    Ok((current, previous))
-}
-
-fn in_key_file(path: &Path, error: io::Error) -> StartError {
-    let path = path.display().to_string();
-    match error.kind() {
-        io::ErrorKind::NotFound => StartError::MasterKeyLost(path),
-        _ => StartError::MasterKeyFile(path, error),
-    }
-}
-
-/// Makes the key file with mode 0600 unless there is one. It appears whole or not at all, whoever else makes it and
-/// whatever stops the process: half a key would lock the service out for good.
-fn make_key_file(path: &Path, parts: &Parts) -> io::Result<()> {
-    if path.try_exists()? {
-        return Ok(());
-    }
-    let draft = path.with_extension(format!("{:016x}", u64::from_be_bytes(parts.random.bytes())));
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
-    let made = file
-        .write_all(MasterKey::generate(&*parts.random).to_base64().expose().as_bytes())
-        .and_then(|()| file.write_all(b"\n"))
-        .and_then(|()| file.sync_all())
-        .and_then(|()| std::fs::hard_link(&draft, path));
-    std::fs::remove_file(&draft)?;
-    match made {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        Err(error) => Err(error),
-        Ok(()) => path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all()),
-    }
-}
-
-/// Reads the key file; refuses one that others can read (security.md K6).
-fn read_key_file(path: &Path) -> io::Result<zeroize::Zeroizing<String>> {
-    if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
-        return Err(io::Error::other("others may read it: chmod 600"));
-    }
-    std::fs::read_to_string(path).map(zeroize::Zeroizing::new)
-}
-
-fn hasher(config: &Config, parts: &Parts, metrics: &Metrics) -> Result<PasswordHasher, StartError> {
-    let passwords = &config.passwords;
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let settings = HashSettings {
-        memory_kib: passwords.memory_kib,
-        iterations: passwords.iterations,
-        parallelism: passwords.parallelism,
-        threads: passwords.threads.unwrap_or(cores),
-        queue: passwords.queue,
-    };
-    let seconds = metrics.password_hash_seconds.clone();
-    let observer = Arc::new(move |took: Duration| seconds.observe(took.as_secs_f64()));
-    Ok(PasswordHasher::start(settings, Arc::clone(&parts.random), Arc::clone(&parts.clock), observer)?)
-}
-
-fn attempt_rules(limits: &config::Limits) -> AttemptRules {
-    // A count without a hard stop begins anew when as many attempts as it bears at once have been regained.
-    let refilled = u64::from(limits.address.burst) * 60 / u64::from(limits.address.per_minute);
-    let address = AttemptLimits {
-        free: limits.address.burst,
-        hard_stop: u32::MAX,
-        window: Duration::from_secs(refilled).max(MINUTE),
-    };
-    let stopped = |free| AttemptLimits { free, hard_stop: limits.hard_stop, window: limits.hard_stop_for };
-    AttemptRules {
-        enabled: limits.enabled,
-        account: stopped(limits.account_free),
-        address,
-        pair: stopped(limits.pair_free),
-    }
-}
-
-fn client_failures(limits: &config::Limits) -> ClientFailures {
-    let config::RateLimit { burst, per_minute } = limits.client;
-    if limits.enabled {
-        ClientFailures::new(burst, per_minute, limits.max_entries)
-    } else {
-        ClientFailures::unlimited()
-    }
-}
-
-const MINUTE: Duration = Duration::from_secs(60);
-
-fn settings(config: &Config) -> Settings {
-    Settings {
-        access_ttl: config.tokens.access_ttl,
-        algorithm: config.tokens.algorithm,
-        token_type: config.tokens.token_type,
-        default_audience: config.tokens.default_audience.clone(),
-        idle_ttl: config.sessions.idle_ttl,
-        absolute_ttl: config.sessions.absolute_ttl,
-        max_sessions: config.sessions.max_per_user,
-        retry_window: config.refresh.retry_window,
-        rotate_every: config.keys.rotate_every,
-        announce_for: config.keys.announce_for,
-    }
-}
-
-fn http_settings(config: &Config) -> Result<HttpSettings, StartError> {
-    let forward_auth = ForwardAuthHeaders::new(&config.forward_auth.header_prefix)
-        .ok_or_else(|| StartError::Setting("forward_auth.header_prefix: makes no header name".to_owned()))?;
-    Ok(HttpSettings {
-        introspection_max_age: config.introspection.max_age,
-        forward_auth,
-        allow_preflight: config.forward_auth.allow_preflight,
-    })
-}
-
-fn allowed_origins(config: &Config) -> Result<Vec<AllowedOrigin>, StartError> {
-    let parse = |origin: &String| {
-        AllowedOrigin::parse(origin).map_err(|error| StartError::Setting(format!("cors.allowed_origins: {error}")))
-    };
-    config.cors.allowed_origins.iter().map(parse).collect()
-}
-
-fn listener(name: &'static str, listener: &config::Listener) -> Result<Listener, StartError> {
-    let settings = ListenSettings {
-        max_connections: listener.max_connections,
-        head: listener.header_timeout,
-        body: listener.body_timeout,
-        request: listener.request_timeout,
-        idle: listener.idle_timeout,
-        write: listener.write_timeout,
-        ..ListenSettings::default()
-    };
-    let bound = Listener::bind(settings, listener.listen).map_err(|cause| StartError::Bind {
-        listener: name,
-        address: listener.listen,
-        cause,
-    })?;
-    match &listener.tls {
-        Some(files) => {
-            let identity =
-                TlsIdentity::load(&files.cert, &files.key).map_err(|error| StartError::Tls(name, Box::new(error)))?;
-            Ok(bound.with_tls(identity))
-        }
-        None => Ok(bound),
-    }
-}
-
 /// The client of logins that name none. A replica that meets it half made by another is content.
 async fn ensure_built_in_client(store: &Store, parts: &Parts) -> Result<(), StartError> {
     let Ok(id) = ClientId::parse(BUILT_IN_CLIENT) else {
@@ -520,16 +352,4 @@ async fn ensure_built_in_client(store: &Store, parts: &Parts) -> Result<(), Star
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }
-}
-
-/// RFC 7523 §3: the token endpoint's URL, and the issuer; the other endpoints' URLs, because clients use them as well.
-fn assertion_audiences(issuer: &str) -> Vec<String> {
-    let base = issuer.trim_end_matches('/');
-    let endpoints = ["token", "introspect", "revoke"].map(|name| format!("{base}/oauth2/{name}"));
-    [issuer.to_owned()].into_iter().chain(endpoints).collect()
-}
-
-fn host_of(issuer: &str) -> &str {
-    let after_scheme = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
-    after_scheme.split(['/', ':']).next().unwrap_or(after_scheme)
 }

@@ -1,0 +1,67 @@
+//! Where the master key comes from: a setting, or a file beside the embedded database.
+
+use std::io::{self, Write};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use super::{Parts, StartError};
+use crate::config::Config;
+use crate::crypto::MasterKey;
+
+/// The current and the previous master key. Beside an embedded database the current one is made if it is missing and
+/// `may_make`: nothing may be sealed under a lost one yet.
+pub(super) fn master_keys(
+    config: &Config,
+    parts: &Parts,
+    may_make: bool,
+) -> Result<(MasterKey, Option<MasterKey>), StartError> {
+    let previous = config.master_key_previous.as_ref().map(|key| MasterKey::parse(key.expose())).transpose()?;
+    let current = match (&config.master_key, config.embedded_key_file()) {
+        (Some(key), _) => MasterKey::parse(key.expose())?,
+        (None, Some(path)) => {
+            if may_make {
+                make_key_file(&path, parts).map_err(|error| in_key_file(&path, error))?;
+            }
+            MasterKey::parse(read_key_file(&path).map_err(|error| in_key_file(&path, error))?.trim())?
+        }
+        (None, None) => return Err(StartError::Setting("master_key: is needed with PostgreSQL".to_owned())),
+    };
+    Ok((current, previous))
+}
+
+fn in_key_file(path: &Path, error: io::Error) -> StartError {
+    let path = path.display().to_string();
+    match error.kind() {
+        io::ErrorKind::NotFound => StartError::MasterKeyLost(path),
+        _ => StartError::MasterKeyFile(path, error),
+    }
+}
+
+/// Makes the key file with mode 0600 unless there is one. It appears whole or not at all, whoever else makes it and
+/// whatever stops the process: half a key would lock the service out for good.
+fn make_key_file(path: &Path, parts: &Parts) -> io::Result<()> {
+    if path.try_exists()? {
+        return Ok(());
+    }
+    let draft = path.with_extension(format!("{:016x}", u64::from_be_bytes(parts.random.bytes())));
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let made = file
+        .write_all(MasterKey::generate(&*parts.random).to_base64().expose().as_bytes())
+        .and_then(|()| file.write_all(b"\n"))
+        .and_then(|()| file.sync_all())
+        .and_then(|()| std::fs::hard_link(&draft, path));
+    std::fs::remove_file(&draft)?;
+    match made {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        Err(error) => Err(error),
+        Ok(()) => path.parent().map_or(Ok(()), |folder| std::fs::File::open(folder)?.sync_all()),
+    }
+}
+
+/// Reads the key file; refuses one that others can read (security.md K6).
+fn read_key_file(path: &Path) -> io::Result<zeroize::Zeroizing<String>> {
+    if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
+        return Err(io::Error::other("others may read it: chmod 600"));
+    }
+    std::fs::read_to_string(path).map(zeroize::Zeroizing::new)
+}

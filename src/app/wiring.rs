@@ -1,0 +1,145 @@
+//! From the sections of a configuration to what each part of the service is handed.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::{Parts, StartError};
+use crate::config::{self, Config, Pooler};
+use crate::crypto::{HashSettings, PasswordHasher};
+use crate::http::listener::{ListenSettings, Listener, TlsIdentity};
+use crate::http::middleware::AllowedOrigin;
+use crate::http::{ForwardAuthHeaders, HttpSettings};
+use crate::service::{AttemptRules, ClientFailures, Settings};
+use crate::store::{AttemptLimits, Location, StoreSettings};
+use crate::telemetry::Metrics;
+
+/// How the store is to be opened.
+pub fn store_settings(config: &Config) -> StoreSettings {
+    let database = &config.database;
+    let location = match database.url.sqlite_path() {
+        Some(path) => Location::Sqlite { path: path.to_owned(), create: database.create_if_missing },
+        None => Location::Postgres {
+            url: database.url.expose().to_owned(),
+            pooler_transaction_mode: database.pooler == Pooler::Transaction,
+        },
+    };
+    StoreSettings {
+        max_connections: database.max_connections as usize,
+        acquire_timeout: database.acquire_timeout,
+        statement_timeout: database.statement_timeout,
+        feed_timeout: config.revocation.max_lag / 2,
+        ..StoreSettings::new(location)
+    }
+}
+
+pub(super) fn hasher(config: &Config, parts: &Parts, metrics: &Metrics) -> Result<PasswordHasher, StartError> {
+    let passwords = &config.passwords;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let settings = HashSettings {
+        memory_kib: passwords.memory_kib,
+        iterations: passwords.iterations,
+        parallelism: passwords.parallelism,
+        threads: passwords.threads.unwrap_or(cores),
+        queue: passwords.queue,
+    };
+    let seconds = metrics.password_hash_seconds.clone();
+    let observer = Arc::new(move |took: Duration| seconds.observe(took.as_secs_f64()));
+    Ok(PasswordHasher::start(settings, Arc::clone(&parts.random), Arc::clone(&parts.clock), observer)?)
+}
+
+pub(super) fn attempt_rules(limits: &config::Limits) -> AttemptRules {
+    // A count without a hard stop begins anew when as many attempts as it bears at once have been regained.
+    let refilled = u64::from(limits.address.burst) * 60 / u64::from(limits.address.per_minute);
+    let address = AttemptLimits {
+        free: limits.address.burst,
+        hard_stop: u32::MAX,
+        window: Duration::from_secs(refilled).max(MINUTE),
+    };
+    let stopped = |free| AttemptLimits { free, hard_stop: limits.hard_stop, window: limits.hard_stop_for };
+    AttemptRules {
+        enabled: limits.enabled,
+        account: stopped(limits.account_free),
+        address,
+        pair: stopped(limits.pair_free),
+    }
+}
+
+pub(super) fn client_failures(limits: &config::Limits) -> ClientFailures {
+    let config::RateLimit { burst, per_minute } = limits.client;
+    if limits.enabled {
+        ClientFailures::new(burst, per_minute, limits.max_entries)
+    } else {
+        ClientFailures::unlimited()
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+pub(super) fn settings(config: &Config) -> Settings {
+    Settings {
+        access_ttl: config.tokens.access_ttl,
+        algorithm: config.tokens.algorithm,
+        token_type: config.tokens.token_type,
+        default_audience: config.tokens.default_audience.clone(),
+        idle_ttl: config.sessions.idle_ttl,
+        absolute_ttl: config.sessions.absolute_ttl,
+        max_sessions: config.sessions.max_per_user,
+        retry_window: config.refresh.retry_window,
+        rotate_every: config.keys.rotate_every,
+        announce_for: config.keys.announce_for,
+    }
+}
+
+pub(super) fn http_settings(config: &Config) -> Result<HttpSettings, StartError> {
+    let forward_auth = ForwardAuthHeaders::new(&config.forward_auth.header_prefix)
+        .ok_or_else(|| StartError::Setting("forward_auth.header_prefix: makes no header name".to_owned()))?;
+    Ok(HttpSettings {
+        introspection_max_age: config.introspection.max_age,
+        forward_auth,
+        allow_preflight: config.forward_auth.allow_preflight,
+    })
+}
+
+pub(super) fn allowed_origins(config: &Config) -> Result<Vec<AllowedOrigin>, StartError> {
+    let parse = |origin: &String| {
+        AllowedOrigin::parse(origin).map_err(|error| StartError::Setting(format!("cors.allowed_origins: {error}")))
+    };
+    config.cors.allowed_origins.iter().map(parse).collect()
+}
+
+pub(super) fn listener(name: &'static str, listener: &config::Listener) -> Result<Listener, StartError> {
+    let settings = ListenSettings {
+        max_connections: listener.max_connections,
+        head: listener.header_timeout,
+        body: listener.body_timeout,
+        request: listener.request_timeout,
+        idle: listener.idle_timeout,
+        write: listener.write_timeout,
+        ..ListenSettings::default()
+    };
+    let bound = Listener::bind(settings, listener.listen).map_err(|cause| StartError::Bind {
+        listener: name,
+        address: listener.listen,
+        cause,
+    })?;
+    match &listener.tls {
+        Some(files) => {
+            let identity =
+                TlsIdentity::load(&files.cert, &files.key).map_err(|error| StartError::Tls(name, Box::new(error)))?;
+            Ok(bound.with_tls(identity))
+        }
+        None => Ok(bound),
+    }
+}
+
+/// RFC 7523 §3: the token endpoint's URL, and the issuer; the other endpoints' URLs, because clients use them as well.
+pub(super) fn assertion_audiences(issuer: &str) -> Vec<String> {
+    let base = issuer.trim_end_matches('/');
+    let endpoints = ["token", "introspect", "revoke"].map(|name| format!("{base}/oauth2/{name}"));
+    [issuer.to_owned()].into_iter().chain(endpoints).collect()
+}
+
+pub(super) fn host_of(issuer: &str) -> &str {
+    let after_scheme = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
+    after_scheme.split(['/', ':']).next().unwrap_or(after_scheme)
+}
