@@ -26,6 +26,7 @@ impl Pages {
             for line in header_lines(answer.headers()) {
                 // How long a body is follows from what is in it, and ids are random.
                 let (name, value) = line.split_once(": ").unwrap();
+                let value = if value.is_empty() { "(empty)" } else { value };
                 let varies =
                     matches!(name, "content-length" | "x-auth-request-session" | "x-auth-request-user") && value != "0";
                 writeln!(page, "  {name}: {}", if varies { "(varies)" } else { value }).unwrap();

@@ -105,6 +105,36 @@ class Faults:
             self._close(fault)
         return self._until_ready([replica])
 
+    def look_at_the_standby(self, standby):
+        """A balancer of databases makes a mistake: one replica is led to the standby, which may lag by any time. It must
+        refuse rather than follow."""
+        replica, proxy = self.replicas[0], self.proxies[0]
+        open_fault = self._open("database", replica, time.monotonic())
+        primary_port, proxy.target_port = proxy.target_port, standby.port
+        proxy.cut()
+        proxy.pass_on()
+        time.sleep(4.5)
+        if replica.is_ready():
+            self.violations.append(Violation("a standby is not followed", f"{replica.name} is ready on one"))
+        proxy.target_port = primary_port
+        proxy.cut()
+        proxy.pass_on()
+        self._close(open_fault)
+        return self._until_ready([replica])
+
+    def fail_over(self, standby):
+        """The primary dies for good; the standby is promoted and takes its place."""
+        open_fault = self._open("database", None, time.monotonic())
+        self.postgres.kill()
+        time.sleep(1.0)
+        standby.promote()
+        for proxy in self.proxies:
+            proxy.target_port = standby.port
+            proxy.cut()
+            proxy.pass_on()
+        self._close(open_fault)
+        return self._until_ready(self.replicas)
+
     def _restart_postgres(self, end, seconds):
         open_fault = self._open("database", None, time.monotonic())
         end()

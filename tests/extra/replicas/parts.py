@@ -18,7 +18,7 @@ import client
 import postgres_wire
 
 REPOSITORY = Path(__file__).resolve().parents[3]
-PACKAGES = {"nginx": "nginx-light", "pgbouncer": "pgbouncer"}
+PACKAGES = {"nginx": "nginx-light", "pgbouncer": "pgbouncer", "faketime": "faketime"}
 
 
 def install_what_is_missing():
@@ -168,6 +168,37 @@ class Postgres:
         wait_until(lambda: not any(_is_alive(victim) for victim in victims), 10, "PostgreSQL is gone")
 
 
+class Standby(Postgres):
+    """A copy of `primary` that follows it synchronously: what was acknowledged there is here too."""
+
+    def __init__(self, primary, folder):
+        self.folder, self.port, self.child = Path(folder) / "standby", free_port(), None
+        self.folder.mkdir()
+        if os.geteuid() == 0:
+            shutil.chown(self.folder, "postgres")
+        data, binary = self.folder / "data", Path(primary.command[0])
+        copy = [binary.parent / "pg_basebackup", "-D", data, "-h", "127.0.0.1", "-p", str(primary.port), "-U", "postgres",
+                "-R", "-X", "stream", "--checkpoint=fast"]
+        subprocess.run(copy, check=True, cwd=self.folder, **as_postgres())
+        self.command = [str(binary), "-D", str(data), "-p", str(self.port), "-k", str(self.folder),
+                        "-c", "listen_addresses=127.0.0.1", "-c", "max_connections=300"]
+        self.start()
+        primary.query("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        primary.query("SELECT pg_reload_conf()")
+        replicates = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
+        wait_until(lambda: primary.query(replicates) == [("1",)], 10, "the standby follows synchronously")
+
+    def promote(self):
+        self.query("SELECT pg_promote()")
+        # It has nobody to wait for.
+        self.query("ALTER SYSTEM RESET synchronous_standby_names")
+        self.query("SELECT pg_reload_conf()")
+
+    def stop(self):
+        if self.child.runs:
+            self.kill()
+
+
 def _signal(process, number):
     try:
         os.kill(process, number)
@@ -185,8 +216,9 @@ def _is_alive(process):
 class Replica:
     """One `countersign serve` process; started again, it keeps its ports."""
 
-    def __init__(self, name, binary, folder, settings):
+    def __init__(self, name, binary, folder, settings, clock_offset=None):
         self.name, self.binary, self.folder = name, binary, Path(folder)
+        self.clock_offset = clock_offset
         self.public, self.operations = free_port(), free_port()
         self.settings = dict(settings)
         self.process = None
@@ -202,7 +234,12 @@ class Replica:
 
     def start(self):
         command = [str(self.binary), "serve"]
-        self.process = Process(command, self.folder / f"{self.name}.log", env=self.environment(), cwd=self.folder)
+        environment = self.environment()
+        if self.clock_offset:
+            # The wall clock alone is wrong, as it is on a machine that lost its time server.
+            library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+            environment |= {"LD_PRELOAD": str(library), "FAKETIME": self.clock_offset, "DONT_FAKE_MONOTONIC": "1"}
+        self.process = Process(command, self.folder / f"{self.name}.log", env=environment, cwd=self.folder)
 
     def is_ready(self):
         return client.get(self.public, "/readyz", timeout=1.0).status == 200

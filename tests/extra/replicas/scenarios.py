@@ -79,7 +79,7 @@ def automatic_rotation(postgres, database, replicas, report):
     return []
 
 
-def key_withdrawal(installation, history, rounds, slack, report):
+def key_withdrawal(installation, rounds, slack, report):
     """An administrator withdraws the signing key on one replica: gone from the JWK set, and its tokens inactive, on every
     replica within a second; the new key's tokens are good there."""
     violations, slowest = [], 0.0
@@ -143,6 +143,39 @@ def log_in(installation, port):
 def is_active(replica, token, proof):
     answer = client.post_form(replica.public, "/oauth2/introspect", {"token": token}, proof)
     return answer.status == 200 and answer.json.get("active") is True
+
+
+def wrong_clocks(binary, folder, installation, settings, report):
+    """A replica whose clock is half a minute off corrects it by the database's: its tokens are good elsewhere and others'
+    tokens there, and what it revokes stays revoked. One that is further off is not ready, and says why (C7)."""
+    violations, broken = [], lambda text: violations.append(Violation("a wrong clock", text))
+    proof, right = basic(GATEWAY, installation.gateway_secret), installation.replicas[0]
+    for offset in ("+20", "-20", "+45", "-45"):
+        replica = parts.Replica(f"clock{offset}", binary, folder, settings, clock_offset=offset)
+        try:
+            replica.start()
+            if abs(int(offset)) > 30:
+                parts.wait_until(lambda: client.get(replica.public, "/readyz").status == 503, 20, "it is not ready")
+                checks = client.get(replica.public, "/readyz").json["checks"]
+                failing = [check["name"] for check in checks if not check["ok"]]
+                if failing != ["clock"]:
+                    broken(f"{offset} s: failing {failing}")
+                continue
+            replica.wait_ready()
+            here, there = log_in(installation, replica.public), log_in(installation, right.public)
+            for asked, token in ((right, here), (replica, there), (replica, here)):
+                if not is_active(asked, token, proof):
+                    broken(f"{offset} s: a good token is not active on {asked.name}")
+            skew = client.claims(here)["iat"] - time.time()
+            if abs(skew) > 2.0:
+                broken(f"{offset} s: issues tokens {skew:.1f} s off")
+            application = basic(APPLICATION, installation.application_secret)
+            client.post_form(replica.public, "/oauth2/revoke", {"token": there}, application)
+            parts.wait_until(lambda: not is_active(right, there, proof), 2, "its revocation arrives")
+        finally:
+            replica.stop()
+    report(f"  clocks 20 s off are corrected, clocks 45 s off are out: {len(violations)} violations")
+    return violations
 
 
 def rolling_restart(installation, rounds, report):
