@@ -156,8 +156,13 @@ impl Core {
         let (current, previous) = master_keys(config, parts, may_make_key)?;
         let sealer = Arc::new(Sealer::new(&current, previous.as_ref()));
         let lead = RotationLead { rotate_every: config.keys.rotate_every, announce_for: config.keys.announce_for };
-        let keyring =
-            Keyring::new(store.for_follower(), Arc::clone(&sealer), Arc::clone(&parts.clock), config.keys.jwks_max_age, lead);
+        let keyring = Keyring::new(
+            store.for_follower(),
+            Arc::clone(&sealer),
+            Arc::clone(&parts.clock),
+            config.keys.jwks_max_age,
+            lead,
+        );
         let keyring = Arc::new(keyring);
         let own = vec![config.tokens.default_audience.clone(), config.issuer.as_audience()];
         let view = Arc::new(View::new(config.revocation.max_lag, own));
@@ -224,7 +229,7 @@ impl App {
             settings: http_settings(&config)?,
             metadata: MetadataDocument::new(config.issuer.as_str()),
         });
-        background::fill_gauges(&core.metrics, &core.service, &core.store, &parts.logger);
+        background::fill_gauges(&core.metrics, &core.service, &parts.logger);
         let public = http::public(Arc::clone(&shared), config.issuer.path(), cors(&allowed_origins(&config)?));
         let edge = |listener: &config::Listener| {
             Edge::new(

@@ -83,10 +83,12 @@ pub fn supervise<F>(
     });
 }
 
-/// Fills the gauges at each scrape. Reads memory only.
-pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, store: &Store, logger: &Logger) {
-    let (service, store, logger) = (Arc::clone(service), store.clone(), logger.clone());
+/// Fills the gauges at each scrape. Reads memory only. The figures do not keep the service alive: it holds them, and in a
+/// ring neither would ever be dropped, nor the connections of its store be closed.
+pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, logger: &Logger) {
+    let (service, logger) = (Arc::downgrade(service), logger.clone());
     metrics.at_scrape(move |gauges| {
+        let Some(service) = service.upgrade() else { return };
         let status = service.status();
         for kind in RevocationKind::ALL {
             gauges.revocations_live.of(kind).set(as_i64(service.revocations(kind)));
@@ -98,7 +100,7 @@ pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, store: &Store, log
         gauges.clock_offset_seconds.set(status.clock_offset_millis as f64 / 1000.0);
         gauges.verified_cache_entries.set(as_i64(status.cached_tokens));
         gauges.password_queue_depth.set(as_i64(status.password_queue));
-        let pool = store.pool_status();
+        let pool = service.pool_status();
         gauges.database_pool_in_use.set(as_i64(pool.in_use));
         gauges.database_pool_idle.set(as_i64(pool.idle));
         gauges.database_pool_waiting.set(as_i64(pool.waiting));

@@ -153,7 +153,10 @@ impl Follower {
             let offset = self.clock.offset_millis();
             let is_alarming = offset.unsigned_abs() > ALARMING_OFFSET_MILLIS;
             if is_alarming && !was_alarming {
-                tracing::error!(offset_millis = offset, "this machine's clock differs from the database's: set it right");
+                tracing::error!(
+                    offset_millis = offset,
+                    "this machine's clock differs from the database's: set it right"
+                );
             }
             was_alarming = is_alarming;
             let pause = if was_failing { RETRY_AFTER.min(self.poll_interval) } else { self.poll_interval };

@@ -6,6 +6,8 @@ mod support;
 
 #[path = "suite/architecture.rs"]
 mod architecture;
+#[path = "suite/audit_trail.rs"]
+mod audit_trail;
 #[path = "suite/cli.rs"]
 mod cli;
 #[path = "suite/cli_beside.rs"]
@@ -14,10 +16,42 @@ mod cli_beside;
 mod cli_serve;
 #[path = "suite/crash.rs"]
 mod crash;
+#[path = "suite/discovery.rs"]
+mod discovery;
+#[path = "suite/forward_auth.rs"]
+mod forward_auth;
 #[path = "suite/http_raw.rs"]
 mod http_raw;
 #[path = "suite/http_tls.rs"]
 mod http_tls;
+#[path = "suite/introspection.rs"]
+mod introspection;
+#[path = "suite/introspection_batch.rs"]
+mod introspection_batch;
+#[path = "suite/json_errors.rs"]
+mod json_errors;
+#[path = "suite/jwks.rs"]
+mod jwks;
+#[path = "suite/limits.rs"]
+mod limits;
+#[path = "suite/login.rs"]
+mod login;
+#[path = "suite/logout.rs"]
+mod logout;
+#[path = "suite/me.rs"]
+mod me;
+#[path = "suite/openapi.rs"]
+mod openapi;
+#[path = "suite/password_change.rs"]
+mod password_change;
+#[path = "suite/refresh.rs"]
+mod refresh;
+#[path = "suite/refresh_faults.rs"]
+mod refresh_faults;
+#[path = "suite/refresh_races.rs"]
+mod refresh_races;
+#[path = "suite/revocation.rs"]
+mod revocation;
 #[path = "suite/sessions.rs"]
 mod sessions;
 #[path = "suite/store_clients.rs"]
@@ -40,19 +74,9 @@ mod store_sessions;
 mod store_sweep;
 #[path = "suite/store_users.rs"]
 mod store_users;
+#[path = "suite/token_endpoint.rs"]
+mod token_endpoint;
+#[path = "suite/user_import.rs"]
+mod user_import;
 #[path = "suite/wycheproof.rs"]
 mod wycheproof;
-#[path = "suite/introspection.rs"]
-mod introspection;
-#[path = "suite/introspection_batch.rs"]
-mod introspection_batch;
-#[path = "suite/discovery.rs"]
-mod discovery;
-#[path = "suite/forward_auth.rs"]
-mod forward_auth;
-#[path = "suite/jwks.rs"]
-mod jwks;
-#[path = "suite/openapi.rs"]
-mod openapi;
-#[path = "suite/revocation.rs"]
-mod revocation;

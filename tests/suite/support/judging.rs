@@ -119,7 +119,8 @@ impl TestApp {
     /// An endpoint of the administration, whose answer must be a success.
     pub async fn administer(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let request = self.admin(method, path);
-        let request = body.map_or_else(|| request.try_clone().unwrap(), |body| request.try_clone().unwrap().json(&body));
+        let request =
+            body.map_or_else(|| request.try_clone().unwrap(), |body| request.try_clone().unwrap().json(&body));
         let answer = request.send().await.unwrap();
         let (status, text) = (answer.status(), answer.text().await.unwrap());
         assert!(status.is_success(), "{path} {status} {text}");

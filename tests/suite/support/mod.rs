@@ -2,9 +2,11 @@
 
 pub mod app;
 pub mod database;
-pub mod process;
 pub mod forge;
 pub mod judging;
 pub mod outage;
+pub mod process;
 pub mod proxy;
+pub mod secrets;
+pub mod sessions;
 pub mod store;

@@ -3,7 +3,7 @@
 use super::database::{Engine, TestDatabase};
 use sqlx::{Connection, Executor};
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "installation",
     "users",
     "clients",
@@ -14,6 +14,7 @@ const TABLES: [&str; 11] = [
     "admin_keys",
     "audit",
     "client_assertions",
+    "known_addresses",
     "login_attempts",
 ];
 
@@ -38,7 +39,8 @@ pub async fn bring_feed_back(database: &TestDatabase) {
 }
 
 async fn rename(database: &TestDatabase, names: impl Fn(&str) -> (String, String)) {
-    let sentences = TABLES.iter().map(|table| names(table)).map(|(from, to)| format!("ALTER TABLE {from} RENAME TO {to};"));
+    let sentences =
+        TABLES.iter().map(|table| names(table)).map(|(from, to)| format!("ALTER TABLE {from} RENAME TO {to};"));
     database.tamper(&sentences.collect::<String>()).await;
 }
 

@@ -167,7 +167,8 @@ impl Server {
             }
         });
         let http = reqwest::Client::builder().no_proxy().timeout(SOON).build().unwrap();
-        let mut server = Self { child, public: String::new(), operations: String::new(), http, printed, lines: Mutex::new(lines) };
+        let mut server =
+            Self { child, public: String::new(), operations: String::new(), http, printed, lines: Mutex::new(lines) };
         let started: Value = serde_json::from_str(&server.line_with("\"started\"")).unwrap();
         server.public = started["public"].as_str().unwrap().to_owned();
         server.operations = started["operations"].as_str().unwrap().to_owned();
