@@ -83,8 +83,8 @@ pub fn supervise<F>(
     });
 }
 
-/// Fills the gauges at each scrape. Reads memory only, and keeps nothing alive: the store tells the figures how long its
-/// statements take, so figures that held the store would hold themselves.
+/// Fills the gauges at each scrape. Reads memory only. The figures do not keep the service alive: it holds them, and in a
+/// ring neither would ever be dropped, nor the connections of its store be closed.
 pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, logger: &Logger) {
     let (service, logger) = (Arc::downgrade(service), logger.clone());
     metrics.at_scrape(move |gauges| {
@@ -100,7 +100,7 @@ pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, logger: &Logger) {
         gauges.clock_offset_seconds.set(status.clock_offset_millis as f64 / 1000.0);
         gauges.verified_cache_entries.set(as_i64(status.cached_tokens));
         gauges.password_queue_depth.set(as_i64(status.password_queue));
-        let pool = service.store.pool_status();
+        let pool = service.pool_status();
         gauges.database_pool_in_use.set(as_i64(pool.in_use));
         gauges.database_pool_idle.set(as_i64(pool.idle));
         gauges.database_pool_waiting.set(as_i64(pool.waiting));

@@ -15,6 +15,8 @@ mod support;
 mod admin_api;
 #[path = "suite/architecture.rs"]
 mod architecture;
+#[path = "suite/audit_trail.rs"]
+mod audit_trail;
 #[path = "suite/cli.rs"]
 mod cli;
 #[path = "suite/cli_beside.rs"]
@@ -43,12 +45,30 @@ mod http_tls;
 mod introspection;
 #[path = "suite/introspection_batch.rs"]
 mod introspection_batch;
+#[path = "suite/json_errors.rs"]
+mod json_errors;
 #[path = "suite/jwks.rs"]
 mod jwks;
 #[path = "suite/keys.rs"]
 mod keys;
+#[path = "suite/limits.rs"]
+mod limits;
+#[path = "suite/login.rs"]
+mod login;
+#[path = "suite/logout.rs"]
+mod logout;
+#[path = "suite/me.rs"]
+mod me;
 #[path = "suite/openapi.rs"]
 mod openapi;
+#[path = "suite/password_change.rs"]
+mod password_change;
+#[path = "suite/refresh.rs"]
+mod refresh;
+#[path = "suite/refresh_faults.rs"]
+mod refresh_faults;
+#[path = "suite/refresh_races.rs"]
+mod refresh_races;
 #[path = "suite/replicas.rs"]
 mod replicas;
 #[path = "suite/revocation.rs"]
@@ -77,7 +97,11 @@ mod store_sessions;
 mod store_sweep;
 #[path = "suite/store_users.rs"]
 mod store_users;
+#[path = "suite/token_endpoint.rs"]
+mod token_endpoint;
 #[path = "suite/unusual_http.rs"]
 mod unusual_http;
+#[path = "suite/user_import.rs"]
+mod user_import;
 #[path = "suite/wycheproof.rs"]
 mod wycheproof;

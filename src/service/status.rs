@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::domain::{Algorithm, RevocationKind, Timestamp};
 use crate::keyring::JwksDocument;
+use crate::store::PoolStatus;
 use crate::view::Freshness;
 
 use super::{KeyInfo, Service};
@@ -52,6 +53,11 @@ pub struct Status {
 }
 
 impl Service {
+    /// How busy the database connections of requests are.
+    pub fn pool_status(&self) -> PoolStatus {
+        self.store.pool_status()
+    }
+
     /// Whether this replica should be sent requests. Asks memory only.
     pub fn readiness(&self) -> Readiness {
         let is_fresh = self.view.freshness(&*self.clock) == Freshness::Fresh;

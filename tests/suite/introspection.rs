@@ -449,7 +449,9 @@ on_both_engines! {
             assert_eq!((header(&answer, "retry-after"), header(&answer, "cache-control")), ("1", "no-store"));
             assert_eq!(error_of(answer).await, (503, "temporarily_unavailable".into()));
         }
-        assert_eq!(error_of(app.ask(&Credentials { id: "x".into(), secret: "y".into() }, "z").send().await.unwrap()).await.0, 503);
+        let stranger = Credentials { id: "x".into(), secret: "y".into() };
+        let answer = app.ask(&stranger, "z").send().await.unwrap();
+        assert_eq!(error_of(answer).await.0, 503, "nor can it tell who is asking");
         outage::bring_feed_back(&app.database).await;
         app.sync().await;
         assert!(app.is_active(&tokens.access_token).await && !app.is_active("garbage").await, "and is well again at once");

@@ -9,7 +9,7 @@ mod rule;
 use std::time::Duration;
 
 pub use self::rule::AttemptLimits;
-use self::rule::{Count, blocked_for, counted};
+use self::rule::{Count, NOT_BLOCKED, blocked_for, counted};
 use crate::domain::Timestamp;
 use crate::store::StoreError;
 use crate::store::columns::attempt_columns;
@@ -180,7 +180,7 @@ pub(super) async fn settle(tx: &mut Tx, settlements: &[Settlement]) -> Result<()
     const FORGET: &str = "DELETE FROM login_attempts WHERE key = $1";
     // A delay belongs to the last attempt that was counted: while it lasts, no other is.
     const TAKE_BACK: &str = "UPDATE login_attempts SET failures = failures - 1,
-            blocked_until = CASE WHEN last_failure_at = $2 THEN last_failure_at ELSE blocked_until END
+            blocked_until = CASE WHEN last_failure_at = $2 THEN $3 ELSE blocked_until END
         WHERE key = $1 AND failures > 0";
     const KNOW: &str = "INSERT INTO known_addresses (key, expires_at) VALUES ($1, $2)
         ON CONFLICT (key) DO UPDATE SET expires_at = excluded.expires_at WHERE known_addresses.expires_at < $3";
@@ -191,7 +191,9 @@ pub(super) async fn settle(tx: &mut Tx, settlements: &[Settlement]) -> Result<()
     for settlement in settlements {
         match settlement {
             Settlement::Forget(key) => tx.run(FORGET, values![key.0]).await?,
-            Settlement::TakeBack(key, counted_at) => tx.run(TAKE_BACK, values![key.0, *counted_at]).await?,
+            Settlement::TakeBack(key, counted_at) => {
+                tx.run(TAKE_BACK, values![key.0, *counted_at, NOT_BLOCKED]).await?;
+            }
             Settlement::Know(key, until) => {
                 tx.run(KNOW, values![key.0, *until, until.minus(NOTED_AFTER)]).await?;
             }

@@ -15,6 +15,9 @@ const LAST_STEP: Duration = Duration::from_secs(10);
 /// agree on the time far better.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
+/// Before every clock's present: not just "until now", which is still to come for a replica whose clock is behind.
+pub(super) const NOT_BLOCKED: Timestamp = Timestamp::from_millis(0);
+
 /// How many failures are borne.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttemptLimits {
@@ -59,7 +62,10 @@ pub(super) fn counted(count: Option<&Count>, limits: &AttemptLimits, now: Timest
     let blocked_until = if failures >= limits.hard_stop {
         window_started_at.plus(limits.window)
     } else {
-        now.plus(delay(failures, limits))
+        match delay(failures, limits) {
+            Duration::ZERO => NOT_BLOCKED,
+            delay => now.plus(delay),
+        }
     };
     Count { failures, window_started_at, last_failure_at: now, blocked_until }
 }
@@ -95,7 +101,7 @@ mod tests {
         for _ in 0..30 {
             let next = counted(count.as_ref(), &LIMITS, now);
             delays.push(next.blocked_until.since(now).as_secs());
-            now = next.blocked_until;
+            now = now.max(next.blocked_until);
             count = Some(next);
         }
         let expected = [vec![0; 2], vec![1; 2], vec![3; 6], vec![5; 16], vec![10; 4]].concat();
@@ -111,6 +117,12 @@ mod tests {
         let end = START.plus(LIMITS.window);
         assert_eq!(blocked_for(&count, &LIMITS, end), None);
         assert_eq!(counted(Some(&count), &LIMITS, end).failures, 1);
+    }
+
+    #[test]
+    fn c7_what_one_replica_bears_without_delay_blocks_none_whose_clock_is_behind() {
+        let count = counted(None, &LIMITS, START.plus(Duration::from_secs(4)));
+        assert_eq!(blocked_for(&count, &LIMITS, START), None);
     }
 
     proptest! {

@@ -21,6 +21,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
 use super::database::{START, TestDatabase};
+use super::secrets::{self, Watch};
 
 /// The issuer of every test.
 pub const ISSUER: &str = "http://localhost:8080";
@@ -30,6 +31,8 @@ pub const USER: &str = "ada";
 pub const PASSWORD: &str = "correct horse battery staple 7";
 /// A confidential client that may introspect every token.
 pub const GATEWAY: &str = "gateway";
+/// Test fixture: the key under which everything is sealed.
+pub const MASTER_KEY: &str = "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=";
 
 /// A running service.
 pub struct TestApp {
@@ -48,6 +51,7 @@ pub struct TestApp {
     logger: Logger,
     stop: CancellationToken,
     running: Option<JoinHandle<()>>,
+    watch: Option<Watch>,
 }
 
 /// Tokens as an endpoint answered them.
@@ -89,6 +93,9 @@ impl TestApp {
         number: u64,
         settings: &str,
     ) -> Result<Self, StartError> {
+        let watch = Watch::begin();
+        secrets::used(MASTER_KEY);
+        secrets::used(PASSWORD);
         let config = config(&database, settings);
         let log = MemoryLog::default();
         let log_settings = countersign::config::Log { level: LogLevels::all(LevelFilter::TRACE), ..config.log.clone() };
@@ -120,6 +127,7 @@ impl TestApp {
             logger,
             stop,
             running: Some(running),
+            watch: Some(watch),
         })
     }
 
@@ -131,6 +139,7 @@ impl TestApp {
             ClientSettings { introspect: IntrospectRight::Any, ..ClientSettings::new(ClientKind::Confidential) };
         self.gateway_secret = self.client(GATEWAY, settings).await.unwrap();
         self.admin_key = self.service.create_admin_key("tests", None, &from).await.unwrap().expose().to_owned();
+        secrets::used(&self.admin_key);
         self
     }
 
@@ -138,7 +147,9 @@ impl TestApp {
     pub async fn client(&self, id: &str, settings: ClientSettings) -> Option<String> {
         let from = Requester::command_line();
         let created = self.service.create_client(ClientId::parse(id).unwrap(), settings, &from).await.unwrap();
-        created.1.map(|secret| secret.0.expose().to_owned())
+        let secret = created.1.map(|secret| secret.0.expose().to_owned());
+        secret.iter().for_each(|secret| secrets::used(secret));
+        secret
     }
 
     /// Lets time go by, and the replica look at the feed as it does twice a second.
@@ -164,11 +175,13 @@ impl TestApp {
 
     /// A POST of JSON to the public listener.
     pub fn post_json(&self, path: &str, body: &Value) -> RequestBuilder {
+        note_secrets("", body);
         self.request(Method::POST, path).json(body)
     }
 
     /// A POST of a form to the public listener.
     pub fn post_form(&self, path: &str, form: &[(&str, &str)]) -> RequestBuilder {
+        form.iter().filter(|(name, _)| is_secret(name)).for_each(|(_, value)| secrets::used(value));
         self.request(Method::POST, path).form(form)
     }
 
@@ -212,22 +225,67 @@ impl TestApp {
         assert!(self.logger.flush(Duration::from_secs(5)));
         self.log.text()
     }
+
+    /// Stops as production does.
+    pub async fn stop(mut self) {
+        self.stop.cancel();
+        self.running.take().unwrap().await.unwrap();
+    }
 }
 
 impl Drop for TestApp {
+    /// Security.md S1, for every test of the suite that starts a service.
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
             running.abort();
         }
+        if std::thread::panicking() {
+            return;
+        }
+        self.logger.flush(Duration::from_secs(30));
+        let own = self.log.text().into_bytes();
+        let files = self.database.files();
+        let mut others = vec![("the log of the service", own.as_slice())];
+        others.extend(files.iter().map(|file| ("the database", file.as_slice())));
+        let found = self.watch.take().map(|watch| watch.search(&others)).unwrap_or_default();
+        assert!(found.is_empty(), "S1: {} secrets slipped out, first {}", found.len(), found[0]);
     }
+}
+
+/// Notes every member of a body that is a secret by its name.
+fn note_secrets(name: &str, value: &Value) {
+    match value {
+        Value::String(text) if is_secret(name) => secrets::used(text),
+        Value::Array(items) => items.iter().for_each(|item| note_secrets(name, item)),
+        Value::Object(members) => members.iter().for_each(|(name, value)| note_secrets(name, value)),
+        _ => {}
+    }
+}
+
+fn is_secret(name: &str) -> bool {
+    const NAMES: [&str; 9] = [
+        "password",
+        "current_password",
+        "new_password",
+        "token",
+        "tokens",
+        "access_token",
+        "refresh_token",
+        "client_secret",
+        "client_assertion",
+    ];
+    NAMES.contains(&name)
 }
 
 /// The tokens of an answer that must be one.
 pub async fn tokens(answer: Response) -> Tokens {
     let (status, text) = (answer.status(), answer.text().await.unwrap());
     assert_eq!(status, StatusCode::OK, "{text}");
-    serde_json::from_str(&text).unwrap()
+    let tokens: Tokens = serde_json::from_str(&text).unwrap();
+    secrets::used(&tokens.access_token);
+    secrets::used(&tokens.refresh_token);
+    tokens
 }
 
 /// Status and `code` (REST) or `error` (OAuth) of an answer that must be an error.
@@ -269,7 +327,7 @@ fn config(database: &TestDatabase, settings: &str) -> Config {
         ("ISSUER", ISSUER),
         ("DATABASE__URL", &url),
         ("DATABASE__CREATE_IF_MISSING", "true"),
-        ("MASTER_KEY", "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc="),
+        ("MASTER_KEY", MASTER_KEY),
         ("PUBLIC__LISTEN", "127.0.0.1:0"),
         ("OPERATIONS__LISTEN", "127.0.0.1:0"),
         ("SHUTDOWN__DELAY", "0s"),

@@ -124,6 +124,13 @@ impl TestDatabase {
         }
     }
 
+    /// What the database holds on this machine's disk: its files on SQLite, nothing on PostgreSQL.
+    pub fn files(&self) -> Vec<Vec<u8>> {
+        let Location::Sqlite { path, .. } = &self.settings.location else { return Vec::new() };
+        let with = |suffix: &str| std::path::PathBuf::from(format!("{}{suffix}", path.display()));
+        ["", "-wal"].into_iter().filter_map(|suffix| std::fs::read(with(suffix)).ok()).collect()
+    }
+
     /// Runs SQL behind the store's back, to break things on purpose.
     pub async fn tamper(&self, sql: &str) {
         match &self.settings.location {

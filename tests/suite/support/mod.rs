@@ -7,4 +7,6 @@ pub mod judging;
 pub mod outage;
 pub mod process;
 pub mod proxy;
+pub mod secrets;
+pub mod sessions;
 pub mod store;

@@ -3,7 +3,7 @@
 use super::database::{Engine, TestDatabase};
 use sqlx::{Connection, Executor};
 
-const TABLES: [&str; 11] = [
+const TABLES: [&str; 12] = [
     "installation",
     "users",
     "clients",
@@ -14,6 +14,7 @@ const TABLES: [&str; 11] = [
     "admin_keys",
     "audit",
     "client_assertions",
+    "known_addresses",
     "login_attempts",
 ];
 

@@ -1,0 +1,111 @@
+//! `POST /v1/logout`.
+
+use std::time::Duration;
+
+use countersign::domain::ClientKind;
+use reqwest::{Method, Response};
+use serde_json::{Value, json};
+
+use crate::support::app::{PASSWORD, TestApp, USER, application, error_of, machine, tokens};
+use crate::support::database::{Engine, TestDatabase, on_both_engines};
+use crate::support::sessions::*;
+
+async fn log_out(app: &TestApp, refresh_token: &str) -> Response {
+    app.post_json("/v1/logout", &json!({"refresh_token": refresh_token})).send().await.unwrap()
+}
+
+on_both_engines! {
+    async fn logging_out_ends_the_session_here_at_once_and_elsewhere_with_the_next_look(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let other = app.beside(2, "").await;
+        let (mine, others) = (app.log_in().await, app.log_in().await);
+        let next = app.refreshed(&mine.refresh_token).await;
+        let answer = log_out(&app, &next.refresh_token).await;
+        assert_eq!(answer.status(), 204);
+        is_private(&answer);
+        for token in [&mine.access_token, &next.access_token] {
+            assert!(!app.is_active(token).await);
+            other.sync().await;
+            assert!(!other.is_active(token).await);
+        }
+        for token in [&mine.refresh_token, &next.refresh_token] {
+            assert_eq!(error_of(other.refresh(token).await).await, (401, "invalid_refresh_token".into()));
+        }
+        assert!(app.is_active(&others.access_token).await, "this session alone");
+    }
+
+    async fn any_token_of_the_family_logs_out_and_doing_it_again_is_well(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let first = app.log_in().await;
+        let second = app.refreshed(&first.refresh_token).await;
+        app.advance(Duration::from_secs(60)).await;
+        for _ in 0..3 {
+            assert_eq!(log_out(&app, &first.refresh_token).await.status(), 204, "also an old one, whose bearer held the family's secret");
+        }
+        assert!(!app.is_active(&second.access_token).await);
+        assert_eq!(app.audit("session.ended").await.len(), 1, "S4: it ended once");
+        assert_eq!(app.audit("session.reused").await, [Value::Null; 0]);
+    }
+
+    async fn what_is_no_token_of_ours_is_an_end_already_reached(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let mine = app.log_in().await;
+        for text in ["", "garbage", "cs_rt_", &mine.refresh_token[..40], &mine.access_token] {
+            assert_eq!(log_out(&app, text).await.status(), 204, "{text}");
+        }
+        assert!(app.is_active(&mine.access_token).await);
+        assert_eq!(app.audit("session.ended").await, [Value::Null; 0], "I9: and no row");
+    }
+
+    async fn an_access_token_logs_its_own_session_out(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let (mine, others) = (app.log_in().await, app.log_in().await);
+        let answer = app.as_bearer(Method::POST, "/v1/logout", &mine.access_token).await;
+        assert_eq!(answer.status(), 204);
+        is_private(&answer);
+        assert!(!app.is_active(&mine.access_token).await && app.is_active(&others.access_token).await);
+        let again = app.as_bearer(Method::POST, "/v1/logout", &mine.access_token).await;
+        assert_eq!(error_of(again).await, (401, "invalid_token".into()));
+        let event = &app.audit("session.ended").await[0];
+        assert_eq!(event["subject"], json!(mine.session_id));
+        assert_eq!(event["actor"], json!(app.user_id(USER).await.to_string()), "S4: who acted");
+        assert_eq!(event["detail"]["address"], "127.0.0.1");
+    }
+
+    async fn an_access_token_must_be_a_users_and_good(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let robot = app.confidential("robot", machine(&["api"], "")).await;
+        let own = app.token_of(&robot).await;
+        let mine = app.log_in().await;
+        for token in [own.access_token.as_str(), "garbage", &mine.refresh_token] {
+            let answer = app.as_bearer(Method::POST, "/v1/logout", token).await;
+            is_private(&answer);
+            assert_eq!(error_of(answer).await, (401, "invalid_token".into()));
+        }
+        let request = app.request(Method::POST, "/v1/logout").header("authorization", "Basic YTpi").send().await.unwrap();
+        assert_eq!(error_of(request).await, (401, "unauthenticated".into()));
+        assert!(app.is_active(&mine.access_token).await);
+    }
+
+    async fn the_client_of_the_session_does_not_matter(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        app.client("app", application("read")).await;
+        assert_eq!(application("").kind, ClientKind::Public);
+        let mine = tokens(app.login(&json!({"username": USER, "password": PASSWORD, "client_id": "app"})).await).await;
+        assert_eq!(log_out(&app, &mine.refresh_token).await.status(), 204);
+        assert!(!app.is_active(&mine.access_token).await);
+    }
+
+    async fn i10_a_logout_that_could_not_be_recorded_is_an_error(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let mine = app.log_in().await;
+        for (what, table) in [("BEFORE UPDATE", "sessions"), ("BEFORE INSERT", "changes"), ("BEFORE INSERT", "audit")] {
+            let broken = Broken::on(&app.database, what, table).await;
+            assert_eq!(error_of(log_out(&app, &mine.refresh_token).await).await, (500, "internal".into()), "{table}");
+            broken.mend().await;
+            assert!(app.is_active(&mine.access_token).await);
+        }
+        assert_eq!(log_out(&app, &mine.refresh_token).await.status(), 204);
+        assert!(!app.is_active(&mine.access_token).await);
+    }
+}

@@ -1,0 +1,234 @@
+//! Refreshes that meet each other, and refreshes that meet what ends a session (security.md R2, R11).
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use countersign::domain::ClientId;
+use countersign::service::{BUILT_IN_CLIENT, Requester};
+use reqwest::Method;
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+use crate::support::app::{TestApp, Tokens, USER, error_of, tokens};
+use crate::support::database::{Engine, TestDatabase, on_both_engines};
+use crate::support::sessions::*;
+use crate::support::store::Dice;
+
+async fn two_replicas(database: TestDatabase, settings: &str) -> [Arc<TestApp>; 2] {
+    let first = TestApp::start_with(database, settings).await;
+    let second = first.beside(2, settings).await;
+    [Arc::new(first), Arc::new(second)]
+}
+
+/// The answers to the same token from so many requests at once, spread over the replicas.
+async fn at_once(replicas: &[Arc<TestApp>; 2], token: &str, requests: u64) -> (Vec<Tokens>, Vec<String>) {
+    let mut racing = JoinSet::new();
+    for number in 0..requests {
+        let (app, token) = (Arc::clone(&replicas[number as usize % 2]), token.to_owned());
+        racing.spawn(async move {
+            let answer = app.refresh(&token).await;
+            if answer.status() == 200 { Ok(tokens(answer).await) } else { Err(error_of(answer).await) }
+        });
+    }
+    let (mut won, mut refused) = (Vec::new(), Vec::new());
+    while let Some(answer) = racing.join_next().await {
+        match answer.unwrap() {
+            Ok(tokens) => won.push(tokens),
+            Err((status, code)) => {
+                assert_eq!(status, 401, "{code}");
+                refused.push(code);
+            }
+        }
+    }
+    (won, refused)
+}
+
+on_both_engines! {
+    async fn r2_three_hundred_rounds_of_parallel_refreshes_make_one_branch(database: TestDatabase) {
+        let replicas = two_replicas(database, "").await;
+        let (mut current, mut dice) = (replicas[0].log_in().await.refresh_token, Dice::new(2));
+        for round in 0..300 {
+            let requests = 8 + dice.below(13);
+            let (won, refused) = at_once(&replicas, &current, requests).await;
+            assert_eq!((won.len() as u64, refused.len()), (requests, 0), "round {round}: within the window all are answered");
+            let branches: HashSet<_> = won.iter().map(|tokens| tokens.refresh_token.as_str()).collect();
+            let access: HashSet<_> = won.iter().map(|tokens| format!("{:?}", marks(&tokens.access_token))).collect();
+            assert_eq!((branches.len(), access.len()), (1, 1), "round {round}");
+            current.clone_from(&won[0].refresh_token);
+        }
+        let sessions = Sessions::of(&replicas[0]).await;
+        assert_eq!(sessions.state_of(&current).await, (300, true), "each round rotated once");
+        assert_eq!(replicas[0].audit("session.reused").await, [Value::Null; 0]);
+    }
+
+    async fn r2_without_a_window_of_many_at_most_one_wins_and_the_session_does_not_survive_it(database: TestDatabase) {
+        let replicas = two_replicas(database, "[refresh]\nretry_window = \"0s\"\n").await;
+        let sessions = Sessions::of(&replicas[0]).await;
+        for round in 1..=60 {
+            let token = sessions.open(&replicas[0]).await;
+            let (won, refused) = at_once(&replicas, &token, 10).await;
+            assert_eq!((won.len(), refused.len()), (1, 9), "round {round}: {refused:?}");
+            for code in refused {
+                assert_eq!(code, "refresh_token_reused", "round {round}");
+            }
+            let answer = replicas[round % 2].refresh(&won[0].refresh_token).await;
+            assert_eq!(error_of(answer).await, (401, "invalid_refresh_token".into()));
+            replicas[0].sync().await;
+            assert!(!replicas[0].is_active(&won[0].access_token).await);
+            assert_eq!(replicas[0].audit("session.reused").await.len(), round, "S4: one event for all of them");
+        }
+    }
+
+    async fn r3_theft_that_meets_its_owner_leaves_no_branch_alive(database: TestDatabase) {
+        let replicas = two_replicas(database, "").await;
+        let sessions = Sessions::of(&replicas[0]).await;
+        for round in 1..=40 {
+            let old = sessions.open(&replicas[0]).await;
+            let middle = replicas[0].refreshed(&old).await.refresh_token;
+            let current = replicas[0].refreshed(&middle).await;
+            let (thief, owner) = (Arc::clone(&replicas[0]), Arc::clone(&replicas[1]));
+            let (stolen, honest) = (old.clone(), current.refresh_token.clone());
+            let (stolen, honest) = tokio::join!(
+                tokio::spawn(async move { error_of(thief.refresh(&stolen).await).await }),
+                tokio::spawn(async move { owner.refresh(&honest).await }),
+            );
+            assert_eq!(stolen.unwrap(), (401, "refresh_token_reused".into()), "round {round}");
+            let mut last = vec![current];
+            let honest = honest.unwrap();
+            if honest.status() == 200 {
+                last.push(tokens(honest).await);
+            }
+            replicas[1].sync().await;
+            replicas[0].sync().await;
+            for replica in &replicas {
+                for tokens in &last {
+                    assert_eq!(replica.refresh(&tokens.refresh_token).await.status(), 401, "round {round}");
+                    assert!(!replica.is_active(&tokens.access_token).await, "round {round}");
+                }
+            }
+            assert!(!sessions.state_of(&old).await.1);
+            assert_eq!(replicas[0].audit("session.reused").await.len(), round);
+        }
+    }
+
+    async fn r11_after_the_answer_to_what_ends_a_session_nothing_of_it_refreshes_or_is_active(database: TestDatabase) {
+        let replicas = two_replicas(database, "").await;
+        let sessions = Sessions::of(&replicas[0]).await;
+        let mut dice = Dice::new(11);
+        let mut refreshed_first = 0;
+        for round in 0..120 {
+            let first = replicas[0].refreshed(&sessions.open(&replicas[0]).await).await;
+            let ending = Ending::ALL[round % Ending::ALL.len()];
+            let (refresher, ender) = (Arc::clone(&replicas[dice.below(2) as usize]), Arc::clone(&replicas[dice.below(2) as usize]));
+            let (token, tokens_to_end) = (first.refresh_token.clone(), first.clone());
+            let (before_refresh, before_end) = (dice.below(40), dice.below(40));
+            let (raced, ()) = tokio::join!(
+                async {
+                    let racing = tokio::spawn(async move {
+                        for _ in 0..before_refresh {
+                            tokio::task::yield_now().await;
+                        }
+                        refresher.refresh(&token).await
+                    });
+                    racing.await.unwrap()
+                },
+                async {
+                    let racing = tokio::spawn(async move {
+                        for _ in 0..before_end {
+                            tokio::task::yield_now().await;
+                        }
+                        ending.perform(&ender, &tokens_to_end).await;
+                    });
+                    racing.await.unwrap();
+                },
+            );
+            let mut family = vec![first];
+            if raced.status() == 200 {
+                refreshed_first += 1;
+                family.push(tokens(raced).await);
+            } else {
+                assert_eq!(raced.status(), 401, "{ending:?}");
+            }
+            for replica in &replicas {
+                for tokens in &family {
+                    assert_eq!(replica.refresh(&tokens.refresh_token).await.status(), 401, "round {round} {ending:?}");
+                }
+                replica.sync().await;
+                for tokens in &family {
+                    assert!(!replica.is_active(&tokens.access_token).await, "round {round} {ending:?}");
+                }
+            }
+            ending.undo(&replicas[0]).await;
+            replicas[1].sync().await;
+        }
+        assert!((1..120).contains(&refreshed_first), "both orders were met: {refreshed_first}");
+    }
+}
+
+/// What ends a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    Logout,
+    LogoutByAccessToken,
+    LogoutEverywhere,
+    OAuthRevocation,
+    RevokedByAdministrator,
+    UserDisabled,
+    ClientDisabled,
+    PasswordSet,
+}
+
+impl Ending {
+    const ALL: [Self; 8] = [
+        Self::Logout,
+        Self::LogoutByAccessToken,
+        Self::LogoutEverywhere,
+        Self::OAuthRevocation,
+        Self::RevokedByAdministrator,
+        Self::UserDisabled,
+        Self::ClientDisabled,
+        Self::PasswordSet,
+    ];
+
+    async fn perform(self, app: &TestApp, tokens: &Tokens) {
+        let cli = Requester::command_line();
+        let built_in = ClientId::parse(BUILT_IN_CLIENT).unwrap();
+        let answer = match self {
+            Self::Logout => app.post_json("/v1/logout", &json!({"refresh_token": tokens.refresh_token})).send().await,
+            Self::LogoutByAccessToken => {
+                app.request(Method::POST, "/v1/logout").bearer_auth(&tokens.access_token).send().await
+            }
+            Self::LogoutEverywhere => {
+                app.request(Method::DELETE, "/v1/me/sessions").bearer_auth(&tokens.access_token).send().await
+            }
+            Self::OAuthRevocation => {
+                let form = [("token", tokens.refresh_token.as_str()), ("client_id", BUILT_IN_CLIENT)];
+                app.post_form("/oauth2/revoke", &form).send().await
+            }
+            Self::RevokedByAdministrator => return app.revoke("session", &tokens.session_id).await,
+            Self::UserDisabled => return app.set_enabled(USER, false).await,
+            Self::ClientDisabled => {
+                app.service.set_client_enabled(&built_in, false, &cli).await.unwrap();
+                return;
+            }
+            Self::PasswordSet => {
+                let body = json!({"password": crate::support::app::PASSWORD});
+                let path = format!("/admin/v1/users/{}/password", app.user_id(USER).await);
+                app.admin(Method::PUT, &path).json(&body).send().await
+            }
+        };
+        assert!(answer.unwrap().status().is_success(), "{self:?}");
+    }
+
+    /// Makes room for the next round.
+    async fn undo(self, app: &TestApp) {
+        match self {
+            Self::UserDisabled => app.set_enabled(USER, true).await,
+            Self::ClientDisabled => {
+                let built_in = ClientId::parse(BUILT_IN_CLIENT).unwrap();
+                app.service.set_client_enabled(&built_in, true, &Requester::command_line()).await.unwrap();
+            }
+            _ => {}
+        }
+    }
+}

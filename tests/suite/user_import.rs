@@ -1,0 +1,90 @@
+//! Users who come with the password hashes of another system: from the import to the first login, after which their hash
+//! is like everybody's.
+
+use std::sync::Arc;
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use crate::support::app::{TestApp, error_of};
+use crate::support::database::{Engine, TestDatabase, on_both_engines};
+use crate::support::sessions::*;
+
+const PASSWORD: &str = "correct horse battery staple";
+/// Name and hash as passlib, Django, Werkzeug and argon2-cffi write it.
+const HASHES: [(&str, &str); 5] = [
+    ("bcrypt", "$2y$04$YkgQGKgFFMPYyx2RxOAlpuLkfbv09c2XXrZJxLiMDVhuc9yfso3lC"),
+    ("passlib", "$pbkdf2-sha256$100$Rcj5H.Ock1KKkTIGYOz9Xw$.Ety6uWQ09v8tAQ6h3IMRUwJHvMhZdZ4v/hKJnsdJ5o"),
+    ("django", "pbkdf2_sha256$120$7J686MTYVyJN$9+0GAPCC7v9NWYkIHzISF2IB+Ya+TH83FB7OXOpxiuM="),
+    ("scrypt", "$scrypt$ln=4,r=8,p=1$DUFIiRGilNLauzcmROg95w$jMONylO1BPc4t6opZQzzi683UltJDx8FUbyNyRIIjW4"),
+    ("argon2", "$argon2id$v=19$m=64,t=2,p=1$3P4bDyCzKjn8XicYwbqtcg$fIrWK7JryZcPG/WKr+Nj1/BK7Ez6hFEzsNCISxfFiHY"),
+];
+
+fn lines() -> String {
+    HASHES
+        .iter()
+        .map(|(name, hash)| format!("{}\n", json!({"username": name, "password_hash": hash, "roles": ["imported"]})))
+        .collect()
+}
+
+async fn import(app: &TestApp, lines: String) -> Value {
+    let request = app.admin(Method::POST, "/admin/v1/users/import").header("content-type", "application/jsonl");
+    let answer = request.body(lines).send().await.unwrap();
+    assert_eq!(answer.status(), 200, "{}", answer.text().await.unwrap());
+    answer.json().await.unwrap()
+}
+
+on_both_engines! {
+    async fn p1_an_imported_user_logs_in_and_has_a_better_hash_from_then_on(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let sessions = Sessions::of(&app).await;
+        assert_eq!(import(&app, lines()).await, json!({"created": 5, "skipped": 0, "errors": []}));
+        for (name, _) in HASHES {
+            let stored = async || sessions.store.users().credentials_by_id(app.user_id(name).await).await.unwrap().unwrap().password_hash;
+            let before = stored().await;
+            let wrong = app.login(&json!({"username": name, "password": "Correct horse battery staple"})).await;
+            assert_eq!(error_of(wrong).await, (401, "invalid_credentials".into()));
+            assert_eq!(stored().await, before, "a wrong password upgrades nothing");
+            for _ in 0..2 {
+                assert_eq!(app.login(&json!({"username": name, "password": PASSWORD})).await.status(), 200, "{name}");
+                assert!(stored().await.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{name}");
+            }
+        }
+        assert_eq!(sessions.store.users().password_samples().await.unwrap().len(), 1);
+        assert_eq!(import(&app, lines()).await["created"], 0, "nobody is imported over");
+        assert_eq!(app.login(&json!({"username": "bcrypt", "password": PASSWORD})).await.status(), 200);
+    }
+
+    async fn several_first_logins_at_once_all_succeed(database: TestDatabase) {
+        let app = Arc::new(TestApp::start(database).await);
+        import(&app, lines()).await;
+        let logins: Vec<_> = (0..8)
+            .map(|_| {
+                let app = Arc::clone(&app);
+                tokio::spawn(async move { app.login(&json!({"username": "django", "password": PASSWORD})).await.status().as_u16() })
+            })
+            .collect();
+        for login in logins {
+            assert_eq!(login.await.unwrap(), 200);
+        }
+    }
+
+    async fn an_upgrade_that_cannot_be_written_does_not_cost_the_login(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        import(&app, lines()).await;
+        let broken = Broken::on(&app.database, "BEFORE UPDATE OF password_hash", "users").await;
+        assert_eq!(app.login(&json!({"username": "bcrypt", "password": PASSWORD})).await.status(), 200);
+        broken.mend().await;
+        assert_eq!(app.login(&json!({"username": "bcrypt", "password": PASSWORD})).await.status(), 200);
+    }
+
+    async fn a_disabled_imported_user_does_not_log_in(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let line = json!({"username": "gone", "password_hash": HASHES[0].1, "disabled": true});
+        import(&app, line.to_string()).await;
+        let answer = app.login(&json!({"username": "gone", "password": PASSWORD})).await;
+        assert_eq!(error_of(answer).await, (401, "invalid_credentials".into()));
+        app.set_enabled("gone", true).await;
+        assert_eq!(app.login(&json!({"username": "gone", "password": PASSWORD})).await.status(), 200);
+    }
+}
