@@ -71,7 +71,8 @@ pub struct Keys<'a>(pub(super) &'a Database);
 impl Keys<'_> {
     /// Every key that is stored, withdrawn ones too, in the order in which they sign.
     pub async fn all(&self) -> Result<Vec<StoredKey>, StoreError> {
-        const READ: &str = concat!("SELECT ", key_columns!(), " FROM signing_keys ORDER BY signs_from, created_at, kid");
+        const READ: &str =
+            concat!("SELECT ", key_columns!(), " FROM signing_keys ORDER BY signs_from, created_at, kid");
         self.0.rows("keys_all", READ, Vec::new()).await?.iter().map(StoredKey::try_from).collect()
     }
 
