@@ -66,7 +66,7 @@ pub struct JwksDocument {
     /// RFC 7517 §5.
     pub body: Bytes,
     /// A strong validator of the body, quoted.
-    pub etag: String,
+    pub etag: Bytes,
     /// No change of the set is scheduled before this instant.
     pub valid_until: Timestamp,
 }
@@ -242,7 +242,7 @@ impl KeySet {
             .filter(|at| *at > now)
             .min()
             .unwrap_or_else(|| now.plus(lead.rotate_every));
-        JwksDocument { body: body.into(), etag, valid_until }
+        JwksDocument { body: body.into(), etag: etag.into(), valid_until }
     }
 }
 

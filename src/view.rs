@@ -110,12 +110,18 @@ impl View {
     /// Whether the view may judge now. The stopwatch counts suspension, so a process that was stopped finds itself stale
     /// before its first answer (security.md C11).
     pub fn freshness(&self, clock: &dyn Clock) -> Freshness {
+        let now = clock.now();
+        self.freshness_at(now, clock.elapsed())
+    }
+
+    /// The same, of a wall clock that was read and a stopwatch that was read after it: a process that was suspended between
+    /// the two looks as if its clock had been stepped.
+    pub fn freshness_at(&self, now: Timestamp, elapsed: Duration) -> Freshness {
         if !self.loaded.load(Ordering::Acquire) {
             return Freshness::Empty;
         }
-        let elapsed = clock.elapsed();
         let age = elapsed.saturating_sub(Duration::from_millis(self.synced_at.load(Ordering::Acquire)));
-        let stepped = wall_origin(clock.now(), elapsed).saturating_sub(self.wall_origin.load(Ordering::Acquire));
+        let stepped = wall_origin(now, elapsed).saturating_sub(self.wall_origin.load(Ordering::Acquire));
         if age > self.max_lag || stepped.abs() > TOLERATED_STEP_MILLIS {
             return Freshness::Stale;
         }

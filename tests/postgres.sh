@@ -26,9 +26,10 @@ as_server() {
     fi
 }
 
+# Below the ports that the kernel gives to clients. Somebody else may take it before we do: the caller tries again.
 free_port() {
-    port=$((20000 + $$ % 20000))
-    while grep -qi ":$(printf %04X "$port") 00000000:0000 0A" /proc/net/tcp 2>/dev/null; do
+    port=$((20000 + ($$ + 100 * $1) % 12000))
+    while grep -qi ":$(printf %04X "$port") " /proc/net/tcp 2>/dev/null; do
         port=$((port + 1))
     done
     echo "$port"
@@ -50,13 +51,20 @@ start() {
         chown postgres "$folder"
     fi
     cd "$folder"
-    port=$(free_port)
     as_server "$binaries/initdb" -D "$folder/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 >"$folder.log" 2>&1 ||
         { cat "$folder.log" >&2; exit 1; }
-    as_server "$binaries/pg_ctl" -D "$folder/data" -l "$folder/server.log" -w -t 30 \
+    attempt=1
+    port=$(free_port $attempt)
+    until as_server "$binaries/pg_ctl" -D "$folder/data" -l "$folder/server.log" -w -t 30 \
         -o "-p $port -k $folder -c listen_addresses=127.0.0.1 -c max_connections=300 -c log_min_messages=fatal" \
-        start >>"$folder.log" 2>&1 ||
-        { cat "$folder.log" "$folder/server.log" >&2; exit 1; }
+        start >>"$folder.log" 2>&1; do
+        if [ "$attempt" -ge 5 ] || ! grep -q 'could not create any TCP/IP sockets' "$folder/server.log"; then
+            cat "$folder.log" "$folder/server.log" >&2
+            exit 1
+        fi
+        attempt=$((attempt + 1))
+        port=$(free_port $attempt)
+    done
     rm -f "$folder.log"
     echo "postgres://postgres@127.0.0.1:$port/postgres"
 }

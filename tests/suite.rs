@@ -77,6 +77,8 @@ mod revocation;
 mod revocation_races;
 #[path = "suite/sessions.rs"]
 mod sessions;
+#[path = "suite/short_way.rs"]
+mod short_way;
 #[path = "suite/store_clients.rs"]
 mod store_clients;
 #[path = "suite/store_feed.rs"]

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use axum::Router;
 use tokio_util::sync::CancellationToken;
 
 use self::master_key::master_keys;
@@ -26,9 +25,9 @@ use crate::domain::{ClientId, ClientKind, ClientSettings, Grant, Grants, Passwor
 use crate::follower::{Follower, SyncError};
 use crate::http::listener::{Listener, Shutdown, TlsError};
 use crate::http::middleware::{Edge, RequestIdSource, TrustedProxies, cors};
-use crate::http::{self, MetadataDocument, Observer, Shared};
+use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
 use crate::keyring::{Keyring, RotationLead};
-use crate::service::{AddKeyError, BUILT_IN_CLIENT, Judge, Service};
+use crate::service::{AddKeyError, BUILT_IN_CLIENT, Judge, ProvenClients, Service};
 use crate::store::{Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver};
 use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
@@ -75,8 +74,8 @@ pub enum Founding {
 /// A service that is ready to run: its ports are bound, its view is loaded, its keys are there.
 pub struct App {
     core: Core,
-    public: (Listener, Router),
-    operations: (Listener, Router),
+    public: (Listener, Routes),
+    operations: (Listener, Routes),
     config: Config,
     parts: Parts,
 }
@@ -200,6 +199,7 @@ impl Core {
             policy: PasswordPolicy::new(config.passwords.min_length, host_of(config.issuer.as_str())),
             attempt_rules: attempt_rules(&config.limits),
             client_failures: client_failures(&config.limits),
+            proven_clients: ProvenClients::default(),
             refresh_codec: RefreshCodec::new(&current, previous.as_ref()),
             issuer: config.issuer.as_str().to_owned(),
             assertion_audiences: assertion_audiences(config.issuer.as_str()),
@@ -250,9 +250,12 @@ impl App {
                 config.issuer.path(),
             )
         };
-        let public = (listener("public", &config.public)?, public.layer(edge(&config.public)));
-        let operations =
-            (listener("operations", &config.operations)?, http::operations(shared).layer(edge(&config.operations)));
+        let around = edge(&config.public);
+        let direct = Direct::new(Arc::clone(&shared), around.clone());
+        let public = Routes { router: public.layer(around), direct: Some(direct) };
+        let public = (listener("public", &config.public)?, public);
+        let operations = http::operations(shared).layer(edge(&config.operations));
+        let operations = (listener("operations", &config.operations)?, operations.into());
         Ok(Self { core, public, operations, config, parts })
     }
 

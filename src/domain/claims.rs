@@ -1,6 +1,6 @@
 //! What an access token says (RFC 9068 §2.2).
 
-use super::{Audience, ClientId, Jti, ParseError, Role, ScopeSet, SessionId, Timestamp, UserId};
+use super::{Audience, ClientId, IdText, Jti, ParseError, Role, ScopeSet, SessionId, Timestamp, UserId};
 
 /// Who a token is about. A user where someone logged in, the client itself otherwise (RFC 9068 §2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -18,6 +18,14 @@ impl Subject {
             UserId::parse(text).map(Self::User)
         } else {
             ClientId::parse(text).map(Self::Client)
+        }
+    }
+
+    /// The claim as it is written.
+    pub fn text(&self) -> IdText<'_> {
+        match self {
+            Self::User(id) => id.text(),
+            Self::Client(id) => IdText::Borrowed(id.as_str()),
         }
     }
 }

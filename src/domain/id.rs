@@ -11,6 +11,26 @@ use super::ParseError;
 /// Prefixes that a client id may not start with, so that a client can never be mistaken for a user, session or secret.
 const RESERVED_CLIENT_PREFIXES: [&str; 3] = ["usr_", "ses_", "cs_"];
 
+/// The written form of an id, without an allocation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IdText<'a> {
+    /// Text that the id holds.
+    Borrowed(&'a str),
+    /// The written form of random bytes.
+    Made([u8; 26]),
+}
+
+impl std::ops::Deref for IdText<'_> {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match self {
+            Self::Borrowed(text) => text,
+            Self::Made(text) => std::str::from_utf8(text).unwrap_or_default(),
+        }
+    }
+}
+
 /// Defines an id of 16 random bytes that is written as a prefix and 22 characters of base64url.
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $error:literal) => {
@@ -29,6 +49,16 @@ macro_rules! random_id {
                 &self.0
             }
 
+            /// The written form.
+            pub fn text(&self) -> IdText<'static> {
+                let mut text = [0_u8; 26];
+                let (prefix, body) = text.split_at_mut($prefix.len());
+                prefix.copy_from_slice($prefix.as_bytes());
+                // 16 bytes are 22 characters: they fit.
+                let _ = URL_SAFE_NO_PAD.encode_slice(self.0, body);
+                IdText::Made(text)
+            }
+
             /// Reads the written form; exactly one spelling of each id is accepted.
             pub fn parse(text: &str) -> Result<Self, ParseError> {
                 let body = text.strip_prefix($prefix).ok_or(ParseError($error))?;
@@ -39,10 +69,7 @@ macro_rules! random_id {
 
         impl fmt::Display for $name {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                let mut text = [0_u8; 22];
-                let written = URL_SAFE_NO_PAD.encode_slice(self.0, &mut text).map_err(|_| fmt::Error)?;
-                f.write_str($prefix)?;
-                f.write_str(std::str::from_utf8(&text[..written]).map_err(|_| fmt::Error)?)
+                f.write_str(&self.text())
             }
         }
 

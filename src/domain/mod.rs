@@ -21,7 +21,7 @@ mod user;
 pub use audience::{Audience, Role, check_audiences, check_roles};
 pub use claims::{AccessClaims, LoginClaims, Subject, TokenType};
 pub use client::{Client, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, SecretDigest, StoredSecret};
-pub use id::{ClientId, Jti, Kid, SessionId, UserId};
+pub use id::{ClientId, IdText, Jti, Kid, SessionId, UserId};
 pub use key::{Algorithm, KeyPhase, KeySchedule};
 pub use password::Password;
 pub use password_policy::{PasswordPolicy, PolicyRefusal};

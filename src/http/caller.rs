@@ -2,7 +2,8 @@
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 
 use crate::http::error::{ApiError, OAuthCode, OAuthDescription, OAuthError, ProblemCode};
 use crate::http::extract::{BodyCredentials, ClientCredentialsInput, FormParams};
@@ -17,12 +18,30 @@ pub async fn of_form(
     address: IpAddr,
     form: &FormParams,
 ) -> Result<Caller, OAuthError> {
-    let input = ClientCredentialsInput::gather(headers, BodyCredentials::of_form(form)?)?;
-    authenticate(shared, &proof_of(&input, None), address).await.map_err(|error| match error {
+    let body = BodyCredentials::of_form(form)?;
+    let header = if body.is_empty() { sole_authorization(headers) } else { None };
+    if let Some(caller) = header.and_then(|header| shared.service.recall_client(header)) {
+        return Ok(caller);
+    }
+    let generation = shared.service.view_generation();
+    let input = ClientCredentialsInput::gather(headers, body)?;
+    let proof = proof_of(&input, None);
+    // On the heap: the future of the usual case stays small.
+    let caller = Box::pin(authenticate(shared, &proof, address)).await.map_err(|error| match error {
         CallerError::Refused => OAuthError::invalid_client(),
         CallerError::TooManyFailures { retry_after } => OAuthError::too_many_requests(retry_after),
         CallerError::Failed(failure) => oauth_failure(failure),
-    })
+    })?;
+    if let Some(header) = header {
+        shared.service.remember_client(header, &caller, generation);
+    }
+    Ok(caller)
+}
+
+/// The `Authorization` header, if there is exactly one.
+fn sole_authorization(headers: &HeaderMap) -> Option<&[u8]> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
 }
 
 /// The client of a REST request: `client_id` in the body, with Basic authentication for a confidential one; without

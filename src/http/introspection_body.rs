@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
+use axum::body::Body;
+use axum::response::Response;
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 
 use crate::domain::{AccessClaims, Session, Timestamp};
@@ -15,6 +16,9 @@ use crate::telemetry::metrics::IntrospectionResult;
 
 /// The whole of an inactive answer: byte-identical for every reason (security.md I3).
 pub const INACTIVE: &[u8] = b"{\"active\":false}";
+
+/// The headers of an answer, with those that every answer bears.
+const EXPECTED_HEADERS: usize = 4;
 
 /// How long a gateway may keep an inactive answer: enough to blunt a flood of one bad token.
 const INACTIVE_CACHE: HeaderValue = HeaderValue::from_static("max-age=1");
@@ -173,8 +177,12 @@ pub fn respond(introspected: &Introspected, issuer: &str, max_age: Duration) -> 
         Introspection::Refresh(_) => HeaderValue::from_static("no-store"),
         Introspection::Inactive => INACTIVE_CACHE,
     };
-    let headers = [(CONTENT_TYPE, HeaderValue::from_static("application/json")), (CACHE_CONTROL, cache)];
-    (headers, body_of(&introspected.result, issuer)).into_response()
+    let mut headers = HeaderMap::with_capacity(EXPECTED_HEADERS);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, cache);
+    let mut response = Response::new(Body::from(body_of(&introspected.result, issuer)));
+    *response.headers_mut() = headers;
+    response
 }
 
 /// The figure under which an introspection counts.

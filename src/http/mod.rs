@@ -5,6 +5,7 @@ mod answer;
 mod attempts;
 mod bearer;
 mod caller;
+pub mod direct;
 pub mod error;
 pub mod extract;
 mod health;
@@ -29,6 +30,7 @@ use axum::routing::{any, delete, get, patch, post, put};
 use tower_http::cors::CorsLayer;
 
 pub use admin::{ClientItem, KeyItem, UserItem};
+pub use direct::{Direct, Routes};
 pub use observer::Observer;
 pub use state::{HttpSettings, Shared};
 pub use time::rfc3339;

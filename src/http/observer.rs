@@ -1,13 +1,13 @@
 //! What is written and counted of a finished request: one line, and the figures of its route.
 
-use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 
 use crate::clock::Clock;
+use crate::domain::Subject;
 use crate::telemetry::metrics::Route;
 use crate::telemetry::{CacheUse, Logger, Metrics, RequestLine};
 
-use super::middleware::{RequestObserver, RequestRecord};
+use super::middleware::{Caller, RequestObserver, RequestRecord};
 
 /// The route of requests that matched none.
 const UNMATCHED: &str = "unmatched";
@@ -19,37 +19,37 @@ pub struct Observer {
     clock: Arc<dyn Clock>,
     writes_lines: bool,
     /// Filled by the first request of each route, read by all others.
-    routes: RwLock<HashMap<Box<str>, Arc<Route>>>,
+    routes: papaya::HashMap<Box<str>, Route>,
 }
 
 impl Observer {
     /// Counts into `metrics`, and writes a line per request unless `log.requests` is off.
     pub fn new(metrics: Arc<Metrics>, logger: Logger, clock: Arc<dyn Clock>, writes_lines: bool) -> Self {
-        Self { metrics, logger, clock, writes_lines, routes: RwLock::default() }
+        Self { metrics, logger, clock, writes_lines, routes: papaya::HashMap::new() }
     }
 
-    fn route(&self, template: &str) -> Arc<Route> {
-        let known = self.routes.read().unwrap_or_else(std::sync::PoisonError::into_inner).get(template).cloned();
-        known.unwrap_or_else(|| {
-            let made = Arc::new(self.metrics.route(template));
-            let mut routes = self.routes.write().unwrap_or_else(std::sync::PoisonError::into_inner);
-            Arc::clone(routes.entry(template.into()).or_insert(made))
-        })
+    fn count(&self, record: &RequestRecord<'_>, template: &str) {
+        let routes = self.routes.pin();
+        let route = match routes.get(template) {
+            Some(route) => route,
+            None => routes.get_or_insert_with(template.into(), || self.metrics.route(template)),
+        };
+        route.observe(record.method, record.status, record.duration);
     }
 }
 
 impl RequestObserver for Observer {
     fn finished(&self, record: &RequestRecord<'_>) {
         let template = record.route.unwrap_or(UNMATCHED);
-        self.route(template).observe(record.method, record.status, record.duration);
+        self.count(record, template);
         if let Some(cause) = record.cause {
             tracing::error!(request_id = record.request_id.as_str(), route = template, %cause, "a request failed");
         }
         if !self.writes_lines {
             return;
         }
-        let caller = record.facts.caller.as_ref().map(ToString::to_string);
-        let subject = record.facts.subject.as_ref().map(ToString::to_string);
+        let caller = record.facts.caller.as_ref().map(Caller::text);
+        let subject = record.facts.subject.as_ref().map(Subject::text);
         self.logger.request(&RequestLine {
             at: self.clock.now(),
             method: record.method,

@@ -85,7 +85,7 @@ impl Service {
         let caller = match proof {
             ClientProof::Named(id) => self.named_client(*id),
             ClientProof::Secret(candidates) => self.client_by_secret(candidates),
-            ClientProof::Assertion { client, jwt } => self.client_by_assertion(*client, jwt).await,
+            ClientProof::Assertion { client, jwt } => Box::pin(self.client_by_assertion(*client, jwt)).await,
         };
         match caller {
             Err(CallerError::Refused) => {

@@ -1,12 +1,13 @@
 //! Introspection (RFC 7662): may this caller see this token, and is it active?
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::value::RawValue;
 
 use crate::domain::{AccessClaims, Client, IntrospectRight, Session, SessionState, Timestamp};
 
-use super::judge::{Doubt, JudgedToken, Verdict};
+use super::judge::{Doubt, JudgedToken, Judgement, Verdict};
 use super::{Failure, Service};
 
 /// What an introspection found out. Inactive is one thing, whatever the reason (RFC 7662 §2.2).
@@ -27,6 +28,8 @@ pub struct Introspected {
     pub result: Introspection,
     /// When.
     pub at: Timestamp,
+    /// [`crate::clock::Clock::elapsed`] when it was found.
+    pub proven_at: Duration,
     /// Whether the token's signature had been checked before.
     pub from_cache: bool,
     /// Whether the token is good, and inactive only for this caller: for the operator's log alone (security.md I2, S4).
@@ -49,7 +52,10 @@ impl Service {
     /// there is no search for a hint to shorten (RFC 7662 §2.1, security.md I5).
     pub async fn introspect(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
         if crate::crypto::looks_like_refresh_token(token) {
-            return self.introspect_refresh(caller, token).await;
+            // On the heap: the future of the usual case stays small.
+            let mut introspected = Box::pin(self.introspect_refresh(caller, token)).await?;
+            introspected.proven_at = self.clock.elapsed();
+            return Ok(introspected);
         }
         let judgement = self.judge.judge(token).await;
         let mut is_hidden = false;
@@ -66,7 +72,8 @@ impl Service {
             }
             Verdict::CannotJudge(doubt) => return Err(CannotIntrospect::Doubt(doubt)),
         };
-        Ok(Introspected { result, at: judgement.at, from_cache: judgement.from_cache, is_hidden })
+        let Judgement { from_cache, at, proven_at, .. } = judgement;
+        Ok(Introspected { result, at, proven_at, from_cache, is_hidden })
     }
 
     /// An introspection as a JWT for the client that asked (RFC 9701 §5): nested, with a `typ` and without `sub` and `exp`
@@ -93,7 +100,9 @@ impl Service {
             return Err(CannotIntrospect::Doubt(doubt));
         }
         let at = self.clock.now();
-        let inactive = Introspected { result: Introspection::Inactive, at, from_cache: false, is_hidden: false };
+        let proven_at = self.clock.elapsed();
+        let inactive =
+            Introspected { result: Introspection::Inactive, at, proven_at, from_cache: false, is_hidden: false };
         if caller.settings.introspect == IntrospectRight::None {
             return Ok(inactive);
         }
@@ -114,7 +123,7 @@ impl Service {
             tracing::info!(caller = %caller.id, %session.id, "a client may not see the refresh token it asked about");
             return Ok(Introspected { is_hidden: true, ..inactive });
         }
-        Ok(Introspected { result: Introspection::Refresh(session), at, from_cache: false, is_hidden: false })
+        Ok(Introspected { result: Introspection::Refresh(session), ..inactive })
     }
 }
 

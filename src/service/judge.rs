@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -116,6 +117,8 @@ pub struct Judgement {
     pub from_cache: bool,
     /// The instant at which the verdict holds.
     pub at: Timestamp,
+    /// [`Clock::elapsed`] when the view was found fresh enough for it, or too old.
+    pub proven_at: Duration,
 }
 
 /// Bounds the cache of verified tokens by the bytes that they hold.
@@ -168,7 +171,8 @@ impl Judge {
         let Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(kid))) = &judgement.verdict else {
             return judgement;
         };
-        match self.keyring.reload_for(kid).await {
+        // On the heap: the future of the usual case stays small.
+        match Box::pin(self.keyring.reload_for(kid)).await {
             crate::keyring::Reload::Found => self.judge_from_memory(token),
             crate::keyring::Reload::Absent => judgement,
             crate::keyring::Reload::Failed => {
@@ -184,7 +188,12 @@ impl Judge {
 
     /// Whether a verdict may be given now.
     pub fn doubt(&self) -> Option<Doubt> {
-        match self.view.freshness(&*self.clock) {
+        self.doubt_at(self.clock.now(), self.clock.elapsed())
+    }
+
+    /// The same, of clocks that were just read.
+    pub fn doubt_at(&self, now: Timestamp, elapsed: Duration) -> Option<Doubt> {
+        match self.view.freshness_at(now, elapsed) {
             Freshness::Fresh => None,
             Freshness::Stale => Some(Doubt::StaleView),
             Freshness::Empty => Some(Doubt::Loading),
@@ -204,17 +213,18 @@ impl Judge {
             };
             // Freshness is asked for last, and counts only if nothing was applied since the maps were read: a sync that
             // ended in between vouches for entries that this verdict has not seen.
-            let doubt = self.doubt();
+            let proven_at = self.clock.elapsed();
+            let doubt = self.doubt_at(now, proven_at);
             if self.view.generation() != generation {
                 continue;
             }
             if let Some(doubt) = doubt {
-                return Judgement { verdict: Verdict::CannotJudge(doubt), from_cache, at: now };
+                return Judgement { verdict: Verdict::CannotJudge(doubt), from_cache, at: now, proven_at };
             }
             if let (Verdict::Active(judged), false) = (&verdict, from_cache) {
                 self.judged.insert(digest, Arc::clone(judged));
             }
-            return Judgement { verdict, from_cache, at: now };
+            return Judgement { verdict, from_cache, at: now, proven_at };
         }
     }
 

@@ -19,6 +19,7 @@ mod keys;
 mod login;
 mod logout;
 mod password;
+mod proven_clients;
 mod refresh;
 mod request;
 mod revoke;
@@ -54,6 +55,7 @@ pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
 pub use keys::{AddKeyError, KeyInfo};
 pub use login::{Login, LoginError};
 pub use logout::{Bearer, BearerError};
+pub use proven_clients::ProvenClients;
 pub use refresh::{RefreshError, Refreshed};
 pub use request::Requester;
 pub use revoke::{RevokeError, Target};
@@ -112,6 +114,7 @@ pub struct Service {
     pub(crate) policy: PasswordPolicy,
     pub(crate) attempt_rules: AttemptRules,
     pub(crate) client_failures: ClientFailures,
+    pub(crate) proven_clients: ProvenClients,
     pub(crate) refresh_codec: RefreshCodec,
     pub(crate) issuer: String,
     /// What an assertion of a client may name as its audience (RFC 7523 §3).

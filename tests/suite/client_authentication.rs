@@ -227,6 +227,26 @@ on_both_engines! {
         assert!(other.token_request(&second, &[]).await.status().is_success());
     }
 
+    async fn c6_a_header_that_was_good_is_worth_nothing_once_its_client_is_disabled(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let other = TestApp::replica(Arc::clone(&app.database), Arc::clone(&app.clock), 2, "").await;
+        let batch = app.confidential("batch", machine(&[], "")).await;
+        other.sync().await;
+        let asks = async |app: &TestApp| app.token_request(&batch, &[]).await.status().as_u16();
+        for _ in 0..3 {
+            assert_eq!((asks(&app).await, asks(&other).await), (200, 200));
+            app.administer(Method::PATCH, "/admin/v1/clients/batch", Some(json!({"enabled": false}))).await;
+            assert_eq!(asks(&app).await, 401, "at once on the replica that was told");
+            other.sync().await;
+            assert_eq!(asks(&other).await, 401);
+            app.administer(Method::PATCH, "/admin/v1/clients/batch", Some(json!({"enabled": true}))).await;
+            other.sync().await;
+        }
+        app.administer(Method::DELETE, "/admin/v1/clients/batch", None).await;
+        other.sync().await;
+        assert_eq!((asks(&app).await, asks(&other).await), (401, 401));
+    }
+
     async fn an_assertion_proves_its_client_on_every_form_endpoint(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let signer = Signer::register(&app, "signed").await;

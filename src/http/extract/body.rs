@@ -1,10 +1,11 @@
 //! Reading a request body whole, up to a limit.
 
-use axum::body::Body;
+use std::error::Error;
+
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
-use http_body::Body as _;
+use http_body::Body;
 use http_body_util::BodyExt;
 
 /// Why a body was not read.
@@ -20,7 +21,11 @@ pub(super) enum BodyError {
 
 /// Reads `body` whole. A declared length over `limit` is refused before anything is read; a body that arrives in one
 /// piece is not copied.
-pub(super) async fn read(mut body: Body, limit: usize) -> Result<Bytes, BodyError> {
+pub(super) async fn read<B>(mut body: B, limit: usize) -> Result<Bytes, BodyError>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Error + 'static,
+{
     if body.size_hint().lower() > limit as u64 {
         return Err(BodyError::TooLarge);
     }
@@ -60,8 +65,8 @@ pub(super) fn announces(headers: &HeaderMap, expected: &str) -> bool {
 }
 
 /// Tells a body that came too late from one that broke: the listener reports the former as an I/O error.
-fn unreadable(error: &axum::Error) -> BodyError {
-    let mut next: Option<&(dyn std::error::Error + 'static)> = Some(error);
+fn unreadable(error: &(dyn Error + 'static)) -> BodyError {
+    let mut next = Some(error);
     while let Some(error) = next {
         if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
             return BodyError::TimedOut;
@@ -73,6 +78,7 @@ fn unreadable(error: &axum::Error) -> BodyError {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use futures_util::stream;
     use http::HeaderValue;
 

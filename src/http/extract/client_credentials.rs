@@ -47,6 +47,12 @@ pub struct BodyCredentials<'a> {
 }
 
 impl<'a> BodyCredentials<'a> {
+    /// Whether no parameter says anything about the client.
+    pub const fn is_empty(&self) -> bool {
+        let Self { client_id, client_secret, assertion_type, assertion } = self;
+        client_id.is_none() && client_secret.is_none() && assertion_type.is_none() && assertion.is_none()
+    }
+
     /// Out of a form.
     pub fn of_form(form: &'a FormParams) -> Result<Self, OAuthError> {
         Ok(Self {
@@ -133,7 +139,7 @@ mod tests {
             .map(|value| (AUTHORIZATION, HeaderValue::try_from(value).unwrap()))
             .into_iter()
             .collect();
-        let form = FormParams::parse(form.as_bytes()).ok().unwrap();
+        let form = FormParams::parse(form.to_owned().into()).ok().unwrap();
         let body = BodyCredentials::of_form(&form).map_err(|error| error.into_response().status().as_u16())?;
         ClientCredentialsInput::gather(&headers, body).map_err(|error| error.into_response().status().as_u16())
     }

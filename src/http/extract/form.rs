@@ -1,22 +1,47 @@
 //! The one form extractor of the OAuth endpoints (security.md H1).
 
+use std::error::Error;
+
 use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+use http_body::Body;
 
 use super::body::{self, BodyError};
 use super::params::{Params, ParamsError};
 use crate::http::error::{OAuthDescription, OAuthError};
-use http::StatusCode;
 
 /// Largest form body, in bytes (security.md H5).
 pub const MAX_FORM_BYTES: usize = 16 * 1024;
 
 /// The parameters of a form body. Every failure is an RFC 6749 error; unknown parameters are ignored, parameters in the
-/// query string are not looked at (security.md H2). Holds secrets: no `Debug`, wiped when dropped.
+/// query string are not looked at (security.md H2). Holds secrets: no `Debug`.
 pub struct FormParams(Params);
 
 impl FormParams {
+    /// Reads the body of a request with these headers.
+    pub async fn read<B>(headers: &HeaderMap, body: B) -> Result<Self, OAuthError>
+    where
+        B: Body<Data = Bytes> + Unpin,
+        B::Error: Error + 'static,
+    {
+        if !body::announces(headers, "application/x-www-form-urlencoded") {
+            return Err(OAuthError::invalid_request(OAuthDescription::NotAForm));
+        }
+        let encoded = body::read(body, MAX_FORM_BYTES).await.map_err(|error| match error {
+            BodyError::TooLarge => {
+                OAuthError::invalid_request(OAuthDescription::BodyTooLarge).status(StatusCode::PAYLOAD_TOO_LARGE)
+            }
+            BodyError::TimedOut => {
+                OAuthError::invalid_request(OAuthDescription::BodyTimeout).status(StatusCode::REQUEST_TIMEOUT)
+            }
+            BodyError::Unreadable => OAuthError::invalid_request(OAuthDescription::BodyUnreadable),
+        })?;
+        Self::parse(encoded)
+    }
+
     /// Reads an encoded form.
-    pub fn parse(encoded: &[u8]) -> Result<Self, OAuthError> {
+    pub fn parse(encoded: Bytes) -> Result<Self, OAuthError> {
         Params::parse(encoded).map(Self).map_err(|error| {
             OAuthError::invalid_request(match error {
                 ParamsError::Malformed => OAuthDescription::MalformedForm,
@@ -44,19 +69,8 @@ impl<S: Sync> FromRequest<S> for FormParams {
     type Rejection = OAuthError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, OAuthError> {
-        if !body::announces(request.headers(), "application/x-www-form-urlencoded") {
-            return Err(OAuthError::invalid_request(OAuthDescription::NotAForm));
-        }
-        let encoded = body::read(request.into_body(), MAX_FORM_BYTES).await.map_err(|error| match error {
-            BodyError::TooLarge => {
-                OAuthError::invalid_request(OAuthDescription::BodyTooLarge).status(StatusCode::PAYLOAD_TOO_LARGE)
-            }
-            BodyError::TimedOut => {
-                OAuthError::invalid_request(OAuthDescription::BodyTimeout).status(StatusCode::REQUEST_TIMEOUT)
-            }
-            BodyError::Unreadable => OAuthError::invalid_request(OAuthDescription::BodyUnreadable),
-        })?;
-        Self::parse(&encoded)
+        let (head, body) = request.into_parts();
+        Self::read(&head.headers, body).await
     }
 }
 
@@ -113,7 +127,7 @@ mod tests {
 
     #[test]
     fn lengths_end_where_the_endpoint_says() {
-        let form = FormParams::parse(b"token=12345").ok().unwrap();
+        let form = FormParams::parse(Bytes::from_static(b"token=12345")).ok().unwrap();
         assert_eq!(form.required("token", 5).ok(), Some("12345"));
         assert!(form.required("token", 4).is_err() && form.optional("token", 4).is_err());
         assert_eq!(form.optional("scope", 4).ok(), Some(None));

@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use bytes::Bytes;
 use memchr::{memchr, memchr_iter, memchr2};
 use zeroize::Zeroizing;
 
@@ -19,61 +20,89 @@ pub(super) enum ParamsError {
     TooMany,
 }
 
-/// Decoded parameters. They can hold secrets: no `Debug`, wiped when dropped.
+/// Parameters, which can hold secrets: no `Debug`. What needs no decoding, such as every token of ours, stays where it came
+/// in; what was decoded is wiped when dropped.
 pub(super) struct Params {
-    /// All names and values, decoded, each followed by a separator.
-    text: Zeroizing<String>,
+    encoded: Bytes,
+    decoded: Zeroizing<Vec<u8>>,
     entries: Vec<Entry>,
 }
 
 struct Entry {
-    name: Range<usize>,
-    value: Range<usize>,
+    name: Piece,
+    value: Piece,
+}
+
+/// Where a text is. All pieces are UTF-8.
+enum Piece {
+    AsItCame(Range<usize>),
+    Decoded(Range<usize>),
 }
 
 impl Params {
     /// Reads parameters; a name that occurs twice is an error, whatever its values are.
-    pub(super) fn parse(encoded: &[u8]) -> Result<Self, ParamsError> {
-        let mut decoded = Zeroizing::new(Vec::with_capacity(encoded.len() + 2));
-        let mut entries = Vec::with_capacity(4);
-        for pair in pairs(encoded).filter(|pair| !pair.is_empty()) {
-            if entries.len() == MAX_PARAMETERS {
-                return Err(ParamsError::TooMany);
-            }
-            let (name, value) = split_pair(pair);
-            let name = decode_onto(&mut decoded, name, b'=')?;
-            let value = decode_onto(&mut decoded, value, b'&')?;
-            entries.push(Entry { name, value });
-        }
-        if memchr(0, &decoded).is_some() {
+    pub(super) fn parse(encoded: Bytes) -> Result<Self, ParamsError> {
+        // Ampersands and equals signs are ASCII: a text that is valid as a whole is valid in each of its pieces.
+        if memchr(0, &encoded).is_some() || std::str::from_utf8(&encoded).is_err() {
             return Err(ParamsError::Malformed);
         }
-        // The separators are ASCII, so a sequence that is valid as a whole is valid in each of its pieces.
-        let text = String::from_utf8(std::mem::take(&mut *decoded)).map_err(|error| {
-            drop(Zeroizing::new(error.into_bytes()));
-            ParamsError::Malformed
-        })?;
-        let params = Self { text: Zeroizing::new(text), entries };
+        let (decoded, entries) = (Zeroizing::default(), Vec::with_capacity(4));
+        let mut params = Self { encoded, decoded, entries };
+        let mut start = 0;
+        for pair in pairs(&params.encoded.clone()) {
+            let (name, value) = split_pair(pair);
+            let value_start = start + pair.len() - value.len();
+            if !pair.is_empty() {
+                if params.entries.len() == MAX_PARAMETERS {
+                    return Err(ParamsError::TooMany);
+                }
+                let name = params.piece(start..start + name.len())?;
+                let value = params.piece(value_start..value_start + value.len())?;
+                params.entries.push(Entry { name, value });
+            }
+            start += pair.len() + 1;
+        }
         if params.has_repeated_name() { Err(ParamsError::Repeated) } else { Ok(params) }
+    }
+
+    fn piece(&mut self, range: Range<usize>) -> Result<Piece, ParamsError> {
+        let encoded = self.encoded.get(range.clone()).unwrap_or_default();
+        if memchr2(b'%', b'+', encoded).is_none() {
+            return Ok(Piece::AsItCame(range));
+        }
+        let decoded = decode(encoded).ok_or(ParamsError::Malformed)?;
+        let start = self.decoded.len();
+        // Grown by hand: a vector that grows by itself leaves its former place unwiped.
+        let mut grown = Zeroizing::new(Vec::with_capacity(start + decoded.len()));
+        grown.extend_from_slice(&self.decoded);
+        grown.extend_from_slice(decoded.as_bytes());
+        self.decoded = grown;
+        Ok(Piece::Decoded(start..self.decoded.len()))
     }
 
     /// The value of a parameter; an empty one counts as omitted (RFC 6749 §3.2).
     pub(super) fn find(&self, name: &str) -> Option<&str> {
-        let entry = self.entries.iter().find(|entry| self.slice(&entry.name) == name)?;
-        Some(self.slice(&entry.value)).filter(|value| !value.is_empty())
+        let entry = self.entries.iter().find(|entry| self.bytes(&entry.name) == name.as_bytes())?;
+        std::str::from_utf8(self.bytes(&entry.value)).ok().filter(|value| !value.is_empty())
     }
 
     /// The names, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.entries.iter().map(|entry| self.slice(&entry.name))
+        self.entries.iter().map(|entry| std::str::from_utf8(self.bytes(&entry.name)).unwrap_or_default())
     }
 
-    fn slice(&self, range: &Range<usize>) -> &str {
-        self.text.get(range.clone()).unwrap_or_default()
+    fn bytes(&self, piece: &Piece) -> &[u8] {
+        match piece {
+            Piece::AsItCame(range) => self.encoded.get(range.clone()),
+            Piece::Decoded(range) => self.decoded.get(range.clone()),
+        }
+        .unwrap_or_default()
     }
 
     fn has_repeated_name(&self) -> bool {
-        self.names().enumerate().any(|(index, name)| self.names().take(index).any(|earlier| earlier == name))
+        self.entries.iter().enumerate().any(|(index, entry)| {
+            self.entries.iter().take(index).any(|earlier| self.bytes(&earlier.name) == self.bytes(&entry.name))
+        })
     }
 }
 
@@ -97,32 +126,24 @@ pub(super) fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
 
 /// Decodes one name or value; none when its percent-encoding or UTF-8 is not valid, or it holds a NUL.
 pub(super) fn decode(encoded: &[u8]) -> Option<Zeroizing<String>> {
-    let mut decoded = Zeroizing::new(Vec::with_capacity(encoded.len() + 1));
-    let range = decode_onto(&mut decoded, encoded, b'&').ok()?;
-    let text = std::str::from_utf8(decoded.get(range)?).ok()?;
-    (!text.contains('\0')).then(|| Zeroizing::new(text.to_owned()))
-}
-
-/// Appends what `encoded` stands for, and a separator; returns where it is.
-fn decode_onto(decoded: &mut Vec<u8>, encoded: &[u8], separator: u8) -> Result<Range<usize>, ParamsError> {
-    let start = decoded.len();
+    // Never longer than what is decoded, so that it is not moved while it grows.
+    let mut decoded = Zeroizing::new(String::with_capacity(encoded.len()));
+    let mut bytes = Zeroizing::new(Vec::with_capacity(encoded.len()));
     let mut rest = encoded;
     while let Some(at) = memchr2(b'%', b'+', rest) {
-        decoded.extend_from_slice(&rest[..at]);
+        bytes.extend_from_slice(&rest[..at]);
         if rest[at] == b'+' {
-            decoded.push(b' ');
+            bytes.push(b' ');
             rest = &rest[at + 1..];
         } else {
             let digit = |offset: usize| rest.get(at + offset).and_then(|byte| hex_value(*byte));
-            let (Some(high), Some(low)) = (digit(1), digit(2)) else { return Err(ParamsError::Malformed) };
-            decoded.push(high << 4 | low);
+            bytes.push(digit(1)? << 4 | digit(2)?);
             rest = &rest[at + 3..];
         }
     }
-    decoded.extend_from_slice(rest);
-    let end = decoded.len();
-    decoded.push(separator);
-    Ok(start..end)
+    bytes.extend_from_slice(rest);
+    decoded.push_str(std::str::from_utf8(&bytes).ok()?);
+    (!decoded.contains('\0')).then_some(decoded)
 }
 
 const fn hex_value(digit: u8) -> Option<u8> {
@@ -147,18 +168,18 @@ mod tests {
     proptest! {
         #[test]
         fn h1_parse_never_panics(body: Vec<u8>) {
-            let _ = Params::parse(&body);
+            let _ = Params::parse(body.into());
         }
 
         #[test]
         fn h1_parse_never_panics_on_what_looks_like_a_form(body in "[a-c=&%+0-9f\u{e9}]{0,60}") {
-            let _ = Params::parse(body.as_bytes());
+            let _ = Params::parse(body.clone().into());
         }
 
         #[test]
         fn h1_decoding_undoes_encoding(name in "[^\0]{1,20}", value in "[^\0]{1,40}") {
             let body = format!("first=1&{}={}&last=2", encode(&name), encode(&value));
-            match Params::parse(body.as_bytes()) {
+            match Params::parse(body.clone().into()) {
                 Ok(params) => prop_assert_eq!(params.find(&name), Some(value.as_str())),
                 Err(error) => prop_assert!(error == ParamsError::Repeated && (name == "first" || name == "last")),
             }
@@ -175,21 +196,21 @@ mod tests {
             };
             let value = if empty { "" } else { "1" };
             let body = format!("{name}=1&other=2&{twin}={value}");
-            prop_assert_eq!(Params::parse(body.as_bytes()).err(), Some(ParamsError::Repeated));
+            prop_assert_eq!(Params::parse(body.clone().into()).err(), Some(ParamsError::Repeated));
         }
     }
 
     #[test]
     fn h1_bad_encodings_and_nul_are_refused_and_not_repaired() {
         for bad in ["a=%", "a=%4", "a=%zz", "a=%+1", "%g0=1", "a=%ff", "a=%c3&%a9=1", "a=%00", "%00=1", "a=\0"] {
-            assert_eq!(Params::parse(bad.as_bytes()).err(), Some(ParamsError::Malformed), "{bad:?}");
+            assert_eq!(Params::parse(bad.into()).err(), Some(ParamsError::Malformed), "{bad:?}");
         }
-        assert_eq!(Params::parse(b"a=\xff").err(), Some(ParamsError::Malformed));
+        assert_eq!(Params::parse(Bytes::from_static(b"a=\xff")).err(), Some(ParamsError::Malformed));
     }
 
     #[test]
     fn empty_is_omitted_and_the_first_equals_sign_splits() {
-        let params = Params::parse(b"&&a=&b&c=x=y&d=1+2%2B3&").ok().unwrap();
+        let params = Params::parse(Bytes::from_static(b"&&a=&b&c=x=y&d=1+2%2B3&")).ok().unwrap();
         assert_eq!((params.find("a"), params.find("b"), params.find("missing")), (None, None, None));
         assert_eq!((params.find("c"), params.find("d")), (Some("x=y"), Some("1 2+3")));
     }
@@ -197,7 +218,7 @@ mod tests {
     #[test]
     fn h5_the_number_of_parameters_is_bounded() {
         let body = |count: usize| (0..count).map(|n| format!("p{n}=1")).collect::<Vec<_>>().join("&");
-        assert!(Params::parse(body(MAX_PARAMETERS).as_bytes()).is_ok());
-        assert_eq!(Params::parse(body(MAX_PARAMETERS + 1).as_bytes()).err(), Some(ParamsError::TooMany));
+        assert!(Params::parse(body(MAX_PARAMETERS).into()).is_ok());
+        assert_eq!(Params::parse(body(MAX_PARAMETERS + 1).into()).err(), Some(ParamsError::TooMany));
     }
 }

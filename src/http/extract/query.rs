@@ -1,6 +1,7 @@
 //! Query strings: strict for the REST API, forgiving for forward-auth.
 
 use axum::extract::FromRequestParts;
+use bytes::Bytes;
 use http::request::Parts;
 use zeroize::Zeroizing;
 
@@ -14,7 +15,7 @@ pub struct QueryParams(Params);
 impl QueryParams {
     /// Reads a query string (without the `?`).
     pub fn parse(query: &str) -> Result<Self, ApiError> {
-        Params::parse(query.as_bytes()).map(Self).map_err(|error| {
+        Params::parse(Bytes::copy_from_slice(query.as_bytes())).map(Self).map_err(|error| {
             ApiError::invalid_field(
                 "query",
                 match error {

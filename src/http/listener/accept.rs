@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use futures_util::FutureExt as _;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{self, JoinSet};
@@ -17,6 +16,7 @@ use super::connection;
 use super::settings::{ListenSettings, Shutdown};
 use super::tls::TlsIdentity;
 use super::vitals::{Stage, Vitals};
+use crate::http::Routes;
 
 /// Connections that the kernel keeps for us while we are busy accepting others.
 const BACKLOG: u32 = 4096;
@@ -56,14 +56,14 @@ impl Listener {
         self.address
     }
 
-    /// Serves `router` until `shutdown` is through: every connection is over when this returns. Dropping it cuts them
+    /// Serves `routes` until `shutdown` is through: every connection is over when this returns. Dropping it cuts them
     /// all.
-    pub async fn serve(self, router: Router, shutdown: Shutdown) {
+    pub async fn serve(self, routes: impl Into<Routes>, shutdown: Shutdown) {
         let mut connections = Connections {
             tasks: JoinSet::new(),
             vitals: HashMap::new(),
             stage: Arc::default(),
-            router,
+            routes: Arc::new(routes.into()),
             settings: Arc::clone(&self.settings),
             tls: self.tls.clone(),
         };
@@ -94,7 +94,7 @@ struct Connections {
     tasks: JoinSet<()>,
     vitals: HashMap<task::Id, Arc<Vitals>>,
     stage: Arc<Stage>,
-    router: Router,
+    routes: Arc<Routes>,
     settings: Arc<ListenSettings>,
     tls: Option<Arc<TlsIdentity>>,
 }
@@ -147,12 +147,12 @@ impl Connections {
         // An answer is written in one go: waiting for more to send along would only delay it. Without it we are slower.
         let _ = stream.set_nodelay(true);
         let vitals = Arc::new(Vitals::new(Arc::clone(&self.settings), Arc::clone(&self.stage)));
-        let router = self.router.clone();
+        let routes = Arc::clone(&self.routes);
         let task = match &self.tls {
-            None => self.tasks.spawn(connection::serve(stream, peer, false, router, Arc::clone(&vitals))),
+            None => self.tasks.spawn(connection::serve(stream, peer, false, routes, Arc::clone(&vitals))),
             Some(identity) => {
                 let handshake = TlsAcceptor::from(identity.current()).accept(stream);
-                self.tasks.spawn(connection::serve_tls(handshake, peer, router, Arc::clone(&vitals)))
+                self.tasks.spawn(connection::serve_tls(handshake, peer, routes, Arc::clone(&vitals)))
             }
         };
         self.vitals.insert(task.id(), vitals);

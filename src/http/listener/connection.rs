@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::Router;
 use axum::response::{IntoResponse, Response};
 use axum::routing::future::RouteFuture;
 use http::header::CONNECTION;
@@ -22,9 +21,12 @@ use tokio::time::Instant;
 use tokio_rustls::Accept;
 use tower::Service as _;
 
-use super::vitals::{self, Vitals};
+use super::vitals::{Tick, Vitals};
 use super::wire::Wire;
+use crate::http::Routes;
+use crate::http::direct::{Answer, Endpoint};
 use crate::http::error::{ApiError, ProblemCode};
+use crate::http::middleware::EdgeFuture;
 
 /// How long after a deadline a connection is cut off, when nothing came of the deadline itself.
 const OVERTIME: Duration = Duration::from_secs(2);
@@ -41,13 +43,13 @@ pub struct Arrival {
     /// Whether this listener spoke TLS itself.
     pub tls: bool,
     /// Until when there must be an answer. The connection's task is woken then.
-    pub deadline: Option<Instant>,
+    pub deadline: Option<Tick>,
     /// Why the head was refused: such a request reaches no route and is answered with this.
     pub refusal: Option<ProblemCode>,
 }
 
 /// Serves HTTP/1.1 and HTTP/1.0 on `stream` until either side ends it.
-pub(super) async fn serve<S>(stream: S, peer: SocketAddr, tls: bool, router: Router, vitals: Arc<Vitals>)
+pub(super) async fn serve<S>(stream: S, peer: SocketAddr, tls: bool, routes: Arc<Routes>, vitals: Arc<Vitals>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -56,10 +58,12 @@ where
     if !matches!(first, Some(Ok(true))) {
         return;
     }
-    let service = Requests { router, vitals: Arc::clone(&vitals), peer, tls };
+    let service = Requests { routes, vitals: Arc::clone(&vitals), peer, tls };
     // Half-closed connections get their answer; the wire has its own timers.
     let connection = http1::Builder::new()
         .half_close(true)
+        // Answers are small: one buffer costs less than a list of two.
+        .writev(false)
         .header_read_timeout(None)
         .max_buf_size(MAX_BUFFER_BYTES)
         .serve_connection(TokioIo::new(wire), service);
@@ -69,9 +73,14 @@ where
 }
 
 /// The same over TLS. The handshake's time is part of the head's.
-pub(super) async fn serve_tls(handshake: Accept<TcpStream>, peer: SocketAddr, router: Router, vitals: Arc<Vitals>) {
+pub(super) async fn serve_tls(
+    handshake: Accept<TcpStream>,
+    peer: SocketAddr,
+    routes: Arc<Routes>,
+    vitals: Arc<Vitals>,
+) {
     if let Some(Ok(stream)) = drive(Box::pin(handshake), &vitals, Duration::ZERO).await {
-        serve(stream, peer, true, router, vitals).await;
+        serve(stream, peer, true, routes, vitals).await;
     }
 }
 
@@ -79,6 +88,7 @@ pub(super) async fn serve_tls(handshake: Accept<TcpStream>, peer: SocketAddr, ro
 async fn drive<F: Future>(future: F, vitals: &Vitals, overtime: Duration) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut timer = pin!(tokio::time::sleep(FAR));
+    let mut rings_at = Tick::now() + FAR;
     let mut missed = None;
     poll_fn(|context| {
         vitals.waker.register(context.waker());
@@ -90,28 +100,36 @@ async fn drive<F: Future>(future: F, vitals: &Vitals, overtime: Duration) -> Opt
             let has_missed = next.is_some() && next == missed;
             let due = next.map(|deadline| if has_missed { deadline + overtime } else { deadline });
             // A timer that rings too early costs one look; moving it back on every request would cost more.
-            if let Some(due) = due.filter(|due| *due < timer.deadline()) {
-                timer.as_mut().reset(due);
+            if let Some(due) = due.filter(|due| *due < rings_at) {
+                rings_at = due;
+                timer.as_mut().reset(instant_of(due));
             }
             ready!(timer.as_mut().poll(context));
-            let now = vitals::now();
-            match due {
-                Some(due) if due > now => timer.as_mut().reset(due),
+            let now = Tick::now();
+            rings_at = match due {
+                Some(due) if due > now => due,
                 Some(_) if has_missed => return Poll::Ready(None),
                 Some(due) => {
                     missed = next;
-                    timer.as_mut().reset(due + overtime);
+                    due + overtime
                 }
-                None => timer.as_mut().reset(now + FAR),
-            }
+                None => now + FAR,
+            };
+            timer.as_mut().reset(instant_of(rings_at));
         }
     })
     .await
 }
 
+/// Where a tick is on the clock of the timers.
+#[expect(clippy::disallowed_methods, reason = "timeouts of sockets run on real time, and nothing else does here")]
+fn instant_of(tick: Tick) -> Instant {
+    Instant::now() + tick.since(Tick::now())
+}
+
 /// Requests of one connection, on their way to the routes.
 struct Requests {
-    router: Router,
+    routes: Arc<Routes>,
     vitals: Arc<Vitals>,
     peer: SocketAddr,
     tls: bool,
@@ -126,17 +144,40 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
         let admission = self.vitals.admit();
         let arrival =
             Arrival { peer: self.peer, tls: self.tls, deadline: admission.deadline, refusal: admission.refusal };
-        request.extensions_mut().insert(arrival);
-        let inner = self.router.clone().call(request);
+        let direct = self.routes.direct.as_ref().filter(|_| admission.refusal.is_none());
+        let inner = match direct.and_then(|direct| Some((direct, Endpoint::of(&request)?))) {
+            Some((direct, endpoint)) => Inner::Direct(direct.answer(endpoint, request, &arrival)),
+            None => {
+                request.extensions_mut().insert(arrival);
+                Inner::Routed(self.routes.router.clone().call(request))
+            }
+        };
         Answering { inner, vitals: Arc::clone(&self.vitals), refusal: admission.refusal }
     }
 }
 
 /// A request whose answer is being made.
 struct Answering {
-    inner: RouteFuture<Infallible>,
+    inner: Inner,
     vitals: Arc<Vitals>,
     refusal: Option<ProblemCode>,
+}
+
+/// Where the answer comes from.
+enum Inner {
+    Routed(RouteFuture<Infallible>),
+    Direct(EdgeFuture<Answer>),
+}
+
+impl Future for Inner {
+    type Output = Result<Response, Infallible>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        match &mut *self {
+            Self::Routed(future) => Pin::new(future).poll(context),
+            Self::Direct(future) => Pin::new(future).poll(context),
+        }
+    }
 }
 
 impl Future for Answering {

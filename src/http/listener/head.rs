@@ -187,8 +187,23 @@ fn is_version(text: &[u8]) -> bool {
 
 /// `1*tchar` (RFC 9110 §5.6.2).
 fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(byte))
+    !text.is_empty() && text.iter().all(|byte| IS_TCHAR[usize::from(*byte)])
 }
+
+/// Which bytes are `tchar`: names of fields are looked at byte by byte in every request.
+const IS_TCHAR: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        table[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
+            );
+        byte += 1;
+    }
+    table
+};
 
 /// `field-vchar / SP / HTAB / obs-text` (RFC 9110 §5.5).
 const fn is_value_byte(byte: u8) -> bool {

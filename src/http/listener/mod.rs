@@ -18,3 +18,4 @@ pub use accept::Listener;
 pub use connection::Arrival;
 pub use settings::{ListenSettings, Shutdown};
 pub use tls::{TlsError, TlsIdentity};
+pub use vitals::Tick;

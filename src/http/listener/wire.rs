@@ -44,6 +44,17 @@ enum Inbound {
     Closed,
 }
 
+/// What came of one step towards a complete head.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// There is one, sound or refused, among the bytes that are held.
+    Accepted,
+    /// Bytes were read.
+    Read,
+    /// There will be none.
+    End,
+}
+
 enum BodyScan {
     Length(u64),
     Chunked(ChunkScan),
@@ -87,34 +98,66 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn poll_first_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut scratch = [MaybeUninit::uninit(); 2048];
         while let Inbound::Head(_) = self.inbound {
-            if !ready!(self.poll_head(context, &mut ReadBuf::uninit(&mut scratch)))? {
+            let mut out = ReadBuf::uninit(&mut scratch);
+            if ready!(self.poll_head(context, &mut out))? == Step::End {
                 return Poll::Ready(Ok(false));
             }
+            self.hold(&mut out, 0);
         }
         Poll::Ready(Ok(true))
     }
 
-    /// One step towards a complete head, with the free part of `out` as scratch space; false at the end of the stream.
-    fn poll_head(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<bool>> {
+    /// One step towards a complete head: what is held is looked at, or else something is read into the free part of `out`.
+    fn poll_head(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<Step>> {
         // What came along with the previous message is looked at before anything is read.
         self.vitals.await_head(!self.held().is_empty());
         if self.accept_head() {
-            return Poll::Ready(Ok(true));
+            return Poll::Ready(Ok(Step::Accepted));
         }
         let filled = out.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, out) {
             Poll::Ready(result) => result?,
             Poll::Pending if !self.vitals.read_is_overdue() => return Poll::Pending,
-            Poll::Pending if self.held().is_empty() => return Poll::Ready(Ok(false)),
+            Poll::Pending if self.held().is_empty() => return Poll::Ready(Ok(Step::End)),
             Poll::Pending => {
                 self.refuse(ProblemCode::RequestTimeout);
-                return Poll::Ready(Ok(true));
+                return Poll::Ready(Ok(Step::Accepted));
             }
         }
-        let is_end = out.filled().len() == filled;
-        self.held.extend_from_slice(&out.filled()[filled..]);
-        out.set_filled(filled);
-        Poll::Ready(Ok(!is_end))
+        Poll::Ready(Ok(if out.filled().len() == filled { Step::End } else { Step::Read }))
+    }
+
+    /// Holds back what was read into `out` behind its first `kept` bytes.
+    fn hold(&mut self, out: &mut ReadBuf<'_>, kept: usize) {
+        self.held.extend_from_slice(&out.filled()[kept..]);
+        out.set_filled(kept);
+    }
+
+    /// Looks at what was just read into `out` behind its first `filled` bytes. The usual case, a sound head in one piece,
+    /// stays where the HTTP library wants it, with what of its body came along: true. Everything else is held.
+    fn keep_whole_head(&mut self, out: &mut ReadBuf<'_>, filled: usize) -> bool {
+        let used = if self.held().is_empty() { self.accept_whole(&out.filled()[filled..]) } else { None };
+        self.hold(out, filled + used.unwrap_or(0));
+        self.settle();
+        used.is_some()
+    }
+
+    /// Takes over a sound head at the start of `fresh`, together with what of its body came along; returns how many bytes
+    /// that is. None when the head is incomplete, unsound or not at the start: such bytes are looked at as held ones.
+    fn accept_whole(&mut self, fresh: &[u8]) -> Option<usize> {
+        let length = HeadScan::default().advance(fresh).ok().flatten()?;
+        let framing = head::screen(&fresh[..length]).ok()?;
+        self.begin(length, framing);
+        Some(self.inbound.follow(fresh))
+    }
+
+    fn begin(&mut self, head_left: usize, framing: Framing) {
+        let body = match framing {
+            Framing::Length(length) => BodyScan::Length(length),
+            Framing::Chunked => BodyScan::Chunked(ChunkScan::START),
+        };
+        self.vitals.begin_request(framing != Framing::Length(0), None);
+        self.inbound = Inbound::Message { head_left, body };
     }
 
     /// Looks for the end of a head in what is held; on finding it, or that there cannot be one, moves on.
@@ -133,14 +176,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Err(code) => Err(code),
         };
         match verdict {
-            Ok((head_left, framing)) => {
-                let body = match framing {
-                    Framing::Length(length) => BodyScan::Length(length),
-                    Framing::Chunked => BodyScan::Chunked(ChunkScan::START),
-                };
-                self.vitals.begin_request(framing != Framing::Length(0), None);
-                self.inbound = Inbound::Message { head_left, body };
-            }
+            Ok((head_left, framing)) => self.begin(head_left, framing),
             Err(code) => self.refuse(code),
         }
         true
@@ -235,7 +271,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
                 Inbound::Closed => return Poll::Ready(Ok(())),
                 Inbound::Message { .. } => return this.poll_message(context, out),
                 Inbound::Head(_) => {
-                    if !ready!(this.poll_head(context, out))? {
+                    let filled = out.filled().len();
+                    let step = ready!(this.poll_head(context, out))?;
+                    if step == Step::End || (step == Step::Read && this.keep_whole_head(out, filled)) {
                         return Poll::Ready(Ok(()));
                     }
                 }

@@ -16,8 +16,13 @@ pub(super) struct Finished {
 }
 
 /// Writes the body of a problem, sets the headers that every answer bears, takes out what is for the record.
-pub(super) fn complete(mut response: Response, shape: ErrorShape, request_id: &RequestId) -> Finished {
-    let facts = response.extensions_mut().remove::<RequestFacts>().unwrap_or_default();
+pub(super) fn complete(
+    mut response: Response,
+    facts: Option<RequestFacts>,
+    shape: ErrorShape,
+    request_id: &RequestId,
+) -> Finished {
+    let facts = facts.or_else(|| response.extensions_mut().remove::<RequestFacts>()).unwrap_or_default();
     let mut failure = response.extensions_mut().remove::<Failure>();
     if failure.is_none() && is_bare(&response) {
         response = in_shape(&response, shape);

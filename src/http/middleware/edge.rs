@@ -1,5 +1,6 @@
 //! The one layer around every route: request id, client address, deadline, panics, problem bodies, security headers and
-//! the record of the request. One layer, because each layer on a router costs every request an allocation or two.
+//! the record of the request. One layer, because each layer on a router costs every request an allocation or two; the
+//! routes that are asked most pass it without a router, see [`Edge::pass`].
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,6 +11,7 @@ use std::time::Duration;
 
 use axum::extract::{MatchedPath, Request};
 use axum::response::Response;
+use http::HeaderMap;
 use tower::{Layer, Service};
 
 use super::answer::{self, Finished};
@@ -17,7 +19,7 @@ use super::record::{self, CLIENT_CLOSED_REQUEST, RequestObserver, RequestRecord}
 use super::{ClientAddress, RequestContext, RequestFacts, RequestId, TrustedProxies};
 use crate::clock::Clock;
 use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
-use crate::http::listener::Arrival;
+use crate::http::listener::{Arrival, Tick};
 
 /// Draws 128 bits for a request id out of the App's randomness.
 pub type RequestIdSource = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
@@ -45,6 +47,21 @@ impl Edge {
     ) -> Self {
         let base_path = base_path.into();
         Self(Arc::new(EdgeParts { trusted_proxies, clock, request_ids, observer, base_path }))
+    }
+}
+
+impl Edge {
+    /// Sends a sound request that matched the template `route` to `handler`, which is told the caller's address.
+    pub fn pass<B, F>(
+        &self,
+        route: &'static str,
+        request: Request<B>,
+        arrival: &Arrival,
+        handler: impl FnOnce(Request<B>, ClientAddress) -> F,
+    ) -> EdgeFuture<F> {
+        let pending = Pending::new(&self.0, &request, Some(arrival), Some(RouteName::Known(route)));
+        let state = State::Called(handler(request, pending.client));
+        EdgeFuture { state, deadline: arrival.deadline, pending }
     }
 }
 
@@ -78,7 +95,8 @@ where
 
     fn call(&mut self, mut request: Request) -> EdgeFuture<S::Future> {
         let arrival = request.extensions().get::<Arrival>().copied();
-        let pending = Pending::new(&self.edge.0, &request, arrival);
+        let route = request.extensions().get::<MatchedPath>().cloned().map(RouteName::Matched);
+        let pending = Pending::new(&self.edge.0, &request, arrival.as_ref(), route);
         let state = match arrival.and_then(|arrival| arrival.refusal) {
             Some(code) => State::Refused(code),
             None => {
@@ -94,11 +112,32 @@ where
     }
 }
 
+/// What the future of a route yields: an answer, and what is known of its request.
+pub trait Outcome {
+    /// The two, apart; facts that are not given here are taken from the answer's extensions.
+    fn split(self) -> (Option<RequestFacts>, Response);
+}
+
+impl Outcome for Result<Response, Infallible> {
+    fn split(self) -> (Option<RequestFacts>, Response) {
+        match self {
+            Ok(response) => (None, response),
+            Err(never) => match never {},
+        }
+    }
+}
+
+impl Outcome for (RequestFacts, Response) {
+    fn split(self) -> (Option<RequestFacts>, Response) {
+        (Some(self.0), self.1)
+    }
+}
+
 /// A request on its way through the [`Edge`].
 pub struct EdgeFuture<F> {
     state: State<F>,
     /// The connection's task wakes this future when it has passed.
-    deadline: Option<tokio::time::Instant>,
+    deadline: Option<Tick>,
     pending: Pending,
 }
 
@@ -108,38 +147,49 @@ enum State<F> {
     Refused(ProblemCode),
 }
 
-impl<F: Future<Output = Result<Response, Infallible>> + Unpin> Future for EdgeFuture<F> {
+impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
         let shape = this.pending.shape;
-        let response = match &mut this.state {
-            State::Refused(code) => shape.answer(ApiError::new(*code)),
+        let (facts, response) = match &mut this.state {
+            State::Refused(code) => (None, shape.answer(ApiError::new(*code))),
             State::Called(inner) => match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(context))) {
-                Ok(Poll::Ready(Ok(response))) => response,
-                Ok(Poll::Ready(Err(never))) => match never {},
-                Ok(Poll::Pending) if !this.deadline.is_some_and(has_passed) => return Poll::Pending,
-                Ok(Poll::Pending) => shape
-                    .answer(ApiError::new(ProblemCode::TemporarilyUnavailable).because("the request took too long")),
+                Ok(Poll::Ready(outcome)) => outcome.split(),
+                Ok(Poll::Pending) if !this.deadline.is_some_and(Tick::has_passed) => return Poll::Pending,
+                Ok(Poll::Pending) => {
+                    let error = ApiError::new(ProblemCode::TemporarilyUnavailable);
+                    (None, shape.answer(error.because("the request took too long")))
+                }
                 // The payload of a panic can quote anything, so it does not go into the record (security.md S1).
-                Err(_payload) => shape.answer(ApiError::internal("a handler panicked")),
+                Err(_payload) => (None, shape.answer(ApiError::internal("a handler panicked"))),
             },
         };
-        Poll::Ready(Ok(this.pending.finish(response)))
+        Poll::Ready(Ok(this.pending.finish(facts, response)))
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the deadline is one of the listener's real timers")]
-fn has_passed(deadline: tokio::time::Instant) -> bool {
-    tokio::time::Instant::now() >= deadline
+/// The template of the route that a request matched.
+enum RouteName {
+    Matched(MatchedPath),
+    Known(&'static str),
+}
+
+impl RouteName {
+    fn as_str(&self) -> &str {
+        match self {
+            Self::Matched(path) => path.as_str(),
+            Self::Known(template) => template,
+        }
+    }
 }
 
 /// A request that has no answer yet.
 struct Pending {
     edge: Arc<EdgeParts>,
     method: &'static str,
-    route: Option<MatchedPath>,
+    route: Option<RouteName>,
     shape: ErrorShape,
     request_id: RequestId,
     client: ClientAddress,
@@ -148,13 +198,18 @@ struct Pending {
 }
 
 impl Pending {
-    fn new(edge: &Arc<EdgeParts>, request: &Request, arrival: Option<Arrival>) -> Self {
-        let headers = request.headers();
+    fn new<B>(
+        edge: &Arc<EdgeParts>,
+        request: &Request<B>,
+        arrival: Option<&Arrival>,
+        route: Option<RouteName>,
+    ) -> Self {
+        let headers: &HeaderMap = request.headers();
         let peer = arrival.map(|arrival| arrival.peer.ip());
         Self {
             edge: Arc::clone(edge),
             method: record::method_label(request.method()),
-            route: request.extensions().get::<MatchedPath>().cloned(),
+            route,
             shape: ErrorShape::below(&edge.base_path, request.uri().path()),
             request_id: RequestId::of_caller(headers).unwrap_or_else(|| RequestId::from_random((edge.request_ids)())),
             client: peer.map_or(ClientAddress::UNKNOWN, |peer| edge.trusted_proxies.resolve(peer, headers)),
@@ -163,8 +218,8 @@ impl Pending {
         }
     }
 
-    fn finish(&mut self, response: Response) -> Response {
-        let Finished { response, facts, failure } = answer::complete(response, self.shape, &self.request_id);
+    fn finish(&mut self, facts: Option<RequestFacts>, response: Response) -> Response {
+        let Finished { response, facts, failure } = answer::complete(response, facts, self.shape, &self.request_id);
         let (error, cause) = failure.map_or((None, None), |failure| (Some(failure.code), failure.cause));
         self.is_finished = true;
         self.report(response.status().as_u16(), &facts, error, cause.as_ref());
@@ -174,7 +229,7 @@ impl Pending {
     fn report(&self, status: u16, facts: &RequestFacts, error: Option<&'static str>, cause: Option<&Cause>) {
         self.edge.observer.finished(&RequestRecord {
             method: self.method,
-            route: self.route.as_ref().map(MatchedPath::as_str),
+            route: self.route.as_ref().map(RouteName::as_str),
             status,
             duration: self.edge.clock.elapsed().saturating_sub(self.started),
             request_id: &self.request_id,

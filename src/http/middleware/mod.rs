@@ -13,7 +13,7 @@ mod request_id;
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use context::RequestContext;
 pub use cors::{AllowedOrigin, cors};
-pub use edge::{Edge, EdgeFuture, EdgeService, RequestIdSource};
+pub use edge::{Edge, EdgeFuture, EdgeService, Outcome, RequestIdSource};
 pub use log::RequestLog;
 pub use record::{CLIENT_CLOSED_REQUEST, Caller, RequestFacts, RequestObserver, RequestRecord};
 pub use request_id::{RequestId, X_REQUEST_ID};

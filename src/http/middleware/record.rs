@@ -8,7 +8,7 @@ use axum::response::{IntoResponseParts, ResponseParts};
 use http::Method;
 
 use super::{ClientAddress, RequestId};
-use crate::domain::{ClientId, Subject, UserId};
+use crate::domain::{ClientId, IdText, Subject, UserId};
 use crate::http::error::Cause;
 use crate::service;
 
@@ -30,6 +30,15 @@ impl Caller {
     /// The client, if it proved who it is; a public one has only named itself.
     pub fn of(caller: &service::Caller) -> Option<Self> {
         caller.authenticated.then(|| Self::Client(caller.client.id.clone()))
+    }
+
+    /// The id as it is written.
+    pub fn text(&self) -> IdText<'_> {
+        match self {
+            Self::Client(id) => IdText::Borrowed(id.as_str()),
+            Self::User(id) => id.text(),
+            Self::AdminKey(id) => IdText::Borrowed(id),
+        }
     }
 }
 

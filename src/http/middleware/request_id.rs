@@ -9,8 +9,15 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// A request id: 1 to 128 of `A-Z a-z 0-9 . _ -`, so that it can stand in a header, a log line and a JSON string as it
 /// is.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RequestId(HeaderValue);
+#[derive(Clone)]
+pub struct RequestId(Text);
+
+/// A made id stays on the stack: every request without one of its own gets one.
+#[derive(Clone)]
+enum Text {
+    Made([u8; 32]),
+    Callers(HeaderValue),
+}
 
 impl RequestId {
     /// The caller's id, if it sent exactly one and that is well-formed.
@@ -18,7 +25,7 @@ impl RequestId {
         let mut values = headers.get_all(X_REQUEST_ID).iter();
         let value = values.next()?;
         let is_sane = (1..=128).contains(&value.len()) && value.as_bytes().iter().copied().all(is_id_byte);
-        (is_sane && values.next().is_none()).then(|| Self(value.clone()))
+        (is_sane && values.next().is_none()).then(|| Self(Text::Callers(value.clone())))
     }
 
     /// An id out of 128 random bits, in hexadecimal.
@@ -29,17 +36,23 @@ impl RequestId {
             pair[0] = DIGITS[usize::from(byte >> 4)];
             pair[1] = DIGITS[usize::from(byte & 15)];
         }
-        Self(HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static("-")))
+        Self(Text::Made(text))
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        self.0.to_str().unwrap_or_default()
+        match &self.0 {
+            Text::Made(text) => std::str::from_utf8(text).unwrap_or_default(),
+            Text::Callers(value) => value.to_str().unwrap_or_default(),
+        }
     }
 
     /// As a header's value.
     pub fn header_value(&self) -> HeaderValue {
-        self.0.clone()
+        match &self.0 {
+            Text::Made(text) => HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("-")),
+            Text::Callers(value) => value.clone(),
+        }
     }
 }
 

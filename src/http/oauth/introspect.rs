@@ -1,13 +1,16 @@
 //! `POST /oauth2/introspect` (RFC 7662), and its signed form (RFC 9701).
 
+use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
+use http_body::Body;
 
 use crate::domain::Subject;
 use crate::http::caller::{self, RETRY_AFTER};
@@ -51,17 +54,39 @@ pub struct IntrospectionRequest {
 )]
 pub async fn introspect(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
     Address(address): Address,
-    form: FormParams,
+    request: Request,
+) -> (RequestFacts, Response) {
+    answer(shared, request, address).await
+}
+
+/// The answer to a request from `address`.
+pub async fn answer<B>(shared: Arc<Shared>, request: http::Request<B>, address: IpAddr) -> (RequestFacts, Response)
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Error + 'static,
+{
+    let (head, body) = request.into_parts();
+    let answer = match FormParams::read(&head.headers, body).await {
+        Ok(form) => introspection(&shared, &head.headers, address, &form).await,
+        Err(error) => Err(error),
+    };
+    answer.unwrap_or_else(|error| (RequestFacts::default(), error.into_response()))
+}
+
+async fn introspection(
+    shared: &Shared,
+    headers: &HeaderMap,
+    address: IpAddr,
+    form: &FormParams,
 ) -> Result<(RequestFacts, Response), OAuthError> {
     let started = shared.clock.elapsed();
-    let judged = judge(&shared, &headers, address, &form).await;
-    count(&shared, &judged, started);
+    let judged = judge(shared, headers, address, form).await;
+    count(shared, &judged, started);
     let (caller, introspected) = judged?;
     let facts = facts_of(&caller, &introspected);
-    let response = if wants_signed(&headers) {
-        signed(&shared, &caller, &introspected)?
+    let response = if wants_signed(headers) {
+        signed(shared, &caller, &introspected)?
     } else {
         introspection_body::respond(&introspected, shared.service.issuer(), shared.settings.introspection_max_age)
     };
@@ -87,14 +112,17 @@ async fn judge(
 }
 
 fn count(shared: &Shared, judged: &Result<(Caller, Introspected), OAuthError>, started: Duration) {
-    let (result, cache) = match judged {
+    let (result, cache, ended) = match judged {
         Ok((_, introspected)) => {
-            (introspection_body::label_of(introspected), introspection_body::cache_use(introspected))
+            let cache = introspection_body::cache_use(introspected);
+            (introspection_body::label_of(introspected), cache, introspected.proven_at)
         }
-        Err(error) if error.code() == OAuthCode::TemporarilyUnavailable => (IntrospectionResult::Unavailable, None),
-        Err(_) => (IntrospectionResult::Refused, None),
+        Err(error) if error.code() == OAuthCode::TemporarilyUnavailable => {
+            (IntrospectionResult::Unavailable, None, shared.clock.elapsed())
+        }
+        Err(_) => (IntrospectionResult::Refused, None, shared.clock.elapsed()),
     };
-    shared.metrics.introspection(result, cache, shared.clock.elapsed().saturating_sub(started));
+    shared.metrics.introspection(result, cache, ended.saturating_sub(started));
 }
 
 /// Who called, and whom the token is about: two things.

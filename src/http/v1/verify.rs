@@ -6,12 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::domain::{AccessClaims, Role, ScopeSet};
@@ -23,6 +25,9 @@ use crate::http::state::Shared;
 use crate::service::{Judgement, Verdict};
 use crate::telemetry::CacheUse;
 use crate::telemetry::metrics::IntrospectionResult;
+
+/// The headers of an answer that lets a request pass, with those that every answer bears.
+const EXPECTED_HEADERS: usize = 12;
 
 /// The identity headers of an allowed request, under the configured prefix.
 #[derive(Debug, Clone)]
@@ -84,54 +89,63 @@ impl ForwardAuthHeaders {
     security(("bearer" = []))
 )]
 pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    if shared.settings.allow_preflight && is_preflight(&request) {
-        return (StatusCode::OK, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))]).into_response();
+    let (parts, _) = request.into_parts();
+    answer(&shared, &parts).await.into_response()
+}
+
+/// The answer to a request with this head: nothing else of it is looked at.
+pub async fn answer(shared: &Shared, request: &Parts) -> (RequestFacts, Response) {
+    let mut facts = RequestFacts::default();
+    if shared.settings.allow_preflight && is_preflight(request) {
+        let headers = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+        return (facts, (StatusCode::OK, headers).into_response());
     }
-    let token = match bearer_token(request.headers()) {
+    let token = match bearer_token(&request.headers) {
         Ok(token) => token,
-        Err(challenge) => return refuse(StatusCode::UNAUTHORIZED, &challenge, 0),
+        Err(challenge) => return (facts, refuse(StatusCode::UNAUTHORIZED, &challenge, 0)),
     };
     let started = shared.clock.elapsed();
     let judgement = shared.service.judge().judge(token).await;
-    count(&shared, &judgement, started);
-    let mut facts = RequestFacts { cache_hit: Some(judgement.from_cache), ..RequestFacts::default() };
+    count(shared, &judgement, started);
+    facts.cache_hit = Some(judgement.from_cache);
     let token = match judgement.verdict {
         Verdict::Active(token) => token,
         Verdict::Inactive(reason) => {
             tracing::debug!(?reason, "forward-auth refused");
             facts.outcome = Some("inactive");
-            return (facts, refuse(StatusCode::UNAUTHORIZED, &Challenge::BearerInvalidToken, 1)).into_response();
+            return (facts, refuse(StatusCode::UNAUTHORIZED, &Challenge::BearerInvalidToken, 1));
         }
         Verdict::CannotJudge(doubt) => {
             tracing::debug!(?doubt, "forward-auth cannot judge now");
             facts.outcome = Some("unavailable");
-            return (facts, unavailable()).into_response();
+            return (facts, unavailable());
         }
     };
     facts.subject = Some(token.claims.subject.clone());
-    if let Some(missing) = missing(&token.claims, LenientQuery::new(request.uri().query())) {
+    if let Some(missing) = missing(&token.claims, LenientQuery::new(request.uri.query())) {
         facts.outcome = Some("denied");
         let refusal = refuse(StatusCode::FORBIDDEN, &Challenge::BearerInsufficientScope(missing), 1);
-        return (facts, refusal).into_response();
+        return (facts, refusal);
     }
     facts.outcome = Some("active");
-    let mut response = StatusCode::OK.into_response();
-    let headers = response.headers_mut();
+    let mut headers = HeaderMap::with_capacity(EXPECTED_HEADERS);
     for (name, value) in shared.settings.forward_auth.names.iter().zip(token.forward_auth(ForwardAuthHeaders::values)) {
         let value = HeaderValue::from_maybe_shared(value.clone()).unwrap_or(HeaderValue::from_static(""));
         headers.insert(name.clone(), value);
     }
     let max_age = shared.settings.introspection_max_age;
     headers.insert(CACHE_CONTROL, cache_control(max_age, token.claims.expires_at, judgement.at));
-    (facts, response).into_response()
+    let mut response = Response::new(Body::empty());
+    *response.headers_mut() = headers;
+    (facts, response)
 }
 
 /// A request as the Fetch standard (§4.8) defines it. What a header says of another method is not believed: callers write
 /// those as well.
-fn is_preflight(request: &Request) -> bool {
-    let headers = request.headers();
+fn is_preflight(request: &Parts) -> bool {
+    let headers = &request.headers;
     let has_marks = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    request.method() == Method::OPTIONS && has_marks
+    request.method == Method::OPTIONS && has_marks
 }
 
 fn count(shared: &Shared, judgement: &Judgement, started: Duration) {
@@ -141,7 +155,7 @@ fn count(shared: &Shared, judgement: &Judgement, started: Duration) {
         Verdict::CannotJudge(_) => IntrospectionResult::Unavailable,
     };
     let cache = if judgement.from_cache { CacheUse::Hit } else { CacheUse::Miss };
-    shared.metrics.introspection(result, Some(cache), shared.clock.elapsed().saturating_sub(started));
+    shared.metrics.introspection(result, Some(cache), judgement.proven_at.saturating_sub(started));
 }
 
 /// The token, or the challenge for what came instead. A malformed header is 401 as well (contract.md §4).

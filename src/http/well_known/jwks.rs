@@ -2,12 +2,16 @@
 
 use std::sync::Arc;
 
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::http::state::Shared;
+
+/// The headers of an answer, with those that every answer bears.
+const EXPECTED_HEADERS: usize = 6;
 
 /// The public keys that verify access tokens.
 #[utoipa::path(
@@ -18,22 +22,38 @@ use crate::http::state::Shared;
     )
 )]
 pub async fn jwks(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
+    answer(&shared, &headers)
+}
+
+/// The answer to a request with these headers.
+pub fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
     let (document, max_age) = shared.service.jwks();
-    let cache = HeaderValue::try_from(format!("public, max-age={}", max_age.as_secs()));
-    let etag = HeaderValue::try_from(&document.etag);
+    let cache = match max_age.as_secs() {
+        300 => Ok(HeaderValue::from_static("public, max-age=300")),
+        seconds => HeaderValue::try_from(format!("public, max-age={seconds}")),
+    };
+    let etag = HeaderValue::from_maybe_shared(document.etag.clone());
     let (Ok(cache), Ok(etag)) = (cache, etag) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    let common = [(CACHE_CONTROL, cache), (ETAG, etag), (ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"))];
-    if has_etag(&headers, &document.etag) {
-        return (StatusCode::NOT_MODIFIED, common).into_response();
+    let is_held = has_etag(headers, &etag);
+    let mut response = Response::new(if is_held { Body::empty() } else { document.body.clone().into() });
+    let headers = response.headers_mut();
+    headers.reserve(EXPECTED_HEADERS);
+    headers.insert(CACHE_CONTROL, cache);
+    headers.insert(ETAG, etag);
+    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+    if is_held {
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+    } else {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
     }
-    let content_type = [(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"))];
-    (common, content_type, document.body.clone()).into_response()
+    response
 }
 
 /// Whether `If-None-Match` names this validator; compared weakly (RFC 9110 §13.1.2).
-pub fn has_etag(headers: &HeaderMap, etag: &str) -> bool {
+fn has_etag(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let Ok(etag) = etag.to_str() else { return false };
     let listed = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
     listed
         .flat_map(|value| value.split(','))

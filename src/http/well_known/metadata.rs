@@ -95,6 +95,16 @@ impl MetadataDocument {
         let write = |metadata: &Metadata| Bytes::from(serde_json::to_vec(metadata).unwrap_or_default());
         Self { oauth: write(&Metadata::new(issuer)), openid: write(&Metadata::openid(issuer)) }
     }
+
+    /// The answer of RFC 8414.
+    pub fn oauth(&self) -> Response {
+        respond(self.oauth.clone())
+    }
+
+    /// The answer of OpenID Connect Discovery.
+    pub fn openid(&self) -> Response {
+        respond(self.openid.clone())
+    }
 }
 
 /// Authorization server metadata (RFC 8414).
@@ -103,7 +113,7 @@ impl MetadataDocument {
     responses((status = 200, body = Metadata))
 )]
 pub async fn oauth(State(shared): State<Arc<Shared>>) -> Response {
-    respond(shared.metadata.oauth.clone())
+    shared.metadata.oauth()
 }
 
 /// The same in the shape of OpenID Connect Discovery 1.0, for clients that know only that.
@@ -112,7 +122,7 @@ pub async fn oauth(State(shared): State<Arc<Shared>>) -> Response {
     responses((status = 200, body = Metadata))
 )]
 pub async fn openid(State(shared): State<Arc<Shared>>) -> Response {
-    respond(shared.metadata.openid.clone())
+    shared.metadata.openid()
 }
 
 fn respond(body: Bytes) -> Response {

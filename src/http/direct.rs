@@ -1,0 +1,112 @@
+//! The routes that are asked all the time, past the router. What a router costs a request (a copy of the route's service,
+//! its captures, the extensions, a boxed future at each layer) is more than looking a token up, so the listener asks here
+//! first. The handlers are the router's own, and the [`Edge`] is around them as around every route.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::response::Response;
+use http::{Method, Request};
+use hyper::body::Incoming;
+
+use super::listener::Arrival;
+use super::middleware::{Edge, EdgeFuture, RequestFacts};
+use super::state::Shared;
+use super::{oauth, v1, well_known};
+
+/// What a listener serves.
+pub struct Routes {
+    /// Every route.
+    pub router: Router,
+    /// A shorter way to some of them.
+    pub direct: Option<Direct>,
+}
+
+impl From<Router> for Routes {
+    fn from(router: Router) -> Self {
+        Self { router, direct: None }
+    }
+}
+
+/// An answer in the making, and what is known of its request.
+pub type Answer = Pin<Box<dyn Future<Output = (RequestFacts, Response)> + Send>>;
+
+/// The short way.
+pub struct Direct {
+    shared: Arc<Shared>,
+    edge: Edge,
+}
+
+/// An endpoint of the short way.
+#[derive(Clone, Copy)]
+pub enum Endpoint {
+    /// `POST /oauth2/introspect`.
+    Introspection,
+    /// `/v1/verify` and what is below it, with any method but HEAD, of which the router knows more; with the template of its
+    /// route.
+    ForwardAuth(&'static str),
+    /// `GET /.well-known/jwks.json`.
+    Jwks,
+    /// `GET /.well-known/oauth-authorization-server`.
+    OauthMetadata,
+    /// `GET /.well-known/openid-configuration`.
+    OpenidMetadata,
+}
+
+impl Endpoint {
+    /// Whose request this is; none where it is the router's.
+    pub fn of<B>(request: &Request<B>) -> Option<Self> {
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, "/oauth2/introspect") => Some(Self::Introspection),
+            (&Method::HEAD, _) => None,
+            (_, "/v1/verify") => Some(Self::ForwardAuth("/v1/verify")),
+            (&Method::GET, "/.well-known/jwks.json") => Some(Self::Jwks),
+            (&Method::GET, "/.well-known/oauth-authorization-server") => Some(Self::OauthMetadata),
+            (&Method::GET, "/.well-known/openid-configuration") => Some(Self::OpenidMetadata),
+            (_, path) if path.strip_prefix("/v1/verify/").is_some_and(|suffix| !suffix.is_empty()) => {
+                Some(Self::ForwardAuth("/v1/verify/{*path}"))
+            }
+            _ => None,
+        }
+    }
+
+    /// The template of the route, as the router spells it.
+    const fn template(self) -> &'static str {
+        match self {
+            Self::Introspection => "/oauth2/introspect",
+            Self::ForwardAuth(template) => template,
+            Self::Jwks => "/.well-known/jwks.json",
+            Self::OauthMetadata => "/.well-known/oauth-authorization-server",
+            Self::OpenidMetadata => "/.well-known/openid-configuration",
+        }
+    }
+}
+
+impl Direct {
+    /// Answers through `edge`.
+    pub const fn new(shared: Arc<Shared>, edge: Edge) -> Self {
+        Self { shared, edge }
+    }
+
+    /// Starts on the answer to a request for `endpoint`.
+    pub fn answer(&self, endpoint: Endpoint, request: Request<Incoming>, arrival: &Arrival) -> EdgeFuture<Answer> {
+        let shared = Arc::clone(&self.shared);
+        self.edge.pass(endpoint.template(), request, arrival, |request, client| -> Answer {
+            match endpoint {
+                Endpoint::Introspection => Box::pin(oauth::introspect::answer(shared, request, client.ip())),
+                Endpoint::ForwardAuth(_) => {
+                    let (head, _) = request.into_parts();
+                    Box::pin(async move { v1::verify::answer(&shared, &head).await })
+                }
+                Endpoint::Jwks => ready(well_known::jwks::answer(&shared, request.headers())),
+                Endpoint::OauthMetadata => ready(shared.metadata.oauth()),
+                Endpoint::OpenidMetadata => ready(shared.metadata.openid()),
+            }
+        })
+    }
+}
+
+fn ready(response: Response) -> Answer {
+    Box::pin(std::future::ready((RequestFacts::default(), response)))
+}
