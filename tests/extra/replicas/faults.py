@@ -172,8 +172,8 @@ class Faults:
 
     def _hold_transaction(self, seconds):
         """A transaction with an id of its own holds the snapshot's xmin back: a follower that went by ids alone would miss
-        what commits after it. No disturbance: the healthy bound holds all the while."""
-        with self.postgres.connect("countersign", timeout=seconds + 5) as connection:
+        what commits after it; in whichever database it is open. No disturbance: the healthy bound holds all the while."""
+        with self.postgres.connect(timeout=seconds + 5) as connection:
             connection.query("BEGIN; SELECT pg_current_xact_id()")
             time.sleep(seconds)
             connection.query("ROLLBACK")
