@@ -129,8 +129,7 @@ impl View {
 
     /// Whether everything that was committed before `moment` ([`Clock::elapsed`]) is known.
     pub fn is_proven_since(&self, moment: Duration) -> bool {
-        self.loaded.load(Ordering::Acquire)
-            && u128::from(self.synced_at.load(Ordering::Acquire)) > moment.as_millis()
+        self.loaded.load(Ordering::Acquire) && u128::from(self.synced_at.load(Ordering::Acquire)) > moment.as_millis()
     }
 
     /// Records that everything committed before `asked` ([`Clock::elapsed`]) has been applied.
