@@ -236,9 +236,9 @@ async fn c4_a_transaction_that_was_open_before_the_first_load_is_not_missed() {
 async fn d8_rows_of_a_dump_are_numbered_anew_when_everything_is_revoked_after_the_restore() {
     let Some(database) = on_postgres().await else { return };
     let store = database.open().await;
-    // A server that had counted further than this one.
+    // A server that had counted further than this one, and beyond 32 bits.
     let of_a_dump = "INSERT INTO changes (xid, kind, subject, epoch, created_at, expires_at)
-        VALUES (4000000000, 'jti', convert_to('jti-1', 'UTF8'), 0, 0, 9000000000000)";
+        VALUES (40000000000, 'jti', convert_to('jti-1', 'UTF8'), 0, 0, 9000000000000)";
     database.tamper(of_a_dump).await;
     let mut reading = store.feed().load_all().await.unwrap();
     for _ in 0..2 {
