@@ -136,14 +136,14 @@ async fn learn_password_schemes(service: Arc<Service>, stop: CancellationToken) 
 async fn sweep(service: Arc<Service>, store: Store, retention: Duration, stop: CancellationToken) {
     let mut cursor = SweepCursor::default();
     while !stop.is_cancelled() {
-        let has_more = match store.sweep(&mut cursor, Some(retention), service.now()).await {
-            Ok(swept) => swept.has_more,
-            Err(error) => {
-                tracing::warn!(%error, "the tables could not be swept");
-                false
+        let mut has_more = false;
+        if let Some(now) = service.time_to_forget() {
+            service.sweep_view(now);
+            match store.sweep(&mut cursor, Some(retention), now).await {
+                Ok(swept) => has_more = swept.has_more,
+                Err(error) => tracing::warn!(%error, "the tables could not be swept"),
             }
-        };
-        service.sweep_view();
+        }
         pause(if has_more { RESTART_AFTER } else { SWEEP_EVERY }, &stop).await;
     }
 }

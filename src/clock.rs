@@ -11,7 +11,8 @@ const TOLERATED_OFFSET_MILLIS: i64 = 500;
 /// A correction that is in force is dropped only below this, so that a clock at the edge is not stepped to and fro.
 const DROPPED_OFFSET_MILLIS: i64 = 250;
 
-/// An exchange that took longer says nothing: the process or the network stood still in the middle of it.
+/// Of an exchange that took longer only what it proves is reported: the process or the network stood still in the middle
+/// of it.
 const LONGEST_EXCHANGE: Duration = Duration::from_secs(3);
 
 /// Wall-clock time that every replica agrees on, and a stopwatch that no step of the wall clock moves.
@@ -58,13 +59,12 @@ impl Clock for SystemClock {
 
     fn observe_database(&self, database_now: Timestamp, asked: Duration, answered: Duration) {
         let exchange = answered.saturating_sub(asked);
-        if exchange > LONGEST_EXCHANGE {
-            return;
-        }
         // The database read its clock somewhere within the exchange: half of it is the uncertainty.
         let half_trip = i64::try_from(exchange.as_millis() / 2).unwrap_or(i64::MAX);
         let offset = Self::machine_millis().saturating_sub(half_trip).saturating_sub(database_now.millis());
-        self.measured_offset.store(offset, Ordering::Relaxed);
+        let proven = offset.signum() * offset.abs().saturating_sub(half_trip).max(0);
+        let reported = if exchange > LONGEST_EXCHANGE { proven } else { offset };
+        self.measured_offset.store(reported, Ordering::Relaxed);
         let held = self.applied_offset.load(Ordering::Relaxed);
         self.applied_offset.store(correction(held, offset, half_trip), Ordering::Relaxed);
     }
@@ -143,7 +143,22 @@ impl Clock for ManualClock {
 
 #[cfg(test)]
 mod tests {
-    use super::correction;
+    use std::time::Duration;
+
+    use super::{Clock, SystemClock, correction};
+
+    #[test]
+    fn c7_a_wrong_clock_is_noticed_over_a_line_that_takes_ten_seconds_and_a_right_one_is_left_alone() {
+        const DAY: Duration = Duration::from_secs(86_400);
+        const EXCHANGE: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(10));
+        let clock = SystemClock::default();
+        clock.observe_database(clock.now().minus(Duration::from_secs(3)), EXCHANGE.0, EXCHANGE.1);
+        assert_eq!(clock.offset_millis(), 0);
+        let database = clock.now().minus(DAY);
+        clock.observe_database(database, EXCHANGE.0, EXCHANGE.1);
+        assert!((86_390_000..86_395_100).contains(&clock.offset_millis()), "{}", clock.offset_millis());
+        assert!(clock.now().since(database) < Duration::from_secs(60));
+    }
 
     #[test]
     fn c7_a_known_offset_is_corrected_and_noise_is_not() {

@@ -5,14 +5,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify};
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
 use crate::domain::{Change, ClientId, Revocation};
 use crate::keyring::{Keyring, KeyringError};
 use crate::store::{FeedCursor, FeedEntry, Store, StoreError, Written};
-use crate::view::{Freshness, View};
+use crate::view::View;
 
 /// How long to wait before a lost notification connection is made again. Polling goes on meanwhile.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
@@ -20,6 +20,10 @@ const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 /// How long to wait after a sync that failed: the database may be back at any moment, and each attempt has its own time
 /// limits.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
+
+/// The shortest time between two looks. Under a flood of revocations each look brings many, and the database has a bounded
+/// number of them to answer, whatever the number of notifications.
+const BREATH: Duration = Duration::from_millis(20);
 
 /// A clock that differs by more than this from the database's is worth an alarm (security.md C7); what replicas compare
 /// is corrected by then.
@@ -79,14 +83,24 @@ impl Follower {
         }
     }
 
-    /// Reads what has changed and applies it, then records the proof. Reads everything anew when nothing was read yet,
-    /// when the view went stale, or when the feed says that it has a gap.
+    /// Reads what has changed and applies it, then records the proof. Reads everything when nothing was read yet, and when
+    /// the feed says that it cannot tell what is new. A view that went stale is not a reason: to read everything can take
+    /// longer than the bound allows, and would then prove nothing however often it were repeated.
     pub async fn sync(&self) -> Result<(), SyncError> {
-        let mut cursor = self.cursor.lock().await;
+        self.look(self.cursor.lock().await).await
+    }
+
+    /// Returns when the view knows everything that was committed before the call. Many callers share one look at the feed.
+    pub async fn catch_up(&self) -> Result<(), SyncError> {
+        let asked = self.clock.elapsed();
+        let cursor = self.cursor.lock().await;
+        if self.view.is_proven_since(asked) { Ok(()) } else { self.look(cursor).await }
+    }
+
+    async fn look(&self, mut cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
         // What was committed before this moment is in what is read below, whatever the clocks of other machines say.
         let asked = self.clock.elapsed();
-        let known = cursor.as_ref().filter(|_| self.view.freshness(&*self.clock) == Freshness::Fresh);
-        let reading = match known {
+        let reading = match &*cursor {
             Some(known) => self.store.feed().read_since(known).await?,
             None => self.store.feed().load_all().await?,
         };
@@ -160,8 +174,9 @@ impl Follower {
             }
             was_alarming = is_alarming;
             let pause = if was_failing { RETRY_AFTER.min(self.poll_interval) } else { self.poll_interval };
+            tokio::time::sleep(BREATH).await;
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(pause.saturating_sub(BREATH)) => {}
                 () = self.wake.notified() => {}
             }
         }

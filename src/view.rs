@@ -133,6 +133,11 @@ impl View {
         clock.elapsed().saturating_sub(Duration::from_millis(self.synced_at.load(Ordering::Acquire)))
     }
 
+    /// Whether everything that was committed before `moment` ([`Clock::elapsed`]) is known.
+    pub fn is_proven_since(&self, moment: Duration) -> bool {
+        self.loaded.load(Ordering::Acquire) && u128::from(self.synced_at.load(Ordering::Acquire)) > moment.as_millis()
+    }
+
     /// Records that everything committed before `asked` ([`Clock::elapsed`]) has been applied.
     pub fn prove(&self, asked: Duration, clock: &dyn Clock) {
         self.wall_origin.store(wall_origin(clock.now(), clock.elapsed()), Ordering::Release);

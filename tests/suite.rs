@@ -103,6 +103,8 @@ mod store_users;
 mod token_endpoint;
 #[path = "suite/unusual_http.rs"]
 mod unusual_http;
+#[path = "suite/upgrade.rs"]
+mod upgrade;
 #[path = "suite/user_import.rs"]
 mod user_import;
 #[path = "suite/wycheproof.rs"]

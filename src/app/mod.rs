@@ -182,6 +182,7 @@ impl Core {
         let judge = Judge::new(
             Arc::clone(&view),
             Arc::clone(&keyring),
+            Arc::clone(&follower),
             Arc::clone(&parts.clock),
             config.issuer.as_str().to_owned(),
             config.tokens.token_type,

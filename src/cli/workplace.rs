@@ -66,7 +66,9 @@ pub(super) fn on_database<T>(
     let parts = quiet_parts()?;
     let outcome = runtime()?.block_on(async {
         let core = Core::open_with(&config, &parts, founding).await.map_err(CliError::failed)?;
-        work(&core).await
+        let outcome = work(&core).await;
+        core.store.settle().await;
+        outcome
     });
     parts.logger.flush(FLUSH);
     outcome

@@ -14,7 +14,8 @@ use bytes::Bytes;
 use crate::clock::Clock;
 use crate::crypto::{self, ClaimsRefusal, TokenRefusal, VerifiedToken};
 use crate::domain::{AccessClaims, RevocationKind, Subject, Timestamp, TokenType};
-use crate::keyring::Keyring;
+use crate::follower::Follower;
+use crate::keyring::{Keyring, Reload};
 use crate::view::{Freshness, TokenMarks, View};
 
 /// Judges access tokens.
@@ -24,8 +25,13 @@ pub struct Judge {
     clock: Arc<dyn Clock>,
     issuer: String,
     default_type: TokenType,
+    /// Asked only for a token that is ahead of the view.
+    follower: Arc<Follower>,
     judged: quick_cache::sync::Cache<[u8; 32], Arc<JudgedToken>, WeighByBytes>,
 }
+
+/// How much older than it is a token may look: `iat` counts whole seconds, and replicas' clocks differ by less than one.
+const ISSUE_SKEW: Duration = Duration::from_secs(2);
 
 /// What is known of a token.
 #[derive(Debug, Clone)]
@@ -45,14 +51,14 @@ pub enum Inactivity {
     Refused(TokenRefusal),
     /// It, or something that it hangs on, was revoked.
     Revoked(RevocationKind),
-    /// Its client was deleted or disabled, or carries a newer epoch.
-    ClientGone,
+    /// Its client was deleted or disabled. With the time at which the token was issued.
+    ClientGone(Timestamp),
     /// Its key is no longer published, or it claims to be issued after its key stopped signing (security.md K10).
     KeyGone,
-    /// None of its audiences is known here (security.md T7).
-    UnknownAudience,
-    /// Its `typ` is not one that its client is configured for (security.md T2).
-    WrongType,
+    /// None of its audiences is known here (security.md T7). With the time at which the token was issued.
+    UnknownAudience(Timestamp),
+    /// Its `typ` is not one that its client is configured for (security.md T2). With the time at which the token was issued.
+    WrongType(Timestamp),
 }
 
 /// Why a replica cannot judge.
@@ -64,6 +70,8 @@ pub enum Doubt {
     StaleView,
     /// The token names a key that this replica does not know, and the keys cannot be read now.
     KeysUnreadable,
+    /// The token is newer than the view, which does not know its client as the token does, and the feed cannot be read now.
+    BehindToken,
 }
 
 /// A verified token and what a later request needs of it without verifying again.
@@ -154,6 +162,7 @@ impl Judge {
     pub fn new(
         view: Arc<View>,
         keyring: Arc<Keyring>,
+        follower: Arc<Follower>,
         clock: Arc<dyn Clock>,
         issuer: String,
         default_type: TokenType,
@@ -161,24 +170,39 @@ impl Judge {
     ) -> Self {
         let items = usize::try_from(cache_bytes / TYPICAL_TOKEN_BYTES).unwrap_or(usize::MAX);
         let judged = quick_cache::sync::Cache::with_weighter(items, cache_bytes, WeighByBytes);
-        Self { view, keyring, clock, issuer, default_type, judged }
+        Self { view, keyring, clock, issuer, default_type, follower, judged }
     }
 
-    /// Judges a token as it stands now. Waits only for a token whose key this replica has not met, and then at most once
-    /// for all such tokens together (security.md K4).
+    /// Judges a token as it stands now. Waits only for what a good token may be ahead of this replica with: a key that it
+    /// has not met, at most once for all such tokens together (security.md K4); or, for a token of ours that was issued just
+    /// now, a client that it does not know as the token does. Such a token is not called inactive before the feed was read.
     pub async fn judge(&self, token: &str) -> Judgement {
         let judgement = self.judge_from_memory(token);
-        let Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(kid))) = &judgement.verdict else {
-            return judgement;
-        };
-        // On the heap: the future of the usual case stays small.
-        match Box::pin(self.keyring.reload_for(kid)).await {
-            crate::keyring::Reload::Found => self.judge_from_memory(token),
-            crate::keyring::Reload::Absent => judgement,
-            crate::keyring::Reload::Failed => {
-                Judgement { verdict: Verdict::CannotJudge(Doubt::KeysUnreadable), ..judgement }
+        let doubtful = |doubt| Judgement { verdict: Verdict::CannotJudge(doubt), ..judgement.clone() };
+        // What is rare waits on the heap: the future of the usual case stays small.
+        match &judgement.verdict {
+            Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(kid))) => {
+                match Box::pin(self.keyring.reload_for(kid)).await {
+                    Reload::Found => self.judge_from_memory(token),
+                    Reload::Absent => judgement,
+                    Reload::Failed => doubtful(Doubt::KeysUnreadable),
+                }
             }
+            Verdict::Inactive(
+                Inactivity::ClientGone(issued_at)
+                | Inactivity::UnknownAudience(issued_at)
+                | Inactivity::WrongType(issued_at),
+            ) if self.may_be_ahead(*issued_at, judgement.at) => match Box::pin(self.follower.catch_up()).await {
+                Ok(()) => self.judge_from_memory(token),
+                Err(_) => doubtful(Doubt::BehindToken),
+            },
+            _ => judgement,
         }
+    }
+
+    /// Whether a token may have been issued after what the view is proven to know.
+    fn may_be_ahead(&self, issued_at: Timestamp, now: Timestamp) -> bool {
+        issued_at.plus(ISSUE_SKEW) >= now.minus(self.view.age(&*self.clock))
     }
 
     /// How many verified tokens are kept.
@@ -260,18 +284,22 @@ impl Judge {
         if !self.keyring.keys().admits(&judged.marks.kid, judged.claims.issued_at, now) {
             return Some(Inactivity::KeyGone);
         }
+        let issued_at = judged.claims.issued_at;
         let Some(client) = self.view.client(judged.claims.client.as_str()) else {
-            return Some(Inactivity::ClientGone);
+            return Some(Inactivity::ClientGone(issued_at));
         };
-        if client.disabled || judged.claims.client_epoch < client.epoch {
-            return Some(Inactivity::ClientGone);
+        if judged.claims.client_epoch < client.epoch {
+            return Some(Inactivity::Revoked(RevocationKind::Client));
+        }
+        if client.disabled {
+            return Some(Inactivity::ClientGone(issued_at));
         }
         let wanted = client.settings.token_type.unwrap_or(self.default_type);
         if judged.token_type == TokenType::Jwt && wanted != TokenType::Jwt && self.default_type != TokenType::Jwt {
-            return Some(Inactivity::WrongType);
+            return Some(Inactivity::WrongType(issued_at));
         }
         if !judged.claims.audience.iter().any(|audience| self.view.knows(audience)) {
-            return Some(Inactivity::UnknownAudience);
+            return Some(Inactivity::UnknownAudience(issued_at));
         }
         None
     }

@@ -61,8 +61,11 @@ impl Service {
     /// Whether this replica should be sent requests. Asks memory only.
     pub fn readiness(&self) -> Readiness {
         let is_fresh = self.view.freshness(&*self.clock) == Freshness::Fresh;
-        let has_time = self.clock.offset_millis().unsigned_abs() <= MOST_CLOCK_OFFSET_MILLIS;
-        Readiness([is_fresh, self.can_sign(), has_time, !self.stopping.load(Ordering::Relaxed)])
+        Readiness([is_fresh, self.can_sign(), self.has_time(), !self.stopping.load(Ordering::Relaxed)])
+    }
+
+    fn has_time(&self) -> bool {
+        self.clock.offset_millis().unsigned_abs() <= MOST_CLOCK_OFFSET_MILLIS
     }
 
     /// Makes the replica unready for good: the first step of a stop, so that balancers look elsewhere.
@@ -98,9 +101,18 @@ impl Service {
         self.clock.now()
     }
 
-    /// Frees what expired of the view.
-    pub fn sweep_view(&self) {
-        self.view.sweep(self.clock.now());
+    /// Now, for forgetting what has expired; none while this machine's clock may have been stepped, or is known to be wrong:
+    /// what is forgotten early is missed when the clock is right again.
+    pub fn time_to_forget(&self) -> Option<Timestamp> {
+        let now = self.clock.now();
+        // Asked after the clock was read: a step before that is seen.
+        let is_fresh = self.view.freshness(&*self.clock) == Freshness::Fresh;
+        (is_fresh && self.has_time()).then_some(now)
+    }
+
+    /// Frees what of the view expired before `now`.
+    pub fn sweep_view(&self, now: Timestamp) {
+        self.view.sweep(now);
     }
 
     /// Seconds until a key stops signing: its retirement, or the end of its regular life while it has no successor.

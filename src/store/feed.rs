@@ -12,7 +12,8 @@ pub(super) const NOTE_LIFE: Duration = Duration::from_secs(3600);
 /// A follower that was away for longer reads everything again: notes may have left the feed meanwhile.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(1800);
 
-/// Rows read at once while loading.
+/// Rows read at once. A follower that finds more news than that in one look reads everything anew, in chunks: no statement
+/// is allowed to grow beyond what its time limit allows.
 const CHUNK: i64 = 10_000;
 
 /// A change, and how long it matters.
@@ -35,7 +36,8 @@ pub struct FeedCursor {
     position: i64,
     /// PostgreSQL: the snapshot, which tells exactly which transactions could be seen.
     snapshot: String,
-    /// Which server process, and since when it runs: a restart or a failover may have lost or renumbered transactions.
+    /// Which server, and since when it runs without a crash: a restart, a crash or a failover may have lost transactions
+    /// and given their numbers to others.
     origin: String,
     /// The database's clock at that moment.
     database_now: Timestamp,
@@ -97,11 +99,15 @@ impl Feed<'_> {
 
     /// Reads what was committed since `since`; everything, when that cannot be told.
     pub async fn read_since(&self, since: &FeedCursor) -> Result<Reading, StoreError> {
-        let values = values![since.position, since.snapshot.as_str()];
+        let values = values![since.position, since.snapshot.as_str(), CHUNK + 1];
         let rows = self.0.read("feed_follow", Lane::Feed, FOLLOW, values).await?;
         let cursor = rows.first().map(cursor).transpose()?.ok_or_else(headless)?;
-        let is_another = cursor.origin != since.origin || cursor.position < since.position;
-        if is_another || cursor.database_now.since(since.database_now) > LONGEST_ABSENCE {
+        // A clock that went back may be that of a server that was put back to an older state.
+        let is_another = cursor.origin != since.origin
+            || cursor.position < since.position
+            || cursor.database_now < since.database_now;
+        let was_away = cursor.database_now.since(since.database_now) > LONGEST_ABSENCE;
+        if is_another || was_away || i64::try_from(rows.len()).is_ok_and(|rows| rows > CHUNK) {
             return self.load_all().await;
         }
         let mut entries = Vec::new();
@@ -173,10 +179,15 @@ macro_rules! sqlite_head {
     };
 }
 
+// PostgreSQL numbers transactions anew from the last one that it finds in its log after a crash: numbers of transactions
+// that had left nothing on the disk, because they were rolled back, are given out again. To a snapshot from before the
+// crash the new ones look old and seen. The server process stays the same when one of its children crashed; what changes
+// then is the moment at which its statistics began, because a crash throws them away.
 macro_rules! postgres_head {
     () => {
         "(SELECT pg_snapshot_xmin(snapshot)::text::bigint AS position, snapshot::text AS snapshot,
                 concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
+                    extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()),
                     (SELECT oid FROM pg_database WHERE datname = current_database())) AS origin,
                 pg_is_in_recovery()::int::bigint AS is_standby,
                 (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_now
@@ -187,21 +198,21 @@ macro_rules! postgres_head {
 const HEAD: Sql =
     Sql::each(concat!("SELECT head.* FROM ", sqlite_head!()), concat!("SELECT head.* FROM ", postgres_head!()));
 
-/// What was committed since the cursor, with the new cursor, in one statement and so in one snapshot. PostgreSQL: of the
-/// rows that were not certain to be visible to the last snapshot, those that were not. A transaction that stays open for
-/// hours holds xmin back, but makes no row come twice.
+/// What was committed since the cursor, with the new cursor, in one statement and so in one snapshot; at most one row more
+/// than a follower takes. PostgreSQL: of the rows that were not certain to be visible to the last snapshot, those that were
+/// not. A transaction that stays open for hours holds xmin back, but makes no row come twice.
 const FOLLOW: Sql = Sql::each(
     concat!(
         "SELECT head.*, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
         sqlite_head!(),
-        " LEFT JOIN changes ON changes.seq > $1 ORDER BY changes.seq"
+        " LEFT JOIN changes ON changes.seq > $1 ORDER BY changes.seq LIMIT $3"
     ),
     concat!(
         "SELECT head.*, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
         postgres_head!(),
         " LEFT JOIN changes ON changes.xid >= $1
             AND NOT pg_visible_in_snapshot(changes.xid::text::xid8, $2::text::pg_snapshot)
-          ORDER BY changes.seq"
+          ORDER BY changes.xid, changes.seq LIMIT $3"
     ),
 );
 

@@ -103,11 +103,15 @@ async fn revoke_everything(tx: &mut Tx, until: Timestamp, now: Timestamp) -> Res
     const BUMP_USERS: &str = "UPDATE users SET epoch = epoch + $1";
     const PUBLISH_USERS: &str = "INSERT INTO changes (kind, subject, epoch, created_at, expires_at)
         SELECT 'user', id, epoch, CAST($1 AS BIGINT), CAST($2 AS BIGINT) FROM users";
+    // A dump brings along the transaction numbers of the server that it was taken from. Here they may be of the future, and
+    // then every look at the feed would return those rows again.
+    const STAMP_ANEW: Sql = Sql::each("", "UPDATE changes SET xid = DEFAULT");
     const COUNT_USERS: &str = "SELECT count(*) AS size FROM users";
     const BUMP_CLIENTS: &str = "UPDATE clients SET epoch = epoch + $1 RETURNING id, epoch";
     tx.be_patient(RESTORE_PATIENCE).await?;
     tx.run(END_SESSIONS, values![now, EndReason::Administrator.as_str()]).await?;
     tx.run(BUMP_USERS, values![EPOCH_JUMP]).await?;
+    tx.script_each(STAMP_ANEW).await?;
     tx.run(PUBLISH_USERS, values![now, until]).await?;
     tx.wake_followers();
     let row = tx.row(COUNT_USERS, Vec::new()).await?;

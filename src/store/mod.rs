@@ -123,6 +123,12 @@ impl Store {
         Audit(&self.0)
     }
 
+    /// Waits until the other replicas were told of everything that was committed so far, or could not be. A process that
+    /// ends right after its commit calls this; without it they find out by polling.
+    pub async fn settle(&self) {
+        self.0.settle().await;
+    }
+
     /// How busy the connections are.
     pub fn pool_status(&self) -> PoolStatus {
         self.0.pool_status()

@@ -134,6 +134,6 @@ async fn until(what: &str, is_reached: impl AsyncFn() -> bool) {
     let started = Instant::now();
     while !is_reached().await {
         assert!(started.elapsed() < BOUND, "the service does not see it: {what}");
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        tokio::time::sleep(Duration::from_millis(25)).await;
     }
 }

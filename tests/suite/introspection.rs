@@ -295,12 +295,12 @@ on_both_engines! {
         for _ in 0..60 {
             assert!(!app.is_active(&token).await);
             app.advance(MINUTE).await;
-            app.service.sweep_view();
+            app.service.sweep_view(app.service.time_to_forget().unwrap());
         }
         let live = app.administer(Method::GET, "/admin/v1/revocations", None).await;
         assert_eq!(live["revocations"].as_array().unwrap().len(), 1, "an hour later it is still there");
         app.advance(3 * MINUTE).await;
-        app.service.sweep_view();
+        app.service.sweep_view(app.service.time_to_forget().unwrap());
         let live = app.administer(Method::GET, "/admin/v1/revocations", None).await;
         assert_eq!(live["revocations"], json!([]), "and then no longer: nothing grows for ever");
         assert!(!app.is_active(&token).await);

@@ -50,7 +50,9 @@ on_both_engines! {
     }
 
     async fn l2_l3_of_two_hundred_guesses_at_once_on_two_replicas_no_more_than_the_limit_are_looked_at(database: TestDatabase) {
-        let settings = "[limits.account]\nfree = 9\n[limits.pair]\nfree = 9\n[limits.address]\nburst = 1000\n";
+        // On a busy machine two hundred commits take longer than a request waits for a connection in production.
+        let settings = "[limits.account]\nfree = 9\n[limits.pair]\nfree = 9\n[limits.address]\nburst = 1000\n\
+            [database]\nacquire_timeout = \"20s\"\n";
         let first = TestApp::start_with(database, settings).await;
         let replicas = [Arc::new(first.beside(2, settings).await), Arc::new(first)];
         let hashed = async || replicas[0].hashed().await + replicas[1].hashed().await;

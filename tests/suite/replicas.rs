@@ -7,12 +7,17 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::clock::ManualClock;
+use countersign::crypto::{MasterKey, Sealer};
 use countersign::domain::Timestamp;
+use countersign::follower::Follower;
+use countersign::keyring::{Keyring, RotationLead};
+use countersign::store::{Store, StoreObserver};
+use countersign::view::{Freshness, View};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sqlx::Executor;
 
-use crate::support::app::{PASSWORD, TestApp, USER, error_of, machine, tokens};
+use crate::support::app::{MASTER_KEY, PASSWORD, TestApp, USER, error_of, machine, tokens};
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::judging::{Credentials, TOO_LONG, header};
 use crate::support::outage::{bring_feed_back, stop_writes, take_feed_away};
@@ -149,7 +154,7 @@ on_both_engines! {
         let last = a.token_of(&owner).await.access_token;
         assert_eq!(revoke(&a, &owner, &last).await.status(), 200);
         a.advance(Duration::from_secs(3599)).await;
-        a.service.sweep_view();
+        a.service.sweep_view(a.service.time_to_forget().unwrap());
         assert!(!a.is_active(&last).await);
     }
 
@@ -187,6 +192,81 @@ on_both_engines! {
         let b = beside(&a, 2, "").await;
         assert!(!b.is_active(&token).await);
         assert_eq!(b.admin(Method::GET, "/admin/v1/status").send().await.unwrap().json::<Value>().await.unwrap()["revocations"]["session"], 24_000);
+    }
+
+    async fn a_good_token_of_a_client_that_another_replica_has_just_made_or_changed_is_not_called_inactive(database: TestDatabase) {
+        let a = TestApp::start(database).await;
+        let b = beside(&a, 2, "").await;
+        let owner = a_machine(&a).await;
+        let token = a.token_of(&owner).await.access_token;
+        assert!(b.is_active(&token).await, "a client that b has not met");
+        let change = async |change: Value| {
+            let answer = a.admin(Method::PATCH, "/admin/v1/clients/machine").json(&change).send().await.unwrap();
+            assert_eq!(answer.status(), 200, "{change}");
+        };
+        change(json!({"enabled": false})).await;
+        b.sync().await;
+        assert!(!b.is_active(&token).await);
+        change(json!({"enabled": true})).await;
+        let token = a.token_of(&owner).await.access_token;
+        assert!(b.is_active(&token).await, "a client that b believes disabled");
+        change(json!({"audiences": ["https://new.example"]})).await;
+        let token = a.token_of(&owner).await.access_token;
+        assert!(b.is_active(&token).await, "an audience that b has not met");
+        change(json!({"audiences": []})).await;
+        b.sync().await;
+        // While the feed cannot be read nobody can know whether the audience is there again, as long as the token may be newer
+        // than the view.
+        take_feed_away(&a.database).await;
+        assert!(is_503_with_retry_after(&b.introspection(&token).await));
+        bring_feed_back(&a.database).await;
+        b.advance(Duration::from_secs(3)).await;
+        take_feed_away(&a.database).await;
+        assert!(!b.is_active(&token).await);
+    }
+
+    async fn i12_nothing_is_forgotten_by_a_clock_that_may_have_been_stepped_or_is_known_to_be_wrong(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        for step in [-86_400_000, -3_600_000, 3_600_000, 86_400_000] {
+            app.sync().await;
+            assert!(app.service.time_to_forget().is_some());
+            app.clock.step(step);
+            assert_eq!(app.service.time_to_forget(), None, "{step} ms");
+        }
+        app.sync().await;
+        app.clock.pretend_offset(30_001);
+        assert_eq!(app.service.time_to_forget(), None);
+    }
+
+    async fn c9_a_load_that_takes_longer_than_the_bound_is_followed_by_a_look_and_not_by_another_load(database: TestDatabase) {
+        /// Time goes by with every chunk that is read.
+        struct Slow(Arc<ManualClock>);
+        impl StoreObserver for Slow {
+            fn query(&self, name: &'static str, _: Duration, _: bool) {
+                if name == "feed_load" {
+                    self.0.advance(TOO_LONG);
+                }
+            }
+        }
+        let app = TestApp::start(database).await;
+        let slow = Arc::new(Slow(Arc::clone(&app.clock)));
+        let store = Store::open(&app.database.settings, Arc::<ManualClock>::clone(&app.clock), slow).await.unwrap();
+        let view = Arc::new(View::new(Duration::from_secs(3), Vec::new()));
+        let sealer = Arc::new(Sealer::new(&MasterKey::parse(MASTER_KEY).unwrap(), None));
+        let lead = RotationLead { rotate_every: Duration::from_secs(86_400), announce_for: Duration::from_secs(3600) };
+        let clock = || Arc::<ManualClock>::clone(&app.clock);
+        let keyring = Arc::new(Keyring::new(store.clone(), sealer, clock(), Duration::from_secs(300), lead));
+        let every = Duration::from_millis(500);
+        let follower = Follower::new(store, Arc::clone(&view), keyring, clock(), every, Box::new(|_| {}));
+        follower.sync().await.unwrap();
+        assert_eq!(view.freshness(&*app.clock), Freshness::Stale, "what the first chunk did not bring may be long revoked");
+        follower.sync().await.unwrap();
+        assert_eq!(view.freshness(&*app.clock), Freshness::Fresh);
+        // Nor does an outage end with everything being read again.
+        app.clock.advance(TOO_LONG);
+        assert_eq!(view.freshness(&*app.clock), Freshness::Stale);
+        follower.sync().await.unwrap();
+        assert_eq!(view.freshness(&*app.clock), Freshness::Fresh);
     }
 
     async fn c2_a_replica_that_cannot_follow_the_feed_judges_nobody_lets_nobody_in_and_says_why(database: TestDatabase) {

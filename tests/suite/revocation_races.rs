@@ -95,6 +95,7 @@ impl Court {
         let judge = Judge::new(
             Arc::clone(&view),
             Arc::new(keyring),
+            Arc::clone(&app.follower),
             Arc::<TrappedClock>::clone(&clock),
             ISSUER.to_owned(),
             TokenType::AtJwt,

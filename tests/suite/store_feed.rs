@@ -144,6 +144,27 @@ on_both_engines! {
         assert_eq!(numbers(&reading.entries), [7]);
     }
 
+    async fn c9_more_news_than_one_look_may_take_is_read_in_chunks(database: TestDatabase) {
+        let store = database.open().await;
+        let cursor = store.feed().load_all().await.unwrap().cursor;
+        let numbers_up_to = |last: u32| match database.engine {
+            Engine::Sqlite => format!(
+                "SELECT 'jti', CAST('jti-' || i AS BLOB), 0, 1, 2 FROM
+                    (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {last}) SELECT i FROM n)"),
+            Engine::Postgres => format!(
+                "SELECT 'jti', convert_to('jti-' || i, 'UTF8'), 0, 1, 2 FROM generate_series(1, {last}) AS i"),
+        };
+        let fill = |last| format!("INSERT INTO changes (kind, subject, epoch, created_at, expires_at) {}", numbers_up_to(last));
+        database.tamper(&fill(10_000)).await;
+        let reading = store.feed().read_since(&cursor).await.unwrap();
+        assert!(!reading.is_complete && reading.entries.len() == 10_000);
+        revoke(&store, 10_001).await;
+        let reading = store.feed().read_since(&cursor).await.unwrap();
+        assert!(reading.is_complete);
+        assert_eq!(numbers(&reading.entries), (1..=10_001).collect::<Vec<_>>());
+        assert_eq!(store.feed().read_since(&reading.cursor).await.unwrap().entries, []);
+    }
+
     async fn live_revocations_are_paged_and_filtered(database: TestDatabase) {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
@@ -209,6 +230,23 @@ async fn c4_a_transaction_that_was_open_before_the_first_load_is_not_missed() {
     assert_eq!(numbers(&reading.entries), [2]);
     held.execute("COMMIT").await.unwrap();
     assert_eq!(news(&store, &mut reading).await, [1]);
+}
+
+#[tokio::test]
+async fn d8_rows_of_a_dump_are_numbered_anew_when_everything_is_revoked_after_the_restore() {
+    let Some(database) = on_postgres().await else { return };
+    let store = database.open().await;
+    // A server that had counted further than this one, and beyond 32 bits.
+    let of_a_dump = "INSERT INTO changes (xid, kind, subject, epoch, created_at, expires_at)
+        VALUES (40000000000, 'jti', convert_to('jti-1', 'UTF8'), 0, 0, 9000000000000)";
+    database.tamper(of_a_dump).await;
+    let mut reading = store.feed().load_all().await.unwrap();
+    for _ in 0..2 {
+        assert_eq!(news(&store, &mut reading).await, [1], "comes again at each look, rather than never");
+    }
+    let _ = store.revoke_everything(at(99), START, None).await.unwrap();
+    assert_eq!(news(&store, &mut reading).await, [1]);
+    assert_eq!(news(&store, &mut reading).await, [0; 0]);
 }
 
 #[tokio::test]

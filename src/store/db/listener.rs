@@ -12,8 +12,8 @@ use crate::store::StoreError;
 /// The channel of `LISTEN` and `NOTIFY`.
 const CHANNEL: &str = "countersign_changes";
 
-/// What a transaction with news runs just before it commits, together with the commit.
-pub(super) const NOTIFY_AND_COMMIT: &str = "SELECT pg_notify('countersign_changes', ''); COMMIT";
+/// Wakes every listener of every replica.
+pub(super) const NOTIFY: &str = "SELECT pg_notify('countersign_changes', '')";
 
 /// A silent connection is asked whether it still lives after this: a cut cable is silent too.
 const SILENCE: Duration = Duration::from_secs(5);

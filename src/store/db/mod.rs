@@ -10,6 +10,7 @@
 //! Every call runs in a task of its own: whoever is cancelled while waiting leaves either the old or the new state, and
 //! a connection that can be used again (security.md R10).
 
+mod announcer;
 mod connection;
 mod fault;
 mod listener;
@@ -29,6 +30,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tracing::Instrument;
 
+use self::announcer::Announcer;
 pub(in crate::store) use self::connection::Sql;
 use self::fault::{Failure, Fault};
 pub use self::listener::ChangeListener;
@@ -66,6 +68,7 @@ struct Inner {
     patience: Duration,
     /// The same for reads on the feed's connection.
     feed_patience: Duration,
+    announcer: Announcer,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn StoreObserver>,
 }
@@ -116,7 +119,8 @@ impl Database {
         readers.open_first().await?;
         let patience = settings.statement_timeout + CLIENT_GRACE;
         let feed_patience = settings.feed_timeout.min(patience);
-        let inner = Inner { engine, readers, follower, patience, feed_patience, clock, observer };
+        let announcer = Announcer::default();
+        let inner = Inner { engine, readers, follower, patience, feed_patience, announcer, clock, observer };
         Ok(Self { inner: Arc::new(inner), lane: Lane::Requests })
     }
 
@@ -208,7 +212,12 @@ impl Database {
             match &inner.engine {
                 Engine::Sqlite(writer) => writer.write(input, job).await,
                 Engine::Postgres(connector) => {
-                    run_until_committed(&inner.readers, connector, inner.patience, &*input, &*job).await
+                    let ran = run_until_committed(&inner.readers, connector, inner.patience, &*input, &*job).await;
+                    let (written, has_news) = ran?;
+                    if has_news {
+                        inner.announce();
+                    }
+                    Ok(written)
                 }
             }
         })
@@ -221,6 +230,11 @@ impl Database {
             Engine::Postgres(connector) if !connector.is_pooled() => ChangeListener::connect(connector).await.map(Some),
             _ => Ok(None),
         }
+    }
+
+    /// Waits until the other replicas were told of everything that was committed so far.
+    pub(in crate::store) async fn settle(&self) {
+        self.inner.announcer.settle().await;
     }
 
     /// How busy the connections of requests are.
@@ -251,6 +265,19 @@ impl Database {
 }
 
 impl Inner {
+    /// Wakes the followers of all replicas, over the feed's own connection: it is free also while requests queue for theirs.
+    fn announce(self: &Arc<Self>) {
+        let inner = Arc::clone(self);
+        self.announcer.announce(move || {
+            let inner = Arc::clone(&inner);
+            async move {
+                if let Err(failure) = inner.run_once(Lane::Feed, listener::NOTIFY.into(), &[]).await {
+                    tracing::debug!(error = %failure.error, "other replicas were not notified; they poll");
+                }
+            }
+        });
+    }
+
     /// One statement on a pooled connection, in a transaction of its own where a pooler demands one.
     async fn run_once(&self, lane: Lane, sql: Sql, values: &[Value]) -> Result<Vec<Row>, Failure> {
         let (pool, patience) = match lane {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::fault::Fault;
-use super::listener;
 use super::pool::{Lease, Pool};
 use super::postgres::PostgresConnector;
 use super::tx::{Tx, Written};
@@ -16,15 +15,15 @@ use crate::store::StoreError;
 pub(super) const MAX_RUNS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 
-/// Runs `job` in a transaction and commits it. One that lost against another transaction is run again; one whose
-/// connection died before the commit was sent, once.
+/// Runs `job` in a transaction and commits it; says also whether followers of the feed are to be woken. One that lost
+/// against another transaction is run again; one whose connection died before the commit was sent, once.
 pub(super) async fn run_until_committed<I, T, F>(
     pool: &Arc<Pool>,
     connector: &PostgresConnector,
     patience: Duration,
     input: &I,
     job: &F,
-) -> Result<Written<T>, StoreError>
+) -> Result<(Written<T>, bool), StoreError>
 where
     F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>>,
 {
@@ -37,8 +36,9 @@ where
         let outcome = run_and_commit(&mut tx, connector, input, job, &mut is_committing).await;
         let error = match outcome {
             Ok(written) => {
+                let has_news = tx.has_news();
                 slot.give_back(tx.into_connection());
-                return Ok(written);
+                return Ok((written, has_news));
             }
             Err(error) => error,
         };
@@ -81,7 +81,6 @@ where
     let value = job(tx, input).await?;
     let value = tx.unless_failed(value)?;
     *is_committing = true;
-    let commit = if tx.has_news() { listener::NOTIFY_AND_COMMIT } else { "COMMIT" };
-    tx.control(commit).await.map_err(|failure| failure.error)?;
+    tx.control("COMMIT").await.map_err(|failure| failure.error)?;
     Ok(Written { value, changes: tx.take_changes() })
 }

@@ -16,7 +16,6 @@ class Faults:
     def __init__(self, history, replicas, proxies, postgres, slack, report):
         self.history, self.replicas, self.proxies = history, replicas, proxies
         self.postgres, self.slack, self.report = postgres, slack, report
-        self.violations, self.recoveries = [], []
 
     def all(self):
         """Every fault with its name, as functions without arguments. Those that concern one replica take turns."""
@@ -34,20 +33,25 @@ class Faults:
             ("a replica suspended", lambda: self._suspend(2, 6.0)),
             ("kill -9 of PostgreSQL", lambda: self._restart_postgres(self.postgres.kill, 3.0)),
             ("PostgreSQL suspended", self._freeze_postgres),
+            ("a crash of one of PostgreSQL's processes", self._crash_backend),
             ("a shutdown of PostgreSQL", lambda: self._restart_postgres(self.postgres.shut_down, 0.5)),
             ("a transaction held open", lambda: self._hold_transaction(5.0)),
         ]
 
+    def named(self, wanted):
+        return next(fault for fault in self.all() if fault[0] == wanted)
+
     def run(self, named):
+        """Applies one fault; what it showed to be broken. The rest is for the judge of the history."""
+        self.violations = []
         name, apply = named
         started = time.monotonic()
         recovered = apply()
         took = "" if recovered is None else f", ready {recovered:.2f} s after its end"
         self.report(f"  {name}: {time.monotonic() - started:.1f} s{took}")
-        if recovered is not None:
-            self.recoveries.append(recovered)
-            if recovered > RECOVERY + self.slack:
-                self.violations.append(Violation("ready 2 s after the database's return", f"{name}: {recovered:.2f} s"))
+        if recovered is not None and recovered > RECOVERY + self.slack:
+            self.violations.append(Violation("ready 2 s after the database's return", f"{name}: {recovered:.2f} s"))
+        return self.violations
 
     def _until_ready(self, replicas):
         """Seconds until all are ready, counted from now."""
@@ -143,6 +147,13 @@ class Faults:
         self._close(open_fault)
         return self._until_ready(self.replicas)
 
+    def _crash_backend(self):
+        """PostgreSQL ends every connection and recovers from its log; its first process stays."""
+        open_fault = self._open("database", None, time.monotonic())
+        self.postgres.crash()
+        self._close(open_fault)
+        return self._until_ready(self.replicas)
+
     def restart_pooler(self, pooler):
         open_fault = self._open("database", None, time.monotonic())
         pooler.stop()
@@ -161,8 +172,8 @@ class Faults:
 
     def _hold_transaction(self, seconds):
         """A transaction with an id of its own holds the snapshot's xmin back: a follower that went by ids alone would miss
-        what commits after it. No disturbance: the healthy bound holds all the while."""
-        with self.postgres.connect("countersign", timeout=seconds + 5) as connection:
+        what commits after it; in whichever database it is open. No disturbance: the healthy bound holds all the while."""
+        with self.postgres.connect(timeout=seconds + 5) as connection:
             connection.query("BEGIN; SELECT pg_current_xact_id()")
             time.sleep(seconds)
             connection.query("ROLLBACK")

@@ -1,4 +1,4 @@
-"""Three replicas on one database, each behind a proxy of its own, and nginx before them."""
+"""Three replicas on one database, each behind a proxy of its own unless said otherwise, and nginx before them."""
 
 import hashlib
 import secrets
@@ -10,14 +10,16 @@ from workload import Installation
 
 
 class Fleet:
-    def __init__(self, binary, folder, postgres, database_port, database, loop, users=6, size=3, **settings):
+    def __init__(self, binary, folder, postgres, database_port, database, loop, users=6, size=3, through_proxies=True,
+                 **settings):
         postgres.query(f"CREATE DATABASE {database} TEMPLATE template0")
         self.loop, self.balancer, self.replicas = loop, None, []
-        self.proxies = [Proxy(loop, database_port) for _ in range(size)]
+        self.proxies = [Proxy(loop, database_port) for _ in range(size)] if through_proxies else []
+        ports = [proxy.port for proxy in self.proxies] or [database_port] * size
         key = parts.master_key()
         try:
-            for number, proxy in enumerate(self.proxies):
-                shared = parts.replica_settings(proxy.port, database, MASTER_KEY=key, **settings)
+            for number, port in enumerate(ports):
+                shared = parts.replica_settings(port, database, MASTER_KEY=key, **settings)
                 self.replicas.append(parts.Replica(f"{database}_{number}", binary, folder, shared))
                 self.replicas[-1].start()
             for replica in self.replicas:

@@ -44,6 +44,23 @@ class History:
 ENDINGS = ("revoke_token", "end_session", "revoke_user", "withdraw_key")
 
 
+# What is promised; a history is judged by each of them.
+RULES = (
+    "a revocation is honoured within the bound",
+    "honoured at once where it was taken",
+    "active: false only for what is not good",
+    "one live branch per session",
+    "no session is lost by a retry",
+    "no refresh after the end was acknowledged",
+    "no 5xx but 503",
+    "503 only under a fault",
+    "503 names Retry-After",
+    "the JWK set comes from memory",
+    "no unexpected refusal",
+    "every request is answered",
+)
+
+
 class Judge:
     """Checks a history. `violations` is empty when every promise was kept."""
 
@@ -68,6 +85,7 @@ class Judge:
         return self.violations
 
     def _report(self, rule, text):
+        assert rule in RULES, rule
         self.violations.append(Violation(rule, text))
 
     def _learn_tokens(self):

@@ -25,9 +25,13 @@ def install_what_is_missing():
     """nginx and PgBouncer from the distribution, by name; PostgreSQL is installed by tests/postgres.sh."""
     missing = [package for program, package in PACKAGES.items() if not program_path(program)]
     if missing:
-        environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-        command = ["apt-get", "install", "-y", "--no-install-recommends", *missing]
-        subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+        as_root = [] if os.geteuid() == 0 else ["sudo"]
+        # Nothing that is installed for a test is to start by itself.
+        install = ["env", "DEBIAN_FRONTEND=noninteractive", "RUNLEVEL=1", "apt-get", "install", "-y", "-qq",
+                   "--no-install-recommends", *missing]
+        print("installing", *missing, flush=True)
+        subprocess.run([*as_root, "apt-get", "update", "-qq"], check=False, stdout=subprocess.DEVNULL)
+        subprocess.run([*as_root, *install], check=True, stdout=subprocess.DEVNULL)
 
 
 def program_path(name):
@@ -135,6 +139,18 @@ class Postgres:
         for victim in victims:
             _signal(victim, signal.SIGKILL)
         self._wait_gone(victims)
+
+    def crash(self):
+        """One of its processes is killed: all connections end, and it recovers. Returns when it answers again."""
+        connection = self.connect()
+        victim = int(connection.query("SELECT pg_backend_pid()")[0][0])
+        _signal(victim, signal.SIGKILL)
+        try:
+            while connection.query("SELECT 1"):
+                time.sleep(0.01)
+        except (OSError, postgres_wire.SqlError):
+            connection.close()
+        wait_until(self.answers, 30, "PostgreSQL answers")
 
     def shut_down(self):
         """An administrator's fast shutdown: connections are ended, with a word."""

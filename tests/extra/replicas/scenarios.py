@@ -33,9 +33,9 @@ def kids(replica):
 
 def cold_starts(binary, folder, postgres, rounds, report):
     """Five replicas start at once on an empty database: the schema is made once, and exactly one key (D1, K8, C9). In the
-    last round the key is then made due: all five see that at once, exactly one rotates."""
-    violations = []
+    last round the key is then made due: all five see that at once, exactly one rotates. Names of checks, and what they found."""
     for number in range(rounds):
+        violations = []
         database = f"cold_{number}"
         postgres.query(f"CREATE DATABASE {database} TEMPLATE template0")
         settings = parts.replica_settings(postgres.port, database, MASTER_KEY=parts.master_key())
@@ -51,13 +51,13 @@ def cold_starts(binary, folder, postgres, rounds, report):
             if len(rows) != 1 or any(shown != [rows[0][0]] for shown in sets):
                 violations.append(Violation("a cold start makes exactly one key", f"{len(rows)} keys, shown {sets}"))
             report(f"  round {number + 1}: five replicas ready after {took:.1f} s, {len(rows)} key")
+            yield f"cold start {number + 1}", violations
             if number == rounds - 1:
-                violations += automatic_rotation(postgres, database, replicas, report)
+                yield "rotation of a due key", automatic_rotation(postgres, database, replicas, report)
         finally:
             for replica in replicas:
                 replica.stop()
         postgres.query(f"DROP DATABASE {database} WITH (FORCE)")
-    return violations
 
 
 def automatic_rotation(postgres, database, replicas, report):
@@ -178,8 +178,9 @@ def wrong_clocks(binary, folder, installation, settings, report):
     return violations
 
 
-def rolling_restart(installation, rounds, report):
-    """Every replica in turn is told to stop and started again, under load through the balancer: no request fails (H15)."""
+def rolling_restart(installation, programs, report):
+    """Every replica in turn is told to stop and started again as each of `programs`, under load through the balancer: no
+    request fails (H15, C10)."""
     violations, stop, counted, failed = [], threading.Event(), [0], []
     token = log_in(installation, installation.balancer.port)
     proof = basic(GATEWAY, installation.gateway_secret)
@@ -209,9 +210,10 @@ def rolling_restart(installation, rounds, report):
     for thread in threads:
         thread.start()
     restarts = 0
-    for _ in range(rounds):
+    for program in programs:
         for replica in installation.replicas:
             code = replica.process.terminate(20)
+            replica.binary = program
             if code != 0:
                 violations.append(Violation("an orderly stop", f"{replica.name} ended with {code}"))
             replica.start()
@@ -225,3 +227,90 @@ def rolling_restart(installation, rounds, report):
     if failed:
         violations.append(Violation("a rolling restart fails no request", f"{len(failed)}: {sorted(set(failed))[:5]}"))
     return violations
+
+
+def guesses(installation, limit, report):
+    """Three hundred wrong passwords for one account at once, through all replicas: no more than the limit are looked at (L2, L3),
+    a name that nobody has is treated alike (L5), and the sessions of the account go on (L4)."""
+    violations, broken = [], lambda text: violations.append(Violation("guesses are limited across replicas", text))
+    name, application = next(iter(installation.users)), basic(APPLICATION, installation.application_secret)
+    body = {"username": name, "password": PASSWORD, "client_id": APPLICATION}
+    session = client.post_json(installation.balancer.port, "/v1/login", body, application).json
+
+    def guess(account, count):
+        body = {"username": account, "password": "not the password of anybody", "client_id": APPLICATION}
+        ports = [replica.public for replica in installation.replicas]
+        return together([
+            lambda port=ports[number % len(ports)]: client.post_json(port, "/v1/login", body, application, timeout=30.0)
+            for number in range(count)])
+
+    for account in (name, "nobody-of-this-name"):
+        answers = guess(account, 150)
+        looked_at = [answer for answer in answers if answer.status == 401]
+        turned_away = [answer for answer in answers if answer.status in (429, 503)]
+        report(f"  of {len(answers)} guesses at {account!r}, {len(looked_at)} were looked at")
+        if len(looked_at) > limit + len(installation.replicas) or not looked_at or len(looked_at) + len(turned_away) != len(answers):
+            broken(f"{account}: {len(looked_at)} looked at, {len(turned_away)} turned away, of {len(answers)}")
+        if not all(answer.headers.get("retry-after") for answer in turned_away):
+            broken("turned away without Retry-After")
+    for replica in installation.replicas:
+        if not is_active(replica, session["access_token"], basic(GATEWAY, installation.gateway_secret)):
+            broken(f"{replica.name} ended a session because of guesses")
+        body = {"refresh_token": session["refresh_token"], "client_id": APPLICATION}
+        answer = client.post_json(replica.public, "/v1/refresh", body, application)
+        if answer.status != 200:
+            broken(f"{replica.name} refuses a refresh because of guesses: {answer.status}")
+        session = answer.json
+    return violations
+
+
+def reused_transaction_ids(ours, postgres, slack, report):
+    """After a crash PostgreSQL gives out again the numbers of transactions that left no trace on the disk. A replica that was
+    away meanwhile, and whose last snapshot saw those numbers used, must not take a revocation under one of them for old."""
+    # What was rolled back must not reach the disk by itself.
+    postgres.query("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    postgres.query("SELECT pg_reload_conf()")
+    try:
+        for _ in range(5):
+            reused, violations = reuse_transaction_ids(ours, postgres, slack)
+            report(f"  {reused} numbers were given out again")
+            # Anything that commits between the numbers and the crash takes them to the disk.
+            if reused >= 10 or violations:
+                break
+        return violations
+    finally:
+        postgres.query("ALTER SYSTEM RESET wal_writer_delay")
+        postgres.query("SELECT pg_reload_conf()")
+
+
+def reuse_transaction_ids(ours, postgres, slack):
+    violations, (away, other) = [], ours.replicas
+    proof = basic(GATEWAY, ours.installation.gateway_secret)
+    application = basic(APPLICATION, ours.installation.application_secret)
+    count = lambda: int(postgres.query("SELECT pg_snapshot_xmax(pg_current_snapshot())")[0][0])
+    burn = lambda number: postgres.query("BEGIN; SELECT pg_current_xact_id(); ROLLBACK;" * number)
+    token = log_in(ours.installation, away.public)
+    for replica in ours.replicas:
+        parts.wait_until(lambda: is_active(replica, token, proof), 3, "a new token is active")
+    postgres.query("CHECKPOINT")
+    burn(300)
+    # The replica looks ten times a second.
+    time.sleep(0.4)
+    before = count()
+    ours.proxies[0].cut()
+    postgres.crash()
+    reused = before - count()
+    parts.wait_until(other.is_ready, 20, "the other replica is ready again")
+    answer = client.post_form(other.public, "/oauth2/revoke", {"token": token}, application)
+    assert answer.status == 200, (answer.status, answer.body)
+    burn(600)
+    ours.proxies[0].pass_on()
+    mended = time.monotonic()
+    while client.post_form(away.public, "/oauth2/introspect", {"token": token}, proof).json != {"active": False}:
+        if time.monotonic() - mended > 3.0 + slack:
+            violations.append(Violation("a revocation is honoured within the bound", "a crash of the database hides it"))
+            break
+        time.sleep(0.05)
+    if not is_active(away, log_in(ours.installation, other.public), proof):
+        violations.append(Violation("active: false only for what is not good", "after a crash of the database"))
+    return reused, violations
