@@ -10,20 +10,22 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use axum::Router;
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use self::master_key::master_keys;
 pub use self::wiring::store_settings;
 use self::wiring::{
-    allowed_origins, assertion_audiences, attempt_rules, client_failures, hasher, host_of, http_settings, listener,
-    settings,
+    allowed_origins, assertion_audiences, attempt_rules, client_failures, grpc_listener, hasher, host_of,
+    http_settings, listener, settings,
 };
 use crate::background;
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::crypto::{MasterKeyError, Random, RefreshCodec, Sealer, SettingsError};
 use crate::domain::{ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
 use crate::follower::{Follower, SyncError};
+use crate::grpc;
 use crate::http::listener::{Listener, Shutdown, TlsError};
 use crate::http::middleware::{Edge, RequestIdSource, TrustedProxies, cors};
 use crate::http::{self, MetadataDocument, Observer, Shared};
@@ -77,6 +79,7 @@ pub struct App {
     core: Core,
     public: (Listener, Router),
     operations: (Listener, Router),
+    grpc: Option<(Listener, Router)>,
     config: Config,
     parts: Parts,
 }
@@ -236,9 +239,9 @@ impl App {
         });
         background::fill_gauges(&core.metrics, &core.service, &parts.logger);
         let public = http::public(Arc::clone(&shared), config.issuer.path(), cors(&allowed_origins(&config)?));
-        let edge = |listener: &config::Listener| {
+        let edge = |trusted_proxies: &[IpNet]| {
             Edge::new(
-                TrustedProxies::new(listener.trusted_proxies.iter().copied()),
+                TrustedProxies::new(trusted_proxies.iter().copied()),
                 Arc::clone(&parts.clock),
                 request_ids(&*parts.random),
                 Arc::new(Observer::new(
@@ -250,10 +253,14 @@ impl App {
                 config.issuer.path(),
             )
         };
-        let public = (listener("public", &config.public)?, public.layer(edge(&config.public)));
-        let operations =
-            (listener("operations", &config.operations)?, http::operations(shared).layer(edge(&config.operations)));
-        Ok(Self { core, public, operations, config, parts })
+        let grpc =
+            grpc_listener(&config.grpc)?.map(|listener| (listener, grpc::routes(Arc::clone(&shared)).layer(edge(&[]))));
+        let public = (listener("public", &config.public)?, public.layer(edge(&config.public.trusted_proxies)));
+        let operations = (
+            listener("operations", &config.operations)?,
+            http::operations(shared).layer(edge(&config.operations.trusted_proxies)),
+        );
+        Ok(Self { core, public, operations, grpc, config, parts })
     }
 
     /// Where the public listener listens.
@@ -264,6 +271,11 @@ impl App {
     /// Where the operations listener listens.
     pub const fn operations_address(&self) -> SocketAddr {
         self.operations.0.address()
+    }
+
+    /// Where the gRPC listener listens, if there is one.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(|(listener, _)| listener.address())
     }
 
     /// The use cases, for whoever starts the App.
@@ -278,10 +290,16 @@ impl App {
         let loops = background::start(&self.core, &self.config, shutdown.stopped.clone());
         let (public, public_routes) = self.public;
         let (operations, operations_routes) = self.operations;
+        let grpc = async {
+            if let Some((listener, routes)) = self.grpc {
+                listener.serve(routes, shutdown.clone()).await;
+            }
+        };
         let listeners = async {
             tokio::join!(
                 public.serve(public_routes, shutdown.clone()),
                 operations.serve(operations_routes, shutdown.clone()),
+                grpc,
             )
         };
         let conductor = async {
