@@ -1,6 +1,6 @@
 //! Countersign: short-lived access tokens, rotating refresh tokens, and introspection from memory.
 //!
-//! The map of the crate follows a request downwards: [`http`] reads it, [`service`] decides, [`domain`] gives both their
+//! The map of the crate follows a request downwards: [`http`] (or [`grpc`]) reads it, [`service`] decides, [`domain`] gives both their
 //! words; [`crypto`] and [`store`] are the only rooms with keys and with SQL; [`view`], [`keyring`] and [`follower`] are
 //! what a replica holds in memory and how it stays in step. [`app`] puts it together, [`cli`] starts it.
 //!
@@ -19,6 +19,7 @@ pub mod config;
 pub mod crypto;
 pub mod domain;
 pub mod follower;
+pub mod grpc;
 pub mod http;
 pub mod keyring;
 pub mod service;

@@ -29,10 +29,14 @@ mod client_authentication;
 mod crash;
 #[path = "suite/discovery.rs"]
 mod discovery;
+#[path = "suite/ext_authz.rs"]
+mod ext_authz;
 #[path = "suite/forgeries.rs"]
 mod forgeries;
 #[path = "suite/forward_auth.rs"]
 mod forward_auth;
+#[path = "suite/grpc_limits.rs"]
+mod grpc_limits;
 #[path = "suite/header_snapshots.rs"]
 mod header_snapshots;
 #[path = "suite/health.rs"]

@@ -9,20 +9,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
 use self::master_key::master_keys;
 pub use self::wiring::store_settings;
 use self::wiring::{
-    allowed_origins, assertion_audiences, attempt_rules, client_failures, hasher, host_of, http_settings, listener,
-    settings,
+    allowed_origins, assertion_audiences, attempt_rules, client_failures, grpc_listener, hasher, host_of,
+    http_settings, listener, settings,
 };
 use crate::background;
 use crate::clock::Clock;
-use crate::config::{self, Config};
+use crate::config::Config;
 use crate::crypto::{MasterKeyError, Random, RefreshCodec, Sealer, SettingsError};
 use crate::domain::{ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
 use crate::follower::{Follower, SyncError};
+use crate::grpc;
 use crate::http::listener::{Listener, Shutdown, TlsError};
 use crate::http::middleware::{Edge, RequestIdSource, TrustedProxies, cors};
 use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
@@ -76,6 +78,7 @@ pub struct App {
     core: Core,
     public: (Listener, Routes),
     operations: (Listener, Routes),
+    grpc: Option<(Listener, Routes)>,
     config: Config,
     parts: Parts,
 }
@@ -237,9 +240,9 @@ impl App {
         });
         background::fill_gauges(&core.metrics, &core.service, &parts.logger);
         let public = http::public(Arc::clone(&shared), config.issuer.path(), cors(&allowed_origins(&config)?));
-        let edge = |listener: &config::Listener| {
+        let edge = |trusted_proxies: &[IpNet]| {
             Edge::new(
-                TrustedProxies::new(listener.trusted_proxies.iter().copied()),
+                TrustedProxies::new(trusted_proxies.iter().copied()),
                 Arc::clone(&parts.clock),
                 request_ids(&*parts.random),
                 Arc::new(Observer::new(
@@ -251,13 +254,15 @@ impl App {
                 config.issuer.path(),
             )
         };
-        let around = edge(&config.public);
+        let grpc = grpc_listener(&config.grpc)?
+            .map(|listener| (listener, grpc::routes(Arc::clone(&shared)).layer(edge(&[])).into()));
+        let around = edge(&config.public.trusted_proxies);
         let direct = Direct::new(Arc::clone(&shared), around.clone());
         let public = Routes { router: public.layer(around), direct: Some(direct) };
         let public = (listener("public", &config.public)?, public);
-        let operations = http::operations(shared).layer(edge(&config.operations));
+        let operations = http::operations(shared).layer(edge(&config.operations.trusted_proxies));
         let operations = (listener("operations", &config.operations)?, operations.into());
-        Ok(Self { core, public, operations, config, parts })
+        Ok(Self { core, public, operations, grpc, config, parts })
     }
 
     /// Where the public listener listens.
@@ -268,6 +273,11 @@ impl App {
     /// Where the operations listener listens.
     pub const fn operations_address(&self) -> SocketAddr {
         self.operations.0.address()
+    }
+
+    /// Where the gRPC listener listens, if there is one.
+    pub fn grpc_address(&self) -> Option<SocketAddr> {
+        self.grpc.as_ref().map(|(listener, _)| listener.address())
     }
 
     /// The use cases, for whoever starts the App.
@@ -282,10 +292,16 @@ impl App {
         let loops = background::start(&self.core, &self.config, shutdown.stopped.clone());
         let (public, public_routes) = self.public;
         let (operations, operations_routes) = self.operations;
+        let grpc = async {
+            if let Some((listener, routes)) = self.grpc {
+                listener.serve(routes, shutdown.clone()).await;
+            }
+        };
         let listeners = async {
             tokio::join!(
                 public.serve(public_routes, shutdown.clone()),
                 operations.serve(operations_routes, shutdown.clone()),
+                grpc,
             )
         };
         let conductor = async {

@@ -1,12 +1,13 @@
 //! From the sections of a configuration to what each part of the service is handed.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::{Parts, StartError};
 use crate::config::{self, Config, Pooler};
 use crate::crypto::{HashSettings, PasswordHasher};
-use crate::http::listener::{ListenSettings, Listener, TlsIdentity};
+use crate::http::listener::{ListenSettings, Listener, Protocol, TlsIdentity};
 use crate::http::middleware::AllowedOrigin;
 use crate::http::{ForwardAuthHeaders, HttpSettings};
 use crate::service::{AttemptRules, ClientFailures, Settings};
@@ -117,19 +118,30 @@ pub(super) fn listener(name: &'static str, listener: &config::Listener) -> Resul
         write: listener.write_timeout,
         ..ListenSettings::default()
     };
-    let bound = Listener::bind(settings, listener.listen).map_err(|cause| StartError::Bind {
-        listener: name,
-        address: listener.listen,
-        cause,
-    })?;
+    let bound = bind(name, settings, listener.listen)?;
     match &listener.tls {
-        Some(files) => {
-            let identity =
-                TlsIdentity::load(&files.cert, &files.key).map_err(|error| StartError::Tls(name, Box::new(error)))?;
-            Ok(bound.with_tls(identity))
-        }
+        Some(files) => Ok(bound.with_tls(identity(name, Protocol::Http1, files)?)),
         None => Ok(bound),
     }
+}
+
+/// The gRPC listener, where there is to be one.
+pub(super) fn grpc_listener(grpc: &config::Grpc) -> Result<Option<Listener>, StartError> {
+    let Some(address) = grpc.listen else { return Ok(None) };
+    let settings = ListenSettings { max_connections: grpc.max_connections, ..ListenSettings::default() };
+    let bound = bind("grpc", settings, address)?;
+    Ok(Some(match &grpc.tls {
+        Some(files) => bound.with_tls(identity("grpc", Protocol::Http2, files)?),
+        None => bound.with_http2(),
+    }))
+}
+
+fn bind(name: &'static str, settings: ListenSettings, address: SocketAddr) -> Result<Listener, StartError> {
+    Listener::bind(settings, address).map_err(|cause| StartError::Bind { listener: name, address, cause })
+}
+
+fn identity(name: &'static str, protocol: Protocol, files: &config::TlsFiles) -> Result<TlsIdentity, StartError> {
+    TlsIdentity::load_for(protocol, &files.cert, &files.key).map_err(|error| StartError::Tls(name, Box::new(error)))
 }
 
 /// RFC 7523 §3: the token endpoint's URL, and the issuer; the other endpoints' URLs, because clients use them as well.

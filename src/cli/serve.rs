@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::demo::Demo;
 use super::{CliError, Common, process, workplace};
 use crate::app::{App, Parts, StartError};
-use crate::config::{Config, Engine, Listener};
+use crate::config::{Config, Engine, TlsFiles};
 use crate::telemetry::LogSink;
 
 /// How long the last lines of the log may take.
@@ -69,16 +69,17 @@ fn runtime() -> io::Result<Runtime> {
 
 /// Raises the limit of open files, and tells if that is not enough: connections beyond it would wait without a word.
 fn make_room_for_connections(config: &Config) {
-    let wanted = (config.public.max_connections + config.operations.max_connections) as u64 + OTHER_FILES;
+    let grpc = config.grpc.listen.map_or(0, |_| config.grpc.max_connections);
+    let wanted = (config.public.max_connections + config.operations.max_connections + grpc) as u64 + OTHER_FILES;
     if let Some(limit) = process::raise_file_limit().filter(|limit| *limit < wanted) {
-        tracing::warn!(limit, wanted, "the system allows fewer open files than max_connections of both listeners need");
+        tracing::warn!(limit, wanted, "the system allows fewer open files than max_connections of the listeners need");
     }
 }
 
 /// The line from which operators and scripts learn what was started and where it listens.
 fn tell(app: &App, config: &Config) {
-    let url = |listener: &Listener, address| {
-        let scheme = if listener.tls.is_some() { "https" } else { "http" };
+    let url = |tls: &Option<TlsFiles>, address| {
+        let scheme = if tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}")
     };
     let database = match config.database.url.engine() {
@@ -87,8 +88,9 @@ fn tell(app: &App, config: &Config) {
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        public = url(&config.public, app.public_address()),
-        operations = url(&config.operations, app.operations_address()),
+        public = url(&config.public.tls, app.public_address()),
+        operations = url(&config.operations.tls, app.operations_address()),
+        grpc = app.grpc_address().map(|address| url(&config.grpc.tls, address)),
         issuer = config.issuer.as_str(),
         database,
         "started"

@@ -19,6 +19,9 @@ const PUBLIC_CONNECTIONS: usize = 16_384;
 /// Administrators, scrapers and probes.
 const OPERATIONS_CONNECTIONS: usize = 256;
 
+/// Each Envoy keeps one connection for each of its threads: some hundreds of sidecars.
+const GRPC_CONNECTIONS: usize = 1024;
+
 /// A caller on the slowest link sends a header block within a second; ten leave room for retransmissions (security.md H6).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 /// As for headers.
@@ -54,6 +57,17 @@ pub struct Listener {
     pub idle_timeout: Duration,
     /// During which a peer may take nothing of an answer.
     pub write_timeout: Duration,
+}
+
+/// The listener that Envoy asks over gRPC. It exists only where an address is set.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grpc {
+    /// Address and port; none: there is no such listener.
+    pub listen: Option<SocketAddr>,
+    /// Serve TLS with these files; plain HTTP/2 without.
+    pub tls: Option<TlsFiles>,
+    /// Connections at once.
+    pub max_connections: usize,
 }
 
 /// The files of a TLS identity, read again when they change.
@@ -122,6 +136,27 @@ impl Listener {
                 WRITE_TIMEOUT,
                 SECOND..=MINUTE,
                 "How long a peer may take nothing of an answer.",
+            ),
+        }
+    }
+}
+
+impl Grpc {
+    pub(super) fn load(read: &mut Reader<'_>) -> Self {
+        read.section("gRPC listener");
+        Self {
+            listen: read.optional(
+                "grpc.listen",
+                "off",
+                "Address and port on which Envoy asks over gRPC (`envoy.service.auth.v3.Authorization`); port 0 takes any free \
+                 one. Without it nothing listens.",
+            ),
+            tls: TlsFiles::load(read, "grpc"),
+            max_connections: read.within(
+                "grpc.max_connections",
+                GRPC_CONNECTIONS,
+                1..=1_000_000,
+                "Connections at once; further ones wait in the kernel's queue. Envoy opens one for each of its threads.",
             ),
         }
     }

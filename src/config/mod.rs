@@ -39,7 +39,7 @@ pub use judging::{Introspection, Revocation};
 pub use keys::Keys;
 pub use lifecycle::{Audit, Shutdown};
 pub use limits::{Limits, RateLimit};
-pub use listener::{Listener, TlsFiles};
+pub use listener::{Grpc, Listener, TlsFiles};
 pub use log::{Log, LogFormat, LogLevels};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use passwords::Passwords;
@@ -64,6 +64,8 @@ pub struct Config {
     pub public: Listener,
     /// `operations.*`.
     pub operations: Listener,
+    /// `grpc.*`.
+    pub grpc: Grpc,
     /// `tokens.*`.
     pub tokens: Tokens,
     /// `sessions.*`.
@@ -155,6 +157,7 @@ impl Config {
         let (master_key, master_key_previous) = keys::load_master_keys(read);
         let public = Listener::load_public(read);
         let operations = Listener::load_operations(read);
+        let grpc = Grpc::load(read);
         let tokens = Tokens::load(read, &issuer);
         let sessions = Sessions::load(read);
         let refresh = Refresh::load(read);
@@ -175,6 +178,7 @@ impl Config {
             master_key_previous,
             public,
             operations,
+            grpc,
             tokens,
             sessions,
             refresh,
@@ -198,6 +202,13 @@ impl Config {
             is_apart,
             "is the same as public.listen",
             "give it an address or a port of its own, out of reach of the public",
+        );
+        let others = [self.public.listen, self.operations.listen];
+        read.rule(
+            &["grpc.listen", "public.listen", "operations.listen"],
+            self.grpc.listen.is_none_or(|own| own.port() == 0 || !others.contains(&own)),
+            "is the same as that of another listener",
+            "give it an address or a port of its own",
         );
         read.rule(
             &["sessions.absolute_ttl", "tokens.access_ttl"],

@@ -28,7 +28,7 @@ fn setting<'a>(loaded: &'a Loaded, name: &str) -> &'a Setting {
 }
 
 /// A value for every setting, none of them its default, all of them together without a mistake.
-const OTHERS: [(&str, &str); 64] = [
+const OTHERS: [(&str, &str); 68] = [
     ("issuer", "\"http://auth.example.com/tenant\""),
     ("allow_http_issuer", "true"),
     ("database.url", "\"postgres://cs:pw@db/auth\""),
@@ -59,6 +59,10 @@ const OTHERS: [(&str, &str); 64] = [
     ("operations.request_timeout", "\"7s\""),
     ("operations.idle_timeout", "\"8s\""),
     ("operations.write_timeout", "\"9s\""),
+    ("grpc.listen", "\"[::1]:9191\""),
+    ("grpc.tls.cert", "\"/tls/cert3.pem\""),
+    ("grpc.tls.key", "\"/tls/key3.pem\""),
+    ("grpc.max_connections", "102"),
     ("tokens.access_ttl", "\"10m\""),
     ("tokens.algorithm", "\"EdDSA\""),
     ("tokens.type", "\"JWT\""),
@@ -267,6 +271,10 @@ fn values_that_do_not_fit_together_are_mistakes() {
     assert_eq!(first("operations.listen = \"127.0.0.1:8080\""), "operations.listen");
     let free_ports = "public.listen = \"127.0.0.1:0\"\noperations.listen = \"127.0.0.1:0\"";
     assert!(load(free_ports, &[]).is_ok(), "port 0 is never the same port");
+    for taken in ["127.0.0.1:8080", "127.0.0.1:9090"] {
+        assert_eq!(first(&format!("grpc.listen = \"{taken}\"")), "grpc.listen");
+    }
+    assert_eq!(load("", &[]).unwrap().config.grpc.listen, None, "nobody listens unasked");
     assert_eq!(first(&format!("master_key = \"{KEY}\"\nmaster_key_previous = \"{KEY}\"")), "master_key_previous");
 }
 

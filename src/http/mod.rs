@@ -8,6 +8,7 @@ mod caller;
 pub mod direct;
 pub mod error;
 pub mod extract;
+pub mod forward_auth;
 mod health;
 mod introspection_body;
 pub mod listener;
@@ -31,10 +32,10 @@ use tower_http::cors::CorsLayer;
 
 pub use admin::{ClientItem, KeyItem, UserItem};
 pub use direct::{Direct, Routes};
+pub use forward_auth::ForwardAuthHeaders;
 pub use observer::Observer;
 pub use state::{HttpSettings, Shared};
 pub use time::rfc3339;
-pub use v1::ForwardAuthHeaders;
 pub use well_known::MetadataDocument;
 
 /// The public listener. With an issuer that has a path, the same routes answer below that path too, and metadata answers

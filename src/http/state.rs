@@ -29,7 +29,7 @@ pub struct HttpSettings {
     /// `introspection.max_age`.
     pub introspection_max_age: Duration,
     /// `forward_auth.header_prefix`.
-    pub forward_auth: super::v1::ForwardAuthHeaders,
+    pub forward_auth: super::ForwardAuthHeaders,
     /// `forward_auth.allow_preflight`.
     pub allow_preflight: bool,
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What each room of the house may import of ours. Rooms that are missing here (`app`, `cli`, `main`, `lib`) see everything.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("crypto", &["domain", "clock"]),
@@ -17,10 +17,12 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("telemetry", &["domain", "clock", "config"]),
     ("service", &["domain", "clock", "crypto", "store", "view", "keyring", "follower"]),
     ("http", &["domain", "clock", "config", "telemetry", "service"]),
+    // An answer over gRPC is forward-auth's in another envelope.
+    ("grpc", &["domain", "clock", "config", "telemetry", "service", "http"]),
 ];
 
 /// Crates that one room alone may name.
-const ONLY_IN: [(&str, &[&str]); 8] = [
+const ONLY_IN: [(&str, &[&str]); 11] = [
     ("jsonwebtoken", &["crypto"]),
     ("ring", &["crypto"]),
     ("argon2", &["crypto"]),
@@ -28,7 +30,10 @@ const ONLY_IN: [(&str, &[&str]); 8] = [
     ("scrypt", &["crypto"]),
     ("pbkdf2", &["crypto"]),
     ("sqlx", &["store"]),
-    ("axum", &["http", "app"]),
+    ("axum", &["http", "app", "grpc"]),
+    ("tonic", &["grpc"]),
+    ("tonic_prost", &["grpc"]),
+    ("prost", &["grpc"]),
 ];
 
 #[test]

@@ -331,7 +331,9 @@ on_both_engines! {
         let app = TestApp::start_with(TestDatabase::fresh(engine).await, "[forward_auth]\nallow_preflight = true").await;
         let answer = preflight(&app, Method::OPTIONS).send().await.unwrap();
         assert_eq!((answer.status().as_u16(), header(&answer, "cache-control")), (200, "no-store"));
-        assert!(identity(&answer, "x-auth-request-").is_empty());
+        let identity = identity(&answer, "x-auth-request-");
+        assert_eq!(identity.len(), 7, "so that what the caller claims is overwritten");
+        assert!(identity.iter().all(|(_, value)| value.is_empty()), "{identity:?}");
         assert_eq!(verdict(preflight(&app, Method::GET)).await.0, 401, "no other method");
         let claimed = preflight(&app, Method::GET).header("x-forwarded-method", "OPTIONS");
         assert_eq!(verdict(claimed).await.0, 401, "nor one that only says so");

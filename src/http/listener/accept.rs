@@ -12,10 +12,10 @@ use tokio::task::{self, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::connection;
 use super::settings::{ListenSettings, Shutdown};
 use super::tls::TlsIdentity;
 use super::vitals::{Stage, Vitals};
+use super::{connection, http2};
 use crate::http::Routes;
 
 /// Connections that the kernel keeps for us while we are busy accepting others.
@@ -23,13 +23,33 @@ const BACKLOG: u32 = 4096;
 /// How long accepting pauses when the system has no resources for another connection.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
-/// A bound socket that speaks HTTP/1.1 with strict limits (security.md H5, H6, H9).
+/// A bound socket that speaks HTTP/1.1 with strict limits (security.md H5, H6, H9), or HTTP/2 alone if asked to.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     address: SocketAddr,
     settings: Arc<ListenSettings>,
     tls: Option<Arc<TlsIdentity>>,
+    protocol: Protocol,
+}
+
+/// What a listener speaks: one protocol, never two by negotiation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.1 and HTTP/1.0.
+    Http1,
+    /// HTTP/2, on plain sockets with prior knowledge.
+    Http2,
+}
+
+impl Protocol {
+    /// Its name in a TLS handshake (RFC 7301).
+    pub(super) fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
 }
 
 impl Listener {
@@ -41,13 +61,21 @@ impl Listener {
         socket.bind(address)?;
         let socket = socket.listen(BACKLOG)?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address, settings: Arc::new(settings), tls: None })
+        Ok(Self { socket, address, settings: Arc::new(settings), tls: None, protocol: Protocol::Http1 })
     }
 
-    /// Speaks TLS on every connection.
+    /// Speaks TLS on every connection, and the protocol that the identity was loaded for.
     #[must_use]
     pub fn with_tls(mut self, identity: TlsIdentity) -> Self {
+        self.protocol = identity.protocol();
         self.tls = Some(Arc::new(identity));
+        self
+    }
+
+    /// Speaks HTTP/2 without TLS.
+    #[must_use]
+    pub const fn with_http2(mut self) -> Self {
+        self.protocol = Protocol::Http2;
         self
     }
 
@@ -66,6 +94,8 @@ impl Listener {
             routes: Arc::new(routes.into()),
             settings: Arc::clone(&self.settings),
             tls: self.tls.clone(),
+            protocol: self.protocol,
+            shutdown: shutdown.clone(),
         };
         tokio::select! {
             biased;
@@ -97,6 +127,8 @@ struct Connections {
     routes: Arc<Routes>,
     settings: Arc<ListenSettings>,
     tls: Option<Arc<TlsIdentity>>,
+    protocol: Protocol,
+    shutdown: Shutdown,
 }
 
 impl Connections {
@@ -146,6 +178,13 @@ impl Connections {
     fn open(&mut self, stream: TcpStream, peer: SocketAddr) {
         // An answer is written in one go: waiting for more to send along would only delay it. Without it we are slower.
         let _ = stream.set_nodelay(true);
+        match self.protocol {
+            Protocol::Http1 => self.open_http1(stream, peer),
+            Protocol::Http2 => self.open_http2(stream, peer),
+        }
+    }
+
+    fn open_http1(&mut self, stream: TcpStream, peer: SocketAddr) {
         let vitals = Arc::new(Vitals::new(Arc::clone(&self.settings), Arc::clone(&self.stage)));
         let routes = Arc::clone(&self.routes);
         let task = match &self.tls {
@@ -156,6 +195,22 @@ impl Connections {
             }
         };
         self.vitals.insert(task.id(), vitals);
+    }
+
+    fn open_http2(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let connection = http2::Connection {
+            peer,
+            router: self.routes.router.clone(),
+            settings: Arc::clone(&self.settings),
+            shutdown: self.shutdown.clone(),
+        };
+        match &self.tls {
+            None => self.tasks.spawn(connection.serve_plain(stream)),
+            Some(identity) => {
+                let handshake = TlsAcceptor::from(identity.current()).accept(stream);
+                self.tasks.spawn(connection.serve_tls(handshake))
+            }
+        };
     }
 
     /// Lets what is in flight finish, and cuts off what has not finished in time.

@@ -1,5 +1,5 @@
 //! The sockets: an accept loop over hyper's HTTP/1 with limits on everything that a client can make us keep or wait for
-//! (security.md H5, H6, H9, H10, H15). HTTP/2 is not spoken.
+//! (security.md H5, H6, H9, H10, H15). HTTP/2 is spoken on the gRPC listener alone, see [`http2`].
 //!
 //! What is ours to refuse and what hyper's: [`head`] judges every head on its raw bytes before hyper parses it, so nothing
 //! ambiguous reaches a second parser; hyper decodes bodies. A refused head still becomes an ordinary request with an
@@ -9,12 +9,13 @@ mod accept;
 mod chunked;
 mod connection;
 mod head;
+mod http2;
 mod settings;
 mod tls;
 mod vitals;
 mod wire;
 
-pub use accept::Listener;
+pub use accept::{Listener, Protocol};
 pub use connection::Arrival;
 pub use settings::{ListenSettings, Shutdown};
 pub use tls::{TlsError, TlsIdentity};

@@ -12,6 +12,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
+use super::accept::Protocol;
+
 /// Why certificate and key cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -33,6 +35,7 @@ pub enum TlsError {
 pub struct TlsIdentity {
     certificate: PathBuf,
     key: PathBuf,
+    protocol: Protocol,
     current: ArcSwap<ServerConfig>,
     /// The files that were last looked at, and whether they could be used.
     seen: Mutex<(Stamp, bool)>,
@@ -44,10 +47,19 @@ type Stamp = [Option<(i64, i64, u64, u64)>; 2];
 impl TlsIdentity {
     /// Reads both files, PEM; the first certificate is the server's own, intermediates follow.
     pub fn load(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, TlsError> {
+        Self::load_for(Protocol::Http1, certificate, key)
+    }
+
+    /// The same for a listener of this protocol.
+    pub fn load_for(
+        protocol: Protocol,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Result<Self, TlsError> {
         let (certificate, key) = (certificate.into(), key.into());
         let stamp = stamp(&certificate, &key);
-        let config = read(&certificate, &key)?;
-        Ok(Self { certificate, key, current: ArcSwap::from_pointee(config), seen: Mutex::new((stamp, true)) })
+        let current = ArcSwap::from_pointee(read(protocol, &certificate, &key)?);
+        Ok(Self { certificate, key, protocol, current, seen: Mutex::new((stamp, true)) })
     }
 
     /// Looks whether the files changed, and takes the new ones when they can be used; otherwise the old ones stay.
@@ -59,7 +71,7 @@ impl TlsIdentity {
         if is_unchanged && seen.1 {
             return;
         }
-        let result = read(&self.certificate, &self.key);
+        let result = read(self.protocol, &self.certificate, &self.key);
         *seen = (stamp, result.is_ok());
         match result {
             Ok(config) => {
@@ -74,6 +86,11 @@ impl TlsIdentity {
         }
     }
 
+    /// What it was loaded for.
+    pub(super) const fn protocol(&self) -> Protocol {
+        self.protocol
+    }
+
     /// What the next handshake uses.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()
@@ -86,8 +103,8 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-/// TLS 1.2 and 1.3, no client certificates, HTTP/1.1.
-fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
+/// TLS 1.2 and 1.3, no client certificates, one protocol.
+fn read(protocol: Protocol, certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
     let bytes = |path: &Path| std::fs::read(path).map_err(|error| TlsError::Read(path.to_owned(), error));
     let chain = CertificateDer::pem_slice_iter(&bytes(certificate)?)
         .collect::<Result<Vec<_>, _>>()
@@ -103,7 +120,7 @@ fn read(certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
         .with_no_client_auth()
         .with_single_cert(chain, key_der)
         .map_err(unusable)?;
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    config.alpn_protocols = vec![protocol.alpn().to_vec()];
     Ok(config)
 }
 

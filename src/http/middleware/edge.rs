@@ -222,7 +222,11 @@ impl Pending {
         let Finished { response, facts, failure } = answer::complete(response, facts, self.shape, &self.request_id);
         let (error, cause) = failure.map_or((None, None), |failure| (Some(failure.code), failure.cause));
         self.is_finished = true;
-        self.report(response.status().as_u16(), &facts, error, cause.as_ref());
+        if let Some(inner) = &facts.request_id {
+            self.request_id = inner.clone();
+        }
+        let status = facts.status.unwrap_or(response.status().as_u16());
+        self.report(status, &facts, error, cause.as_ref());
         response
     }
 

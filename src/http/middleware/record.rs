@@ -65,6 +65,10 @@ pub struct RequestFacts {
     pub outcome: Option<&'static str>,
     /// Time spent waiting for the database.
     pub database: Option<Duration>,
+    /// The status that the answer carries inside, where its own says nothing: gRPC answers 200 to everything.
+    pub status: Option<u16>,
+    /// The id of the request that it was about, where another request brought it.
+    pub request_id: Option<RequestId>,
 }
 
 impl IntoResponseParts for RequestFacts {

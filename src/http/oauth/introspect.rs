@@ -138,7 +138,7 @@ fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
         subject,
         cache_hit: Some(introspected.from_cache),
         outcome: Some(outcome),
-        database: None,
+        ..RequestFacts::default()
     }
 }
 

@@ -6,5 +6,3 @@ pub mod logout;
 pub mod me;
 pub mod refresh;
 pub mod verify;
-
-pub use verify::ForwardAuthHeaders;

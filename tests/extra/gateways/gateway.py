@@ -59,6 +59,8 @@ class Recipe:
     # Files of the test itself, around the recipe.
     around: dict = field(default_factory=dict)
     tls: bool = False
+    # Asks over gRPC.
+    grpc: bool = False
     # Verifies with the published keys.
     offline: bool = False
     settings: str = ""
@@ -82,13 +84,16 @@ class Bench:
         (self.folder / "gateway").mkdir()
         tls = Tls(self.folder / "tls") if recipe.tls else None
         settings = f'[keys]\nannounce_for = "{ANNOUNCED}s"\njwks_max_age = "2s"\n{recipe.settings}'
+        grpc = str(free_port()) if recipe.grpc else ""
+        if grpc:
+            settings += f'[grpc]\nlisten = "127.0.0.1:{grpc}"\n'
         self.service = Service(blueprint, self.folder / "service", tls=tls, settings=settings)
         self.upstream = Upstream()
         self.names = {
             "folder": str(self.folder / "gateway"), "port": str(self.port), "service": str(self.service.public),
             "upstream": str(self.upstream.port), "issuer": self.service.issuer, "secret": self.service.secrets["gateway"],
             "basic": basic("gateway", self.service.secrets["gateway"]).removeprefix("Basic "),
-            "authority": str(tls.authority) if tls else "", **tools,
+            "authority": str(tls.authority) if tls else "", "grpc": grpc, **tools,
         }
         try:
             self._write()

@@ -152,6 +152,13 @@ RECIPES = [
         promise=Promise(revoked_for=0, calls_of_20=(20, 20), refused_calls_of_20=(20, 20)),
     ),
     Recipe(
+        name="Envoy: ext_authz over gRPC", folder="envoy", files={"ext-authz-grpc.yaml": "envoy.yaml"},
+        replace={"port_value: 8000": "port_value: {port}", "port_value: 3000": "port_value: {upstream}",
+                 "port_value: 9191": "port_value: {grpc}"},
+        command=["{envoy}", "-c", "{folder}/envoy.yaml", "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning"],
+        grpc=True, promise=Promise(revoked_for=0, calls_of_20=(20, 20), refused_calls_of_20=(20, 20)),
+    ),
+    Recipe(
         name="Envoy: jwt_authn with the published keys", folder="envoy", offline=True, files={"jwt-authn.yaml": "envoy.yaml"},
         replace={"port_value: 8000": "port_value: {port}", "port_value: 3000": "port_value: {upstream}",
                  "port_value: 8080": "port_value: {service}", "cache_duration: 300s": "cache_duration: 2s", **SERVED_ELSEWHERE},

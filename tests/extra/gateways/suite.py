@@ -23,7 +23,7 @@ def main():
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("names", nargs="*", help="run only recipes and checks whose names contain one of these")
     options.add_argument("--envoy", default="envoy", help="the Envoy binary")
-    options.add_argument("--jobs", type=int, default=6, help="gateways at once")
+    options.add_argument("--jobs", type=int, default=7, help="gateways at once")
     options.add_argument("--measured", type=Path, help="write the measured figures to this file (JSON)")
     options = options.parse_args()
     folder, started = temporary_folder(), time.monotonic()

@@ -23,9 +23,9 @@ REPOSITORY = Path(__file__).resolve().parents[3]
 
 
 def binary():
-    path = Path(os.environ.get("COUNTERSIGN_BIN", REPOSITORY / "target/debug/countersign")).absolute()
+    path = Path(os.environ.get("CS_BIN", REPOSITORY / "target/debug/countersign")).absolute()
     if not path.is_file():
-        raise SystemExit(f"{path}: no such file; run `cargo build --bin countersign`, or set COUNTERSIGN_BIN")
+        raise SystemExit(f"{path}: no such file; run `cargo build --bin countersign`, or set CS_BIN")
     return path
 
 

@@ -38,6 +38,8 @@ pub const MASTER_KEY: &str = "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=";
 pub struct TestApp {
     pub public: SocketAddr,
     pub operations: SocketAddr,
+    /// Where Envoy would ask; none unless the settings say so.
+    pub grpc: Option<SocketAddr>,
     pub clock: Arc<ManualClock>,
     pub http: reqwest::Client,
     /// Secret of [`GATEWAY`].
@@ -107,7 +109,7 @@ impl TestApp {
             logger: logger.clone(),
         };
         let app = App::build(config, parts).await?;
-        let (public, operations) = (app.public_address(), app.operations_address());
+        let (public, operations, grpc) = (app.public_address(), app.operations_address(), app.grpc_address());
         let Core { service, follower, .. } = app.core();
         let (service, follower) = (Arc::clone(service), Arc::clone(follower));
         let stop = CancellationToken::new();
@@ -116,6 +118,7 @@ impl TestApp {
         Ok(Self {
             public,
             operations,
+            grpc,
             clock,
             http,
             gateway_secret: String::new(),

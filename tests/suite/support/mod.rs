@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod database;
+pub mod envoy;
 pub mod forge;
 pub mod judging;
 pub mod outage;

@@ -1,0 +1,79 @@
+//! `Authorization/Check`: from Envoy's question to forward-auth's, and back.
+
+use std::collections::BTreeMap;
+
+use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN};
+use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tonic::{Code, Response};
+
+use super::messages::{
+    AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderOption, HttpRequest, HttpResponse,
+    HttpStatus, OkHttpResponse, RpcStatus,
+};
+use crate::http::Shared;
+use crate::http::forward_auth::{self, Demands, ForwardAuth, ForwardAuthHeaders};
+use crate::http::middleware::{RequestId, X_REQUEST_ID};
+
+/// The headers of a held request that matter here.
+const READ: [HeaderName; 4] = [AUTHORIZATION, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, X_REQUEST_ID];
+
+/// Judges one held request. Where it cannot be judged the answer is a refusal with 503 and not a failed call: what Envoy makes
+/// of failed calls is configured there, and can be an open door.
+pub(super) async fn check(shared: &Shared, request: CheckRequest) -> Response<CheckResponse> {
+    let AttributeContext { request, context_extensions } = request.attributes.unwrap_or_default();
+    let held = request.and_then(|request| request.http).unwrap_or_default();
+    let method = Method::from_bytes(held.method.as_bytes()).unwrap_or_default();
+    let headers = headers(&held);
+    let mut decided = forward_auth::decide(shared, &method, &headers, Context(&context_extensions)).await;
+    decided.facts.status = Some(decided.status.as_u16());
+    decided.facts.request_id = RequestId::of_caller(&headers);
+    let facts = decided.facts.clone();
+    let mut response = Response::new(answer(decided, &shared.settings.forward_auth));
+    response.extensions_mut().insert(facts);
+    response
+}
+
+fn answer(decided: ForwardAuth, names: &ForwardAuthHeaders) -> CheckResponse {
+    let overwriting = |name: &HeaderName, value: &[u8]| HeaderOption::overwriting(name.as_str(), value);
+    let (code, response) = if decided.status.is_success() {
+        let headers = decided.identity(names).map(|(name, value)| overwriting(name, &value)).collect();
+        (Code::Ok, HttpResponse::Ok(OkHttpResponse { headers }))
+    } else {
+        let headers =
+            decided.headers.iter().flatten().map(|(name, value)| overwriting(name, value.as_bytes())).collect();
+        let status = Some(HttpStatus { code: decided.status.as_u16().into() });
+        let code = match decided.status.as_u16() {
+            401 => Code::Unauthenticated,
+            403 => Code::PermissionDenied,
+            _ => Code::Unavailable,
+        };
+        (code, HttpResponse::Denied(DeniedHttpResponse { status, headers }))
+    };
+    CheckResponse { status: Some(RpcStatus { code: code.into() }), http_response: Some(response) }
+}
+
+/// Those headers that are read, every occurrence of them. A value that no header can have counts as an empty one.
+fn headers(held: &HttpRequest) -> HeaderMap {
+    let mut found = HeaderMap::new();
+    let mut keep = |key: &str, value: &[u8]| {
+        if let Some(name) = READ.iter().find(|name| name.as_str().eq_ignore_ascii_case(key)) {
+            found.append(name.clone(), HeaderValue::from_bytes(value).unwrap_or(HeaderValue::from_static("")));
+        }
+    };
+    held.headers.iter().for_each(|(key, value)| keep(key, value.as_bytes()));
+    for header in held.header_map.iter().flat_map(|raw| &raw.headers) {
+        let value = if header.raw_value.is_empty() { header.value.as_bytes() } else { &header.raw_value };
+        keep(&header.key, value);
+    }
+    found
+}
+
+/// What the route demands: `context_extensions` in Envoy's configuration, out of the caller's reach. An empty demand is one
+/// that somebody forgot to fill in, and no token satisfies it.
+struct Context<'a>(&'a BTreeMap<String, String>);
+
+impl Demands for Context<'_> {
+    fn values(&self, name: &str) -> impl Iterator<Item = Option<impl AsRef<str>>> {
+        self.0.get(name).map(|value| Some(value).filter(|value| !value.is_empty())).into_iter()
+    }
+}

@@ -1,0 +1,82 @@
+//! gRPC: what Envoy asks about every request that it holds back (ext_authz, `envoy.service.auth.v3`).
+//!
+//! The question is forward-auth's, and so is the answer ([`crate::http::forward_auth`]): this room knows messages and how to
+//! read and write them. It exists for those alone who set `grpc.listen`.
+
+mod check;
+mod messages;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use http::HeaderValue;
+use http::header::CONTENT_TYPE;
+use tonic::{Code, Status};
+use tonic_prost::ProstCodec;
+use tower::service_fn;
+
+use crate::http::Shared;
+use crate::http::error::{ApiError, ProblemCode};
+use crate::http::middleware::RequestFacts;
+use messages::{CheckRequest, CheckResponse};
+
+/// The one procedure.
+const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
+/// Bytes of a message: Envoy takes header blocks of 60 KiB, and sends them all unless `allowed_headers` says which.
+const MAX_MESSAGE_BYTES: usize = 96 * 1024;
+/// From the header block to the answer; most of it for the message to arrive (security.md H6).
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The routes of the gRPC listener.
+pub fn routes(shared: Arc<Shared>) -> Router {
+    Router::new().route(CHECK, post(check)).fallback(unimplemented).with_state(shared)
+}
+
+async fn check(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+    let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    if !content_type.is_some_and(|content_type| content_type.starts_with(b"application/grpc")) {
+        return ApiError::new(ProblemCode::UnsupportedMediaType).into_response();
+    }
+    let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
+    let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE_BYTES);
+    let judge = service_fn(|request: tonic::Request<CheckRequest>| {
+        let shared = Arc::clone(&shared);
+        async move { Ok(check::check(&shared, request.into_inner()).await) }
+    });
+    match tokio::time::timeout(TIMEOUT, grpc.unary(judge, request)).await {
+        Ok(response) => recorded(response.map(Body::new)),
+        Err(_) => recorded(failed(&Status::deadline_exceeded("the message did not arrive in time"))),
+    }
+}
+
+async fn unimplemented() -> Response {
+    recorded(failed(&Status::unimplemented("there is no such procedure")))
+}
+
+fn failed(status: &Status) -> Response {
+    status.clone().into_http::<Body>()
+}
+
+/// For the record, a failed call has the HTTP status that says the same.
+fn recorded(mut response: Response) -> Response {
+    let Some(status) = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok) else {
+        return response;
+    };
+    let (status, outcome) = match status.code() {
+        Code::DeadlineExceeded => (408, "timeout"),
+        Code::OutOfRange | Code::ResourceExhausted => (413, "too large"),
+        Code::Unimplemented => (404, "unimplemented"),
+        _ => (400, "malformed"),
+    };
+    response.extensions_mut().insert(RequestFacts {
+        status: Some(status),
+        outcome: Some(outcome),
+        ..RequestFacts::default()
+    });
+    response
+}

@@ -1,0 +1,237 @@
+//! What a gateway is told about a request that it holds back, whichever way it asks: over HTTP (`/v1/verify`), or over gRPC
+//! (`envoy.service.auth.v3`). The answers are 200, 401, 403 and 503, and no others (contract.md §4).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use super::error::Challenge;
+use super::introspection_body::cache_control;
+use super::middleware::RequestFacts;
+use super::state::Shared;
+use crate::domain::{AccessClaims, Role, ScopeSet};
+use crate::service::{JudgedToken, Judgement, Verdict};
+use crate::telemetry::CacheUse;
+use crate::telemetry::metrics::IntrospectionResult;
+
+/// The identity headers of an allowed request, under the configured prefix.
+#[derive(Debug, Clone)]
+pub struct ForwardAuthHeaders {
+    names: [HeaderName; 7],
+}
+
+impl ForwardAuthHeaders {
+    /// Names under `prefix`, such as `X-Auth-Request-`; none if the prefix makes no header name.
+    pub fn new(prefix: &str) -> Option<Self> {
+        let name = |suffix: &str| HeaderName::try_from(format!("{prefix}{suffix}")).ok();
+        let names = [
+            name("User")?,
+            name("Preferred-Username")?,
+            name("Client-Id")?,
+            name("Scopes")?,
+            name("Roles")?,
+            name("Session")?,
+            name("Expires")?,
+        ];
+        Some(Self { names })
+    }
+
+    /// The values in the order of the names; empty where the token says nothing. An empty one is sent as well: a gateway
+    /// that copies by name would else leave the caller's own header in its place (Caddy 2.6 puts a placeholder there).
+    fn values(claims: &AccessClaims) -> Vec<Bytes> {
+        let login = claims.login.as_ref();
+        let roles = login.map(|login| login.roles.iter().map(Role::as_str).collect::<Vec<_>>().join(","));
+        [
+            Some(claims.subject.to_string()),
+            login.map(|login| login.username.clone()),
+            Some(claims.client.to_string()),
+            Some(claims.scope.to_string()),
+            roles,
+            login.map(|login| login.session.to_string()),
+            Some(claims.expires_at.seconds().to_string()),
+        ]
+        .into_iter()
+        .map(|value| Bytes::from(value.unwrap_or_default()))
+        .collect()
+    }
+}
+
+/// What a token must be good for. Demands only ever restrict.
+pub trait Demands {
+    /// Every value that is asked for under `name` (`aud`, `scope` or `role`); none for one that no token can satisfy.
+    fn values(&self, name: &str) -> impl Iterator<Item = Option<impl AsRef<str>>>;
+}
+
+/// The answer to a gateway.
+pub struct ForwardAuth {
+    /// 200, 401, 403 or 503.
+    pub status: StatusCode,
+    /// For whoever asks: the challenge, how long the answer may be kept, when to try again.
+    pub headers: [Option<(HeaderName, HeaderValue)>; 2],
+    /// For the record of the request.
+    pub facts: RequestFacts,
+    token: Option<Arc<JudgedToken>>,
+}
+
+impl ForwardAuth {
+    /// The identity headers: all of them when the request may pass, none otherwise. Those that the token says nothing for,
+    /// and all of a preflight request, are empty, so that whatever the caller sent under these names is overwritten.
+    pub fn identity<'a>(
+        &'a self,
+        headers: &'a ForwardAuthHeaders,
+    ) -> impl Iterator<Item = (&'a HeaderName, Bytes)> + 'a {
+        let names = if self.status == StatusCode::OK { headers.names.as_slice() } else { &[] };
+        let values = self.token.as_ref().map_or(&[][..], |token| token.forward_auth(ForwardAuthHeaders::values));
+        names.iter().enumerate().map(|(index, name)| (name, values.get(index).cloned().unwrap_or_default()))
+    }
+
+    fn new(status: StatusCode, headers: [Option<(HeaderName, HeaderValue)>; 2], facts: RequestFacts) -> Self {
+        Self { status, headers, facts, token: None }
+    }
+
+    fn allowed(token: Arc<JudgedToken>, cache: HeaderValue, facts: RequestFacts) -> Self {
+        let headers = [Some((CACHE_CONTROL, cache)), None];
+        Self { status: StatusCode::OK, headers, facts, token: Some(token) }
+    }
+
+    fn refused(status: StatusCode, challenge: &Challenge, cache: HeaderValue, facts: RequestFacts) -> Self {
+        Self::new(status, [Some((WWW_AUTHENTICATE, challenge.value())), Some((CACHE_CONTROL, cache))], facts)
+    }
+
+    fn unavailable(facts: RequestFacts) -> Self {
+        let retry_after = HeaderValue::from(Duration::from_secs(1).as_secs());
+        let headers = [Some((RETRY_AFTER, retry_after)), Some((CACHE_CONTROL, NO_STORE))];
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, headers, facts)
+    }
+}
+
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// Enough to blunt a flood of one bad token.
+const FOR_A_SECOND: HeaderValue = HeaderValue::from_static("max-age=1");
+
+/// Judges the bearer token of a request that a gateway holds back.
+pub async fn decide(shared: &Shared, method: &Method, headers: &HeaderMap, demands: impl Demands) -> ForwardAuth {
+    if shared.settings.allow_preflight && is_preflight(method, headers) {
+        return ForwardAuth::new(StatusCode::OK, [Some((CACHE_CONTROL, NO_STORE)), None], RequestFacts::default());
+    }
+    let token = match bearer_token(headers) {
+        Ok(token) => token,
+        Err(challenge) => {
+            return ForwardAuth::refused(StatusCode::UNAUTHORIZED, &challenge, NO_STORE, RequestFacts::default());
+        }
+    };
+    let started = shared.clock.elapsed();
+    let judgement = shared.service.judge().judge(token).await;
+    count(shared, &judgement, started);
+    let mut facts = RequestFacts { cache_hit: Some(judgement.from_cache), ..RequestFacts::default() };
+    let token = match judgement.verdict {
+        Verdict::Active(token) => token,
+        Verdict::Inactive(reason) => {
+            tracing::debug!(?reason, "forward-auth refused");
+            facts.outcome = Some("inactive");
+            let challenge = Challenge::BearerInvalidToken;
+            return ForwardAuth::refused(StatusCode::UNAUTHORIZED, &challenge, FOR_A_SECOND, facts);
+        }
+        Verdict::CannotJudge(doubt) => {
+            tracing::debug!(?doubt, "forward-auth cannot judge now");
+            facts.outcome = Some("unavailable");
+            return ForwardAuth::unavailable(facts);
+        }
+    };
+    facts.subject = Some(token.claims.subject.clone());
+    if let Some(missing) = missing(&token.claims, &demands) {
+        facts.outcome = Some("denied");
+        let challenge = Challenge::BearerInsufficientScope(missing);
+        return ForwardAuth::refused(StatusCode::FORBIDDEN, &challenge, FOR_A_SECOND, facts);
+    }
+    facts.outcome = Some("active");
+    let cache = cache_control(shared.settings.introspection_max_age, token.claims.expires_at, judgement.at);
+    ForwardAuth::allowed(token, cache, facts)
+}
+
+/// A request as the Fetch standard (§4.8) defines it. What a header says of another method is not believed: callers write
+/// those as well.
+fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    let has_marks = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    method == Method::OPTIONS && has_marks
+}
+
+fn count(shared: &Shared, judgement: &Judgement, started: Duration) {
+    let result = match judgement.verdict {
+        Verdict::Active(_) => IntrospectionResult::Active,
+        Verdict::Inactive(_) => IntrospectionResult::Inactive,
+        Verdict::CannotJudge(_) => IntrospectionResult::Unavailable,
+    };
+    let cache = if judgement.from_cache { CacheUse::Hit } else { CacheUse::Miss };
+    shared.metrics.introspection(result, Some(cache), judgement.proven_at.saturating_sub(started));
+}
+
+/// The token, or the challenge for what came instead. A malformed header is 401 as well (contract.md §4).
+fn bearer_token(headers: &HeaderMap) -> Result<&str, Challenge> {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let value = values.next().ok_or(Challenge::Bearer)?;
+    if values.next().is_some() {
+        return Err(Challenge::BearerInvalidToken);
+    }
+    let text = value.to_str().map_err(|_| Challenge::BearerInvalidToken)?;
+    match text.split_once(' ') {
+        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => Ok(token.trim()),
+        Some((scheme, _)) if !scheme.eq_ignore_ascii_case("bearer") => Err(Challenge::Bearer),
+        _ => Err(Challenge::BearerInvalidToken),
+    }
+}
+
+/// What was asked for and is not in the token, as the scopes that would be needed; none when nothing is missing. Every
+/// parameter counts, also those that a proxy appended: they only ever restrict.
+fn missing(claims: &AccessClaims, demands: &impl Demands) -> Option<ScopeSet> {
+    let mut wanted_scopes = ScopeSet::default();
+    let mut is_missing = false;
+    for audience in demands.values("aud") {
+        is_missing |= !audience.is_some_and(|text| claims.audience.iter().any(|own| own.as_str() == text.as_ref()));
+    }
+    for scope in demands.values("scope") {
+        match scope.and_then(|text| ScopeSet::parse(text.as_ref()).ok()) {
+            Some(scopes) if scopes.is_subset_of(&claims.scope) => {}
+            Some(scopes) => {
+                is_missing = true;
+                wanted_scopes = scopes;
+            }
+            None => is_missing = true,
+        }
+    }
+    for role in demands.values("role") {
+        let roles = claims.login.iter().flat_map(|login| &login.roles);
+        is_missing |= !role.is_some_and(|text| roles.into_iter().any(|own| own.as_str() == text.as_ref()));
+    }
+    is_missing.then_some(wanted_scopes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(value: &'static str) -> HeaderMap {
+        HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static(value))])
+    }
+
+    #[test]
+    fn a_missing_header_is_a_bare_challenge_and_a_malformed_one_is_invalid() {
+        assert_eq!(bearer_token(&HeaderMap::new()), Err(Challenge::Bearer));
+        assert_eq!(bearer_token(&with("Basic abc")), Err(Challenge::Bearer));
+        assert_eq!(bearer_token(&with("Bearer")), Err(Challenge::BearerInvalidToken));
+        assert_eq!(bearer_token(&with("Bearer  ")), Err(Challenge::BearerInvalidToken));
+        assert_eq!(bearer_token(&with("bearer abc")), Ok("abc"));
+    }
+
+    #[test]
+    fn two_authorization_headers_are_refused() {
+        let mut headers = with("Bearer a");
+        headers.append(AUTHORIZATION, HeaderValue::from_static("Bearer b"));
+        assert_eq!(bearer_token(&headers), Err(Challenge::BearerInvalidToken));
+    }
+}
