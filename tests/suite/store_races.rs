@@ -48,7 +48,7 @@ on_both_engines! {
             for answer in &answers {
                 match answer {
                     RotateOutcome::Rotated(detail) | RotateOutcome::Retried(detail) => assert_eq!(detail, winners[0]),
-                    RotateOutcome::Refused(refusal) => panic!("round {round}: {refusal:?}"),
+                    other => panic!("round {round}: {other:?}"),
                 }
             }
         }
@@ -153,7 +153,7 @@ on_both_engines! {
                     assert_eq!(detail.session.generation, generation + 1);
                     generation += 1;
                 }
-                RotateOutcome::Refused(refusal) => panic!("round {round}: {refusal:?}"),
+                other => panic!("round {round}: {other:?}"),
             }
         }
         let status = store.pool_status();

@@ -172,12 +172,11 @@ impl Database {
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        if matches!(self.inner.engine, Engine::Sqlite(_)) {
-            let written = self.write(name, (sql, values), |tx, (sql, values)| Box::pin(tx.rows(*sql, values.clone())));
-            return written.await.map(|written| written.value);
-        }
         let inner = Arc::clone(&self.inner);
         self.in_own_task(name, async move {
+            if let Engine::Sqlite(writer) = &inner.engine {
+                return writer.write_one(sql, values).await;
+            }
             let mut runs = 1;
             loop {
                 match inner.run_once(Lane::Requests, sql.into(), &values).await {
