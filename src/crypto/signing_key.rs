@@ -208,7 +208,7 @@ struct Header<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::fixtures::{all_keys, es256_key, pem};
+    use crate::crypto::fixtures::{all_keys, es256_key, pem, user_claims};
     use crate::crypto::{SeededRandom, import_private_key};
 
     #[test]
@@ -217,6 +217,22 @@ mod tests {
             let again = SigningKey::from_pkcs8(key.algorithm(), key.pkcs8()).unwrap();
             assert_eq!((again.kid(), again.verifying_key()), (key.kid(), key.verifying_key()));
             assert_eq!(again.public(), key.public());
+        }
+    }
+
+    #[test]
+    fn t9_a_token_whose_claims_fill_the_room_is_signed_and_a_few_bytes_more_are_too_long() {
+        let bare = AccessClaims { scope: crate::domain::ScopeSet::default(), ..user_claims() };
+        for key in all_keys() {
+            let room = key.room_beside(&bare, TokenType::AtJwt).unwrap();
+            let filled = |bytes| {
+                let mut claims = bare.clone();
+                claims.login.as_mut().unwrap().username.push_str(&"u".repeat(bytes));
+                claims
+            };
+            assert!(key.check_length(&filled(room), TokenType::AtJwt).is_ok(), "{key:?}: {room}");
+            let beyond = key.check_length(&filled(room + 24), TokenType::AtJwt);
+            assert!(matches!(beyond, Err(SigningError::TooLong(_))), "{key:?}: {room}");
         }
     }
 
