@@ -20,6 +20,7 @@ FORM = "Content-Type: application/x-www-form-urlencoded"
 JSON = "Content-Type: application/json"
 PASSWORD = "a benchmark's own pass phrase"
 CORES = os.cpu_count() or 1
+MASTER_KEY = base64.b64encode(os.urandom(32)).decode()
 
 
 def need(*tools):
@@ -68,15 +69,15 @@ def basic(name, secret):
 class Service:
     """The program on a database, pinned to core 0 unless told otherwise."""
 
-    def __init__(self, binary, folder, database, settings=None, core=0):
-        self.binary, self.folder, self.core = binary, folder, core
+    def __init__(self, binary, folder, database, settings=None, core=0, under=()):
+        self.binary, self.folder, self.command = binary, folder, pinned(core) + list(under) + [str(binary), "serve"]
         self.public, self.operations = free_port(), free_port()
         self.address, self.url = f"127.0.0.1:{self.public}", f"http://127.0.0.1:{self.public}"
         self.environment = {
             **os.environ,
             "COUNTERSIGN_DATABASE__URL": database,
             "COUNTERSIGN_DATABASE__CREATE_IF_MISSING": "true",
-            "COUNTERSIGN_MASTER_KEY": base64.b64encode(bytes(range(32))).decode(),
+            "COUNTERSIGN_MASTER_KEY": MASTER_KEY,
             "COUNTERSIGN_PUBLIC__LISTEN": self.address,
             "COUNTERSIGN_OPERATIONS__LISTEN": f"127.0.0.1:{self.operations}",
             # The load comes from one address, and fails at no login.
@@ -89,7 +90,7 @@ class Service:
     def start(self):
         started = time.perf_counter()
         with open(self.folder / "service.log", "ab") as log:
-            self.process = subprocess.Popen(pinned(self.core) + [str(self.binary), "serve"], env=self.environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self.command, env=self.environment, stdout=log, stderr=log)
         while not self.is_ready():
             if self.process.poll() is not None or time.perf_counter() - started > 120:
                 self.process.kill()

@@ -122,19 +122,19 @@ on_both_engines! {
 
     async fn r5_a_rotation_that_asks_for_a_kind_of_session_leaves_any_other_as_it_was(database: TestDatabase) {
         let store = database.open().await;
-        ada_logged_in(&store).await;
+        let (user, _) = ada_logged_in(&store).await;
         let list = |names: &[&str]| names.iter().map(|name| Audience::parse(name).unwrap()).collect::<Vec<_>>();
         let only = |audiences: &[&[&str]], most_chars| {
             let audiences = audiences.iter().map(|names| list(names)).collect();
             RotateRequest { only: Some(Answerable { audiences, most_chars }), ..presented(1, 0) }
         };
-        // "read", "https://api.example", "pwd", no role, "ada".
-        const CHARS: usize = 4 + 19 + 3 + 3;
+        let roles: Vec<_> = user.roles.iter().map(ToString::to_string).collect();
+        let chars = ["read", "https://api.example", "pwd", &roles.join(" "), user.username.as_str()].concat().len();
         let others: [(&[&[&str]], usize); 5] = [
             (&[], 1000),
             (&[&["https://api.example.org"], &["https://api.exampl"], &["//api.example"]], 1000),
             (&[&["https://api.example", "b"], &["a", "https://api.example"]], 1000),
-            (&[&["https://api.example"]], CHARS - 1),
+            (&[&["https://api.example"]], chars - 1),
             (&[&["https://api.example"]], 0),
         ];
         for (audiences, most_chars) in others {
@@ -142,7 +142,7 @@ on_both_engines! {
             let RotateOutcome::Undecided(detail) = outcome else { panic!("{audiences:?} {most_chars}: {outcome:?}") };
             assert_eq!((detail.session.generation, detail.session.rotated_at), (0, START));
         }
-        let fitting = only(&[&["b"], &["https://api.example"], &["c"]], CHARS);
+        let fitting = only(&[&["b"], &["https://api.example"], &["c"]], chars);
         let outcome = done(store.sessions().rotate(fitting.clone(), at(60)).await);
         let RotateOutcome::Rotated(first) = outcome else { panic!("{outcome:?}") };
         // What is not a rotation is named as ever.
