@@ -31,8 +31,8 @@ def need(*tools):
 
 def build(*benches):
     """Builds the program and these benches; their paths."""
-    if os.environ.get("COUNTERSIGN_BIN_FOLDER"):
-        folder = Path(os.environ["COUNTERSIGN_BIN_FOLDER"])
+    if os.environ.get("CS_BENCH_BINARIES"):
+        folder = Path(os.environ["CS_BENCH_BINARIES"])
         return folder / "countersign", *[folder / name for name in benches]
     command = ["cargo", "build", "--release", "--locked", "--bin", "countersign", "--message-format=json-render-diagnostics"]
     for name in benches:
@@ -74,7 +74,7 @@ class Service:
         self.public, self.operations = free_port(), free_port()
         self.address, self.url = f"127.0.0.1:{self.public}", f"http://127.0.0.1:{self.public}"
         self.environment = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")},
             "COUNTERSIGN_DATABASE__URL": database,
             "COUNTERSIGN_DATABASE__CREATE_IF_MISSING": "true",
             "COUNTERSIGN_MASTER_KEY": MASTER_KEY,

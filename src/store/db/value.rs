@@ -16,6 +16,34 @@ pub enum Value {
     Text(Option<String>),
     /// `BYTEA` or `BLOB`.
     Bytes(Option<Vec<u8>>),
+    /// PostgreSQL: `BIGINT[]`.
+    Ints(Vec<Option<i64>>),
+    /// PostgreSQL: `TEXT[]`.
+    Texts(Vec<Option<String>>),
+    /// PostgreSQL: `BYTEA[]`.
+    ByteStrings(Vec<Option<Vec<u8>>>),
+}
+
+impl Value {
+    /// The same place of several lists of values as one array; none where they are not all of one type.
+    pub fn column(values: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut values = values.into_iter();
+        let mut column = match values.next()? {
+            Self::Int(value) => Self::Ints(vec![value]),
+            Self::Text(value) => Self::Texts(vec![value]),
+            Self::Bytes(value) => Self::ByteStrings(vec![value]),
+            Self::Ints(_) | Self::Texts(_) | Self::ByteStrings(_) => return None,
+        };
+        for value in values {
+            match (&mut column, value) {
+                (Self::Ints(column), Self::Int(value)) => column.push(value),
+                (Self::Texts(column), Self::Text(value)) => column.push(value),
+                (Self::ByteStrings(column), Self::Bytes(value)) => column.push(value),
+                _ => return None,
+            }
+        }
+        Some(column)
+    }
 }
 
 /// Builds the list of bound values from anything that converts into [`Value`].
@@ -67,6 +95,7 @@ pub(super) fn sqlite_arguments(values: &[Value]) -> Result<SqliteArguments, sqlx
             Value::Int(value) => arguments.add(value),
             Value::Text(value) => arguments.add(value),
             Value::Bytes(value) => arguments.add(value),
+            Value::Ints(_) | Value::Texts(_) | Value::ByteStrings(_) => Err("SQLite has no arrays".into()),
         }
         .map_err(sqlx::Error::Encode)?;
     }
@@ -81,6 +110,9 @@ pub(super) fn postgres_arguments(values: &[Value]) -> Result<PgArguments, sqlx::
             Value::Int(value) => arguments.add(value),
             Value::Text(value) => arguments.add(value.as_deref()),
             Value::Bytes(value) => arguments.add(value.as_deref()),
+            Value::Ints(column) => arguments.add(column),
+            Value::Texts(column) => arguments.add(column),
+            Value::ByteStrings(column) => arguments.add(column),
         }
         .map_err(sqlx::Error::Encode)?;
     }

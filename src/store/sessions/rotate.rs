@@ -5,12 +5,54 @@ use std::time::Duration;
 use super::{SessionDetail, Sessions};
 use crate::domain::{Audience, ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp};
 use crate::store::columns::session_columns;
-use crate::store::db::{Row, Tx, Written, values};
+use crate::store::db::{Row, Sql, Tx, Written, values};
 use crate::store::rows::joined;
 use crate::store::{AuditEvent, StoreError, audit};
 
 /// How often a refresh looks again when the row changed between its attempt and its look.
 const MAX_LOOKS: u32 = 4;
+
+/// Of all who present a token, the one whose statement changes the row has won. PostgreSQL's text says the same of many
+/// sessions at once, and of users and clients by a join, which SQLite's `RETURNING` cannot reach.
+const ROTATE: Sql = Sql::each(
+    concat!(
+        "UPDATE sessions
+        SET generation = generation + 1, rotated_at = $5, idle_expires_at = $6
+        WHERE id = $1 AND generation = $2 AND family_digest = $3 AND client_id = $4
+          AND ended_at IS NULL AND idle_expires_at > $5 AND absolute_expires_at > $5
+          AND EXISTS (SELECT 1 FROM users
+              WHERE users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL
+                AND ($8 IS NULL OR length(scope) + length(audience) + length(methods)
+                    + length(users.roles) + length(users.username) <= $8))
+          AND EXISTS (SELECT 1 FROM clients
+              WHERE clients.id = client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL)
+          AND ($7 IS NULL OR replace($7, $9 || audience || $9, '') <> $7)
+        RETURNING ",
+        session_columns!(),
+        ", (SELECT username FROM users WHERE users.id = user_id) AS username,
+            (SELECT roles FROM users WHERE users.id = user_id) AS roles"
+    ),
+    concat!(
+        "UPDATE sessions
+        SET generation = sessions.generation + 1, rotated_at = asked.at, idle_expires_at = asked.idle_end
+        FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::text[], $5::bigint[], $6::bigint[], $7::text[],
+                $8::bigint[], $9::text[])
+              AS asked (id, generation, family_digest, client_id, at, idle_end, audiences, most_chars, mark),
+            users, clients
+        WHERE sessions.id = asked.id AND sessions.generation = asked.generation
+          AND sessions.family_digest = asked.family_digest AND sessions.client_id = asked.client_id
+          AND ended_at IS NULL AND idle_expires_at > asked.at AND absolute_expires_at > asked.at
+          AND users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL
+          AND clients.id = sessions.client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL
+          AND (most_chars IS NULL OR length(scope) + length(audience) + length(methods)
+              + length(users.roles) + length(users.username) <= most_chars)
+          AND (asked.audiences IS NULL
+              OR replace(asked.audiences, mark || audience || mark, '') <> asked.audiences)
+        RETURNING ",
+        session_columns!(),
+        ", users.username, users.roles"
+    ),
+);
 
 /// A refresh token that was presented, its MAC already checked.
 #[derive(Debug, Clone)]
@@ -70,23 +112,6 @@ pub struct ProvenSession {
 impl Sessions<'_> {
     /// Rotates a session's refresh token.
     pub async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<Written<RotateOutcome>, StoreError> {
-        const ROTATE: &str = concat!(
-            "UPDATE sessions
-            SET generation = generation + 1, rotated_at = $5, idle_expires_at = $6
-            WHERE id = $1 AND generation = $2 AND family_digest = $3 AND client_id = $4
-              AND ended_at IS NULL AND idle_expires_at > $5 AND absolute_expires_at > $5
-              AND EXISTS (SELECT 1 FROM users
-                  WHERE users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL
-                    AND ($8 IS NULL OR length(scope) + length(audience) + length(methods)
-                        + length(users.roles) + length(users.username) <= $8))
-              AND EXISTS (SELECT 1 FROM clients
-                  WHERE clients.id = client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL)
-              AND ($7 IS NULL OR replace($7, $9 || audience || $9, '') <> $7)
-            RETURNING ",
-            session_columns!(),
-            ", (SELECT username FROM users WHERE users.id = user_id) AS username,
-                (SELECT roles FROM users WHERE users.id = user_id) AS roles"
-        );
         let RotateRequest { session, generation, family_digest, ref client, ref only, .. } = request;
         let most_chars = only.as_ref().map(|only| i64::try_from(only.most_chars).unwrap_or(i64::MAX));
         let audiences = only.as_ref().map(|only| listed(&only.audiences));
@@ -94,8 +119,9 @@ impl Sessions<'_> {
             let idle_expires_at = now.plus(request.idle_ttl);
             let proof = values![session, generation, family_digest, client, now, idle_expires_at];
             let values = [proof, values![audiences.as_deref(), most_chars, BETWEEN_LISTS]].concat();
-            if let Some(row) = self.0.write_one("session_rotate", ROTATE, values).await?.first() {
-                return Ok(unchanged(RotateOutcome::Rotated(SessionDetail::try_from(row)?)));
+            let id = *session.as_bytes();
+            if let Some(row) = self.0.write_row("session_rotate", "sessions", ROTATE, id, values).await? {
+                return Ok(unchanged(RotateOutcome::Rotated(SessionDetail::try_from(&row)?)));
             }
             return match judge(self.look(session).await?, &request, now) {
                 Verdict::Retry(detail) => Ok(unchanged(RotateOutcome::Retried(*detail))),
