@@ -53,7 +53,10 @@ def free_port():
 
 
 def pinned(core):
-    return ["taskset", "-c", str(core)] if core is not None and CORES > 1 else []
+    """The command that keeps another on one core, or on several."""
+    if core is None or CORES == 1:
+        return []
+    return ["taskset", "-c", ",".join(map(str, core)) if isinstance(core, range) else str(core)]
 
 
 def call(url, body=None, headers=None, method=None):
