@@ -86,6 +86,8 @@ class Service:
             # The load comes from one address, and fails at no login.
             "COUNTERSIGN_LIMITS__ADDRESS__BURST": "1000000",
             "COUNTERSIGN_LIMITS__ADDRESS__PER_MINUTE": "1000000",
+            # Nobody has to hear of a stop.
+            "COUNTERSIGN_SHUTDOWN__DELAY": "0s",
             **(settings or {}),
         }
         self.start()

@@ -32,8 +32,9 @@ pub(super) struct Asked {
     /// The bytes of the row's `id`, by which the answer finds its caller. Two callers with the same never share a statement:
     /// it would change the row once, for either.
     pub(super) id: [u8; 16],
-    /// Takes one array for each of `values`, and returns the rows that it changed, with `id`.
-    pub(super) sql: &'static str,
+    /// Returns the rows that it changed, with `id`. PostgreSQL's text takes one array for each of `values`, SQLite's takes one
+    /// JSON text, an array with an array of values for each caller.
+    pub(super) sql: Sql,
     /// The caller's place in the arrays.
     pub(super) values: Vec<Value>,
     /// The table, for an answer that cannot be read.
@@ -107,21 +108,17 @@ impl Lanes {
     }
 
     async fn work(&self, batch: Vec<Waiting>) {
-        let outcome = self.execute(&batch).await;
-        let mut rows = match outcome {
-            Ok(rows) => rows,
-            Err(error) => return batch.into_iter().for_each(|waiting| waiting.answer(Err(error.clone()))),
-        };
+        let mut answer = self.execute(&batch).await;
         for waiting in batch {
-            let own = rows.iter().position(|(id, _)| *id == waiting.asked.id);
-            waiting.answer(Ok(own.map(|own| rows.swap_remove(own).1)));
+            let own = answer.as_mut().map(|changed| changed.take(&waiting.asked)).map_err(|error| error.clone());
+            waiting.answer(own);
         }
     }
 
-    /// The changed rows by their ids. A statement whose answer was lost is not repeated: it may have been committed.
-    async fn execute(&self, batch: &[Waiting]) -> Result<Vec<([u8; 16], Row)>, StoreError> {
-        let Some(first) = batch.first() else { return Ok(Vec::new()) };
-        let (sql, table) = (first.asked.sql, first.asked.table);
+    /// The changed rows. A statement whose answer was lost is not repeated: it may have been committed.
+    async fn execute(&self, batch: &[Waiting]) -> Result<Changed, StoreError> {
+        let Some(first) = batch.first() else { return Ok(Changed::default()) };
+        let sql = first.asked.sql;
         let columns = (0..first.asked.values.len()).map(|place| {
             let column = batch.iter().map(|waiting| waiting.asked.values.get(place).cloned());
             column.collect::<Option<Vec<_>>>().and_then(Value::column)
@@ -130,14 +127,30 @@ impl Lanes {
         let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(mixed)?;
         let mut runs = 1;
         let rows = loop {
-            match run_once(&self.pool, Some(&self.connector), self.patience, Sql::from(sql), &columns).await {
+            match run_once(&self.pool, Some(&self.connector), self.patience, sql, &columns).await {
                 Ok(rows) => break rows,
                 Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => pause(runs).await,
                 Err(failure) => return Err(failure.error),
             }
             runs += 1;
         };
-        rows.into_iter().map(|row| Ok((row.of(table, "id").array("id")?, row))).collect()
+        Changed::new(rows, first.asked.table)
+    }
+}
+
+/// The rows that a statement for many changed, by their ids.
+#[derive(Default)]
+pub(super) struct Changed(Vec<([u8; 16], Row)>);
+
+impl Changed {
+    pub(super) fn new(rows: Vec<Row>, table: &'static str) -> Result<Self, StoreError> {
+        rows.into_iter().map(|row| Ok((row.of(table, "id").array("id")?, row))).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The row of one who asked, if it was changed.
+    pub(super) fn take(&mut self, asked: &Asked) -> Option<Row> {
+        let own = self.0.iter().position(|(id, _)| *id == asked.id)?;
+        Some(self.0.swap_remove(own).1)
     }
 }
 

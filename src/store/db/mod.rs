@@ -203,8 +203,8 @@ impl Database {
         .await
     }
 
-    /// Changes one row with one statement, and returns it if the statement's condition held. Of the two texts, SQLite's takes
-    /// `values`; PostgreSQL's takes an array for each of them and changes the rows of many callers at once. `id` is the
+    /// Changes one row, and returns it if the statement's condition held. The statement changes the rows of many callers at
+    /// once: on PostgreSQL it takes an array for each of `values`, on SQLite a JSON array of everybody's values. `id` is the
     /// row's. On PostgreSQL a statement whose answer was lost is not repeated: it may have been committed.
     pub(in crate::store) async fn write_row(
         &self,

@@ -87,6 +87,25 @@ value_from! {
     SessionId => |value| Bytes(value.as_bytes().to_vec()),
 }
 
+/// Rows of values as a JSON array of arrays, for SQLite's `json_each`; bytes in hexadecimal, for its `unhex`.
+pub(super) fn json_rows<'a>(rows: impl IntoIterator<Item = &'a [Value]>) -> String {
+    let cell = |value: &Value| match value {
+        Value::Int(value) => serde_json::json!(value),
+        Value::Text(value) => serde_json::json!(value),
+        Value::Bytes(value) => serde_json::json!(value.as_deref().map(hexadecimal)),
+        // Arrays are PostgreSQL's: what expects a value finds none.
+        Value::Ints(_) | Value::Texts(_) | Value::ByteStrings(_) => serde_json::Value::Null,
+    };
+    let rows = rows.into_iter().map(|row| row.iter().map(cell).collect::<serde_json::Value>());
+    rows.collect::<serde_json::Value>().to_string()
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+}
+
 /// The values in SQLite's form.
 pub(super) fn sqlite_arguments(values: &[Value]) -> Result<SqliteArguments, sqlx::Error> {
     let mut arguments = SqliteArguments::default();
@@ -220,7 +239,7 @@ impl Fields<'_> {
             return number.to_string();
         }
         match column!(self.row, self.key, Vec<u8>) {
-            Ok(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Ok(bytes) => hexadecimal(&bytes),
             Err(_) => "(unreadable)".to_owned(),
         }
     }

@@ -12,21 +12,34 @@ use crate::store::{AuditEvent, StoreError, audit};
 /// How often a refresh looks again when the row changed between its attempt and its look.
 const MAX_LOOKS: u32 = 4;
 
-/// Of all who present a token, the one whose statement changes the row has won. PostgreSQL's text says the same of many
-/// sessions at once, and of users and clients by a join, which SQLite's `RETURNING` cannot reach.
+/// When a session is rotated: `asked` are the tokens that were presented, one for each session.
+macro_rules! rotate_condition {
+    () => {
+        "WHERE sessions.id = asked.id AND sessions.generation = asked.generation
+          AND sessions.family_digest = asked.family_digest AND sessions.client_id = asked.client_id
+          AND ended_at IS NULL AND idle_expires_at > asked.at AND absolute_expires_at > asked.at
+          AND users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL
+          AND clients.id = sessions.client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL
+          AND (most_chars IS NULL OR length(scope) + length(audience) + length(methods)
+              + length(users.roles) + length(users.username) <= most_chars)
+          AND (asked.audiences IS NULL
+              OR replace(asked.audiences, mark || audience || mark, '') <> asked.audiences)"
+    };
+}
+
+/// Of all who present a token, the one whose statement changes the row has won. It serves many sessions at once. SQLite's
+/// `RETURNING` reaches no joined table.
 const ROTATE: Sql = Sql::each(
     concat!(
         "UPDATE sessions
-        SET generation = generation + 1, rotated_at = $5, idle_expires_at = $6
-        WHERE id = $1 AND generation = $2 AND family_digest = $3 AND client_id = $4
-          AND ended_at IS NULL AND idle_expires_at > $5 AND absolute_expires_at > $5
-          AND EXISTS (SELECT 1 FROM users
-              WHERE users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL
-                AND ($8 IS NULL OR length(scope) + length(audience) + length(methods)
-                    + length(users.roles) + length(users.username) <= $8))
-          AND EXISTS (SELECT 1 FROM clients
-              WHERE clients.id = client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL)
-          AND ($7 IS NULL OR replace($7, $9 || audience || $9, '') <> $7)
+        SET generation = sessions.generation + 1, rotated_at = asked.at, idle_expires_at = asked.idle_end
+        FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS generation, unhex(value ->> 2) AS family_digest,
+                value ->> 3 AS client_id, value ->> 4 AS at, value ->> 5 AS idle_end, value ->> 6 AS audiences,
+                value ->> 7 AS most_chars, value ->> 8 AS mark FROM json_each($1)) AS asked,
+            users, clients
+        ",
+        rotate_condition!(),
+        "
         RETURNING ",
         session_columns!(),
         ", (SELECT username FROM users WHERE users.id = user_id) AS username,
@@ -39,15 +52,9 @@ const ROTATE: Sql = Sql::each(
                 $8::bigint[], $9::text[])
               AS asked (id, generation, family_digest, client_id, at, idle_end, audiences, most_chars, mark),
             users, clients
-        WHERE sessions.id = asked.id AND sessions.generation = asked.generation
-          AND sessions.family_digest = asked.family_digest AND sessions.client_id = asked.client_id
-          AND ended_at IS NULL AND idle_expires_at > asked.at AND absolute_expires_at > asked.at
-          AND users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL
-          AND clients.id = sessions.client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL
-          AND (most_chars IS NULL OR length(scope) + length(audience) + length(methods)
-              + length(users.roles) + length(users.username) <= most_chars)
-          AND (asked.audiences IS NULL
-              OR replace(asked.audiences, mark || audience || mark, '') <> asked.audiences)
+        ",
+        rotate_condition!(),
+        "
         RETURNING ",
         session_columns!(),
         ", users.username, users.roles"
