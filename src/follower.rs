@@ -88,10 +88,10 @@ impl Follower {
         let known = cursor.as_ref().filter(|_| self.view.freshness(&*self.clock) == Freshness::Fresh);
         let reading = match known {
             Some(known) => self.store.feed().read_since(known).await?,
-            None => self.store.feed().load_all().await?,
+            None => self.store.feed().head().await?,
         };
         if reading.is_complete {
-            self.load_everything(&reading.entries).await?;
+            self.load_everything().await?;
         } else {
             self.apply_news(&reading.entries).await?;
         }
@@ -195,16 +195,16 @@ impl Follower {
     }
 
     /// Puts the clients and the keys first, so that no judgement is made with a revocation but without its subject.
-    async fn load_everything(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
+    async fn load_everything(&self) -> Result<(), SyncError> {
         let clients = self.store.clients().all().await?;
         self.keyring.load().await?;
         self.view.replace_clients(clients);
-        for entry in entries {
+        let revoke = |entry: FeedEntry| {
             if let Change::Revoked(revocation) = &entry.change {
                 self.view.revoke(revocation, entry.expires_at);
             }
-        }
-        Ok(())
+        };
+        Ok(self.store.feed().each(revoke).await?)
     }
 
     async fn apply_news(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {

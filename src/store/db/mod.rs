@@ -217,8 +217,8 @@ impl Database {
         let inner = Arc::clone(&self.inner);
         self.in_own_task(name, async move {
             match &inner.engine {
-                Engine::Sqlite(writer) => Ok(writer.write_one(sql.sqlite(), values).await?.into_iter().next()),
-                Engine::Postgres(_, combiner) => combiner.ask(Asked { id, sql: sql.postgres(), values, table }).await,
+                Engine::Sqlite(writer) => writer.write_row(Asked { id, sql, values, table }).await,
+                Engine::Postgres(_, combiner) => combiner.ask(Asked { id, sql, values, table }).await,
             }
         })
         .await
