@@ -102,10 +102,10 @@ impl Follower {
         let asked = self.clock.elapsed();
         let reading = match &*cursor {
             Some(known) => self.store.feed().read_since(known).await?,
-            None => self.store.feed().load_all().await?,
+            None => self.store.feed().head().await?,
         };
         if reading.is_complete {
-            self.load_everything(&reading.entries).await?;
+            self.load_everything().await?;
         } else {
             self.apply_news(&reading.entries).await?;
         }
@@ -210,16 +210,16 @@ impl Follower {
     }
 
     /// Puts the clients and the keys first, so that no judgement is made with a revocation but without its subject.
-    async fn load_everything(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
+    async fn load_everything(&self) -> Result<(), SyncError> {
         let clients = self.store.clients().all().await?;
         self.keyring.load().await?;
         self.view.replace_clients(clients);
-        for entry in entries {
+        let revoke = |entry: FeedEntry| {
             if let Change::Revoked(revocation) = &entry.change {
                 self.view.revoke(revocation, entry.expires_at);
             }
-        }
-        Ok(())
+        };
+        Ok(self.store.feed().each(revoke).await?)
     }
 
     async fn apply_news(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {

@@ -141,13 +141,28 @@ impl SigningKey {
         self.access_token_parts(claims, typ).map(drop)
     }
 
+    /// Bytes that the payload of a token may have beside these claims, the name of an absent `scope` counted.
+    pub fn room_beside(&self, claims: &AccessClaims, typ: TokenType) -> Result<usize, SigningError> {
+        const SCOPE: usize = r#","scope":"""#.len();
+        // Three bytes for four characters; the last group may be an incomplete one.
+        const LAST_GROUP: usize = 3;
+        let (header, claims) = self.parts(typ.as_str(), &AccessClaimsJson::from(claims))?;
+        let free = MAX_TOKEN_BYTES.saturating_sub(self.token_length(&header, &claims));
+        Ok((free / 4 * 3).saturating_sub(SCOPE + LAST_GROUP))
+    }
+
     /// Header and payload, if the token of them is not too long.
     fn access_token_parts(&self, claims: &AccessClaims, typ: TokenType) -> Result<(Vec<u8>, Vec<u8>), SigningError> {
         let (header, claims) = self.parts(typ.as_str(), &AccessClaimsJson::from(claims))?;
-        let segments = [header.len(), claims.len(), self.signer.signature_len()];
-        // Unpadded base64 (RFC 7515 §2), and the two dots.
-        let length = segments.iter().map(|bytes| (bytes * 4).div_ceil(3)).sum::<usize>() + 2;
+        let length = self.token_length(&header, &claims);
         if length > MAX_TOKEN_BYTES { Err(SigningError::TooLong(length)) } else { Ok((header, claims)) }
+    }
+
+    /// Characters of the token of this header and payload.
+    fn token_length(&self, header: &[u8], payload: &[u8]) -> usize {
+        let segments = [header.len(), payload.len(), self.signer.signature_len()];
+        // Unpadded base64 (RFC 7515 §2), and the two dots.
+        segments.iter().map(|bytes| (bytes * 4).div_ceil(3)).sum::<usize>() + 2
     }
 
     /// Signs any claims under an explicit type, such as the answers of RFC 9701.
@@ -193,7 +208,7 @@ struct Header<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::crypto::fixtures::{all_keys, es256_key, pem};
+    use crate::crypto::fixtures::{all_keys, es256_key, pem, user_claims};
     use crate::crypto::{SeededRandom, import_private_key};
 
     #[test]
@@ -202,6 +217,22 @@ mod tests {
             let again = SigningKey::from_pkcs8(key.algorithm(), key.pkcs8()).unwrap();
             assert_eq!((again.kid(), again.verifying_key()), (key.kid(), key.verifying_key()));
             assert_eq!(again.public(), key.public());
+        }
+    }
+
+    #[test]
+    fn t9_a_token_whose_claims_fill_the_room_is_signed_and_a_few_bytes_more_are_too_long() {
+        let bare = AccessClaims { scope: crate::domain::ScopeSet::default(), ..user_claims() };
+        for key in all_keys() {
+            let room = key.room_beside(&bare, TokenType::AtJwt).unwrap();
+            let filled = |bytes| {
+                let mut claims = bare.clone();
+                claims.login.as_mut().unwrap().username.push_str(&"u".repeat(bytes));
+                claims
+            };
+            assert!(key.check_length(&filled(room), TokenType::AtJwt).is_ok(), "{key:?}: {room}");
+            let beyond = key.check_length(&filled(room + 24), TokenType::AtJwt);
+            assert!(matches!(beyond, Err(SigningError::TooLong(_))), "{key:?}: {room}");
         }
     }
 

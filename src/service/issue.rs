@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::crypto::{RefreshToken, SecretText, SigningError, SigningKey};
 use crate::domain::{
-    AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, SessionId, Subject, Timestamp, TokenType,
+    AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, SessionId, Subject, Timestamp, TokenType, UserId,
 };
 use crate::store::SessionDetail;
 
@@ -79,6 +79,38 @@ impl Service {
     ) -> Result<(), Failure> {
         let claims = self.claims_of_session(detail, token, client, granted);
         self.with_signer(client, self.clock.now(), |key, typ| key.check_length(&claims, typ))
+    }
+
+    /// Bytes that scope, audience, methods, roles and user name may take in the access token of a session whose other claims are
+    /// as long as they can be.
+    pub(super) fn room_in_token(
+        &self,
+        token: &RefreshToken,
+        client: &Client,
+        now: Timestamp,
+    ) -> Result<usize, Failure> {
+        let issued_at = now.floor_to_second();
+        let claims = AccessClaims {
+            issuer: self.issuer.clone(),
+            subject: Subject::User(UserId::from_bytes([u8::MAX; 16])),
+            audience: Vec::new(),
+            expires_at: issued_at.plus(self.access_ttl(client)),
+            issued_at,
+            not_before: issued_at,
+            jti: token.access_jti(),
+            client: client.id.clone(),
+            scope: ScopeSet::default(),
+            login: Some(LoginClaims {
+                session: token.session,
+                authenticated_at: issued_at,
+                methods: Vec::new(),
+                roles: Vec::new(),
+                username: String::new(),
+            }),
+            user_epoch: u32::MAX,
+            client_epoch: u32::MAX,
+        };
+        self.with_signer(client, now, |key, typ| key.room_beside(&claims, typ))
     }
 
     /// An access token for a client that acts for itself (RFC 6749 §4.4).

@@ -2,10 +2,16 @@
 
 use crate::crypto::RefreshToken;
 use crate::domain::{Client, ClientKind, Grant, RefreshRefusal, ScopeSet, SessionState, Timestamp};
-use crate::store::{ProvenSession, RotateOutcome, RotateRequest, SessionDetail};
+use crate::store::{Answerable, ProvenSession, RotateOutcome, RotateRequest, SessionDetail};
 
 use super::granted::{Granted, NotGranted};
 use super::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service};
+
+/// Of one character in a claim there are so many bytes in JSON at most: escaped, or UTF-8, or a word of one letter in a list.
+const BYTES_OF_CHAR: usize = 6;
+
+/// For the log, should it ever be seen.
+const UNDECIDED: &str = "a rotation that asked for no kind of session was left undecided";
 
 /// What a refresh did.
 #[derive(Debug)]
@@ -56,11 +62,7 @@ impl Service {
         let now = self.clock.now();
         let scope = scope.as_ref();
         let family_digest = presented.family.digest().0;
-        let found = self.store.sessions().proven(presented.session, family_digest).await.map_err(Failure::from)?;
-        if let Some(found) = found.filter(|found| is_next(found, &presented, client, now)) {
-            self.check_answerable(found.detail, &successor, client, scope, now)?;
-        }
-        let request = RotateRequest {
+        let mut request = RotateRequest {
             session: presented.session,
             generation: presented.generation,
             family_digest,
@@ -69,9 +71,22 @@ impl Service {
             retry_window: self.settings.retry_window,
             revocation_expires_at: now.plus(REVOCATION_LIFE),
             reuse_audit: from.event("session.reused").about(presented.session).on(&client.id),
+            only: None,
         };
-        let written = self.store.sessions().rotate(request, now).await.map_err(Failure::from)?;
-        match self.follower.honour(written).await {
+        if scope.is_some() {
+            let found = self.store.sessions().proven(presented.session, family_digest).await.map_err(Failure::from)?;
+            if let Some(found) = found.filter(|found| is_next(found, &presented, client, now)) {
+                self.check_answerable(found.detail, &successor, client, scope, now)?;
+            }
+        } else {
+            request.only = Some(self.answerable(&successor, client, now)?);
+        }
+        let mut outcome = self.rotate(request.clone(), now).await?;
+        if let RotateOutcome::Undecided(detail) = outcome {
+            self.check_answerable(*detail, &successor, client, scope, now)?;
+            outcome = self.rotate(RotateRequest { only: None, ..request }, now).await?;
+        }
+        match outcome {
             RotateOutcome::Rotated(detail) => self.answer(&detail, &successor, client, scope).map(Refreshed::Rotated),
             RotateOutcome::Retried(detail) => self.answer(&detail, &successor, client, scope).map(Refreshed::Retried),
             RotateOutcome::Refused(refusal) => {
@@ -80,7 +95,22 @@ impl Service {
                 }
                 Err(RefreshError::Refused(refusal))
             }
+            RotateOutcome::Undecided(_) => Err(Failure::internal(UNDECIDED).into()),
         }
+    }
+
+    async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<RotateOutcome, Failure> {
+        Ok(self.follower.honour(self.store.sessions().rotate(request, now).await?).await)
+    }
+
+    /// What sessions say whose next tokens can be written for certain, if no narrower scope is asked for: then one
+    /// statement decides and rotates, and reads nothing before. Almost all are such; of any other, what
+    /// [`Service::check_answerable`] needs is read first.
+    fn answerable(&self, successor: &RefreshToken, client: &Client, now: Timestamp) -> Result<Answerable, Failure> {
+        let all = self.audience_for(client, None).unwrap_or_default();
+        let each = all.iter().map(|audience| vec![audience.clone()]).filter(|_| all.len() > 1);
+        let audiences = std::iter::once(all.clone()).chain(each).collect();
+        Ok(Answerable { audiences, most_chars: self.room_in_token(successor, client, now)? / BYTES_OF_CHAR })
     }
 
     /// Refuses what could not be answered before anything is consumed (security.md R5): a wider scope, a client without

@@ -12,9 +12,11 @@ pub(super) const NOTE_LIFE: Duration = Duration::from_secs(3600);
 /// A follower that was away for longer reads everything again: notes may have left the feed meanwhile.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(1800);
 
-/// Rows read at once. A follower that finds more news than that in one look reads everything anew, in chunks: no statement
-/// is allowed to grow beyond what its time limit allows.
-const CHUNK: i64 = 10_000;
+/// More news than that in one look, and a follower reads everything anew, in chunks: no statement is allowed to grow beyond
+/// what its time limit allows.
+const MOST_NEWS: i64 = 10_000;
+/// Rows read at once while loading: what they take in memory besides their content stays with the process.
+const CHUNK: i64 = 1_000;
 
 /// A change, and how long it matters.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +48,9 @@ pub struct FeedCursor {
 /// An answer of the feed, read in one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// What is new; or everything, when `is_complete`.
+    /// What is new. Of a complete reading, [`Feed::each`] brings what is there.
     pub entries: Vec<FeedEntry>,
-    /// Whether `entries` is the whole feed. The follower then replaces what it holds, and reads clients and keys again.
+    /// Whether the whole feed is to be read. The follower then replaces what it holds, and reads clients and keys again.
     pub is_complete: bool,
     /// To be handed to the next call.
     pub cursor: FeedCursor,
@@ -74,32 +76,42 @@ pub struct LiveRevocation {
 pub struct Feed<'a>(pub(super) &'a Database);
 
 impl Feed<'_> {
-    /// Reads everything. Nothing is left out by age: expiry is the reader's to judge, on its own clock.
+    /// Reads everything at once. Nothing is left out by age: expiry is the reader's to judge, on its own clock.
+    pub async fn load_all(&self) -> Result<Reading, StoreError> {
+        let mut reading = self.head().await?;
+        self.each(|entry| reading.entries.push(entry)).await?;
+        Ok(reading)
+    }
+
+    /// Where the feed ends now, as a complete reading of which [`Feed::each`] brings the entries.
     ///
     /// The cursor is taken first and the rows are read after it, in chunks: what is written meanwhile may be read twice,
     /// which is harmless, and is never missed.
-    pub async fn load_all(&self) -> Result<Reading, StoreError> {
-        const NEXT: &str = "SELECT seq, kind, subject, epoch, created_at, expires_at FROM changes
-            WHERE seq > $1 ORDER BY seq LIMIT $2";
+    pub async fn head(&self) -> Result<Reading, StoreError> {
         let heads = self.0.read("feed_head", Lane::Feed, HEAD, Vec::new()).await?;
         let cursor = heads.first().map(cursor).transpose()?.ok_or_else(headless)?;
-        let (mut entries, mut last) = (Vec::new(), i64::MIN);
+        let database_now = cursor.database_now;
+        Ok(Reading { entries: Vec::new(), is_complete: true, cursor, database_now })
+    }
+
+    /// Hands over every entry, one after the other: of a million, no more are in memory than a chunk.
+    pub async fn each(&self, mut take: impl FnMut(FeedEntry) + Send) -> Result<(), StoreError> {
+        const NEXT: &str = "SELECT seq, kind, subject, epoch, created_at, expires_at FROM changes
+            WHERE seq > $1 ORDER BY seq LIMIT $2";
+        let mut last = i64::MIN;
         loop {
             let rows = self.0.read("feed_load", Lane::Feed, NEXT.into(), values![last, CHUNK]).await?;
-            let Some(end) = rows.last() else {
-                let database_now = cursor.database_now;
-                return Ok(Reading { entries, is_complete: true, cursor, database_now });
-            };
+            let Some(end) = rows.last() else { return Ok(()) };
             last = end.of("changes", "seq").int("seq")?;
             for row in &rows {
-                entries.push(FeedEntry::try_from(row)?);
+                take(FeedEntry::try_from(row)?);
             }
         }
     }
 
-    /// Reads what was committed since `since`; everything, when that cannot be told.
+    /// Reads what was committed since `since`; a complete reading, to be taken from [`Feed::each`], when that cannot be told.
     pub async fn read_since(&self, since: &FeedCursor) -> Result<Reading, StoreError> {
-        let values = values![since.position, since.snapshot.as_str(), CHUNK + 1];
+        let values = values![since.position, since.snapshot.as_str(), MOST_NEWS + 1];
         let rows = self.0.read("feed_follow", Lane::Feed, FOLLOW, values).await?;
         let cursor = rows.first().map(cursor).transpose()?.ok_or_else(headless)?;
         // A clock that went back may be that of a server that was put back to an older state.
@@ -107,8 +119,8 @@ impl Feed<'_> {
             || cursor.position < since.position
             || cursor.database_now < since.database_now;
         let was_away = cursor.database_now.since(since.database_now) > LONGEST_ABSENCE;
-        if is_another || was_away || i64::try_from(rows.len()).is_ok_and(|rows| rows > CHUNK) {
-            return self.load_all().await;
+        if is_another || was_away || i64::try_from(rows.len()).is_ok_and(|rows| rows > MOST_NEWS) {
+            return self.head().await;
         }
         let mut entries = Vec::new();
         for row in &rows {

@@ -38,8 +38,8 @@ pub use self::installation::{EverythingRevoked, Installation};
 pub use self::keys::{AfterWithdrawal, Keys, NewKey, StoredKey};
 pub use self::migrate::SchemaStatus;
 pub use self::sessions::{
-    EndOutcome, EndRequest, NewSession, Opened, Owner, ProvenSession, RotateOutcome, RotateRequest, SessionDetail,
-    Sessions,
+    Answerable, EndOutcome, EndRequest, NewSession, Opened, Owner, ProvenSession, RotateOutcome, RotateRequest,
+    SessionDetail, Sessions,
 };
 pub use self::settings::{Location, StoreSettings};
 pub use self::sweep::{SweepCursor, Swept};

@@ -27,6 +27,11 @@ async fn refusal(app: &TestApp, token: &str) -> (u16, &'static str) {
     }
 }
 
+/// How often the database was asked a kind of statement.
+async fn statements(app: &TestApp, name: &str) -> f64 {
+    app.figure(&format!("countersign_database_seconds_count{{query=\"{name}\"}}")).await
+}
+
 on_both_engines! {
     async fn a_refresh_answers_the_next_pair_of_the_same_session(database: TestDatabase) {
         let app = TestApp::start(database).await;
@@ -47,6 +52,32 @@ on_both_engines! {
         assert_eq!(app.figure("countersign_refreshes_total{result=\"rotated\"}").await, 1.0);
     }
 
+    async fn r5_a_refresh_is_one_statement_and_one_more_look_where_it_must_be_sure_of_its_answer(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let audiences = ["a", "b", "c"].map(|name| Audience::parse(name).unwrap()).to_vec();
+        app.client("app", ClientSettings { audiences, ..application("read write") }).await;
+        let log_in = async |more: Value| {
+            let mut login = json!({"username": USER, "password": PASSWORD, "client_id": "app"});
+            login.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            tokens(app.login(&login).await).await.refresh_token
+        };
+        let asked = async || (statements(&app, "session_rotate").await, statements(&app, "session_look").await);
+        for (more, audience) in [(json!({}), json!(["a", "b", "c"])), (json!({"audience": "b"}), json!("b"))] {
+            let (token, before) = (log_in(more).await, asked().await);
+            let answer = tokens(app.refresh_on("app", &token).await).await;
+            assert_eq!(claims_of(&answer.access_token)["aud"], audience);
+            assert_eq!(asked().await, (before.0 + 1.0, before.1), "{audience}");
+        }
+        // A session that says more than fits a token beyond doubt is read before it is rotated.
+        let token = log_in(json!({})).await;
+        let roles = (0..14).map(|number| Role::parse(&format!("{number:064}")).unwrap()).collect();
+        app.service.set_roles(app.user_id(USER).await, roles, &Requester::command_line()).await.unwrap();
+        let before = asked().await;
+        let answer = tokens(app.refresh_on("app", &token).await).await;
+        assert_eq!(claims_of(&answer.access_token)["roles"].as_array().unwrap().len(), 14);
+        assert_eq!(asked().await, (before.0 + 2.0, before.1 + 1.0));
+    }
+
     async fn roles_are_those_of_now(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.log_in().await;
@@ -58,7 +89,7 @@ on_both_engines! {
     async fn r1_whatever_is_not_exactly_a_token_of_ours_is_refused_without_a_query(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.refresh_token;
-        let looks = async || app.figure("countersign_database_seconds_count{query=\"session_look\"}").await;
+        let looks = async || (statements(&app, "session_rotate").await, statements(&app, "session_look").await);
         let before = looks().await;
         let flipped: String = token.chars().map(|char| if char.is_lowercase() { char.to_ascii_uppercase() } else { char.to_ascii_lowercase() }).collect();
         let mut near = vec![String::new(), "x".into(), flipped, format!("{token}A"), format!("{token} "), format!(" {token}"), token[6..].to_owned()];

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign::domain::RefreshRefusal;
-use countersign::store::{EndOutcome, Owner, RotateOutcome};
+use countersign::store::{EndOutcome, NewSession, Owner, RotateOutcome};
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
@@ -48,11 +48,51 @@ on_both_engines! {
             for answer in &answers {
                 match answer {
                     RotateOutcome::Rotated(detail) | RotateOutcome::Retried(detail) => assert_eq!(detail, winners[0]),
-                    RotateOutcome::Refused(refusal) => panic!("round {round}: {refusal:?}"),
+                    other => panic!("round {round}: {other:?}"),
                 }
             }
         }
         assert_eq!(store.sessions().by_id(session_id(1)).await.unwrap().unwrap().session.generation, u32::from(ROUNDS));
+    }
+
+    async fn r2_of_many_sessions_that_refresh_at_once_each_gets_its_own_answer(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, client) = ada_logged_in(&store).await;
+        for number in 2..=200 {
+            done(store.sessions().open(NewSession { max_per_user: 1000, ..new_session(number, &user, &client, START) }, START).await);
+        }
+        let sessions = store.sessions();
+        // Every third token is of a family that the session does not have, and every fifth is presented twice.
+        let ask = |number: u8| {
+            let mut request = presented(number, 0);
+            if number.is_multiple_of(3) {
+                request.family_digest = [255; 32];
+            }
+            sessions.rotate(request, at(1))
+        };
+        let twice = (1..=200).filter(|number| number % 5 == 0);
+        let numbers: Vec<u8> = (1..=200).chain(twice).collect();
+        let answers = futures_util::future::join_all(numbers.iter().map(|number| ask(*number))).await;
+        let mut rotated = 0;
+        for (number, answer) in numbers.iter().zip(answers) {
+            let id = session_id(*number);
+            match answer.unwrap().value {
+                RotateOutcome::Refused(RefreshRefusal::Unknown) => assert!(number.is_multiple_of(3), "{number}"),
+                RotateOutcome::Rotated(detail) => {
+                    assert_eq!((detail.session.id, detail.session.generation), (id, 1));
+                    rotated += 1;
+                }
+                RotateOutcome::Retried(detail) => {
+                    assert_eq!((detail.session.id, detail.session.generation, number % 5), (id, 1, 0));
+                }
+                other => panic!("{number}: {other:?}"),
+            }
+        }
+        assert_eq!(rotated, 200 - 200 / 3);
+        for number in 1..=200 {
+            let generation = store.sessions().by_id(session_id(number)).await.unwrap().unwrap().session.generation;
+            assert_eq!(generation, u32::from(!number.is_multiple_of(3)), "{number}");
+        }
     }
 
     async fn r2_without_a_retry_window_one_rotates_and_the_rest_is_reuse_with_one_event(database: TestDatabase) {
@@ -153,7 +193,7 @@ on_both_engines! {
                     assert_eq!(detail.session.generation, generation + 1);
                     generation += 1;
                 }
-                RotateOutcome::Refused(refusal) => panic!("round {round}: {refusal:?}"),
+                other => panic!("round {round}: {other:?}"),
             }
         }
         let status = store.pool_status();

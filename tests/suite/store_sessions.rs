@@ -1,7 +1,7 @@
 //! Sessions in the store, on both engines: opening, refreshing, ending.
 
-use countersign::domain::{Change, EndReason, RefreshRefusal, Revocation, SessionState};
-use countersign::store::{EndOutcome, Owner, RotateOutcome, Settlement, StoreError};
+use countersign::domain::{Audience, Change, EndReason, RefreshRefusal, Revocation, SessionState};
+use countersign::store::{Answerable, EndOutcome, Owner, RotateOutcome, RotateRequest, Settlement, StoreError};
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
@@ -118,6 +118,36 @@ on_both_engines! {
         }
         assert!(matches!(rotate(&store, 1, 1, at(70)).await, RotateOutcome::Rotated(_)));
         assert_eq!(rotate(&store, 1, 0, at(70)).await, refused(RefreshRefusal::Reused));
+    }
+
+    async fn r5_a_rotation_that_asks_for_a_kind_of_session_leaves_any_other_as_it_was(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, _) = ada_logged_in(&store).await;
+        let list = |names: &[&str]| names.iter().map(|name| Audience::parse(name).unwrap()).collect::<Vec<_>>();
+        let only = |audiences: &[&[&str]], most_chars| {
+            let audiences = audiences.iter().map(|names| list(names)).collect();
+            RotateRequest { only: Some(Answerable { audiences, most_chars }), ..presented(1, 0) }
+        };
+        let roles: Vec<_> = user.roles.iter().map(ToString::to_string).collect();
+        let chars = ["read", "https://api.example", "pwd", &roles.join(" "), user.username.as_str()].concat().len();
+        let others: [(&[&[&str]], usize); 5] = [
+            (&[], 1000),
+            (&[&["https://api.example.org"], &["https://api.exampl"], &["//api.example"]], 1000),
+            (&[&["https://api.example", "b"], &["a", "https://api.example"]], 1000),
+            (&[&["https://api.example"]], chars - 1),
+            (&[&["https://api.example"]], 0),
+        ];
+        for (audiences, most_chars) in others {
+            let outcome = done(store.sessions().rotate(only(audiences, most_chars), at(60)).await);
+            let RotateOutcome::Undecided(detail) = outcome else { panic!("{audiences:?} {most_chars}: {outcome:?}") };
+            assert_eq!((detail.session.generation, detail.session.rotated_at), (0, START));
+        }
+        let fitting = only(&[&["b"], &["https://api.example"], &["c"]], chars);
+        let outcome = done(store.sessions().rotate(fitting.clone(), at(60)).await);
+        let RotateOutcome::Rotated(first) = outcome else { panic!("{outcome:?}") };
+        // What is not a rotation is named as ever.
+        assert_eq!(done(store.sessions().rotate(fitting.clone(), at(61)).await), RotateOutcome::Retried(first));
+        assert_eq!(done(store.sessions().rotate(only(&[], 0), at(99)).await), refused(RefreshRefusal::Reused));
     }
 
     async fn r3_reuse_ends_the_session_with_one_revocation_and_one_event(database: TestDatabase) {

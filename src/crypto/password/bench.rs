@@ -18,6 +18,9 @@ const BCRYPT_PASSWORD_BYTES: usize = 72;
 /// A hash that needs more memory than this, and more than the thread owns, takes turns with others like it. So the whole
 /// pool never needs more than each thread's share and one hash of the greatest size that is read.
 const LARGE_MEMORY_KIB: u32 = 64 * 1024;
+/// Address space that a thread reserves at least, of which it touches what its hashes need. glibc maps what is larger than
+/// this by itself and gives it back to the system when it is freed; smaller memory it would keep from the second time on.
+const RESERVED_BYTES: usize = 33 * 1024 * 1024;
 /// Stands for the salt in work whose result nobody uses.
 const NO_SALT: [u8; NEW_SALT_BYTES] = [0; NEW_SALT_BYTES];
 
@@ -28,7 +31,9 @@ pub(super) struct Unhashable;
 
 /// A thread's place of work.
 pub(super) struct Bench {
+    /// Empty until the first hash, and again after [`Bench::rest`]; its room is reserved all the while.
     memory: Vec<Block>,
+    blocks: usize,
     large: Arc<Mutex<()>>,
     /// All work done so far.
     #[cfg(test)]
@@ -36,25 +41,45 @@ pub(super) struct Bench {
 }
 
 impl Bench {
-    /// With as much memory as a hash of `scheme` needs, reused for every hash that needs no more. `None` when the operating
-    /// system refuses it.
+    /// With room for as much memory as a hash of `scheme` needs, reused for every hash that needs no more. `None` when the
+    /// operating system refuses it. A page of it costs something once it is touched, by the first hash.
     pub(super) fn new(scheme: Scheme, large: Arc<Mutex<()>>) -> Option<Self> {
         let blocks = scheme.memory_kib() as usize;
-        let mut memory = Vec::new();
-        memory.try_reserve_exact(blocks).ok()?;
-        memory.resize(blocks, Block::new());
         Some(Self {
-            memory,
+            memory: reserve(blocks)?,
+            blocks,
             large,
             #[cfg(test)]
             trace: Vec::new(),
         })
     }
 
-    /// Size of the memory that is held for good.
+    /// Gives the memory back to the operating system until the next hash, which takes a few milliseconds longer for it:
+    /// for a thread that has had nothing to do for a while.
+    pub(super) fn rest(&mut self) {
+        self.memory = Vec::new();
+        // Should there be no room now, the next hash asks again.
+        self.memory = reserve(self.blocks).unwrap_or_default();
+    }
+
+    /// Blocks that the thread holds now.
     #[cfg(test)]
-    pub(super) fn memory_blocks(&self) -> usize {
+    pub(super) const fn held_blocks(&self) -> usize {
         self.memory.len()
+    }
+
+    /// The memory for a hash of so many blocks; `None` if it needs more than the thread keeps.
+    fn memory(&mut self, blocks: usize) -> Result<Option<&mut [Block]>, Unhashable> {
+        if blocks > self.blocks {
+            return Ok(None);
+        }
+        if self.memory.is_empty() {
+            if self.memory.capacity() < self.blocks {
+                self.memory = reserve(self.blocks).ok_or(Unhashable)?;
+            }
+            self.memory.resize(self.blocks, Block::new());
+        }
+        Ok(self.memory.get_mut(..blocks))
     }
 
     /// A new hash of a password.
@@ -98,14 +123,14 @@ impl Bench {
         #[cfg(test)]
         self.trace.push(Work::of(scheme));
         let large = Arc::clone(&self.large);
-        let takes_turns = scheme.memory_kib() > LARGE_MEMORY_KIB && scheme.memory_kib() as usize > self.memory.len();
+        let takes_turns = scheme.memory_kib() > LARGE_MEMORY_KIB && scheme.memory_kib() as usize > self.blocks;
         let _turn = takes_turns.then(|| large.lock().unwrap_or_else(PoisonError::into_inner));
         match scheme {
             Scheme::Argon2 { variant, version, memory_kib, passes, lanes } => {
                 let params = Params::new(memory_kib, passes, lanes, Some(output.len())).map_err(|_| Unhashable)?;
                 let blocks = params.block_count();
                 let argon2 = Argon2::new(variant, version, params);
-                match self.memory.get_mut(..blocks) {
+                match self.memory(blocks)? {
                     Some(memory) => argon2.hash_password_into_with_memory(password, salt, output, memory),
                     None => argon2.hash_password_into(password, salt, output),
                 }
@@ -128,6 +153,13 @@ impl Bench {
             }
         }
     }
+}
+
+/// Room for so many blocks, none of it touched.
+fn reserve(blocks: usize) -> Option<Vec<Block>> {
+    let mut memory = Vec::new();
+    memory.try_reserve_exact(blocks.max(RESERVED_BYTES / Block::SIZE)).ok()?;
+    Some(memory)
 }
 
 /// The password ends with a NUL if there is room for one; it contains none, because none can be typed.

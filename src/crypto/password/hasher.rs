@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::bench::{Bench, Unhashable};
-use super::queue::Queue;
+use super::queue::{Queue, Turn};
 use super::scheme::Scheme;
 use super::settings::{HashSettings, SettingsError};
 use super::stored::PasswordHash;
@@ -20,6 +20,9 @@ use crate::domain::Password;
 /// How much hashing yields to everything else: a login may wait for introspection, never the other way round.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
+/// A thread that nobody needed for so long gives its memory back: a replica that nobody logs in at keeps none of it, and in
+/// a storm of logins no thread is idle for that long.
+const RESTS_AFTER: Duration = Duration::from_secs(10);
 /// A busy answer asks the caller to wait within these bounds.
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
 /// The newest job counts for one eighth of the typical duration.
@@ -76,7 +79,7 @@ struct Shared {
 }
 
 impl PasswordHasher {
-    /// Checks the settings, takes the memory and starts the threads.
+    /// Checks the settings, reserves the memory and starts the threads.
     pub fn start(
         settings: HashSettings,
         random: Arc<dyn Random>,
@@ -170,7 +173,17 @@ impl Shared {
     /// A thread's life.
     fn work(&self, mut bench: Bench) {
         yield_to_others();
-        while let Some(job) = self.queue.next() {
+        let mut patience = None;
+        loop {
+            let job = match self.queue.next(patience) {
+                Turn::Next(job) => job,
+                Turn::Nobody => {
+                    bench.rest();
+                    patience = None;
+                    continue;
+                }
+                Turn::Closed => return,
+            };
             let began = self.clock.elapsed();
             // A job that panics answers its caller by dropping the channel. The thread must live on: without it, the pool
             // would shrink by each such request until nobody can log in.
@@ -180,6 +193,7 @@ impl Shared {
             let took = self.clock.elapsed().saturating_sub(began);
             self.note(took);
             (self.observer)(took);
+            patience = Some(RESTS_AFTER);
         }
     }
 
@@ -270,6 +284,7 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::crypto::SeededRandom;
     use crate::crypto::password::vectors;
+    use crate::crypto::password::work::Work;
     use crate::domain::Timestamp;
 
     const WEAKEST: HashSettings =
@@ -445,19 +460,38 @@ mod tests {
     async fn p5_no_more_hashes_run_at_once_than_there_are_threads() {
         let hasher = start(HashSettings { threads: 2, queue: 64, ..WEAKEST });
         let (running, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let cheap = Scheme::argon2(argon2::Algorithm::Argon2id, argon2::Version::V0x13, 64, 1, 1).unwrap();
         let jobs = (0..40).map(|_| {
             let (running, most) = (Arc::clone(&running), Arc::clone(&most));
             hasher.run(move |bench| {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                let memory = bench.memory_blocks();
+                let done = bench.spend(Work::of(cheap), b"in its own memory");
                 running.fetch_sub(1, Ordering::SeqCst);
-                Ok(memory)
+                done.map(|()| bench.held_blocks())
             })
         });
         for memory in futures_util::future::join_all(jobs).await {
             assert_eq!(memory.unwrap(), 7168);
         }
         assert!((1..=2).contains(&most.load(Ordering::SeqCst)));
+    }
+
+    #[tokio::test]
+    async fn p5_a_thread_holds_memory_from_its_first_hash_until_it_rests_and_hashes_all_the_same() {
+        let hasher = start(WEAKEST);
+        let blocks = async || hasher.run(|bench| Ok(bench.held_blocks())).await.unwrap();
+        assert_eq!(blocks().await, 0);
+        let hash = hasher.hash(password("before the rest")).await.unwrap();
+        assert_eq!(blocks().await, 7168);
+        for _ in 0..3 {
+            let rested = hasher.run(|bench| {
+                bench.rest();
+                Ok(bench.held_blocks())
+            });
+            assert_eq!(rested.await, Ok(0));
+            assert!(hasher.verify(password("before the rest"), Some(hash.clone())).await.unwrap().matches);
+            assert_eq!(blocks().await, 7168);
+        }
     }
 
     #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 /// First come, first served. A place is given up by dropping its [`Place`]: what waited there is dropped at once, so that
 /// callers who went away keep nobody else out and cost no hash (security.md P5).
@@ -20,6 +21,17 @@ struct Line<T> {
 /// There is no place left, or the queue is closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
+
+/// What a wait for the first in line ended with.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Turn<T> {
+    /// Somebody's turn.
+    Next(T),
+    /// Nobody came in time.
+    Nobody,
+    /// The queue is closed.
+    Closed,
+}
 
 /// A caller's hold on its place.
 pub(super) struct Place<T> {
@@ -48,17 +60,28 @@ impl<T> Queue<T> {
         Ok(Place { queue: Arc::clone(self), number })
     }
 
-    /// Waits for the first in line; `None` once the queue is closed.
-    pub(super) fn next(&self) -> Option<T> {
+    /// Waits for the first in line: for as long as it takes, or for `patience`.
+    pub(super) fn next(&self, patience: Option<Duration>) -> Turn<T> {
         let mut line = self.lock();
+        let mut has_waited = false;
         loop {
             if line.is_closed {
-                return None;
+                return Turn::Closed;
             }
             if let Some((_, item)) = line.waiting.pop_front() {
-                return Some(item);
+                return Turn::Next(item);
             }
-            line = self.changed.wait(line).unwrap_or_else(PoisonError::into_inner);
+            line = match patience {
+                None => self.changed.wait(line).unwrap_or_else(PoisonError::into_inner),
+                // Woken for a place that another thread took: nobody was idle, so the wait may begin anew.
+                Some(patience) if !has_waited => {
+                    let (line, ended) =
+                        self.changed.wait_timeout(line, patience).unwrap_or_else(PoisonError::into_inner);
+                    has_waited = ended.timed_out();
+                    line
+                }
+                Some(_) => return Turn::Nobody,
+            };
         }
     }
 
@@ -103,9 +126,9 @@ mod tests {
         let queue = Arc::new(Queue::new(2));
         let places = [queue.join('a').unwrap(), queue.join('b').unwrap()];
         assert_eq!(queue.join('c').err(), Some(Full));
-        assert_eq!((queue.next(), queue.depth()), (Some('a'), 1));
+        assert_eq!((queue.next(None), queue.depth()), (Turn::Next('a'), 1));
         let _third = queue.join('c').unwrap();
-        assert_eq!((queue.next(), queue.next()), (Some('b'), Some('c')));
+        assert_eq!((queue.next(None), queue.next(None)), (Turn::Next('b'), Turn::Next('c')));
         drop(places);
         assert_eq!(queue.depth(), 0);
     }
@@ -132,10 +155,20 @@ mod tests {
         let queue = Arc::new(Queue::new(3));
         let worker = std::thread::spawn({
             let queue = Arc::clone(&queue);
-            move || queue.next()
+            move || queue.next(None)
         });
         queue.close();
-        assert_eq!(worker.join().unwrap(), None::<u8>);
+        assert_eq!(worker.join().unwrap(), Turn::<u8>::Closed);
         assert!(queue.join(1).is_err());
+    }
+
+    #[test]
+    fn a_wait_that_nobody_ends_says_so_and_whoever_waits_already_is_seen_first() {
+        let queue = Arc::new(Queue::new(1));
+        assert_eq!(queue.next(Some(Duration::ZERO)), Turn::Nobody);
+        let _place = queue.join(7).unwrap();
+        assert_eq!(queue.next(Some(Duration::ZERO)), Turn::Next(7));
+        queue.close();
+        assert_eq!(queue.next(Some(Duration::ZERO)), Turn::Closed);
     }
 }

@@ -14,7 +14,7 @@ const QUEUE: RangeInclusive<usize> = 1..=10_000;
 /// The section `passwords` of the configuration, as far as hashing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashSettings {
-    /// Memory of one hash in KiB; each thread holds this much for good.
+    /// Memory of one hash in KiB; each thread holds this much while it is busy, and for a while after.
     pub memory_kib: u32,
     /// Passes over the memory.
     pub iterations: u32,

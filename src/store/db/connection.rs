@@ -8,7 +8,7 @@ use super::fault::Failure;
 use super::value::{Row, Value, postgres_arguments, sqlite_arguments};
 
 /// A statement. Almost all have one text; the few that ask an engine about itself have two.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sql {
     sqlite: &'static str,
     postgres: &'static str,

@@ -6,11 +6,13 @@
 //! - [`Database::write`] runs a job in one transaction. On PostgreSQL it has a connection of its own and is repeated when
 //!   it lost against another transaction; on SQLite it waits for the one writer and shares its commit with others.
 //! - [`Database::write_one`] writes one statement that needs no explicit transaction: one round trip on PostgreSQL.
+//! - [`Database::write_row`] does so for one row, in one statement with the rows of others where many ask at once.
 //!
 //! Every call runs in a task of its own: whoever is cancelled while waiting leaves either the old or the new state, and
 //! a connection that can be used again (security.md R10).
 
 mod announcer;
+mod combiner;
 mod connection;
 mod fault;
 mod listener;
@@ -31,6 +33,7 @@ use futures_util::future::BoxFuture;
 use tracing::Instrument;
 
 use self::announcer::Announcer;
+use self::combiner::{Asked, Combiner};
 pub(in crate::store) use self::connection::Sql;
 use self::fault::{Failure, Fault};
 pub use self::listener::ChangeListener;
@@ -75,7 +78,7 @@ struct Inner {
 
 enum Engine {
     Sqlite(Writer),
-    Postgres(Box<PostgresConnector>),
+    Postgres(Box<PostgresConnector>, Combiner),
 }
 
 /// Which connections a read uses.
@@ -94,20 +97,20 @@ impl Database {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn StoreObserver>,
     ) -> Result<Self, StoreError> {
-        let (engine, connector) = match &settings.location {
+        let (writer, connector) = match &settings.location {
             Location::Sqlite { path, create } => {
                 let connector = SqliteConnector::new(path.clone(), settings.busy_timeout);
                 connector.prepare(*create)?;
                 // The writer first: it puts the file into write-ahead mode, which readers then find.
                 let writer = Writer::start(connector.clone(), settings.acquire_timeout).await?;
-                (Engine::Sqlite(writer), Connector::Sqlite(connector))
+                (Some(writer), Connector::Sqlite(connector))
             }
             Location::Postgres { url, pooler_transaction_mode } => {
                 let connector = Box::new(PostgresConnector::new(url, *pooler_transaction_mode, settings)?);
                 if connector.may_travel_unencrypted() {
                     tracing::warn!("database.url does not demand TLS: add sslmode=verify-full");
                 }
-                (Engine::Postgres(connector.clone()), Connector::Postgres(connector))
+                (None, Connector::Postgres(connector))
             }
         };
         let (connector, generation) = (Arc::new(connector), pool::Generation::default());
@@ -120,6 +123,17 @@ impl Database {
         let patience = settings.statement_timeout + CLIENT_GRACE;
         let feed_patience = settings.feed_timeout.min(patience);
         let announcer = Announcer::default();
+        let engine = match (writer, &*connector) {
+            (None, Connector::Postgres(connector)) => {
+                let pool = Arc::clone(&readers);
+                let combiner = Combiner::start(pool, (**connector).clone(), patience, settings.acquire_timeout);
+                Engine::Postgres(connector.clone(), combiner)
+            }
+            (Some(writer), _) => Engine::Sqlite(writer),
+            (None, Connector::Sqlite(_)) => {
+                return Err(StoreError::Internal("a file is written without its writer".to_owned()));
+            }
+        };
         let inner = Inner { engine, readers, follower, patience, feed_patience, announcer, clock, observer };
         Ok(Self { inner: Arc::new(inner), lane: Lane::Requests })
     }
@@ -176,12 +190,11 @@ impl Database {
         sql: &'static str,
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
-        if matches!(self.inner.engine, Engine::Sqlite(_)) {
-            let written = self.write(name, (sql, values), |tx, (sql, values)| Box::pin(tx.rows(*sql, values.clone())));
-            return written.await.map(|written| written.value);
-        }
         let inner = Arc::clone(&self.inner);
         self.in_own_task(name, async move {
+            if let Engine::Sqlite(writer) = &inner.engine {
+                return writer.write_one(sql, values).await;
+            }
             let mut runs = 1;
             loop {
                 match inner.run_once(Lane::Requests, sql.into(), &values).await {
@@ -189,6 +202,27 @@ impl Database {
                     other => return other.map_err(|failure| failure.error),
                 }
                 runs += 1;
+            }
+        })
+        .await
+    }
+
+    /// Changes one row, and returns it if the statement's condition held. The statement changes the rows of many callers at
+    /// once: on PostgreSQL it takes an array for each of `values`, on SQLite a JSON array of everybody's values. `id` is the
+    /// row's. On PostgreSQL a statement whose answer was lost is not repeated: it may have been committed.
+    pub(in crate::store) async fn write_row(
+        &self,
+        name: &'static str,
+        table: &'static str,
+        sql: Sql,
+        id: [u8; 16],
+        values: Vec<Value>,
+    ) -> Result<Option<Row>, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        self.in_own_task(name, async move {
+            match &inner.engine {
+                Engine::Sqlite(writer) => writer.write_row(Asked { id, sql, values, table }).await,
+                Engine::Postgres(_, combiner) => combiner.ask(Asked { id, sql, values, table }).await,
             }
         })
         .await
@@ -211,7 +245,7 @@ impl Database {
         self.in_own_task(name, async move {
             match &inner.engine {
                 Engine::Sqlite(writer) => writer.write(input, job).await,
-                Engine::Postgres(connector) => {
+                Engine::Postgres(connector, _) => {
                     let ran = run_until_committed(&inner.readers, connector, inner.patience, &*input, &*job).await;
                     let (written, has_news) = ran?;
                     if has_news {
@@ -227,7 +261,9 @@ impl Database {
     /// A listener for news on the feed; none where there is nothing to listen to.
     pub(in crate::store) async fn listener(&self) -> Result<Option<ChangeListener>, StoreError> {
         match &self.inner.engine {
-            Engine::Postgres(connector) if !connector.is_pooled() => ChangeListener::connect(connector).await.map(Some),
+            Engine::Postgres(connector, _) if !connector.is_pooled() => {
+                ChangeListener::connect(connector).await.map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -242,7 +278,7 @@ impl Database {
         let status = self.inner.readers.status();
         match &self.inner.engine {
             Engine::Sqlite(writer) => PoolStatus { waiting: status.waiting + writer.waiting(), ..status },
-            Engine::Postgres(_) => status,
+            Engine::Postgres(_, combiner) => PoolStatus { waiting: status.waiting + combiner.waiting(), ..status },
         }
     }
 
@@ -278,30 +314,45 @@ impl Inner {
         });
     }
 
-    /// One statement on a pooled connection, in a transaction of its own where a pooler demands one.
+    /// One statement on a connection of a lane.
     async fn run_once(&self, lane: Lane, sql: Sql, values: &[Value]) -> Result<Vec<Row>, Failure> {
         let (pool, patience) = match lane {
             Lane::Requests => (&self.readers, self.patience),
             Lane::Feed => (&self.follower, self.feed_patience),
         };
-        let Lease { mut connection, slot } = pool.acquire().await?;
-        let answer = match &self.engine {
-            Engine::Postgres(connector) if connector.is_pooled() => {
-                let begun = connection.script(connector.begin(), patience).await;
-                let answer = match begun {
-                    Ok(()) => connection.rows(sql, values, patience).await,
-                    Err(failure) => Err(failure),
-                };
-                let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
-                let ended = connection.script(end, patience).await;
-                answer.and_then(|rows| ended.map(|()| rows))
-            }
-            _ => connection.rows(sql, values, patience).await,
+        let connector = match &self.engine {
+            Engine::Postgres(connector, _) => Some(&**connector),
+            Engine::Sqlite(_) => None,
         };
-        match &answer {
-            Err(Failure { fault: Fault::Connection, .. }) => slot.condemn_all(),
-            _ => slot.give_back(connection),
-        }
-        answer
+        run_once(pool, connector, patience, sql, values).await
     }
+}
+
+/// One statement on a pooled connection, in a transaction of its own where a pooler demands one.
+async fn run_once(
+    pool: &Arc<Pool>,
+    connector: Option<&PostgresConnector>,
+    patience: Duration,
+    sql: Sql,
+    values: &[Value],
+) -> Result<Vec<Row>, Failure> {
+    let Lease { mut connection, slot } = pool.acquire().await?;
+    let answer = match connector {
+        Some(connector) if connector.is_pooled() => {
+            let begun = connection.script(connector.begin(), patience).await;
+            let answer = match begun {
+                Ok(()) => connection.rows(sql, values, patience).await,
+                Err(failure) => Err(failure),
+            };
+            let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
+            let ended = connection.script(end, patience).await;
+            answer.and_then(|rows| ended.map(|()| rows))
+        }
+        _ => connection.rows(sql, values, patience).await,
+    };
+    match &answer {
+        Err(Failure { fault: Fault::Connection, .. }) => slot.condemn_all(),
+        _ => slot.give_back(connection),
+    }
+    answer
 }

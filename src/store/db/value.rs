@@ -16,6 +16,34 @@ pub enum Value {
     Text(Option<String>),
     /// `BYTEA` or `BLOB`.
     Bytes(Option<Vec<u8>>),
+    /// PostgreSQL: `BIGINT[]`.
+    Ints(Vec<Option<i64>>),
+    /// PostgreSQL: `TEXT[]`.
+    Texts(Vec<Option<String>>),
+    /// PostgreSQL: `BYTEA[]`.
+    ByteStrings(Vec<Option<Vec<u8>>>),
+}
+
+impl Value {
+    /// The same place of several lists of values as one array; none where they are not all of one type.
+    pub fn column(values: impl IntoIterator<Item = Self>) -> Option<Self> {
+        let mut values = values.into_iter();
+        let mut column = match values.next()? {
+            Self::Int(value) => Self::Ints(vec![value]),
+            Self::Text(value) => Self::Texts(vec![value]),
+            Self::Bytes(value) => Self::ByteStrings(vec![value]),
+            Self::Ints(_) | Self::Texts(_) | Self::ByteStrings(_) => return None,
+        };
+        for value in values {
+            match (&mut column, value) {
+                (Self::Ints(column), Self::Int(value)) => column.push(value),
+                (Self::Texts(column), Self::Text(value)) => column.push(value),
+                (Self::ByteStrings(column), Self::Bytes(value)) => column.push(value),
+                _ => return None,
+            }
+        }
+        Some(column)
+    }
 }
 
 /// Builds the list of bound values from anything that converts into [`Value`].
@@ -59,6 +87,25 @@ value_from! {
     SessionId => |value| Bytes(value.as_bytes().to_vec()),
 }
 
+/// Rows of values as a JSON array of arrays, for SQLite's `json_each`; bytes in hexadecimal, for its `unhex`.
+pub(super) fn json_rows<'a>(rows: impl IntoIterator<Item = &'a [Value]>) -> String {
+    let cell = |value: &Value| match value {
+        Value::Int(value) => serde_json::json!(value),
+        Value::Text(value) => serde_json::json!(value),
+        Value::Bytes(value) => serde_json::json!(value.as_deref().map(hexadecimal)),
+        // Arrays are PostgreSQL's: what expects a value finds none.
+        Value::Ints(_) | Value::Texts(_) | Value::ByteStrings(_) => serde_json::Value::Null,
+    };
+    let rows = rows.into_iter().map(|row| row.iter().map(cell).collect::<serde_json::Value>());
+    rows.collect::<serde_json::Value>().to_string()
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble & 15)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(*byte)]).collect()
+}
+
 /// The values in SQLite's form.
 pub(super) fn sqlite_arguments(values: &[Value]) -> Result<SqliteArguments, sqlx::Error> {
     let mut arguments = SqliteArguments::default();
@@ -67,6 +114,7 @@ pub(super) fn sqlite_arguments(values: &[Value]) -> Result<SqliteArguments, sqlx
             Value::Int(value) => arguments.add(value),
             Value::Text(value) => arguments.add(value),
             Value::Bytes(value) => arguments.add(value),
+            Value::Ints(_) | Value::Texts(_) | Value::ByteStrings(_) => Err("SQLite has no arrays".into()),
         }
         .map_err(sqlx::Error::Encode)?;
     }
@@ -81,6 +129,9 @@ pub(super) fn postgres_arguments(values: &[Value]) -> Result<PgArguments, sqlx::
             Value::Int(value) => arguments.add(value),
             Value::Text(value) => arguments.add(value.as_deref()),
             Value::Bytes(value) => arguments.add(value.as_deref()),
+            Value::Ints(column) => arguments.add(column),
+            Value::Texts(column) => arguments.add(column),
+            Value::ByteStrings(column) => arguments.add(column),
         }
         .map_err(sqlx::Error::Encode)?;
     }
@@ -188,7 +239,7 @@ impl Fields<'_> {
             return number.to_string();
         }
         match column!(self.row, self.key, Vec<u8>) {
-            Ok(bytes) => bytes.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Ok(bytes) => hexadecimal(&bytes),
             Err(_) => "(unreadable)".to_owned(),
         }
     }

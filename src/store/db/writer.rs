@@ -1,5 +1,6 @@
 //! SQLite's one writer: a task that owns the write connection and commits many jobs with one `fsync`.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +8,12 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use tokio::sync::{mpsc, oneshot};
 
+use super::combiner::{Asked, Changed};
+use super::connection::Sql;
 use super::sqlite::SqliteConnector;
 use super::turnstile::Turnstile;
 use super::tx::{Tx, Written};
+use super::value::{Row, Value, json_rows, values};
 use super::{Fault, NO_PATIENCE};
 use crate::store::StoreError;
 
@@ -21,7 +25,17 @@ const MAX_BATCH: usize = 128;
 
 /// A job in the queue, whatever its answer.
 trait Queued: Send {
-    /// Runs within a savepoint and keeps the answer until the commit.
+    /// Whether the job is one statement, which SQLite itself undoes when it fails: it needs no savepoint.
+    fn is_one_statement(&self) -> bool {
+        false
+    }
+
+    /// The job as one row that a statement changes together with the rows of others.
+    fn as_row(&mut self) -> Option<&mut OneRow> {
+        None
+    }
+
+    /// Runs, within a savepoint where it needs one, and keeps the answer until the commit.
     fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>>;
 
     /// Sends the answer: the kept one, or why nothing was committed.
@@ -55,14 +69,88 @@ where
     }
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
-        let never_ran = || Err(StoreError::Internal("a job was never run".to_owned()));
-        let answer = match committed {
-            Ok(()) => self.outcome.unwrap_or_else(never_ran),
-            Err(error) => Err(error),
-        };
+        let Self { outcome, reply, .. } = *self;
         // Whoever asked may be gone; what was committed stands.
-        let _ = self.reply.send(answer);
+        let _ = reply.send(committed.and_then(|()| outcome.unwrap_or_else(never_ran)));
     }
+}
+
+struct OneStatement {
+    sql: &'static str,
+    values: Vec<Value>,
+    outcome: Option<Result<Vec<Row>, StoreError>>,
+    reply: oneshot::Sender<Result<Vec<Row>, StoreError>>,
+}
+
+impl Queued for OneStatement {
+    fn is_one_statement(&self) -> bool {
+        true
+    }
+
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>> {
+        async move {
+            let outcome = tx.rows(self.sql, std::mem::take(&mut self.values)).await;
+            let result = outcome.as_ref().map(|_| ()).map_err(Clone::clone);
+            self.outcome = Some(outcome);
+            result
+        }
+        .boxed()
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self { outcome, reply, .. } = *self;
+        // Whoever asked may be gone; what was committed stands.
+        let _ = reply.send(committed.and_then(|()| outcome.unwrap_or_else(never_ran)));
+    }
+}
+
+struct OneRow {
+    asked: Asked,
+    outcome: Option<Result<Option<Row>, StoreError>>,
+    reply: oneshot::Sender<Result<Option<Row>, StoreError>>,
+}
+
+impl Queued for OneRow {
+    fn is_one_statement(&self) -> bool {
+        true
+    }
+
+    fn as_row(&mut self) -> Option<&mut OneRow> {
+        Some(self)
+    }
+
+    fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>> {
+        change_rows(vec![self], tx).boxed()
+    }
+
+    fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
+        let Self { outcome, reply, .. } = *self;
+        // Whoever asked may be gone; what was committed stands.
+        let _ = reply.send(committed.and_then(|()| outcome.unwrap_or_else(never_ran)));
+    }
+}
+
+/// Changes the rows of many jobs, all of one statement and none twice.
+async fn change_rows(mut jobs: Vec<&mut OneRow>, tx: &mut Tx) -> Result<(), StoreError> {
+    let Some(first) = jobs.first() else { return Ok(()) };
+    let (sql, table) = (first.asked.sql, first.asked.table);
+    let asked = json_rows(jobs.iter().map(|job| job.asked.values.as_slice()));
+    let mut answer = match tx.rows(sql, values![asked]).await {
+        Ok(rows) => Changed::new(rows, table),
+        Err(error) => Err(error),
+    };
+    for job in &mut jobs {
+        job.outcome = Some(answer.as_mut().map(|changed| changed.take(&job.asked)).map_err(|error| error.clone()));
+    }
+    answer.map(|_| ())
+}
+
+fn never_ran<T>() -> Result<T, StoreError> {
+    Err(StoreError::Internal("a job was never run".to_owned()))
+}
+
+fn stopped() -> StoreError {
+    StoreError::Unavailable("the writer has stopped".to_owned())
 }
 
 /// The way to the writer.
@@ -92,11 +180,28 @@ impl Writer {
         F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(Job { input, job, outcome: None, reply });
-        let queued = tokio::time::timeout(self.acquire_timeout, self.queue.send(job)).await;
-        let stopped = || StoreError::Unavailable("the writer has stopped".to_owned());
-        queued.map_err(|_| StoreError::Unavailable("too many writes wait".to_owned()))?.map_err(|_| stopped())?;
+        self.queue(Box::new(Job { input, job, outcome: None, reply })).await?;
         answer.await.map_err(|_| stopped())?
+    }
+
+    /// Runs one statement in its turn: a single step for the connection's thread, where a job takes one more before and one
+    /// after itself.
+    pub(super) async fn write_one(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue(Box::new(OneStatement { sql, values, outcome: None, reply })).await?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Changes one row in its turn, together with the rows of those who stand beside it in the queue.
+    pub(super) async fn write_row(&self, asked: Asked) -> Result<Option<Row>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.queue(Box::new(OneRow { asked, outcome: None, reply })).await?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    async fn queue(&self, job: Box<dyn Queued>) -> Result<(), StoreError> {
+        let queued = tokio::time::timeout(self.acquire_timeout, self.queue.send(job)).await;
+        queued.map_err(|_| StoreError::Unavailable("too many writes wait".to_owned()))?.map_err(|_| stopped())
     }
 
     /// Jobs that wait, for the figures.
@@ -145,26 +250,59 @@ impl Task {
         tx.control("BEGIN IMMEDIATE").await.map_err(|failure| failure.error)?;
         drop(turn);
         let mut next = 0;
-        while let Some(job) = batch.get_mut(next) {
-            run_within_savepoint(job.as_mut(), tx).await?;
-            next += 1;
-            if next == batch.len() && next < MAX_BATCH {
-                batch.extend(self.jobs.try_recv());
+        loop {
+            while batch.len() < MAX_BATCH
+                && let Ok(job) = self.jobs.try_recv()
+            {
+                batch.push(job);
             }
+            let Some(waiting) = batch.get_mut(next..).filter(|waiting| !waiting.is_empty()) else { break };
+            next += run_first(waiting, tx).await?;
         }
         tx.control("COMMIT").await.map_err(|failure| failure.error)
     }
 }
 
+/// Runs the first job, and those behind it that share its statement; how many it ran.
+async fn run_first(waiting: &mut [Box<dyn Queued>], tx: &mut Tx) -> Result<usize, StoreError> {
+    let (mut together, mut ids) = (Vec::new(), HashSet::new());
+    let mut shared: Option<Sql> = None;
+    for job in &mut *waiting {
+        let Some(job) = job.as_row() else { break };
+        if *shared.get_or_insert(job.asked.sql) != job.asked.sql || !ids.insert(job.asked.id) {
+            break;
+        }
+        together.push(job);
+    }
+    let count = together.len();
+    if count > 1 {
+        tx.start_job();
+        // A failure undoes the one statement, and each job has it for an answer.
+        return match change_rows(together, tx).await {
+            Err(error) if tx.fault() == Some(Fault::Connection) => Err(error),
+            _ => Ok(count),
+        };
+    }
+    drop(together);
+    match waiting.first_mut() {
+        Some(job) => run_alone(job.as_mut(), tx).await.map(|()| 1),
+        None => Ok(0),
+    }
+}
+
 /// Runs one job so that its failure undoes nothing but itself. An error means that the whole transaction is lost: SQLite
 /// rolls it back by itself when the disk is full or fails.
-async fn run_within_savepoint(job: &mut dyn Queued, tx: &mut Tx) -> Result<(), StoreError> {
+async fn run_alone(job: &mut dyn Queued, tx: &mut Tx) -> Result<(), StoreError> {
     let lost = |failure: super::Failure| failure.error;
+    let needs_savepoint = !job.is_one_statement();
     tx.start_job();
-    tx.control("SAVEPOINT job").await.map_err(lost)?;
+    if needs_savepoint {
+        tx.control("SAVEPOINT job").await.map_err(lost)?;
+    }
     let outcome = job.run(tx).await;
     match (outcome, tx.fault()) {
         (Err(error), Some(Fault::Connection)) => Err(error),
+        (_, _) if !needs_savepoint => Ok(()),
         (Err(_), _) => tx.control("ROLLBACK TO job; RELEASE job").await.map_err(lost),
         (Ok(()), _) => tx.control("RELEASE job").await.map_err(lost),
     }

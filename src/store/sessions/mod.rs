@@ -6,7 +6,7 @@ mod rotate;
 
 pub use self::end::{EndOutcome, EndRequest, Owner};
 pub use self::open::{NewSession, Opened};
-pub use self::rotate::{ProvenSession, RotateOutcome, RotateRequest};
+pub use self::rotate::{Answerable, ProvenSession, RotateOutcome, RotateRequest};
 use crate::domain::{ClientId, Role, Session, SessionId, Timestamp, UserId, Username};
 use crate::store::StoreError;
 use crate::store::columns::session_columns;

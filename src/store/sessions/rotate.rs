@@ -3,13 +3,63 @@
 use std::time::Duration;
 
 use super::{SessionDetail, Sessions};
-use crate::domain::{ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp};
+use crate::domain::{Audience, ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp};
 use crate::store::columns::session_columns;
-use crate::store::db::{Row, Tx, Written, values};
+use crate::store::db::{Row, Sql, Tx, Written, values};
+use crate::store::rows::joined;
 use crate::store::{AuditEvent, StoreError, audit};
 
 /// How often a refresh looks again when the row changed between its attempt and its look.
 const MAX_LOOKS: u32 = 4;
+
+/// When a session is rotated: `asked` are the tokens that were presented, one for each session.
+macro_rules! rotate_condition {
+    () => {
+        "WHERE sessions.id = asked.id AND sessions.generation = asked.generation
+          AND sessions.family_digest = asked.family_digest AND sessions.client_id = asked.client_id
+          AND ended_at IS NULL AND idle_expires_at > asked.at AND absolute_expires_at > asked.at
+          AND users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL
+          AND clients.id = sessions.client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL
+          AND (most_chars IS NULL OR length(scope) + length(audience) + length(methods)
+              + length(users.roles) + length(users.username) <= most_chars)
+          AND (asked.audiences IS NULL
+              OR replace(asked.audiences, mark || audience || mark, '') <> asked.audiences)"
+    };
+}
+
+/// Of all who present a token, the one whose statement changes the row has won. It serves many sessions at once. SQLite's
+/// `RETURNING` reaches no joined table.
+const ROTATE: Sql = Sql::each(
+    concat!(
+        "UPDATE sessions
+        SET generation = sessions.generation + 1, rotated_at = asked.at, idle_expires_at = asked.idle_end
+        FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS generation, unhex(value ->> 2) AS family_digest,
+                value ->> 3 AS client_id, value ->> 4 AS at, value ->> 5 AS idle_end, value ->> 6 AS audiences,
+                value ->> 7 AS most_chars, value ->> 8 AS mark FROM json_each($1)) AS asked,
+            users, clients
+        ",
+        rotate_condition!(),
+        "
+        RETURNING ",
+        session_columns!(),
+        ", (SELECT username FROM users WHERE users.id = user_id) AS username,
+            (SELECT roles FROM users WHERE users.id = user_id) AS roles"
+    ),
+    concat!(
+        "UPDATE sessions
+        SET generation = sessions.generation + 1, rotated_at = asked.at, idle_expires_at = asked.idle_end
+        FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::text[], $5::bigint[], $6::bigint[], $7::text[],
+                $8::bigint[], $9::text[])
+              AS asked (id, generation, family_digest, client_id, at, idle_end, audiences, most_chars, mark),
+            users, clients
+        ",
+        rotate_condition!(),
+        "
+        RETURNING ",
+        session_columns!(),
+        ", users.username, users.roles"
+    ),
+);
 
 /// A refresh token that was presented, its MAC already checked.
 #[derive(Debug, Clone)]
@@ -30,6 +80,17 @@ pub struct RotateRequest {
     pub revocation_expires_at: Timestamp,
     /// What to remember, should this be reuse. Written once, however many present the token at the same time.
     pub reuse_audit: AuditEvent,
+    /// Rotate only such a session. None: whatever it says, because it was read before.
+    pub only: Option<Answerable>,
+}
+
+/// Sessions of which the caller knows without having read them that their next tokens can be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answerable {
+    /// The audience is one of these lists, word for word.
+    pub audiences: Vec<Vec<Audience>>,
+    /// Scope, audience, methods, roles and user name have no more characters together.
+    pub most_chars: usize,
 }
 
 /// What a presented refresh token led to.
@@ -40,6 +101,8 @@ pub enum RotateOutcome {
     /// The token was already rotated, just now: here is the session as that left it, so that the same successor can be
     /// answered again (security.md R4).
     Retried(SessionDetail),
+    /// Nothing was changed: this token would rotate this session, which is none of [`RotateRequest::only`].
+    Undecided(Box<SessionDetail>),
     /// Refused. After [`RefreshRefusal::Reused`] the session is over.
     Refused(RefreshRefusal),
 }
@@ -56,32 +119,23 @@ pub struct ProvenSession {
 impl Sessions<'_> {
     /// Rotates a session's refresh token.
     pub async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<Written<RotateOutcome>, StoreError> {
-        const ROTATE: &str = concat!(
-            "UPDATE sessions
-            SET generation = generation + 1, rotated_at = $5, idle_expires_at = $6
-            WHERE id = $1 AND generation = $2 AND family_digest = $3 AND client_id = $4
-              AND ended_at IS NULL AND idle_expires_at > $5 AND absolute_expires_at > $5
-              AND EXISTS (SELECT 1 FROM users
-                  WHERE users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL)
-              AND EXISTS (SELECT 1 FROM clients
-                  WHERE clients.id = client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL)
-            RETURNING ",
-            session_columns!(),
-            ", (SELECT username FROM users WHERE users.id = user_id) AS username,
-                (SELECT roles FROM users WHERE users.id = user_id) AS roles"
-        );
-        let RotateRequest { session, generation, family_digest, ref client, .. } = request;
+        let RotateRequest { session, generation, family_digest, ref client, ref only, .. } = request;
+        let most_chars = only.as_ref().map(|only| i64::try_from(only.most_chars).unwrap_or(i64::MAX));
+        let audiences = only.as_ref().map(|only| listed(&only.audiences));
         for _ in 0..MAX_LOOKS {
             let idle_expires_at = now.plus(request.idle_ttl);
-            let values = values![session, generation, family_digest, client, now, idle_expires_at];
-            if let Some(row) = self.0.write_one("session_rotate", ROTATE, values).await?.first() {
-                return Ok(unchanged(RotateOutcome::Rotated(SessionDetail::try_from(row)?)));
+            let proof = values![session, generation, family_digest, client, now, idle_expires_at];
+            let values = [proof, values![audiences.as_deref(), most_chars, BETWEEN_LISTS]].concat();
+            let id = *session.as_bytes();
+            if let Some(row) = self.0.write_row("session_rotate", "sessions", ROTATE, id, values).await? {
+                return Ok(unchanged(RotateOutcome::Rotated(SessionDetail::try_from(&row)?)));
             }
             return match judge(self.look(session).await?, &request, now) {
                 Verdict::Retry(detail) => Ok(unchanged(RotateOutcome::Retried(*detail))),
                 Verdict::Refuse(refusal) => Ok(unchanged(RotateOutcome::Refused(refusal))),
                 Verdict::Reuse => self.end_reused(request, now).await,
-                Verdict::LookAgain => continue,
+                Verdict::LookAgain(detail) if request.only.is_some() => Ok(unchanged(RotateOutcome::Undecided(detail))),
+                Verdict::LookAgain(_) => continue,
             };
         }
         Err(StoreError::Unavailable("the session changes too fast to be judged".to_owned()))
@@ -123,6 +177,19 @@ async fn end_reused(tx: &mut Tx, request: &RotateRequest, now: Timestamp) -> Res
     Ok(())
 }
 
+/// Stands between lists of audiences, and before and after them; within one it cannot be, and between words is a space.
+const BETWEEN_LISTS: &str = "\n";
+
+/// The lists one after the other. One is found in it by what replacing it changes, a function that both engines have.
+fn listed(audiences: &[Vec<Audience>]) -> String {
+    let mut text = BETWEEN_LISTS.to_owned();
+    for list in audiences {
+        text.push_str(&joined(list));
+        text.push_str(BETWEEN_LISTS);
+    }
+    text
+}
+
 /// A session as the look found it.
 struct Found {
     detail: SessionDetail,
@@ -146,8 +213,8 @@ enum Verdict {
     Retry(Box<SessionDetail>),
     Refuse(RefreshRefusal),
     Reuse,
-    /// Everything speaks for rotating now: the row changed since the attempt.
-    LookAgain,
+    /// Everything speaks for rotating now: the row changed since the attempt, or the attempt asked for more.
+    LookAgain(Box<SessionDetail>),
 }
 
 /// Names the cause why the conditional statement changed nothing. What belongs to another client, or to nobody, is
@@ -177,7 +244,7 @@ fn judge(found: Option<Found>, request: &RotateRequest, now: Timestamp) -> Verdi
         return Verdict::Refuse(RefreshRefusal::Revoked);
     }
     if !is_old {
-        return Verdict::LookAgain;
+        return Verdict::LookAgain(Box::new(detail));
     }
     let is_previous = session.generation - request.generation == 1;
     let is_recent = now.since(session.rotated_at) <= request.retry_window;
@@ -195,7 +262,7 @@ const fn unchanged(value: RotateOutcome) -> Written<RotateOutcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{Audience, ScopeSet, Session, UserId, Username};
+    use crate::domain::{ScopeSet, Session, UserId, Username};
 
     const NOW: Timestamp = Timestamp::from_seconds(1000);
     const WINDOW: Duration = Duration::from_secs(10);
@@ -210,6 +277,7 @@ mod tests {
             retry_window: WINDOW,
             revocation_expires_at: NOW,
             reuse_audit: AuditEvent::default(),
+            only: None,
         }
     }
 
@@ -306,6 +374,6 @@ mod tests {
 
     #[test]
     fn a_row_that_became_right_after_the_attempt_is_tried_again() {
-        assert_eq!(verdict(|_, request| request.generation = 5), Verdict::LookAgain);
+        assert!(matches!(verdict(|_, request| request.generation = 5), Verdict::LookAgain(_)));
     }
 }

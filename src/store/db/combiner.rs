@@ -1,0 +1,192 @@
+//! PostgreSQL: one statement and one commit for what many callers ask at the same time.
+//!
+//! While a few lanes wait for the server, further callers gather; the lane that comes back takes them all. So a caller who is
+//! alone waits for nobody, and under load the price of a round trip, of a statement's start and of a commit is shared. It is
+//! what [`super::writer`] does for SQLite's one writer.
+
+use std::collections::{HashSet, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Mutex, mpsc, oneshot};
+
+use super::connection::Sql;
+use super::pool::Pool;
+use super::postgres::PostgresConnector;
+use super::repeat::{MAX_RUNS, pause};
+use super::value::{Row, Value};
+use super::{Failure, Fault, run_once};
+use crate::store::StoreError;
+
+/// Callers that may wait for a lane.
+const QUEUE: usize = 1024;
+
+/// Callers that share one statement; more would make the first of them wait for the last.
+const MAX_BATCH: usize = 64;
+
+/// Statements under way at the same time: one works while the answer of another is on its way.
+const LANES: usize = 2;
+
+/// The row that a caller wants to change.
+pub(super) struct Asked {
+    /// The bytes of the row's `id`, by which the answer finds its caller. Two callers with the same never share a statement:
+    /// it would change the row once, for either.
+    pub(super) id: [u8; 16],
+    /// Returns the rows that it changed, with `id`. PostgreSQL's text takes one array for each of `values`, SQLite's takes one
+    /// JSON text, an array with an array of values for each caller.
+    pub(super) sql: Sql,
+    /// The caller's place in the arrays.
+    pub(super) values: Vec<Value>,
+    /// The table, for an answer that cannot be read.
+    pub(super) table: &'static str,
+}
+
+struct Waiting {
+    asked: Asked,
+    reply: oneshot::Sender<Result<Option<Row>, StoreError>>,
+}
+
+/// The way to the lanes.
+pub(super) struct Combiner {
+    queue: mpsc::Sender<Waiting>,
+    acquire_timeout: Duration,
+}
+
+/// What the lanes share.
+struct Lanes {
+    line: Mutex<Line>,
+    pool: Arc<Pool>,
+    connector: PostgresConnector,
+    patience: Duration,
+}
+
+struct Line {
+    queue: mpsc::Receiver<Waiting>,
+    /// Taken from the queue already, but not fit for the batch of that time.
+    deferred: VecDeque<Waiting>,
+}
+
+impl Combiner {
+    /// Starts the lanes, which end when the `Combiner` is dropped.
+    pub(super) fn start(
+        pool: Arc<Pool>,
+        connector: PostgresConnector,
+        patience: Duration,
+        acquire_timeout: Duration,
+    ) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let line = Mutex::new(Line { queue: waiting, deferred: VecDeque::new() });
+        let lanes = Arc::new(Lanes { line, pool, connector, patience });
+        for _ in 0..LANES {
+            let lanes = Arc::clone(&lanes);
+            tokio::spawn(async move { lanes.run().await });
+        }
+        Self { queue, acquire_timeout }
+    }
+
+    /// The row as the statement left it; none where its condition did not hold. Runs to its end even when the caller goes away.
+    pub(super) async fn ask(&self, asked: Asked) -> Result<Option<Row>, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        let queued = tokio::time::timeout(self.acquire_timeout, self.queue.send(Waiting { asked, reply })).await;
+        let stopped = || StoreError::Unavailable("the store is closed".to_owned());
+        queued.map_err(|_| StoreError::Unavailable("too many writes wait".to_owned()))?.map_err(|_| stopped())?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    /// Callers that wait for a lane, for the figures.
+    pub(super) fn waiting(&self) -> usize {
+        QUEUE - self.queue.capacity()
+    }
+}
+
+impl Lanes {
+    async fn run(&self) {
+        loop {
+            let Some(batch) = self.line.lock().await.next().await else { return };
+            self.work(batch).await;
+        }
+    }
+
+    async fn work(&self, batch: Vec<Waiting>) {
+        let mut answer = self.execute(&batch).await;
+        for waiting in batch {
+            let own = answer.as_mut().map(|changed| changed.take(&waiting.asked)).map_err(|error| error.clone());
+            waiting.answer(own);
+        }
+    }
+
+    /// The changed rows. A statement whose answer was lost is not repeated: it may have been committed.
+    async fn execute(&self, batch: &[Waiting]) -> Result<Changed, StoreError> {
+        let Some(first) = batch.first() else { return Ok(Changed::default()) };
+        let sql = first.asked.sql;
+        let columns = (0..first.asked.values.len()).map(|place| {
+            let column = batch.iter().map(|waiting| waiting.asked.values.get(place).cloned());
+            column.collect::<Option<Vec<_>>>().and_then(Value::column)
+        });
+        let mixed = || StoreError::Internal("the values of one statement differ in type".to_owned());
+        let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(mixed)?;
+        let mut runs = 1;
+        let rows = loop {
+            match run_once(&self.pool, Some(&self.connector), self.patience, sql, &columns).await {
+                Ok(rows) => break rows,
+                Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => pause(runs).await,
+                Err(failure) => return Err(failure.error),
+            }
+            runs += 1;
+        };
+        Changed::new(rows, first.asked.table)
+    }
+}
+
+/// The rows that a statement for many changed, by their ids.
+#[derive(Default)]
+pub(super) struct Changed(Vec<([u8; 16], Row)>);
+
+impl Changed {
+    pub(super) fn new(rows: Vec<Row>, table: &'static str) -> Result<Self, StoreError> {
+        rows.into_iter().map(|row| Ok((row.of(table, "id").array("id")?, row))).collect::<Result<_, _>>().map(Self)
+    }
+
+    /// The row of one who asked, if it was changed.
+    pub(super) fn take(&mut self, asked: &Asked) -> Option<Row> {
+        let own = self.0.iter().position(|(id, _)| *id == asked.id)?;
+        Some(self.0.swap_remove(own).1)
+    }
+}
+
+impl Line {
+    /// Waits for the first, and takes whoever is there already; none when nobody will come any more.
+    async fn next(&mut self) -> Option<Vec<Waiting>> {
+        let first = match self.deferred.pop_front() {
+            Some(first) => first,
+            None => self.queue.recv().await?,
+        };
+        let (sql, mut ids) = (first.asked.sql, HashSet::from([first.asked.id]));
+        let mut batch = vec![first];
+        let mut passed = VecDeque::new();
+        while batch.len() < MAX_BATCH {
+            let Some(next) = self.deferred.pop_front().or_else(|| self.queue.try_recv().ok()) else { break };
+            if next.asked.sql == sql && ids.insert(next.asked.id) {
+                batch.push(next);
+            } else {
+                passed.push_back(next);
+                // A flood for one row must not be read over and over.
+                if passed.len() >= MAX_BATCH {
+                    break;
+                }
+            }
+        }
+        passed.append(&mut self.deferred);
+        self.deferred = passed;
+        // Rows are locked in one order, so that two statements never wait for each other.
+        batch.sort_unstable_by_key(|waiting| waiting.asked.id);
+        Some(batch)
+    }
+}
+
+impl Waiting {
+    fn answer(self, answer: Result<Option<Row>, StoreError>) {
+        // Whoever asked may be gone; what was committed stands.
+        let _ = self.reply.send(answer);
+    }
+}
