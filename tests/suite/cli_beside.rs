@@ -128,12 +128,13 @@ on_both_engines! {
     }
 }
 
-/// Asks again and again until the answer is yes, no longer than the service may take to follow.
+/// Asks again and again until the answer is yes, no longer than the service may take to follow; seldom enough that refused
+/// clients stay far from their limit.
 async fn until(what: &str, is_reached: impl AsyncFn() -> bool) {
     #[expect(clippy::disallowed_methods, reason = "the process under test has the machine's clock")]
     let started = Instant::now();
     while !is_reached().await {
         assert!(started.elapsed() < BOUND, "the service does not see it: {what}");
-        tokio::time::sleep(Duration::from_millis(25)).await;
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
