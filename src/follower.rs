@@ -104,12 +104,13 @@ impl Follower {
             Some(known) => self.store.feed().read_since(known).await?,
             None => self.store.feed().head().await?,
         };
+        let answered = self.clock.elapsed();
         if reading.is_complete {
             self.load_everything().await?;
         } else {
             self.apply_news(&reading.entries).await?;
         }
-        self.clock.observe_database(reading.database_now, asked, self.clock.elapsed());
+        self.clock.observe_database(reading.database_now, asked, answered);
         *cursor = Some(reading.cursor);
         self.view.prove(asked, &*self.clock);
         Ok(())

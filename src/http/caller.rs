@@ -23,7 +23,7 @@ pub async fn of_form(
     if let Some(caller) = header.and_then(|header| shared.service.recall_client(header)) {
         return Ok(caller);
     }
-    let generation = shared.service.view_generation();
+    let before = shared.service.before_authentication();
     let input = ClientCredentialsInput::gather(headers, body)?;
     let proof = proof_of(&input, None);
     // On the heap: the future of the usual case stays small.
@@ -33,7 +33,7 @@ pub async fn of_form(
         CallerError::Failed(failure) => oauth_failure(failure),
     })?;
     if let Some(header) = header {
-        shared.service.remember_client(header, &caller, generation);
+        shared.service.remember_client(header, &caller, &before);
     }
     Ok(caller)
 }

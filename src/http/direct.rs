@@ -99,14 +99,17 @@ impl Direct {
                     let (head, _) = request.into_parts();
                     Box::pin(async move { v1::verify::answer(&shared, &head).await })
                 }
-                Endpoint::Jwks => ready(well_known::jwks::answer(&shared, request.headers())),
-                Endpoint::OauthMetadata => ready(shared.metadata.oauth()),
-                Endpoint::OpenidMetadata => ready(shared.metadata.openid()),
+                // Within the future, where a panic is answered.
+                Endpoint::Jwks => {
+                    Box::pin(
+                        async move { (RequestFacts::default(), well_known::jwks::answer(&shared, request.headers())) },
+                    )
+                }
+                Endpoint::OauthMetadata => Box::pin(async move { (RequestFacts::default(), shared.metadata.oauth()) }),
+                Endpoint::OpenidMetadata => {
+                    Box::pin(async move { (RequestFacts::default(), shared.metadata.openid()) })
+                }
             }
         })
     }
-}
-
-fn ready(response: Response) -> Answer {
-    Box::pin(std::future::ready((RequestFacts::default(), response)))
 }

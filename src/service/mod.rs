@@ -55,7 +55,7 @@ pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
 pub use keys::{AddKeyError, KeyInfo};
 pub use login::{Login, LoginError};
 pub use logout::{Bearer, BearerError};
-pub use proven_clients::ProvenClients;
+pub use proven_clients::{BeforeAuthentication, ProvenClients};
 pub use refresh::{RefreshError, Refreshed};
 pub use request::Requester;
 pub use revoke::{RevokeError, Target};

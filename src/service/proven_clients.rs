@@ -31,6 +31,13 @@ impl Default for ProvenClients {
     }
 }
 
+/// The moment before a client was authenticated.
+#[derive(Debug, Clone, Copy)]
+pub struct BeforeAuthentication {
+    generation: u64,
+    now: Timestamp,
+}
+
 impl Service {
     /// The client that this header was found to prove, if nothing has changed since and the view is fresh. None says
     /// nothing: authenticate.
@@ -44,17 +51,19 @@ impl Service {
         (is_known && self.view.generation() == proven.generation).then_some(caller)
     }
 
-    /// Remembers that `header` proved `caller`, by what the view said under `generation`: read that before authenticating.
-    pub fn remember_client(&self, header: &[u8], caller: &Caller, generation: u64) {
-        if caller.authenticated {
-            let until = caller.client.secrets.iter().filter_map(|secret| secret.expires_at).min();
-            let proven = Proven { client: Arc::clone(&caller.client), generation, until };
-            self.proven_clients.0.insert(crypto::sha256(header), proven);
-        }
+    /// What [`Service::remember_client`] needs to know of the moment before authentication.
+    pub fn before_authentication(&self) -> BeforeAuthentication {
+        BeforeAuthentication { generation: self.view.generation(), now: self.clock.now() }
     }
 
-    /// The generation of the view: it moves with every change that is applied.
-    pub fn view_generation(&self) -> u64 {
-        self.view.generation()
+    /// Remembers that `header` proved `caller`, by what the view said since `before`.
+    pub fn remember_client(&self, header: &[u8], caller: &Caller, before: &BeforeAuthentication) {
+        if caller.authenticated {
+            // A secret that ends while it is being compared ends what is remembered; one that had ended before took no part.
+            let ends = caller.client.secrets.iter().filter_map(|secret| secret.expires_at);
+            let until = ends.filter(|end| before.now < *end).min();
+            let proven = Proven { client: Arc::clone(&caller.client), generation: before.generation, until };
+            self.proven_clients.0.insert(crypto::sha256(header), proven);
+        }
     }
 }

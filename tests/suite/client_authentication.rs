@@ -247,6 +247,28 @@ on_both_engines! {
         assert_eq!((asks(&app).await, asks(&other).await), (401, 401));
     }
 
+    async fn s5_a_remembered_header_ends_with_its_secret_on_time_also_when_another_ended_before(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let first = app.confidential("batch", machine(&[], "")).await;
+        let is_good = async |client: &Credentials| app.token_request(client, &[]).await.status().is_success();
+        let renewed = async |grace: u64| {
+            let order = Some(json!({"grace": grace}));
+            let answer = app.administer(Method::POST, "/admin/v1/clients/batch/secret", order).await;
+            Credentials { id: "batch".into(), secret: answer["client_secret"].as_str().unwrap().to_owned() }
+        };
+        let second = renewed(60).await;
+        app.advance(Duration::from_secs(60)).await;
+        assert!(!is_good(&first).await, "ended, and never remembered again");
+        let third = renewed(60).await;
+        for _ in 0..3 {
+            assert!(is_good(&second).await && is_good(&third).await, "remembered from here on");
+        }
+        app.advance(Duration::from_millis(59_999)).await;
+        assert!(is_good(&second).await);
+        app.advance(Duration::from_millis(1)).await;
+        assert!(!is_good(&second).await && is_good(&third).await, "on the millisecond");
+    }
+
     async fn an_assertion_proves_its_client_on_every_form_endpoint(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let signer = Signer::register(&app, "signed").await;

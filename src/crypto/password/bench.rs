@@ -62,6 +62,11 @@ impl Bench {
         self.memory = reserve(self.blocks).unwrap_or_default();
     }
 
+    /// Takes the memory up again after a rest. Without it no password can be judged, and none may be called wrong.
+    pub(super) fn wake(&mut self) -> Result<(), Unhashable> {
+        self.memory(self.blocks).map(drop)
+    }
+
     /// Blocks that the thread holds now.
     #[cfg(test)]
     pub(super) const fn held_blocks(&self) -> usize {

@@ -185,6 +185,11 @@ impl Shared {
                 Turn::Closed => return,
             };
             let began = self.clock.elapsed();
+            if bench.wake().is_err() {
+                // The job answers its caller by being dropped: that failed, and says nothing of the password.
+                tracing::error!("a hashing thread gets no memory from the system");
+                continue;
+            }
             // A job that panics answers its caller by dropping the channel. The thread must live on: without it, the pool
             // would shrink by each such request until nobody can log in.
             if catch_unwind(AssertUnwindSafe(|| job(&mut bench))).is_err() {

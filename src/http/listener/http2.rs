@@ -15,13 +15,14 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::Accept;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use super::connection::Arrival;
 use super::settings::{ListenSettings, Shutdown};
+use super::vitals::STOPPING_IDLE;
 
 /// Requests of one connection at a time. A gateway that has more waits for one to end.
 const MAX_STREAMS: u32 = 128;
@@ -51,15 +52,28 @@ pub(super) struct Connection {
 impl Connection {
     /// Serves `stream` until either side ends it. A connection that says nothing is not served at all.
     pub(super) async fn serve_plain(self, stream: TcpStream) {
-        if let Ok(Ok(())) = timeout(self.settings.head, stream.readable()).await {
+        if let Some(Ok(())) = self.first(stream.readable()).await {
             self.serve(stream, false).await;
         }
     }
 
     /// The same over TLS. The handshake has the time of a head.
     pub(super) async fn serve_tls(self, handshake: Accept<TcpStream>) {
-        if let Ok(Ok(stream)) = timeout(self.settings.head, handshake).await {
+        if let Some(Ok(stream)) = self.first(handshake).await {
             self.serve(stream, true).await;
+        }
+    }
+
+    /// What a connection begins with; none where that takes longer than a head may, or than a service that stops waits.
+    async fn first<F: Future>(&self, beginning: F) -> Option<F::Output> {
+        let stopping = async {
+            self.shutdown.stopped.cancelled().await;
+            sleep(STOPPING_IDLE).await;
+        };
+        tokio::select! {
+            biased;
+            begun = timeout(self.settings.head, beginning) => begun.ok(),
+            () = stopping => None,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::http::error::ProblemCode;
 
 /// How long a connection without a request stays open once the listener stops: a request that is already on its way
 /// still gets its answer.
-const STOPPING_IDLE: Duration = Duration::from_millis(250);
+pub(super) const STOPPING_IDLE: Duration = Duration::from_millis(250);
 /// How long the rest of a refused request is read and thrown away: closing earlier would reset the connection, and with
 /// it the answer.
 const LINGER: Duration = Duration::from_secs(2);

@@ -64,15 +64,16 @@ pub async fn introspect_batch(
     }
     let mut body = BytesMut::with_capacity(request.tokens.len() * 512 + 16);
     body.put_slice(b"{\"results\":[");
+    let mut started = shared.clock.elapsed();
     for (index, token) in request.tokens.iter().enumerate() {
-        let started = shared.clock.elapsed();
         let introspected = shared.service.introspect(&caller.client, token).await.map_err(|error| match error {
             CannotIntrospect::Doubt(doubt) => bearer::cannot_judge(doubt),
             CannotIntrospect::Failed(failure) => failure.into(),
         })?;
         let (label, cache) =
             (introspection_body::label_of(&introspected), introspection_body::cache_use(&introspected));
-        shared.metrics.introspection(label, cache, shared.clock.elapsed().saturating_sub(started));
+        shared.metrics.introspection(label, cache, introspected.proven_at.saturating_sub(started));
+        started = introspected.proven_at;
         if index > 0 {
             body.put_u8(b',');
         }

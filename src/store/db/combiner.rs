@@ -5,10 +5,13 @@
 //! what [`super::writer`] does for SQLite's one writer.
 
 use std::collections::{HashSet, VecDeque};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use tokio::sync::{Mutex, mpsc, oneshot};
+use tokio::time::Instant;
 
 use super::connection::Sql;
 use super::pool::Pool;
@@ -43,6 +46,8 @@ pub(super) struct Asked {
 
 struct Waiting {
     asked: Asked,
+    /// Whoever has waited for longer is not served: what it asks was written down when it came, its time with it.
+    until: Instant,
     reply: oneshot::Sender<Result<Option<Row>, StoreError>>,
 }
 
@@ -87,9 +92,10 @@ impl Combiner {
     /// The row as the statement left it; none where its condition did not hold. Runs to its end even when the caller goes away.
     pub(super) async fn ask(&self, asked: Asked) -> Result<Option<Row>, StoreError> {
         let (reply, answer) = oneshot::channel();
-        let queued = tokio::time::timeout(self.acquire_timeout, self.queue.send(Waiting { asked, reply })).await;
+        let until = now() + self.acquire_timeout;
+        let queued = tokio::time::timeout_at(until, self.queue.send(Waiting { asked, until, reply })).await;
         let stopped = || StoreError::Unavailable("the store is closed".to_owned());
-        queued.map_err(|_| StoreError::Unavailable("too many writes wait".to_owned()))?.map_err(|_| stopped())?;
+        queued.map_err(|_| waited_too_long())?.map_err(|_| stopped())?;
         answer.await.map_err(|_| stopped())?
     }
 
@@ -103,11 +109,19 @@ impl Lanes {
     async fn run(&self) {
         loop {
             let Some(batch) = self.line.lock().await.next().await else { return };
-            self.work(batch).await;
+            if AssertUnwindSafe(self.work(batch)).catch_unwind().await.is_err() {
+                // Its callers heard that it is not available, and the lane goes on.
+                tracing::error!("a statement for many callers ended in a panic");
+            }
         }
     }
 
     async fn work(&self, batch: Vec<Waiting>) {
+        let now = now();
+        let (late, batch): (Vec<_>, Vec<_>) = batch.into_iter().partition(|waiting| waiting.until < now);
+        for waiting in late {
+            waiting.answer(Err(waited_too_long()));
+        }
         let mut answer = self.execute(&batch).await;
         for waiting in batch {
             let own = answer.as_mut().map(|changed| changed.take(&waiting.asked)).map_err(|error| error.clone());
@@ -178,10 +192,21 @@ impl Line {
         }
         passed.append(&mut self.deferred);
         self.deferred = passed;
-        // Rows are locked in one order, so that two statements never wait for each other.
+        // Rows are mostly locked in this order, so that two statements seldom wait for each other; when they do, the database
+        // ends one, and it is run again.
         batch.sort_unstable_by_key(|waiting| waiting.asked.id);
         Some(batch)
     }
+}
+
+/// The instant that the time in the queue is measured with.
+#[expect(clippy::disallowed_methods, reason = "how long callers wait is real time, as for a connection of the pool")]
+fn now() -> Instant {
+    Instant::now()
+}
+
+fn waited_too_long() -> StoreError {
+    StoreError::Unavailable("too many writes wait".to_owned())
 }
 
 impl Waiting {
