@@ -62,9 +62,13 @@ impl Bench {
         self.memory = reserve(self.blocks).unwrap_or_default();
     }
 
-    /// Takes the memory up again after a rest. Without it no password can be judged, and none may be called wrong.
+    /// Makes sure of the thread's own memory, which the system may have refused after a rest. Without it no password can be
+    /// judged, and none may be called wrong.
     pub(super) fn wake(&mut self) -> Result<(), Unhashable> {
-        self.memory(self.blocks).map(drop)
+        if self.memory.capacity() < self.blocks {
+            self.memory = reserve(self.blocks).ok_or(Unhashable)?;
+        }
+        Ok(())
     }
 
     /// Blocks that the thread holds now.
@@ -78,10 +82,8 @@ impl Bench {
         if blocks > self.blocks {
             return Ok(None);
         }
+        self.wake()?;
         if self.memory.is_empty() {
-            if self.memory.capacity() < self.blocks {
-                self.memory = reserve(self.blocks).ok_or(Unhashable)?;
-            }
             self.memory.resize(self.blocks, Block::new());
         }
         Ok(self.memory.get_mut(..blocks))
