@@ -31,6 +31,7 @@ pub(super) enum KeysCommand {
     /// Withdraw a compromised key: its tokens are inactive at once
     Withdraw {
         /// The key's id
+        #[arg(allow_hyphen_values = true)]
         kid: String,
     },
     /// Import a private key in PEM (PKCS#8, PKCS#1 or SEC1)

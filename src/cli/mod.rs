@@ -112,3 +112,24 @@ impl Cli {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One id in 64 begins with a hyphen.
+    #[test]
+    fn ids_in_base64url_are_taken_whatever_they_begin_with() {
+        for id in
+            ["-puJ2nvZRkdrWNGv_J973vj-REECOzAs3pratV_zI5g", "--uJ2nvZRkdrWNGv_J973g", "-hJ2nvZRkdrWNGv_J973g", "-V"]
+        {
+            for command in
+                [&["keys", "withdraw", id][..], &["revoke", "--jti", id], &["keys", "withdraw", "--json", id]]
+            {
+                let parsed = Cli::try_parse_from([&["countersign"], command].concat());
+                let parsed = format!("{:?}", parsed.map_err(|error| error.to_string()));
+                assert!(parsed.starts_with("Ok") && parsed.contains(id), "{command:?}: {parsed}");
+            }
+        }
+    }
+}

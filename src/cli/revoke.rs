@@ -25,7 +25,7 @@ pub(super) struct RevokeArgs {
     #[arg(long, value_name = "ID")]
     session: Option<String>,
     /// One access token, by its id
-    #[arg(long, value_name = "JTI")]
+    #[arg(long, value_name = "JTI", allow_hyphen_values = true)]
     jti: Option<String>,
     /// A token that is read from a prompt or standard input: an access token, or a refresh token with its session
     #[arg(long)]
