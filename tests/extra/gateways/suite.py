@@ -3,7 +3,9 @@
 import argparse
 import concurrent.futures
 import json
+import os
 import re
+import shutil
 import sys
 import time
 import traceback
@@ -28,9 +30,10 @@ def main():
     options = options.parse_args()
     folder, started = temporary_folder(), time.monotonic()
     blueprint = Blueprint(folder / "blueprint")
+    envoy = reachable(options.envoy, folder)
     chosen = [recipe for recipe in RECIPES if is_chosen(recipe.name, options.names)]
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-        runs = [pool.submit(run_recipe, recipe, blueprint, folder / str(number), options)
+        runs = [pool.submit(run_recipe, recipe, blueprint, folder / str(number), envoy)
                 for number, recipe in enumerate(chosen)]
         if is_chosen("Varnish", options.names):
             runs.append(pool.submit(run_varnish, blueprint, folder / "varnish"))
@@ -44,14 +47,21 @@ def main():
     return 1 if failed else 0
 
 
+def reachable(program, folder):
+    """The same program where a user without rights finds it: what was installed may lie below somebody's home."""
+    if os.path.dirname(program):
+        return str(shutil.copy(program, folder / Path(program).name))
+    return program
+
+
 def is_chosen(name, names):
     return not names or any(part.lower() in name.lower() for part in names)
 
 
-def run_recipe(recipe, blueprint, folder, options):
+def run_recipe(recipe, blueprint, folder, envoy):
     lines, passed, failed, measured = [f"{recipe.name}"], 0, 0, {}
     try:
-        bench = Bench(recipe, blueprint, folder, {"envoy": options.envoy})
+        bench = Bench(recipe, blueprint, folder, {"envoy": envoy})
     except (Failed, OSError, RuntimeError) as error:
         print(f"{recipe.name}\n  FAILED to start: {error}", flush=True)
         return recipe.name, 0, 1, {}
