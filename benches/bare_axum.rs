@@ -1,20 +1,22 @@
-//! The framework's ceiling: an axum server that answers the same bytes with no work. `benches/compare` measures the
-//! service against it in one interleaved run.
+//! The framework's ceiling: an axum server that answers the same bytes with no work, headers included. `benches/compare`
+//! measures the service against it in one interleaved run.
 //!
-//! `/verify` and `/sign` do one ES256 operation on top: what a token that was never seen, and a token that is issued, cannot
-//! cost less than.
+//! The routes below `/verify` and `/sign` do one ES256 operation on top: what a token that was never seen, and a token that is
+//! issued, cannot cost less than.
 //!
-//! Arguments: the address to listen on, and a file with the body that every request is answered with.
+//! Arguments: the address to listen on, and files that each hold an answer of the service: header lines, an empty line, the
+//! body. A file `name` is answered at `/name`, to GET and, once the body was read, to POST.
 #![expect(clippy::expect_used, reason = "a benchmark that cannot start has nothing to measure")]
 #![expect(clippy::disallowed_methods, reason = "a benchmark has its own randomness")]
 
+use std::path::Path;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Bytes;
+use axum::body::{Body, Bytes};
+use axum::response::Response;
 use axum::routing::{get, post};
-use http::HeaderValue;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use ring::rand::SystemRandom;
@@ -25,10 +27,37 @@ use ring::signature::{
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let address = arguments.next().unwrap_or_else(|| "127.0.0.1:0".to_owned());
-    let body = arguments.next().map_or_else(Vec::new, |path| std::fs::read(path).expect("the body's file is readable"));
+    let answers: Vec<_> = arguments.map(|path| Answer::read(Path::new(&path))).collect();
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(workers).enable_all().build();
-    runtime.expect("a runtime starts").block_on(serve(&address, Bytes::from(body)));
+    runtime.expect("a runtime starts").block_on(serve(&address, answers));
+}
+
+/// What a route answers.
+#[derive(Clone)]
+struct Answer {
+    name: String,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl Answer {
+    fn read(path: &Path) -> Self {
+        let name = path.file_name().expect("an answer has a name").to_string_lossy().into_owned();
+        let text = std::fs::read_to_string(path).expect("the answer's file is readable");
+        let (head, body) = text.split_once("\n\n").expect("an empty line ends the headers");
+        let field = |line: &str| {
+            let (name, value) = line.split_once(": ").expect("a header line has a colon");
+            (HeaderName::try_from(name).expect("a name"), HeaderValue::try_from(value).expect("a value"))
+        };
+        Self { name, headers: head.lines().map(field).collect(), body: Bytes::from(body.to_owned()) }
+    }
+
+    fn respond(&self) -> Response {
+        let mut response = Response::new(Body::from(self.body.clone()));
+        *response.headers_mut() = self.headers.clone();
+        response
+    }
 }
 
 /// One key, and a message of a token's size with its signature.
@@ -61,43 +90,25 @@ impl Es256 {
     }
 }
 
-async fn serve(address: &str, body: Bytes) {
-    let answer = move || {
-        let body = body.clone();
-        async move {
-            let headers = [
-                (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-                (CACHE_CONTROL, HeaderValue::from_static("max-age=5")),
-            ];
-            (headers, body)
-        }
-    };
-    let read_and_answer = {
-        let answer = answer.clone();
-        move |_: Bytes| answer()
-    };
-    let empty = || async { [(CACHE_CONTROL, HeaderValue::from_static("max-age=5"))] };
+async fn serve(address: &str, answers: Vec<Answer>) {
     let work = Arc::new(Es256::new());
-    let verify = {
-        let (work, answer) = (Arc::clone(&work), answer.clone());
-        move |_: Bytes| {
-            work.verify();
-            answer()
-        }
-    };
-    let sign = {
-        let answer = answer.clone();
-        move |_: Bytes| {
-            work.sign();
-            answer()
-        }
-    };
-    let router = Router::new()
-        .route("/empty", get(empty))
-        .route("/get", get(answer))
-        .route("/post", post(read_and_answer))
-        .route("/verify", post(verify))
-        .route("/sign", post(sign));
+    let router = answers.into_iter().fold(Router::new(), |router, answer| {
+        let (signer, verifier) = (Arc::clone(&work), Arc::clone(&work));
+        let [of_get, of_post, of_sign, of_verify] = std::array::from_fn(|_| answer.clone());
+        let plain = get(move || async move { of_get.respond() }).post(move |_: Bytes| async move { of_post.respond() });
+        let sign = post(move |_: Bytes| async move {
+            signer.sign();
+            of_sign.respond()
+        });
+        let verify = post(move |_: Bytes| async move {
+            verifier.verify();
+            of_verify.respond()
+        });
+        router
+            .route(&format!("/{}", answer.name), plain)
+            .route(&format!("/sign/{}", answer.name), sign)
+            .route(&format!("/verify/{}", answer.name), verify)
+    });
     let listener = tokio::net::TcpListener::bind(address).await.expect("the address is free");
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };

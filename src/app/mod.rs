@@ -35,7 +35,7 @@ use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
 
 /// What one verified token costs in memory, to turn `introspection.cache_entries` into bytes.
-const BYTES_PER_CACHED_TOKEN: u64 = 2048;
+const BYTES_PER_CACHED_TOKEN: u64 = 3072;
 
 /// What an App is handed: everything that differs between production and a test.
 #[derive(Clone)]

@@ -34,13 +34,13 @@ pub(super) async fn check(shared: &Shared, request: CheckRequest) -> Response<Ch
 }
 
 fn answer(decided: ForwardAuth, names: &ForwardAuthHeaders) -> CheckResponse {
-    let overwriting = |name: &HeaderName, value: &[u8]| HeaderOption::overwriting(name.as_str(), value);
+    let overwriting =
+        |(name, value): (HeaderName, HeaderValue)| HeaderOption::overwriting(name.as_str(), value.as_bytes());
     let (code, response) = if decided.status.is_success() {
-        let headers = decided.identity(names).map(|(name, value)| overwriting(name, &value)).collect();
+        let headers = decided.identity_pairs(names).into_iter().map(overwriting).collect();
         (Code::Ok, HttpResponse::Ok(OkHttpResponse { headers }))
     } else {
-        let headers =
-            decided.headers.iter().flatten().map(|(name, value)| overwriting(name, value.as_bytes())).collect();
+        let headers = decided.extra.into_iter().flatten().map(overwriting).collect();
         let status = Some(HttpStatus { code: decided.status.as_u16().into() });
         let code = match decided.status.as_u16() {
             401 => Code::Unauthenticated,

@@ -43,6 +43,8 @@ pub struct Direct {
 pub enum Endpoint {
     /// `POST /oauth2/introspect`.
     Introspection,
+    /// `POST /oauth2/token`.
+    Token,
     /// `/v1/verify` and what is below it, with any method but HEAD, of which the router knows more; with the template of its
     /// route.
     ForwardAuth(&'static str),
@@ -59,6 +61,7 @@ impl Endpoint {
     pub fn of<B>(request: &Request<B>) -> Option<Self> {
         match (request.method(), request.uri().path()) {
             (&Method::POST, "/oauth2/introspect") => Some(Self::Introspection),
+            (&Method::POST, "/oauth2/token") => Some(Self::Token),
             (&Method::HEAD, _) => None,
             (_, "/v1/verify") => Some(Self::ForwardAuth("/v1/verify")),
             (&Method::GET, "/.well-known/jwks.json") => Some(Self::Jwks),
@@ -75,6 +78,7 @@ impl Endpoint {
     const fn template(self) -> &'static str {
         match self {
             Self::Introspection => "/oauth2/introspect",
+            Self::Token => "/oauth2/token",
             Self::ForwardAuth(template) => template,
             Self::Jwks => "/.well-known/jwks.json",
             Self::OauthMetadata => "/.well-known/oauth-authorization-server",
@@ -92,9 +96,10 @@ impl Direct {
     /// Starts on the answer to a request for `endpoint`.
     pub fn answer(&self, endpoint: Endpoint, request: Request<Incoming>, arrival: &Arrival) -> EdgeFuture<Answer> {
         let shared = Arc::clone(&self.shared);
-        self.edge.pass(endpoint.template(), request, arrival, |request, client| -> Answer {
+        self.edge.pass(endpoint.template(), request, arrival, |request, context| -> Answer {
             match endpoint {
-                Endpoint::Introspection => Box::pin(oauth::introspect::answer(shared, request, client.ip())),
+                Endpoint::Introspection => Box::pin(oauth::introspect::answer(shared, request, context.client.ip())),
+                Endpoint::Token => Box::pin(oauth::token::answer(shared, request, context.clone())),
                 Endpoint::ForwardAuth(_) => {
                     let (head, _) = request.into_parts();
                     Box::pin(async move { v1::verify::answer(&shared, &head).await })

@@ -1,6 +1,7 @@
 //! What a gateway is told about a request that it holds back, whichever way it asks: over HTTP (`/v1/verify`), or over gRPC
 //! (`envoy.service.auth.v3`). The answers are 200, 401, 403 and 503, and no others (contract.md §4).
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::error::Challenge;
 use super::introspection_body::cache_control;
-use super::middleware::RequestFacts;
+use super::middleware::{self, RequestFacts};
 use super::state::Shared;
 use crate::domain::{AccessClaims, Role, ScopeSet};
 use crate::service::{JudgedToken, Judgement, Verdict};
@@ -41,12 +42,12 @@ impl ForwardAuthHeaders {
         Some(Self { names })
     }
 
-    /// The values in the order of the names; empty where the token says nothing. An empty one is sent as well: a gateway
-    /// that copies by name would else leave the caller's own header in its place (Caddy 2.6 puts a placeholder there).
-    fn values(claims: &AccessClaims) -> Vec<Bytes> {
+    /// What the token says, under these names; empty where it says nothing. An empty one is sent as well: a gateway that
+    /// copies by name would else leave the caller's own header in its place (Caddy 2.6 puts a placeholder there).
+    fn of_token(&self, claims: &AccessClaims) -> HeaderMap {
         let login = claims.login.as_ref();
         let roles = login.map(|login| login.roles.iter().map(Role::as_str).collect::<Vec<_>>().join(","));
-        [
+        let values = [
             Some(claims.subject.to_string()),
             login.map(|login| login.username.clone()),
             Some(claims.client.to_string()),
@@ -54,10 +55,18 @@ impl ForwardAuthHeaders {
             roles,
             login.map(|login| login.session.to_string()),
             Some(claims.expires_at.seconds().to_string()),
-        ]
-        .into_iter()
-        .map(|value| Bytes::from(value.unwrap_or_default()))
-        .collect()
+        ];
+        self.with(
+            values.map(|value| HeaderValue::from_maybe_shared(Bytes::from(value.unwrap_or_default())).unwrap_or(EMPTY)),
+        )
+    }
+
+    /// These headers, beside those that every answer bears: a copy of the map is then all that a later answer costs.
+    fn with(&self, values: [HeaderValue; 7]) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(values.len() + 4);
+        headers.extend(self.names.iter().cloned().zip(values));
+        middleware::make_room(&mut headers);
+        headers
     }
 }
 
@@ -71,32 +80,47 @@ pub trait Demands {
 pub struct ForwardAuth {
     /// 200, 401, 403 or 503.
     pub status: StatusCode,
-    /// For whoever asks: the challenge, how long the answer may be kept, when to try again.
-    pub headers: [Option<(HeaderName, HeaderValue)>; 2],
+    /// Headers beside the identity: the challenge, how long the answer may be kept, when to try again.
+    pub extra: [Option<(HeaderName, HeaderValue)>; 2],
     /// For the record of the request.
     pub facts: RequestFacts,
     token: Option<Arc<JudgedToken>>,
 }
 
 impl ForwardAuth {
-    /// The identity headers: all of them when the request may pass, none otherwise. Those that the token says nothing for,
-    /// and all of a preflight request, are empty, so that whatever the caller sent under these names is overwritten.
-    pub fn identity<'a>(
-        &'a self,
-        headers: &'a ForwardAuthHeaders,
-    ) -> impl Iterator<Item = (&'a HeaderName, Bytes)> + 'a {
-        let names = if self.status == StatusCode::OK { headers.names.as_slice() } else { &[] };
-        let values = self.token.as_ref().map_or(&[][..], |token| token.forward_auth(ForwardAuthHeaders::values));
-        names.iter().enumerate().map(|(index, name)| (name, values.get(index).cloned().unwrap_or_default()))
+    /// The headers of an HTTP answer. When the request may pass, all identity headers are among them: those that the token
+    /// says nothing for, and all for a preflight request, are empty, so that whatever the caller sent under these names is
+    /// overwritten.
+    pub fn headers(&self, names: &ForwardAuthHeaders) -> HeaderMap {
+        let mut headers = self.identity(names).into_owned();
+        for (name, value) in self.extra.iter().flatten() {
+            headers.insert(name.clone(), value.clone());
+        }
+        headers
     }
 
-    fn new(status: StatusCode, headers: [Option<(HeaderName, HeaderValue)>; 2], facts: RequestFacts) -> Self {
-        Self { status, headers, facts, token: None }
+    /// The identity headers by themselves.
+    pub fn identity_pairs(&self, names: &ForwardAuthHeaders) -> Vec<(HeaderName, HeaderValue)> {
+        let headers = self.identity(names);
+        let pair = |name: &HeaderName| headers.get(name).map(|value| (name.clone(), value.clone()));
+        names.names.iter().filter_map(pair).collect()
+    }
+
+    fn identity(&self, names: &ForwardAuthHeaders) -> Cow<'_, HeaderMap> {
+        match &self.token {
+            Some(token) => Cow::Borrowed(token.forward_auth(|claims| names.of_token(claims))),
+            None if self.status == StatusCode::OK => Cow::Owned(names.with([EMPTY; 7])),
+            None => Cow::Owned(HeaderMap::new()),
+        }
+    }
+
+    fn new(status: StatusCode, extra: [Option<(HeaderName, HeaderValue)>; 2], facts: RequestFacts) -> Self {
+        Self { status, extra, facts, token: None }
     }
 
     fn allowed(token: Arc<JudgedToken>, cache: HeaderValue, facts: RequestFacts) -> Self {
-        let headers = [Some((CACHE_CONTROL, cache)), None];
-        Self { status: StatusCode::OK, headers, facts, token: Some(token) }
+        let extra = [Some((CACHE_CONTROL, cache)), None];
+        Self { status: StatusCode::OK, extra, facts, token: Some(token) }
     }
 
     fn refused(status: StatusCode, challenge: &Challenge, cache: HeaderValue, facts: RequestFacts) -> Self {
@@ -105,11 +129,12 @@ impl ForwardAuth {
 
     fn unavailable(facts: RequestFacts) -> Self {
         let retry_after = HeaderValue::from(Duration::from_secs(1).as_secs());
-        let headers = [Some((RETRY_AFTER, retry_after)), Some((CACHE_CONTROL, NO_STORE))];
-        Self::new(StatusCode::SERVICE_UNAVAILABLE, headers, facts)
+        let extra = [Some((RETRY_AFTER, retry_after)), Some((CACHE_CONTROL, NO_STORE))];
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, extra, facts)
     }
 }
 
+const EMPTY: HeaderValue = HeaderValue::from_static("");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Enough to blunt a flood of one bad token.
 const FOR_A_SECOND: HeaderValue = HeaderValue::from_static("max-age=1");
@@ -178,7 +203,7 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str, Challenge> {
     if values.next().is_some() {
         return Err(Challenge::BearerInvalidToken);
     }
-    let text = value.to_str().map_err(|_| Challenge::BearerInvalidToken)?;
+    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Challenge::BearerInvalidToken)?;
     match text.split_once(' ') {
         Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => Ok(token.trim()),
         Some((scheme, _)) if !scheme.eq_ignore_ascii_case("bearer") => Err(Challenge::Bearer),

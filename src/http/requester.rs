@@ -29,7 +29,12 @@ impl<S: Sync> FromRequestParts<S> for From {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {
         let context = RequestContext::from_request_parts(parts, state).await?;
-        let request_id = context.request_id.as_str().to_owned();
-        Ok(Self(Requester { address: Some(context.client.ip()), request_id, actor: "anonymous".to_owned() }))
+        Ok(Self(of(&context)))
     }
+}
+
+/// Who stands behind a request that came as `context` says, as long as nobody has authenticated.
+pub fn of(context: &RequestContext) -> Requester {
+    let request_id = context.request_id.as_str().to_owned();
+    Requester { address: Some(context.client.ip()), request_id, actor: "anonymous".to_owned() }
 }

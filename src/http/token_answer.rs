@@ -1,12 +1,18 @@
 //! The answer that carries tokens, the same for every endpoint that issues any (RFC 6749 §5.1).
 
-use axum::response::{IntoResponse, Response};
+use axum::body::Body;
+use axum::response::Response;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
 
 use super::middleware::{Caller, RequestFacts};
 use crate::service::IssuedTokens;
+
+/// Room for an answer beside its access token.
+const REST_BYTES: usize = 512;
+/// The headers of an answer, with those that every answer bears.
+const EXPECTED_HEADERS: usize = 4;
 
 /// Tokens and their lives in seconds. Members that belong to a session are left out where there is none.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -31,7 +37,7 @@ pub struct TokenAnswer<'a> {
 }
 
 /// Writes the answer; nobody may keep it (`Cache-Control: no-store`).
-pub fn respond(tokens: &IssuedTokens, caller: Option<Caller>, outcome: &'static str) -> Response {
+pub fn respond(tokens: &IssuedTokens, caller: Option<Caller>, outcome: &'static str) -> (RequestFacts, Response) {
     let refresh = tokens.refresh.as_ref();
     let answer = TokenAnswer {
         access_token: tokens.access_token.expose(),
@@ -42,17 +48,19 @@ pub fn respond(tokens: &IssuedTokens, caller: Option<Caller>, outcome: &'static 
         scope: tokens.scope.to_string(),
         session_id: refresh.map(|refresh| refresh.session.to_string()),
     };
-    // Text and numbers under string keys: serialising them cannot fail.
-    let body = serde_json::to_vec(&answer).unwrap_or_default();
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
+    let mut body = Vec::with_capacity(answer.access_token.len() + REST_BYTES);
+    // Text and numbers under string keys: writing them into memory cannot fail.
+    let _ = serde_json::to_writer(&mut body, &answer);
     let facts = RequestFacts {
         caller,
         subject: Some(tokens.subject.clone()),
         outcome: Some(outcome),
         ..RequestFacts::default()
     };
-    (facts, headers, body).into_response()
+    let mut response = Response::new(Body::from(body));
+    let headers = response.headers_mut();
+    headers.reserve(EXPECTED_HEADERS);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    (facts, response)
 }

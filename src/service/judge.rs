@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 
 use crate::clock::Clock;
 use crate::crypto::{self, ClaimsRefusal, TokenRefusal, VerifiedToken};
@@ -84,7 +85,7 @@ pub struct JudgedToken {
     /// Generation of the view under which the token was last found good.
     good_under: AtomicU64,
     introspection: OnceLock<Bytes>,
-    forward_auth: OnceLock<Vec<Bytes>>,
+    forward_auth: OnceLock<HeaderMap>,
 }
 
 impl JudgedToken {
@@ -110,8 +111,8 @@ impl JudgedToken {
         self.introspection.get_or_init(|| write(&self.claims))
     }
 
-    /// The values of the forward-auth headers, written once per token.
-    pub fn forward_auth(&self, write: impl FnOnce(&AccessClaims) -> Vec<Bytes>) -> &[Bytes] {
+    /// The headers of the forward-auth answer, written once per token.
+    pub fn forward_auth(&self, write: impl FnOnce(&AccessClaims) -> HeaderMap) -> &HeaderMap {
         self.forward_auth.get_or_init(|| write(&self.claims))
     }
 }
@@ -141,12 +142,12 @@ impl quick_cache::Weighter<[u8; 32], Arc<JudgedToken>> for WeighByBytes {
         let scope: usize = claims.scope.iter().map(|scope| scope.len() + 32).sum();
         let roles: usize =
             claims.login.iter().flat_map(|login| &login.roles).map(|role| role.as_str().len() + 32).sum();
-        (size_of::<JudgedToken>() + 1024 + 3 * (audience + scope + roles)) as u64
+        (size_of::<JudgedToken>() + 2048 + 3 * (audience + scope + roles)) as u64
     }
 }
 
 /// What one bearer of a verified token weighs at least; the cache is sized in these.
-const TYPICAL_TOKEN_BYTES: u64 = 2048;
+const TYPICAL_TOKEN_BYTES: u64 = 3072;
 
 impl std::fmt::Debug for Judge {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -39,7 +39,11 @@ pub(super) fn write_bare(line: &mut Vec<u8>, text: &str) {
 fn write_escaped(line: &mut Vec<u8>, text: &str, escape: fn(&mut Vec<u8>, char)) {
     let end = text.floor_char_boundary(LONGEST_VALUE);
     let kept = &text[..end];
-    if kept.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+    // Without an early exit, so that the compiler looks at many bytes at a time.
+    let is_plain = kept
+        .bytes()
+        .fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\'));
+    if is_plain {
         line.extend_from_slice(kept.as_bytes());
     } else {
         for char in kept.chars() {

@@ -4,11 +4,12 @@
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response};
 
-use crate::support::app::{GATEWAY, TestApp};
+use crate::support::app::{GATEWAY, TestApp, machine};
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
 use crate::support::judging::TOO_LONG;
 
 const BASE: &str = "/auth";
+const MACHINE: &str = "machine";
 const SETTINGS: &str = "issuer = \"https://example.com/auth\"\nforward_auth.allow_preflight = true";
 
 /// Everything of an answer but what differs from request to request.
@@ -26,8 +27,13 @@ async fn essence(answer: Response) -> (u16, Vec<(String, String)>, String) {
     // A problem names its request.
     let body = answer.text().await.unwrap();
     let body = match serde_json::from_str::<serde_json::Value>(&body) {
-        Ok(mut json) if json.get("request_id").is_some() => {
-            json.as_object_mut().unwrap().remove("request_id");
+        // No two tokens are alike.
+        Ok(mut json) if json.get("request_id").or(json.get("access_token")).is_some() => {
+            let members = json.as_object_mut().unwrap();
+            members.remove("request_id");
+            if let Some(token) = members.get_mut("access_token") {
+                *token = token.as_str().unwrap().len().into();
+            }
             json.to_string()
         }
         _ => body,
@@ -36,17 +42,27 @@ async fn essence(answer: Response) -> (u16, Vec<(String, String)>, String) {
 }
 
 /// What is asked of each endpoint: a name, a method, a path, and the rest of the request.
-fn questions(app: &TestApp, token: &str) -> Vec<(&'static str, Method, String, HeaderMap, Option<String>)> {
+fn questions(
+    app: &TestApp,
+    token: &str,
+    machine_secret: &str,
+) -> Vec<(&'static str, Method, String, HeaderMap, Option<String>)> {
     use base64::Engine as _;
-    let basic = base64::engine::general_purpose::STANDARD.encode(format!("{GATEWAY}:{}", app.gateway_secret));
+    let basic = |id, secret: &str| {
+        let pair = base64::engine::general_purpose::STANDARD.encode(format!("{id}:{secret}"));
+        ("authorization", format!("Basic {pair}"))
+    };
     let headers = |pairs: &[(&'static str, String)]| -> HeaderMap {
         pairs.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect()
     };
     let form = ("content-type", "application/x-www-form-urlencoded".to_owned());
-    let gateway = ("authorization", format!("Basic {basic}"));
+    let (gateway, machine) = (basic(GATEWAY, &app.gateway_secret), basic(MACHINE, machine_secret));
     let bearer = ("authorization", format!("Bearer {token}"));
     let post = |name, pairs: &[_], body: String| {
         (name, Method::POST, "/oauth2/introspect".to_owned(), headers(pairs), Some(body))
+    };
+    let token_request = |name, pairs: &[_], body: &str| {
+        (name, Method::POST, "/oauth2/token".to_owned(), headers(pairs), Some(body.to_owned()))
     };
     let verify =
         |name, method, suffix: &str, pairs: &[_]| (name, method, format!("/v1/verify{suffix}"), headers(pairs), None);
@@ -66,8 +82,18 @@ fn questions(app: &TestApp, token: &str) -> Vec<(&'static str, Method, String, H
             format!("token={token}"),
         ),
         post("not a form", &[("content-type", "application/json".to_owned()), gateway.clone()], "{}".to_owned()),
-        post("too large", &[form, gateway.clone()], format!("token={}", "a".repeat(20_000))),
+        post("too large", &[form.clone(), gateway.clone()], format!("token={}", "a".repeat(20_000))),
         (("wrong method"), Method::GET, "/oauth2/introspect".to_owned(), HeaderMap::new(), None),
+        token_request("issued", &[form.clone(), machine.clone()], "grant_type=client_credentials&scope=read"),
+        token_request("wider scope", &[form.clone(), machine.clone()], "grant_type=client_credentials&scope=write"),
+        token_request("not its audience", &[form.clone(), machine.clone()], "grant_type=client_credentials&resource=b"),
+        token_request("not its grant", &[form.clone(), gateway.clone()], "grant_type=client_credentials"),
+        token_request("no such grant", &[form.clone(), machine.clone()], "grant_type=password"),
+        token_request("no grant", &[form.clone(), machine.clone()], "scope=read"),
+        token_request("bad refresh", &[form.clone(), machine.clone()], "grant_type=refresh_token&refresh_token=x"),
+        token_request("nobody", &[form], "grant_type=client_credentials"),
+        token_request("not a form, token", &[machine], "grant_type=client_credentials"),
+        (("issued by GET"), Method::GET, "/oauth2/token".to_owned(), HeaderMap::new(), None),
         verify("passes", Method::GET, "", std::slice::from_ref(&bearer)),
         verify("passes with a suffix", Method::DELETE, "/a/b?c=d", std::slice::from_ref(&bearer)),
         verify("passes with a slash", Method::POST, "/", std::slice::from_ref(&bearer)),
@@ -100,7 +126,9 @@ on_both_engines! {
     async fn the_short_way_answers_what_the_router_answers(database: TestDatabase) {
         let app = TestApp::start_with(database, SETTINGS).await;
         let token = app.log_in().await.access_token;
-        for question in questions(&app, &token) {
+        let secret = app.client(MACHINE, machine(&["a"], "read")).await.unwrap();
+        app.sync().await;
+        for question in questions(&app, &token, &secret) {
             let short = essence(request(&app, "", &question).send().await.unwrap()).await;
             let routed = essence(request(&app, BASE, &question).send().await.unwrap()).await;
             assert_eq!(short, routed, "{}", question.0);
@@ -112,7 +140,7 @@ on_both_engines! {
         let token = app.log_in().await.access_token;
         assert!(app.is_active(&token).await, "the gateway's header is remembered from here on");
         app.clock.advance(TOO_LONG);
-        for question in questions(&app, &token).iter().filter(|question| ["active", "passes", "keys"].contains(&question.0)) {
+        for question in questions(&app, &token, "-").iter().filter(|question| ["active", "passes", "keys"].contains(&question.0)) {
             let short = essence(request(&app, "", question).send().await.unwrap()).await;
             let routed = essence(request(&app, BASE, question).send().await.unwrap()).await;
             assert_eq!(short, routed, "{}", question.0);

@@ -1,6 +1,9 @@
 //! The one JSON extractor of the REST API.
 
 use axum::extract::{FromRequest, Request};
+use bytes::Bytes;
+use memchr::memmem;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::body::{self, BodyError};
@@ -19,20 +22,49 @@ pub struct Json<T, const LIMIT: usize = MAX_JSON_BYTES>(pub T);
 impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T, LIMIT> {
     type Rejection = ApiError;
 
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        JsonText::<LIMIT>::from_request(request, state).await?.parse().map(Self)
+    }
+}
+
+/// The same before it was parsed, for a `T` that borrows from it.
+pub struct JsonText<const LIMIT: usize = MAX_JSON_BYTES>(Bytes);
+
+impl<const LIMIT: usize> JsonText<LIMIT> {
+    /// Reads the document as a `T`.
+    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
+        parse(&self.0)
+    }
+
+    /// The same in one pass instead of two, for a large document and a flat `T`: one whose members hold no objects, and that
+    /// denies unknown fields. Of what the strict look refuses, such a one accepts U+0000 alone.
+    pub fn parse_flat<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
+        if is_object(&self.0)
+            && memmem::find(&self.0, br"\u0000").is_none()
+            && let Ok(value) = serde_json::from_slice(&self.0)
+        {
+            return Ok(value);
+        }
+        self.parse()
+    }
+}
+
+impl<S: Sync, const LIMIT: usize> FromRequest<S> for JsonText<LIMIT> {
+    type Rejection = ApiError;
+
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         if !body::announces(request.headers(), "application/json") {
             return Err(ApiError::new(ProblemCode::UnsupportedMediaType).detail("Send application/json in UTF-8."));
         }
-        let bytes = body::read(request.into_body(), LIMIT).await.map_err(|error| match error {
+        body::read(request.into_body(), LIMIT).await.map(Self).map_err(|error| match error {
             BodyError::TooLarge => ApiError::new(ProblemCode::PayloadTooLarge),
             BodyError::TimedOut => ApiError::new(ProblemCode::RequestTimeout),
             BodyError::Unreadable => ApiError::new(ProblemCode::InvalidRequest).detail("The body could not be read."),
-        })?;
-        parse(&bytes).map(Self)
+        })
     }
 }
 
-fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
+fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     let malformed = |detail| ApiError::new(ProblemCode::MalformedJson).detail(detail);
     let text = std::str::from_utf8(bytes).map_err(|_| malformed("The body is not valid UTF-8."))?;
     json_strict::check(text).map_err(|fault| match fault {
@@ -41,8 +73,18 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         JsonFault::RepeatedName => malformed("An object has a member name twice."),
         JsonFault::Nul => malformed("A string contains U+0000."),
     })?;
+    if !is_object(bytes) {
+        return Err(ApiError::new(ProblemCode::InvalidRequest).detail(NOT_THE_FORM));
+    }
     serde_json::from_str(text).map_err(|error| field_error(text, &error))
 }
+
+/// Whether a document is an object. serde would also take an array, with the members in the order of the declaration.
+fn is_object(document: &[u8]) -> bool {
+    document.iter().find(|byte| !b" \t\r\n".contains(byte)) == Some(&b'{')
+}
+
+const NOT_THE_FORM: &str = "The body does not have the form that this endpoint expects.";
 
 /// Says which field is wrong, and how, without serde's message: that one quotes what was sent.
 fn field_error(text: &str, error: &serde_json::Error) -> ApiError {
@@ -59,7 +101,7 @@ fn field_error(text: &str, error: &serde_json::Error) -> ApiError {
     let error = ApiError::new(ProblemCode::InvalidRequest);
     match name {
         Some(name) => error.field(name, detail),
-        None => error.detail("The body does not have the form that this endpoint expects."),
+        None => error.detail(NOT_THE_FORM),
     }
 }
 
@@ -151,6 +193,47 @@ mod tests {
             assert_eq!(refusal(body).0, "malformed_json", "{body}");
         }
         assert_eq!(problem(parse::<Login>(b"{\"username\":\"\xff\"}").unwrap_err())["code"], "malformed_json");
+    }
+
+    #[test]
+    fn h1_an_array_is_not_an_object_with_its_members_in_order() {
+        for body in [r#"["a",3,["b"],null]"#, r#" ["a",3,["b"],{"name":"n"}]"#, r#""a""#, "3", "null"] {
+            assert_eq!(refusal(body).0, "invalid_request", "{body}");
+        }
+        assert!(parse::<Login>(b" \t\r\n{\"username\":\"a\"}").is_ok());
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    struct Flat {
+        names: Vec<String>,
+    }
+
+    fn both_ways(body: &[u8]) -> [Result<Flat, String>; 2] {
+        let text = JsonText::<{ usize::MAX }>(Bytes::copy_from_slice(body));
+        [text.parse(), text.parse_flat()].map(|result| result.map_err(|error| problem(error).to_string()))
+    }
+
+    #[test]
+    fn h1_one_pass_and_two_agree_on_a_flat_document() {
+        for body in [
+            r#"{"names":["a","\u0041"]}"#,
+            r#"{"names":[]}"#,
+            r#"{"names":["a\u0000"]}"#,
+            r#"{"names":["a"],"names":["b"]}"#,
+            r#"{"names":["a"],"n\u0061mes":["b"]}"#,
+            r#"{"names":["a"],"x":1}"#,
+            r#"{"names":["a"]} x"#,
+            r#"{"names":[["a"]]}"#,
+            r#"[["a"]]"#,
+            r#"{"names":["\ud800"]}"#,
+            "{\"names\":[\"\u{1}\"]}",
+            "\u{feff}{\"names\":[]}",
+        ] {
+            let [two, one] = both_ways(body.as_bytes());
+            assert_eq!(two, one, "{body}");
+        }
+        assert!(both_ways(b"{\"names\":[\"\xff\"]}").iter().all(Result::is_err));
     }
 
     #[test]

@@ -16,7 +16,7 @@ mod segment;
 pub use authorization::{Authorization, AuthorizationFault, BearerToken, IdAndSecret, SecretText, authorization};
 pub use client_credentials::{BodyCredentials, ClientCredentialsInput};
 pub use form::{FormParams, MAX_FORM_BYTES};
-pub use json::{Json, MAX_JSON_BYTES};
+pub use json::{Json, JsonText, MAX_JSON_BYTES};
 pub use lines::lines;
 pub use query::{LenientQuery, QueryParams};
 pub use segment::PathSegment;

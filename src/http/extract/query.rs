@@ -70,8 +70,8 @@ impl<'a> LenientQuery<'a> {
     pub fn values(self, name: &str) -> impl Iterator<Item = Option<Zeroizing<String>>> {
         pairs(self.0.as_bytes()).filter_map(move |pair| {
             let (key, value) = split_pair(pair);
-            let is_named = decode(key).is_some_and(|key| *key == name);
-            (is_named && !value.is_empty()).then(|| decode(value))
+            let is_named = || decode(key).is_some_and(|key| *key == name);
+            (!value.is_empty() && is_named()).then(|| decode(value))
         })
     }
 }

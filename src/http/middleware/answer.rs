@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::response::Response;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::{RequestFacts, RequestId, X_REQUEST_ID};
 use crate::http::error::{ApiError, ErrorShape, Failure, ProblemCode};
@@ -13,6 +13,16 @@ pub(super) struct Finished {
     pub(super) response: Response,
     pub(super) facts: RequestFacts,
     pub(super) failure: Option<Failure>,
+}
+
+const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// Puts the headers that every answer bears into a map that is copied for many answers: filling them in then moves nothing.
+pub fn make_room(headers: &mut HeaderMap) {
+    headers.insert(X_REQUEST_ID, HeaderValue::from_static("-"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    headers.insert(CACHE_CONTROL, NO_STORE);
 }
 
 /// Writes the body of a problem, sets the headers that every answer bears, takes out what is for the record.
@@ -33,8 +43,8 @@ pub(super) fn complete(
     }
     let headers = response.headers_mut();
     headers.insert(X_REQUEST_ID, request_id.header_value());
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
+    headers.entry(CACHE_CONTROL).or_insert(NO_STORE);
     Finished { response, facts, failure }
 }
 

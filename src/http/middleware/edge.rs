@@ -51,16 +51,16 @@ impl Edge {
 }
 
 impl Edge {
-    /// Sends a sound request that matched the template `route` to `handler`, which is told the caller's address.
+    /// Sends a sound request that matched the template `route` to `handler`.
     pub fn pass<B, F>(
         &self,
         route: &'static str,
         request: Request<B>,
         arrival: &Arrival,
-        handler: impl FnOnce(Request<B>, ClientAddress) -> F,
+        handler: impl FnOnce(Request<B>, &RequestContext) -> F,
     ) -> EdgeFuture<F> {
         let pending = Pending::new(&self.0, &request, Some(arrival), Some(RouteName::Known(route)));
-        let state = State::Called(handler(request, pending.client));
+        let state = State::Called(handler(request, &pending.context));
         EdgeFuture { state, deadline: arrival.deadline, pending }
     }
 }
@@ -100,11 +100,7 @@ where
         let state = match arrival.and_then(|arrival| arrival.refusal) {
             Some(code) => State::Refused(code),
             None => {
-                request.extensions_mut().insert(RequestContext {
-                    request_id: pending.request_id.clone(),
-                    client: pending.client,
-                    tls: arrival.is_some_and(|arrival| arrival.tls),
-                });
+                request.extensions_mut().insert(pending.context.clone());
                 State::Called(self.inner.call(request))
             }
         };
@@ -191,8 +187,7 @@ struct Pending {
     method: &'static str,
     route: Option<RouteName>,
     shape: ErrorShape,
-    request_id: RequestId,
-    client: ClientAddress,
+    context: RequestContext,
     started: Duration,
     is_finished: bool,
 }
@@ -206,24 +201,29 @@ impl Pending {
     ) -> Self {
         let headers: &HeaderMap = request.headers();
         let peer = arrival.map(|arrival| arrival.peer.ip());
+        let context = RequestContext {
+            request_id: RequestId::of_caller(headers).unwrap_or_else(|| RequestId::from_random((edge.request_ids)())),
+            client: peer.map_or(ClientAddress::UNKNOWN, |peer| edge.trusted_proxies.resolve(peer, headers)),
+            tls: arrival.is_some_and(|arrival| arrival.tls),
+        };
         Self {
             edge: Arc::clone(edge),
             method: record::method_label(request.method()),
             route,
             shape: ErrorShape::below(&edge.base_path, request.uri().path()),
-            request_id: RequestId::of_caller(headers).unwrap_or_else(|| RequestId::from_random((edge.request_ids)())),
-            client: peer.map_or(ClientAddress::UNKNOWN, |peer| edge.trusted_proxies.resolve(peer, headers)),
+            context,
             started: edge.clock.elapsed(),
             is_finished: false,
         }
     }
 
     fn finish(&mut self, facts: Option<RequestFacts>, response: Response) -> Response {
-        let Finished { response, facts, failure } = answer::complete(response, facts, self.shape, &self.request_id);
+        let Finished { response, facts, failure } =
+            answer::complete(response, facts, self.shape, &self.context.request_id);
         let (error, cause) = failure.map_or((None, None), |failure| (Some(failure.code), failure.cause));
         self.is_finished = true;
         if let Some(inner) = &facts.request_id {
-            self.request_id = inner.clone();
+            self.context.request_id = inner.clone();
         }
         let status = facts.status.unwrap_or(response.status().as_u16());
         self.report(status, &facts, error, cause.as_ref());
@@ -236,8 +236,8 @@ impl Pending {
             route: self.route.as_ref().map(RouteName::as_str),
             status,
             duration: self.edge.clock.elapsed().saturating_sub(self.started),
-            request_id: &self.request_id,
-            client: self.client,
+            request_id: &self.context.request_id,
+            client: self.context.client,
             facts,
             error,
             cause,

@@ -10,6 +10,7 @@ mod log;
 mod record;
 mod request_id;
 
+pub use answer::make_room;
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use context::RequestContext;
 pub use cors::{AllowedOrigin, cors};

@@ -1,18 +1,21 @@
 //! `POST /oauth2/token` (RFC 6749 §3.2): `client_credentials` and `refresh_token`.
 
+use std::error::Error;
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::response::Response;
+use axum::extract::{Request, State};
+use axum::response::{IntoResponse, Response};
+use bytes::Bytes;
 use http::HeaderMap;
+use http_body::Body;
 
 use crate::domain::{Audience, Grant, ScopeSet};
 use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
 use crate::http::extract::FormParams;
+use crate::http::middleware::{self, RequestContext, RequestFacts};
 use crate::http::oauth::OAuthProblems;
-use crate::http::requester::{Address, From};
 use crate::http::state::Shared;
-use crate::http::{caller, middleware, token_answer, v1};
+use crate::http::{caller, requester, token_answer, v1};
 use crate::service::{Caller, GrantError, RefreshError, Requester};
 
 /// What the endpoint reads; everything else in the form is ignored.
@@ -49,21 +52,50 @@ pub struct TokenRequest {
 )]
 pub async fn token(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    Address(address): Address,
-    From(from): From,
-    form: FormParams,
-) -> Result<Response, OAuthError> {
-    let caller = caller::of_form(&shared, &headers, address, &form).await?;
+    context: RequestContext,
+    request: Request,
+) -> (RequestFacts, Response) {
+    answer(shared, request, context).await
+}
+
+/// The answer to a request that came as `context` says.
+pub async fn answer<B>(
+    shared: Arc<Shared>,
+    request: http::Request<B>,
+    context: RequestContext,
+) -> (RequestFacts, Response)
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Error + 'static,
+{
+    let (head, body) = request.into_parts();
+    let answer = match FormParams::read(&head.headers, body).await {
+        Ok(form) => grant(&shared, &head.headers, &context, &form).await,
+        Err(error) => Err(error),
+    };
+    answer.unwrap_or_else(|error| (RequestFacts::default(), error.into_response()))
+}
+
+async fn grant(
+    shared: &Shared,
+    headers: &HeaderMap,
+    context: &RequestContext,
+    form: &FormParams,
+) -> Result<(RequestFacts, Response), OAuthError> {
+    let caller = caller::of_form(shared, headers, context.client.ip(), form).await?;
     match form.required("grant_type", 128)? {
-        "client_credentials" => client_credentials(&shared, &caller, &form),
+        "client_credentials" => client_credentials(shared, &caller, form),
         // On the heap: the future of the other grant stays small.
-        "refresh_token" => Box::pin(refresh_token(&shared, &caller, &form, &from)).await,
+        "refresh_token" => Box::pin(refresh_token(shared, &caller, form, &requester::of(context))).await,
         _ => Err(OAuthError::new(OAuthCode::UnsupportedGrantType, OAuthDescription::GrantNotOffered)),
     }
 }
 
-fn client_credentials(shared: &Shared, caller: &Caller, form: &FormParams) -> Result<Response, OAuthError> {
+fn client_credentials(
+    shared: &Shared,
+    caller: &Caller,
+    form: &FormParams,
+) -> Result<(RequestFacts, Response), OAuthError> {
     let audience = match (form.optional("audience", 1024)?, form.optional("resource", 1024)?) {
         (Some(audience), Some(resource)) if audience != resource => {
             return Err(OAuthError::new(OAuthCode::InvalidTarget, OAuthDescription::AudienceNotGranted));
@@ -83,7 +115,7 @@ async fn refresh_token(
     caller: &Caller,
     form: &FormParams,
     from: &Requester,
-) -> Result<Response, OAuthError> {
+) -> Result<(RequestFacts, Response), OAuthError> {
     let token = form.required("refresh_token", 4096)?;
     let result = shared.service.refresh(caller, token, scope(form)?, from).await;
     v1::refresh::count(&shared.metrics, &result);
@@ -97,7 +129,7 @@ fn scope(form: &FormParams) -> Result<Option<ScopeSet>, OAuthError> {
     scope.map_err(|_| OAuthError::new(OAuthCode::InvalidScope, OAuthDescription::Malformed("scope")))
 }
 
-impl std::convert::From<GrantError> for OAuthError {
+impl From<GrantError> for OAuthError {
     fn from(error: GrantError) -> Self {
         match error {
             GrantError::ClientNotAllowed => Self::new(OAuthCode::UnauthorizedClient, OAuthDescription::GrantNotAllowed),
@@ -108,7 +140,7 @@ impl std::convert::From<GrantError> for OAuthError {
     }
 }
 
-impl std::convert::From<RefreshError> for OAuthError {
+impl From<RefreshError> for OAuthError {
     fn from(error: RefreshError) -> Self {
         match error {
             RefreshError::Refused(_) => Self::new(OAuthCode::InvalidGrant, OAuthDescription::GrantNotValid),

@@ -10,9 +10,10 @@ use serde::Deserialize;
 use crate::domain::{Audience, Grant, Password, ScopeSet, Username};
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
+use crate::http::middleware::{self, RequestFacts};
 use crate::http::requester::{Address, From};
 use crate::http::state::Shared;
-use crate::http::{attempts, caller, middleware, token_answer};
+use crate::http::{attempts, caller, token_answer};
 use crate::service::{Login, LoginError};
 use crate::telemetry::metrics::LoginResult;
 
@@ -52,7 +53,7 @@ pub async fn login(
     Address(address): Address,
     From(from): From,
     Json(request): Json<LoginRequest, MAX_LOGIN_BYTES>,
-) -> Result<Response, ApiError> {
+) -> Result<(RequestFacts, Response), ApiError> {
     let login = read(&request)?;
     let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
     let result = shared.service.log_in(&caller, login, &from).await;

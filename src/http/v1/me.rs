@@ -136,7 +136,7 @@ pub async fn change_password(
     headers: HeaderMap,
     From(from): From,
     Json(request): Json<PasswordChange>,
-) -> Result<Response, ApiError> {
+) -> Result<(RequestFacts, Response), ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
     let current =
         Password::parse(&request.current_password).map_err(|error| ApiError::unparsable("current_password", &error))?;

@@ -11,9 +11,10 @@ use serde::Deserialize;
 use crate::domain::{Grant, RefreshRefusal, ScopeSet};
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
+use crate::http::middleware::{self, RequestFacts};
 use crate::http::requester::{Address, From};
 use crate::http::state::Shared;
-use crate::http::{caller, middleware, token_answer};
+use crate::http::{caller, token_answer};
 use crate::service::{Caller, RefreshError, Refreshed};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::RefreshResult;
@@ -45,7 +46,7 @@ pub async fn refresh(
     Address(address): Address,
     From(from): From,
     Json(request): Json<RefreshRequest>,
-) -> Result<Response, ApiError> {
+) -> Result<(RequestFacts, Response), ApiError> {
     let scope = request.scope.as_deref().map(ScopeSet::parse).transpose();
     let scope = scope.map_err(|error| ApiError::unparsable("scope", &error))?.filter(|scope| !scope.is_empty());
     let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
@@ -65,7 +66,7 @@ pub async fn refresh(
 }
 
 /// The answer to a refresh, whichever endpoint it came through.
-pub fn respond(refreshed: &Refreshed, caller: &Caller) -> Response {
+pub fn respond(refreshed: &Refreshed, caller: &Caller) -> (RequestFacts, Response) {
     let (tokens, outcome) = match refreshed {
         Refreshed::Rotated(tokens) => (tokens, "rotated"),
         Refreshed::Retried(tokens) => (tokens, "retried"),

@@ -9,15 +9,11 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
 
 use crate::http::extract::LenientQuery;
 use crate::http::forward_auth::{self, Demands};
 use crate::http::middleware::RequestFacts;
 use crate::http::state::Shared;
-
-/// The headers of an answer that lets a request pass, with those that every answer bears.
-const EXPECTED_HEADERS: usize = 12;
 
 /// Judges the bearer token of a request that a gateway holds back.
 #[utoipa::path(
@@ -45,16 +41,9 @@ pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Resp
 pub async fn answer(shared: &Shared, request: &Parts) -> (RequestFacts, Response) {
     let demands = LenientQuery::new(request.uri.query());
     let decided = forward_auth::decide(shared, &request.method, &request.headers, demands).await;
-    let mut headers = HeaderMap::with_capacity(EXPECTED_HEADERS);
-    for (name, value) in decided.identity(&shared.settings.forward_auth) {
-        headers.insert(name.clone(), HeaderValue::from_maybe_shared(value).unwrap_or(HeaderValue::from_static("")));
-    }
-    for (name, value) in decided.headers.into_iter().flatten() {
-        headers.insert(name, value);
-    }
     let mut response = Response::new(Body::empty());
     *response.status_mut() = decided.status;
-    *response.headers_mut() = headers;
+    *response.headers_mut() = decided.headers(&shared.settings.forward_auth);
     (decided.facts, response)
 }
 
