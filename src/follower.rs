@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Clock;
@@ -38,9 +39,21 @@ pub struct Follower {
     poll_interval: Duration,
     /// Where the feed was read up to; held while a sync runs, so that an older read never overwrites a newer one.
     cursor: Mutex<Option<FeedCursor>>,
+    strangers: Mutex<Strangers>,
     wake: Notify,
     on_lag: Box<dyn Fn(Duration) + Send + Sync>,
     last_lag_millis: AtomicI64,
+}
+
+/// The looks at the feed for callers whom the view does not know.
+#[derive(Debug, Default)]
+struct Strangers {
+    /// When the last one began.
+    began_at: Option<Instant>,
+    /// When the last one began that succeeded.
+    good_since: Option<Instant>,
+    /// When the last one ended that failed.
+    failed_at: Option<Instant>,
 }
 
 /// Why a sync did not succeed. The view ages until one does.
@@ -52,6 +65,9 @@ pub enum SyncError {
     /// The keys could not be read or opened.
     #[error(transparent)]
     Keys(#[from] KeyringError),
+    /// It failed for another caller a moment ago.
+    #[error("the change feed could not be read a moment ago")]
+    JustFailed,
 }
 
 impl std::fmt::Debug for Follower {
@@ -77,6 +93,7 @@ impl Follower {
             clock,
             poll_interval,
             cursor: Mutex::new(None),
+            strangers: Mutex::default(),
             wake: Notify::new(),
             on_lag,
             last_lag_millis: AtomicI64::new(0),
@@ -95,6 +112,29 @@ impl Follower {
         let asked = self.clock.elapsed();
         let cursor = self.cursor.lock().await;
         if self.view.is_proven_since(asked) { Ok(()) } else { self.look(cursor).await }
+    }
+
+    /// The same for somebody whom the view does not know, and who may be anybody: however many come, the feed is looked at once
+    /// in a [`BREATH`], and those who waited share what came of it.
+    pub async fn catch_up_for_stranger(&self) -> Result<(), SyncError> {
+        let came = now();
+        let mut strangers = self.strangers.lock().await;
+        if strangers.failed_at.is_some_and(|failed_at| failed_at > came) {
+            return Err(SyncError::JustFailed);
+        }
+        if strangers.good_since.is_some_and(|good_since| good_since > came) {
+            return Ok(());
+        }
+        if let Some(began_at) = strangers.began_at {
+            tokio::time::sleep_until(began_at + BREATH).await;
+        }
+        strangers.began_at = Some(now());
+        let result = self.catch_up().await;
+        match &result {
+            Ok(()) => strangers.good_since = strangers.began_at,
+            Err(_) => strangers.failed_at = Some(now()),
+        }
+        result
     }
 
     async fn look(&self, mut cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
@@ -253,4 +293,10 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// Now, for pauses, which are real.
+#[expect(clippy::disallowed_methods, reason = "pauses between looks run on real time, as those of the poll do")]
+fn now() -> Instant {
+    Instant::now()
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::crypto::{self, PublicKeySet, UnverifiedAssertion};
 use crate::domain::{Client, ClientKind, Timestamp};
 
+use super::judge::Doubt;
 use super::{Failure, Service};
 
 /// What a request brought to prove which client it comes from.
@@ -77,24 +78,35 @@ impl Service {
     /// keeps it from being used twice on any replica.
     ///
     /// A replica whose view is too old lets nobody in: it would not know of a client that was disabled, or of a secret that
-    /// was made, since.
+    /// was made, since. And nobody is turned away by a view that does not know of a client or a secret *yet*: what refuses is
+    /// a view that is proven to be no older than the request. Whoever failed too often is spared that look.
     pub async fn authenticate(&self, proof: &ClientProof<'_>, address: IpAddr) -> Result<Caller, CallerError> {
         if let Some(doubt) = self.judge.doubt() {
             return Err(Failure::doubt(doubt).into());
         }
-        let caller = match proof {
+        let generation = self.view.generation();
+        match self.caller_by(proof).await {
+            Err(CallerError::Refused) => {}
+            decided => return decided,
+        }
+        let counted = self.client_failures.count(proof.name(), address, self.clock.elapsed());
+        counted.map_err(|retry_after| CallerError::TooManyFailures { retry_after })?;
+        if matches!(proof, ClientProof::Named(None)) {
+            return Err(CallerError::Refused);
+        }
+        let caught_up = Box::pin(self.follower.catch_up_for_stranger()).await;
+        caught_up.map_err(|_| Failure::doubt(Doubt::BehindCaller))?;
+        if self.view.generation() == generation {
+            return Err(CallerError::Refused);
+        }
+        self.caller_by(proof).await
+    }
+
+    async fn caller_by(&self, proof: &ClientProof<'_>) -> Result<Caller, CallerError> {
+        match proof {
             ClientProof::Named(id) => self.named_client(*id),
             ClientProof::Secret(candidates) => self.client_by_secret(candidates),
             ClientProof::Assertion { client, jwt } => Box::pin(self.client_by_assertion(*client, jwt)).await,
-        };
-        match caller {
-            Err(CallerError::Refused) => {
-                match self.client_failures.count(proof.name(), address, self.clock.elapsed()) {
-                    Ok(()) => Err(CallerError::Refused),
-                    Err(retry_after) => Err(CallerError::TooManyFailures { retry_after }),
-                }
-            }
-            caller => caller,
         }
     }
 

@@ -73,6 +73,8 @@ pub enum Doubt {
     KeysUnreadable,
     /// The token is newer than the view, which does not know its client as the token does, and the feed cannot be read now.
     BehindToken,
+    /// Nobody whom this replica knows is calling, which another may know, and the feed cannot be read now.
+    BehindCaller,
 }
 
 /// A verified token and what a later request needs of it without verifying again.

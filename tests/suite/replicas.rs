@@ -8,16 +8,17 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::clock::ManualClock;
 use countersign::crypto::{MasterKey, Sealer};
-use countersign::domain::Timestamp;
+use countersign::domain::{ClientKind, ClientSettings, IntrospectRight, Timestamp};
 use countersign::follower::Follower;
 use countersign::keyring::{Keyring, RotationLead};
 use countersign::store::{Store, StoreObserver};
 use countersign::view::{Freshness, View};
+use futures_util::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use sqlx::Executor;
 
-use crate::support::app::{MASTER_KEY, PASSWORD, TestApp, USER, error_of, machine, tokens};
+use crate::support::app::{MASTER_KEY, PASSWORD, TestApp, USER, application, error_of, machine, tokens};
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::judging::{Credentials, TOO_LONG, header};
 use crate::support::outage::{bring_feed_back, stop_writes, take_feed_away};
@@ -83,6 +84,55 @@ on_both_engines! {
         b.sync().await;
         assert!(!b.is_active(&session.access_token).await);
         assert_eq!(error_of(b.refresh(&session.refresh_token).await).await.0, 401);
+    }
+
+    async fn c8_a_client_that_another_replica_made_a_moment_ago_is_let_in(database: TestDatabase) {
+        let a = TestApp::start(database).await;
+        let b = beside(&a, 2, "").await;
+        let batch = a_machine(&a).await;
+        let token = b.token_of(&batch).await.access_token;
+        assert!(b.is_active(&token).await);
+        let gateway = ClientSettings { introspect: IntrospectRight::Any, ..ClientSettings::new(ClientKind::Confidential) };
+        let gateway = a.confidential("edge", gateway).await;
+        assert_eq!(b.ask(&gateway, &token).send().await.unwrap().status(), 200);
+        a.client("app", application("")).await;
+        b.log_in_on("app").await;
+        let renewed = a.admin(Method::POST, "/admin/v1/clients/edge/secret").json(&json!({})).send().await.unwrap();
+        let renewed: Value = renewed.json().await.unwrap();
+        let renewed = Credentials { secret: renewed["client_secret"].as_str().unwrap().to_owned(), ..gateway };
+        assert_eq!(b.batch(&renewed, &[&token]).await.status(), 200);
+    }
+
+    async fn i1_an_unknown_client_and_a_wrong_secret_look_alike_and_neither_is_judged_without_the_feed(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let token = app.log_in().await.access_token;
+        let ask = async |id: &str, secret: &str| {
+            let caller = Credentials { id: id.to_owned(), secret: secret.to_owned() };
+            let answer = app.ask(&caller, &token).send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        };
+        let (unknown, wrong) = (ask("nobody", "x").await, ask("gateway", "x").await);
+        assert_eq!((unknown.0, &unknown), (401, &wrong));
+        take_feed_away(&app.database).await;
+        let (unknown, wrong) = (ask("nobody", "x").await, ask("gateway", "x").await);
+        assert_eq!((unknown.0, &unknown), (503, &wrong));
+        assert!(app.is_active(&token).await, "who is known is let in as long as the view is fresh");
+        bring_feed_back(&app.database).await;
+        assert_eq!(ask("nobody", "x").await.0, 401);
+    }
+
+    async fn k4_a_crowd_of_strangers_shares_its_looks_at_the_feed(database: TestDatabase) {
+        const READS: &str = "countersign_database_seconds_count{query=\"feed_follow\"}";
+        let app = TestApp::start(database).await;
+        let before = app.figure(READS).await;
+        let crowd = (0..400).map(|number| {
+            let caller = Credentials { id: format!("stranger-{number}"), secret: "x".to_owned() };
+            let request = app.ask(&caller, "x");
+            async move { request.send().await.unwrap().status().as_u16() }
+        });
+        assert!(join_all(crowd).await.iter().all(|status| *status == 401));
+        let looks = app.figure(READS).await - before;
+        assert!((1.0..200.0).contains(&looks), "{looks} looks for 400 strangers");
     }
 
     async fn an_end_that_another_replica_brought_about_is_honoured_by_the_one_that_confirms_it(database: TestDatabase) {
@@ -165,7 +215,7 @@ on_both_engines! {
         for round in 0..3 {
             let tokens: Vec<_> = (0..60).map(|number| garbage(round * 100 + number)).collect();
             let asked = tokens.iter().map(|token| app.is_active(token));
-            assert!(futures_util::future::join_all(asked).await.iter().all(|is_active| !is_active));
+            assert!(join_all(asked).await.iter().all(|is_active| !is_active));
             let after = app.figure(READS).await;
             assert_eq!(after - before, 1.0, "round {round}");
             before = after;
