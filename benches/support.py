@@ -137,7 +137,6 @@ class Service:
     def client(self, name, *arguments):
         """A confidential client; its `Authorization` line."""
         secret = self.cli("clients", "create", name, "--type", "confidential", *arguments)["client_secret"]
-        time.sleep(1.2)  # The running service learns of it within its poll interval.
         return basic(name, secret)
 
     def users(self, count):

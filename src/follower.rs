@@ -150,6 +150,12 @@ impl Follower {
         } else {
             self.apply_news(&reading.entries).await?;
         }
+        let mut rest = reading.rest;
+        while let (Some(known), Some(place)) = (&*cursor, &rest) {
+            let (entries, further) = self.store.feed().read_on(known, place).await?;
+            self.apply_news(&entries).await?;
+            rest = further;
+        }
         self.clock.observe_database(reading.database_now, asked, answered);
         *cursor = Some(reading.cursor);
         self.view.prove(asked, &*self.clock);

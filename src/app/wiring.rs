@@ -29,6 +29,7 @@ pub fn store_settings(config: &Config) -> StoreSettings {
         acquire_timeout: database.acquire_timeout,
         statement_timeout: database.statement_timeout,
         feed_timeout: config.revocation.max_lag / 2,
+        busy_timeout: database.acquire_timeout,
         ..StoreSettings::new(location)
     }
 }

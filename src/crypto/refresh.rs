@@ -103,13 +103,15 @@ impl RefreshToken {
 
     /// The `jti` of the access token that is handed out together with this refresh token: 128 bits of HMAC-SHA-256 over session
     /// and generation under the family secret (security.md T18). Whoever holds a token of the family can rebuild it, nobody
-    /// else can guess it, and a retry on any replica gives the same.
-    pub fn access_jti(&self) -> Jti {
+    /// else can guess it, and a retry on any replica gives the same. `narrowing` tells tokens of one generation apart that do not
+    /// say the same; it is empty for the token that says all.
+    pub fn access_jti(&self, narrowing: &str) -> Jti {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.family.0);
         let mut context = hmac::Context::with_key(&key);
         context.update(JTI_LABEL);
         context.update(self.session.as_bytes());
         context.update(&self.generation.to_be_bytes());
+        context.update(narrowing.as_bytes());
         let mut jti = [0; 16];
         jti.copy_from_slice(&context.sign().as_ref()[..16]);
         Jti::from_bytes(jti)
@@ -316,11 +318,12 @@ mod tests {
             RefreshToken { family: FamilySecret([0; 16]), ..token() },
         ]
         .iter()
-        .map(RefreshToken::access_jti)
+        .map(|token| token.access_jti(""))
         .collect();
         assert_eq!(jtis.len(), 4);
-        assert_eq!(token().access_jti(), token().access_jti());
-        assert_eq!(token().access_jti().as_str().len(), 22);
+        assert_eq!(token().access_jti("a"), token().access_jti("a"));
+        assert_ne!(token().access_jti("a"), token().access_jti(""));
+        assert_eq!(token().access_jti("").as_str().len(), 22);
     }
 
     #[test]

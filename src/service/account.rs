@@ -4,7 +4,7 @@ use crate::crypto::{FamilySecret, HashingError, RefreshToken};
 use crate::domain::{Client, ClientId, EndReason, Password, PolicyRefusal, Session, SessionId, User, UserId};
 use crate::store::{KeptSession, Owner, PasswordChange, SessionDetail, StoreError};
 
-use super::granted::Granted;
+use super::granted::{Granted, Narrowing};
 use super::logout::Bearer;
 use super::{Failure, IssuedTokens, Limit, LoginError, REVOCATION_LIFE, Requester, Service};
 
@@ -111,7 +111,7 @@ impl Service {
 
     /// A session whose client has lost its audiences is of no more use.
     fn granted_as_before(&self, session: &SessionDetail, client: &Client) -> Result<Granted, PasswordChangeError> {
-        let granted = self.granted_now(&session.session, &session.roles, client, None);
+        let granted = self.granted_now(&session.session, &session.roles, client, &Narrowing::default());
         granted.map_err(|_| PasswordChangeError::SessionEnded)
     }
 

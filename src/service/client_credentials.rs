@@ -39,6 +39,6 @@ impl Service {
             return Err(GrantError::InvalidScope);
         }
         let audience = self.audience_for(client, audience).ok_or(GrantError::InvalidAudience)?;
-        Ok(self.client_token(client, Granted { scope, audience })?)
+        Ok(self.client_token(client, Granted { scope, audience, narrowing: String::new() })?)
     }
 }

@@ -117,6 +117,12 @@ impl Service {
     pub async fn delete_client(&self, id: &ClientId, from: &Requester) -> Result<bool, ClientError> {
         let now = self.clock.now();
         let event = from.event("client.deleted").on(id);
+        if self.store.clients().has_many_sessions(id).await.map_err(refused)? {
+            // Left behind if this ends half way: a disabled client, to be deleted again.
+            let disabled = self.store.clients().disable(id, now.plus(REVOCATION_LIFE), now, None).await;
+            self.follower.honour(disabled.map_err(refused)?).await;
+            self.store.clients().delete_sessions(id).await.map_err(refused)?;
+        }
         let deleted = self.store.clients().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
         Ok(self.follower.honour(deleted.map_err(refused)?).await)
     }

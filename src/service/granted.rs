@@ -13,6 +13,33 @@ pub(super) struct Granted {
     pub(super) scope: ScopeSet,
     /// Whom it is for; at least one.
     pub(super) audience: Vec<Audience>,
+    /// What it was narrowed by; empty for all that there is. Tokens that say different things are never one to revocations
+    /// and caches, so it is part of what makes their `jti`.
+    pub(super) narrowing: String,
+}
+
+/// What a refresh asks for; nothing means all that was granted at login.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Narrowing {
+    /// No more scope than this (RFC 6749 §6).
+    pub scope: Option<ScopeSet>,
+    /// This audience alone (RFC 8707 §2.2).
+    pub audience: Option<Audience>,
+}
+
+impl Narrowing {
+    /// Whether nothing is asked for.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// One text for each of what can be asked for: scopes hold no line feed, and neither do audiences.
+    fn text(&self) -> String {
+        let Self { scope, audience } = self;
+        let scope = scope.as_ref().map(|scope| format!("scope\n{scope}\n"));
+        let audience = audience.as_ref().map(|audience| format!("audience\n{audience}\n"));
+        scope.into_iter().chain(audience).collect()
+    }
 }
 
 /// Why a session yields no token now.
@@ -20,6 +47,8 @@ pub(super) struct Granted {
 pub(super) enum NotGranted {
     /// More scope was asked for than was granted at login (RFC 6749 §6).
     WiderScope,
+    /// An audience was asked for that the session is not for, or that the client lost.
+    OtherAudience,
     /// The client may not have any of the session's audiences any more.
     NoAudience,
 }
@@ -41,15 +70,20 @@ impl Service {
         session: &Session,
         roles: &[Role],
         client: &Client,
-        asked: Option<&ScopeSet>,
+        asked: &Narrowing,
     ) -> Result<Granted, NotGranted> {
-        if asked.is_some_and(|asked| !asked.is_subset_of(&session.scope)) {
+        if asked.scope.as_ref().is_some_and(|asked| !asked.is_subset_of(&session.scope)) {
             return Err(NotGranted::WiderScope);
         }
-        let scope = scope_of_user(client, roles, asked.unwrap_or(&session.scope));
+        let scope = scope_of_user(client, roles, asked.scope.as_ref().unwrap_or(&session.scope));
         let kept = session.audience.iter().filter(|audience| self.may_name(client, audience));
-        let audience: Vec<_> = kept.cloned().collect();
-        if audience.is_empty() { Err(NotGranted::NoAudience) } else { Ok(Granted { scope, audience }) }
+        let is_asked = |audience: &&Audience| asked.audience.as_ref().is_none_or(|asked| asked == *audience);
+        let audience: Vec<_> = kept.filter(is_asked).cloned().collect();
+        match (audience.is_empty(), &asked.audience) {
+            (false, _) => Ok(Granted { scope, audience, narrowing: asked.text() }),
+            (true, Some(_)) => Err(NotGranted::OtherAudience),
+            (true, None) => Err(NotGranted::NoAudience),
+        }
     }
 
     fn may_name(&self, client: &Client, audience: &Audience) -> bool {

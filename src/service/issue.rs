@@ -97,7 +97,7 @@ impl Service {
             expires_at: issued_at.plus(self.access_ttl(client)),
             issued_at,
             not_before: issued_at,
-            jti: token.access_jti(),
+            jti: token.access_jti(""),
             client: client.id.clone(),
             scope: ScopeSet::default(),
             login: Some(LoginClaims {
@@ -156,7 +156,7 @@ impl Service {
             expires_at: issued_at.plus(self.access_ttl(client)),
             issued_at,
             not_before: issued_at,
-            jti: token.access_jti(),
+            jti: token.access_jti(&granted.narrowing),
             client: session.client.clone(),
             scope: granted.scope,
             login: Some(LoginClaims {

@@ -185,8 +185,12 @@ impl Service {
             audit: vec![from.acting(user.id).event("login.succeeded").about(user.id).on(&client.id)],
         };
         let detail = SessionDetail { session, methods, username: user.username.clone(), roles: user.roles.clone() };
-        let tokens =
-            self.tokens_of_generation(&detail, &token, client, Granted { scope, audience: audience.to_vec() })?;
+        let tokens = self.tokens_of_generation(
+            &detail,
+            &token,
+            client,
+            Granted { scope, audience: audience.to_vec(), narrowing: String::new() },
+        )?;
         Ok(Prepared { new, at: now, tokens })
     }
 }

@@ -47,6 +47,7 @@ pub use client_auth::{Caller, CallerError, ClientProof};
 pub use client_credentials::GrantError;
 pub use client_failures::ClientFailures;
 pub use clients::{ClientError, ClientSecret};
+pub use granted::Narrowing;
 pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
 pub use import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
 pub use introspect::{CannotIntrospect, Introspected, Introspection};

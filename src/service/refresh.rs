@@ -1,10 +1,10 @@
 //! Refresh: the next pair of tokens of a session, and the same pair again for a retry (design.md §4).
 
 use crate::crypto::RefreshToken;
-use crate::domain::{Client, ClientKind, Grant, RefreshRefusal, ScopeSet, SessionState, Timestamp};
+use crate::domain::{Client, ClientKind, Grant, RefreshRefusal, SessionState, Timestamp};
 use crate::store::{Answerable, ProvenSession, RotateOutcome, RotateRequest, SessionDetail};
 
-use super::granted::{Granted, NotGranted};
+use super::granted::{Granted, Narrowing, NotGranted};
 use super::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service};
 
 /// Of one character in a claim there are so many bytes in JSON at most: escaped, or UTF-8, or a word of one letter in a list.
@@ -34,6 +34,9 @@ pub enum RefreshError {
     /// More scope than the session has (RFC 6749 §6).
     #[error("the scope exceeds what was granted")]
     InvalidScope,
+    /// An audience that the session does not have (RFC 8707 §2.2).
+    #[error("the audience is none of the session's")]
+    InvalidAudience,
     /// It could not be decided; nothing was consumed (security.md R5).
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -45,7 +48,7 @@ impl Service {
         &self,
         caller: &Caller,
         token: &str,
-        scope: Option<ScopeSet>,
+        asked: &Narrowing,
         from: &Requester,
     ) -> Result<Refreshed, RefreshError> {
         let client = &*caller.client;
@@ -60,7 +63,6 @@ impl Service {
         };
         let successor = presented.successor().map_err(Failure::internal)?;
         let now = self.clock.now();
-        let scope = scope.as_ref();
         let family_digest = presented.family.digest().0;
         let mut request = RotateRequest {
             session: presented.session,
@@ -73,22 +75,22 @@ impl Service {
             reuse_audit: from.event("session.reused").about(presented.session).on(&client.id),
             only: None,
         };
-        if scope.is_some() {
+        if !asked.is_none() {
             let found = self.store.sessions().proven(presented.session, family_digest).await.map_err(Failure::from)?;
             if let Some(found) = found.filter(|found| is_next(found, &presented, client, now)) {
-                self.check_answerable(found.detail, &successor, client, scope, now)?;
+                self.check_answerable(found.detail, &successor, client, asked, now)?;
             }
         } else {
             request.only = Some(self.answerable(&successor, client, now)?);
         }
         let mut outcome = self.rotate(request.clone(), now).await?;
         if let RotateOutcome::Undecided(detail) = outcome {
-            self.check_answerable(*detail, &successor, client, scope, now)?;
+            self.check_answerable(*detail, &successor, client, asked, now)?;
             outcome = self.rotate(RotateRequest { only: None, ..request }, now).await?;
         }
         match outcome {
-            RotateOutcome::Rotated(detail) => self.answer(&detail, &successor, client, scope).map(Refreshed::Rotated),
-            RotateOutcome::Retried(detail) => self.answer(&detail, &successor, client, scope).map(Refreshed::Retried),
+            RotateOutcome::Rotated(detail) => self.answer(&detail, &successor, client, asked).map(Refreshed::Rotated),
+            RotateOutcome::Retried(detail) => self.answer(&detail, &successor, client, asked).map(Refreshed::Retried),
             RotateOutcome::Refused(refusal) => {
                 if refusal == RefreshRefusal::Reused {
                     tracing::warn!(session = %presented.session, client = %client.id, "refresh token reuse: session ended");
@@ -103,7 +105,7 @@ impl Service {
         Ok(self.follower.honour(self.store.sessions().rotate(request, now).await?).await)
     }
 
-    /// What sessions say whose next tokens can be written for certain, if no narrower scope is asked for: then one
+    /// What sessions say whose next tokens can be written for certain, if nothing narrower is asked for: then one
     /// statement decides and rotates, and reads nothing before. Almost all are such; of any other, what
     /// [`Service::check_answerable`] needs is read first.
     fn answerable(&self, successor: &RefreshToken, client: &Client, now: Timestamp) -> Result<Answerable, Failure> {
@@ -113,17 +115,17 @@ impl Service {
         Ok(Answerable { audiences, most_chars: self.room_in_token(successor, client, now)? / BYTES_OF_CHAR })
     }
 
-    /// Refuses what could not be answered before anything is consumed (security.md R5): a wider scope, a client without
-    /// the session's audiences, a token over its limit. What decides this does not change with a rotation.
+    /// Refuses what could not be answered before anything is consumed (security.md R5): a wider scope, another audience, a client
+    /// without the session's audiences, a token over its limit. What decides this does not change with a rotation.
     fn check_answerable(
         &self,
         mut detail: SessionDetail,
         successor: &RefreshToken,
         client: &Client,
-        scope: Option<&ScopeSet>,
+        asked: &Narrowing,
         now: Timestamp,
     ) -> Result<(), RefreshError> {
-        let granted = self.grant(&detail, client, scope)?;
+        let granted = self.grant(&detail, client, asked)?;
         detail.session.generation = successor.generation;
         detail.session.rotated_at = now;
         Ok(self.check_length(&detail, successor, client, granted)?)
@@ -134,20 +136,16 @@ impl Service {
         detail: &SessionDetail,
         successor: &RefreshToken,
         client: &Client,
-        scope: Option<&ScopeSet>,
+        asked: &Narrowing,
     ) -> Result<IssuedTokens, RefreshError> {
-        let granted = self.grant(detail, client, scope)?;
+        let granted = self.grant(detail, client, asked)?;
         Ok(self.tokens_of_generation(detail, successor, client, granted)?)
     }
 
-    fn grant(
-        &self,
-        detail: &SessionDetail,
-        client: &Client,
-        scope: Option<&ScopeSet>,
-    ) -> Result<Granted, RefreshError> {
-        self.granted_now(&detail.session, &detail.roles, client, scope).map_err(|error| match error {
+    fn grant(&self, detail: &SessionDetail, client: &Client, asked: &Narrowing) -> Result<Granted, RefreshError> {
+        self.granted_now(&detail.session, &detail.roles, client, asked).map_err(|error| match error {
             NotGranted::WiderScope => RefreshError::InvalidScope,
+            NotGranted::OtherAudience => RefreshError::InvalidAudience,
             NotGranted::NoAudience => RefreshError::Refused(RefreshRefusal::Revoked),
         })
     }

@@ -12,8 +12,8 @@ pub(super) const NOTE_LIFE: Duration = Duration::from_secs(3600);
 /// A follower that was away for longer reads everything again: notes may have left the feed meanwhile.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(1800);
 
-/// More news than that in one look, and a follower reads everything anew, in chunks: no statement is allowed to grow beyond
-/// what its time limit allows.
+/// News that one statement brings: none is allowed to grow beyond what its time limit allows. The rest comes with
+/// [`Feed::read_on`].
 const MOST_NEWS: i64 = 10_000;
 /// Rows read at once while loading: what they take in memory besides their content stays with the process.
 const CHUNK: i64 = 1_000;
@@ -45,6 +45,15 @@ pub struct FeedCursor {
     database_now: Timestamp,
 }
 
+/// How far the news of one look were read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// SQLite: the sequence number of the last entry. PostgreSQL: its transaction's number.
+    position: i64,
+    /// PostgreSQL: its sequence number, which tells it from others of the same transaction.
+    seq: i64,
+}
+
 /// An answer of the feed, read in one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
@@ -52,6 +61,8 @@ pub struct Reading {
     pub entries: Vec<FeedEntry>,
     /// Whether the whole feed is to be read. The follower then replaces what it holds, and reads clients and keys again.
     pub is_complete: bool,
+    /// Where [`Feed::read_on`] goes on, when there is more news than one statement brings.
+    pub rest: Option<Place>,
     /// To be handed to the next call.
     pub cursor: FeedCursor,
     /// The database's clock in that snapshot: what freshness is measured by (security.md C3).
@@ -91,7 +102,7 @@ impl Feed<'_> {
         let heads = self.0.read("feed_head", Lane::Feed, HEAD, Vec::new()).await?;
         let cursor = heads.first().map(cursor).transpose()?.ok_or_else(headless)?;
         let database_now = cursor.database_now;
-        Ok(Reading { entries: Vec::new(), is_complete: true, cursor, database_now })
+        Ok(Reading { entries: Vec::new(), is_complete: true, rest: None, cursor, database_now })
     }
 
     /// Hands over every entry, one after the other: of a million, no more are in memory than a chunk.
@@ -111,26 +122,34 @@ impl Feed<'_> {
 
     /// Reads what was committed since `since`; a complete reading, to be taken from [`Feed::each`], when that cannot be told.
     pub async fn read_since(&self, since: &FeedCursor) -> Result<Reading, StoreError> {
-        let values = values![since.position, since.snapshot.as_str(), MOST_NEWS + 1];
-        let rows = self.0.read("feed_follow", Lane::Feed, FOLLOW, values).await?;
+        let rows = self.follow(since, &Place { position: since.position, seq: i64::MIN }).await?;
         let cursor = rows.first().map(cursor).transpose()?.ok_or_else(headless)?;
         // A clock that went back may be that of a server that was put back to an older state.
         let is_another = cursor.origin != since.origin
             || cursor.position < since.position
             || cursor.database_now < since.database_now;
         let was_away = cursor.database_now.since(since.database_now) > LONGEST_ABSENCE;
-        if is_another || was_away || i64::try_from(rows.len()).is_ok_and(|rows| rows > MOST_NEWS) {
+        if is_another || was_away {
             return self.head().await;
         }
-        let mut entries = Vec::new();
-        for row in &rows {
-            // The head comes with nulls for a row when there is none.
-            if row.of("changes", "seq").opt_int("seq")?.is_some() {
-                entries.push(FeedEntry::try_from(row)?);
-            }
-        }
+        let (entries, rest) = news(&rows)?;
         let database_now = cursor.database_now;
-        Ok(Reading { entries, is_complete: false, cursor, database_now })
+        Ok(Reading { entries, is_complete: false, rest, cursor, database_now })
+    }
+
+    /// More of the news of a look, from after `place` on, and where it goes on from there. It is read after the cursor of that
+    /// look was taken: what is written meanwhile may be read twice, which is harmless, and is never missed.
+    pub async fn read_on(
+        &self,
+        since: &FeedCursor,
+        place: &Place,
+    ) -> Result<(Vec<FeedEntry>, Option<Place>), StoreError> {
+        news(&self.follow(since, place).await?)
+    }
+
+    async fn follow(&self, since: &FeedCursor, after: &Place) -> Result<Vec<Row>, StoreError> {
+        let values = values![after.position, since.snapshot.as_str(), MOST_NEWS, after.seq];
+        self.0.read("feed_follow", Lane::Feed, FOLLOW, values).await
     }
 
     /// Something to be woken by; none on SQLite and behind a pooler in transaction mode, where polling is all there is.
@@ -210,19 +229,19 @@ macro_rules! postgres_head {
 const HEAD: Sql =
     Sql::each(concat!("SELECT head.* FROM ", sqlite_head!()), concat!("SELECT head.* FROM ", postgres_head!()));
 
-/// What was committed since the cursor, with the new cursor, in one statement and so in one snapshot; at most one row more
-/// than a follower takes. PostgreSQL: of the rows that were not certain to be visible to the last snapshot, those that were
+/// What was committed since the cursor and lies behind a place, with the new cursor, in one statement and so in one snapshot.
+/// PostgreSQL: of the rows that were not certain to be visible to the last snapshot, those that were
 /// not. A transaction that stays open for hours holds xmin back, but makes no row come twice.
 const FOLLOW: Sql = Sql::each(
     concat!(
-        "SELECT head.*, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
+        "SELECT head.*, changes.seq AS place, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
         sqlite_head!(),
         " LEFT JOIN changes ON changes.seq > $1 ORDER BY changes.seq LIMIT $3"
     ),
     concat!(
-        "SELECT head.*, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
+        "SELECT head.*, changes.xid AS place, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
         postgres_head!(),
-        " LEFT JOIN changes ON changes.xid >= $1
+        " LEFT JOIN changes ON changes.xid >= $1 AND (changes.xid > $1 OR changes.seq > $4)
             AND NOT pg_visible_in_snapshot(changes.xid::text::xid8, $2::text::pg_snapshot)
           ORDER BY changes.xid, changes.seq LIMIT $3"
     ),
@@ -240,6 +259,22 @@ fn cursor(row: &Row) -> Result<FeedCursor, StoreError> {
         origin: row.text("origin")?,
         database_now: row.time("database_now")?,
     })
+}
+
+/// The entries of a statement's rows, and the place where it was cut off.
+fn news(rows: &[Row]) -> Result<(Vec<FeedEntry>, Option<Place>), StoreError> {
+    let mut entries = Vec::new();
+    let mut last = None;
+    for row in rows {
+        let fields = row.of("changes", "seq");
+        // The head comes with nulls for a row when there is none.
+        if let Some(seq) = fields.opt_int("seq")? {
+            entries.push(FeedEntry::try_from(row)?);
+            last = Some(Place { position: fields.int("place")?, seq });
+        }
+    }
+    let is_cut_off = i64::try_from(rows.len()).is_ok_and(|rows| rows >= MOST_NEWS);
+    Ok((entries, last.filter(|_| is_cut_off)))
 }
 
 fn headless() -> StoreError {

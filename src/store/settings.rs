@@ -55,7 +55,7 @@ impl StoreSettings {
             acquire_timeout: Duration::from_secs(1),
             statement_timeout: Duration::from_millis(1500),
             feed_timeout: Duration::from_millis(1500),
-            busy_timeout: Duration::from_secs(5),
+            busy_timeout: Duration::from_secs(1),
         }
     }
 }

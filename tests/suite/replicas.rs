@@ -86,6 +86,24 @@ on_both_engines! {
         assert_eq!(error_of(b.refresh(&session.refresh_token).await).await.0, 401);
     }
 
+    async fn c9_a_replica_that_more_news_reach_than_one_statement_brings_knows_them_all(database: TestDatabase) {
+        let a = TestApp::start(database).await;
+        let b = beside(&a, 2, "").await;
+        let owner = a_machine(&a).await;
+        let token = a.token_of(&owner).await.access_token;
+        b.sync().await;
+        let before = match a.database.engine {
+            Engine::Sqlite => "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 20000)
+                INSERT INTO changes (kind, subject, epoch, created_at, expires_at) SELECT 'jti', CAST('x' || i AS BLOB), 0, 1, 2 FROM n",
+            Engine::Postgres => "INSERT INTO changes (kind, subject, epoch, created_at, expires_at)
+                SELECT 'jti', convert_to('x' || i, 'UTF8'), 0, 1, 2 FROM generate_series(1, 20000) AS i",
+        };
+        a.database.tamper(before).await;
+        assert_eq!(revoke(&a, &owner, &token).await.status(), 200);
+        b.sync().await;
+        assert!(!b.is_active(&token).await);
+    }
+
     async fn c8_a_client_that_another_replica_made_a_moment_ago_is_let_in(database: TestDatabase) {
         let a = TestApp::start(database).await;
         let b = beside(&a, 2, "").await;

@@ -100,6 +100,31 @@ on_both_engines! {
         assert!(opened.value.is_some());
     }
 
+    async fn r12_the_sessions_of_a_client_are_deleted_a_few_at_a_time(database: TestDatabase) {
+        let store = database.open().await;
+        let (ada, _) = ada_logged_in(&store).await;
+        let other = add_client(&store, "other").await;
+        done(store.sessions().open(new_session(2, &ada, &other, START), START).await);
+        assert!(!store.clients().has_many_sessions(&client_id("app")).await.unwrap());
+        let (random, numbers) = match database.engine {
+            Engine::Sqlite => ("randomblob(16)", "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1200)"),
+            Engine::Postgres => ("uuid_send(gen_random_uuid())", "WITH n(i) AS (SELECT generate_series(1, 1200))"),
+        };
+        let columns = "user_id, client_id, family_digest, generation, authenticated_at, created_at, rotated_at, idle_expires_at,
+            absolute_expires_at, scope, audience, methods, user_epoch, client_epoch";
+        database
+            .tamper(&format!(
+                "{numbers} INSERT INTO sessions (id, {columns}) SELECT {random}, {columns} FROM n,
+                    (SELECT * FROM sessions WHERE client_id = 'app') AS one"
+            ))
+            .await;
+        assert!(store.clients().has_many_sessions(&client_id("app")).await.unwrap());
+        store.clients().delete_sessions(&client_id("app")).await.unwrap();
+        let left = async |client| store.sessions().of_client(&client_id(client), None, 10, at(1)).await.unwrap().len();
+        assert_eq!((left("app").await, left("other").await), (0, 1));
+        assert!(store.clients().delete(&client_id("app"), at(99), at(2), None).await.unwrap().value);
+    }
+
     async fn an_id_that_is_used_again_starts_above_the_revocation_of_the_deleted_client(database: TestDatabase) {
         let store = database.open().await;
         ada_logged_in(&store).await;

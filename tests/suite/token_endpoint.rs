@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use countersign::domain::{ClientKind, ClientSettings, Grant, Grants, ScopeSet};
+use countersign::domain::{Audience, ClientKind, ClientSettings, Grant, Grants, ScopeSet};
 use reqwest::{RequestBuilder, Response};
 use serde_json::{Value, json};
 
@@ -163,6 +163,35 @@ on_both_engines! {
         assert_eq!(refusal(refresh(&app, &portal, &second.refresh_token).send().await.unwrap()).await, reused);
         let event = &app.audit("session.reused").await;
         assert_eq!((event.len(), &event[0]["client"]), (1, &json!("portal")));
+    }
+
+    async fn r9_a_refresh_may_name_one_audience_of_the_session_and_tokens_that_differ_have_their_own_jti(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let audiences = ["a", "b"].map(|audience| Audience::parse(audience).unwrap()).to_vec();
+        app.client("web", ClientSettings { audiences, ..application("read write") }).await;
+        let first = app.log_in_on("web").await;
+        let ask = async |more: &[(&str, &str)]| {
+            let form = [("grant_type", "refresh_token"), ("refresh_token", first.refresh_token.as_str()), ("client_id", "web")];
+            app.post_form("/oauth2/token", &[&form, more].concat()).send().await.unwrap()
+        };
+        assert_eq!(refusal(ask(&[("resource", "c")]).await).await, (400, "invalid_target".into()));
+        assert_eq!(refusal(ask(&[("audience", "a"), ("resource", "b")]).await).await, (400, "invalid_target".into()));
+        // Nothing was consumed (R5), and within the window each of these is a retry of the first (R4).
+        let mut seen = Vec::new();
+        for more in [&[("audience", "b")][..], &[("resource", "a")], &[], &[("scope", "read")], &[("audience", "b"), ("scope", "read")]] {
+            let [once, again] = [tokens(ask(more).await).await, tokens(ask(more).await).await];
+            let [once, again] = [claims_of(&once.access_token), claims_of(&again.access_token)];
+            assert_eq!(once, again, "the same request, the same token");
+            seen.push((once["aud"].clone(), once["scope"].clone(), once["jti"].to_string()));
+        }
+        let said: Vec<_> = seen.iter().map(|(audience, scope, _)| (audience.clone(), scope.clone())).collect();
+        let all = json!(["a", "b"]);
+        assert_eq!(said, [
+            (json!("b"), json!("read write")), (json!("a"), json!("read write")), (all.clone(), json!("read write")),
+            (all, json!("read")), (json!("b"), json!("read")),
+        ]);
+        let jtis: std::collections::HashSet<_> = seen.into_iter().map(|(_, _, jti)| jti).collect();
+        assert_eq!(jtis.len(), 5);
     }
 
     async fn r9_a_refresh_narrows_and_never_widens(database: TestDatabase) {

@@ -16,7 +16,7 @@ use crate::http::middleware::{self, RequestContext, RequestFacts};
 use crate::http::oauth::OAuthProblems;
 use crate::http::state::Shared;
 use crate::http::{caller, requester, token_answer, v1};
-use crate::service::{Caller, GrantError, RefreshError, Requester};
+use crate::service::{Caller, GrantError, Narrowing, RefreshError, Requester};
 
 /// What the endpoint reads; everything else in the form is ignored.
 #[derive(utoipa::ToSchema)]
@@ -96,16 +96,7 @@ fn client_credentials(
     caller: &Caller,
     form: &FormParams,
 ) -> Result<(RequestFacts, Response), OAuthError> {
-    let audience = match (form.optional("audience", 1024)?, form.optional("resource", 1024)?) {
-        (Some(audience), Some(resource)) if audience != resource => {
-            return Err(OAuthError::new(OAuthCode::InvalidTarget, OAuthDescription::AudienceNotGranted));
-        }
-        (audience, resource) => audience.or(resource),
-    };
-    let audience = audience.map(Audience::parse).transpose();
-    let audience =
-        audience.map_err(|_| OAuthError::new(OAuthCode::InvalidTarget, OAuthDescription::Malformed("audience")))?;
-    let tokens = shared.service.client_credentials(caller, scope(form)?, audience)?;
+    let tokens = shared.service.client_credentials(caller, scope(form)?, audience(form)?)?;
     shared.metrics.tokens_issued.count(Grant::ClientCredentials);
     Ok(token_answer::respond(&tokens, middleware::Caller::of(caller), "issued"))
 }
@@ -117,7 +108,8 @@ async fn refresh_token(
     from: &Requester,
 ) -> Result<(RequestFacts, Response), OAuthError> {
     let token = form.required("refresh_token", 4096)?;
-    let result = shared.service.refresh(caller, token, scope(form)?, from).await;
+    let asked = Narrowing { scope: scope(form)?, audience: audience(form)? };
+    let result = shared.service.refresh(caller, token, &asked, from).await;
     v1::refresh::count(&shared.metrics, &result);
     Ok(v1::refresh::respond(&result?, caller))
 }
@@ -127,6 +119,19 @@ fn scope(form: &FormParams) -> Result<Option<ScopeSet>, OAuthError> {
     let text = form.optional("scope", 1024)?;
     let scope = text.map(ScopeSet::parse).transpose();
     scope.map_err(|_| OAuthError::new(OAuthCode::InvalidScope, OAuthDescription::Malformed("scope")))
+}
+
+/// The `audience` parameter, or `resource` (RFC 8707 §2), which means the same; none when both are absent, which means all.
+fn audience(form: &FormParams) -> Result<Option<Audience>, OAuthError> {
+    let invalid = |description| OAuthError::new(OAuthCode::InvalidTarget, description);
+    let text = match (form.optional("audience", 1024)?, form.optional("resource", 1024)?) {
+        (Some(audience), Some(resource)) if audience != resource => {
+            return Err(invalid(OAuthDescription::AudienceNotGranted));
+        }
+        (audience, resource) => audience.or(resource),
+    };
+    let audience = text.map(Audience::parse).transpose();
+    audience.map_err(|_| invalid(OAuthDescription::Malformed("audience")))
 }
 
 impl From<GrantError> for OAuthError {
@@ -148,6 +153,7 @@ impl From<RefreshError> for OAuthError {
                 Self::new(OAuthCode::UnauthorizedClient, OAuthDescription::GrantNotAllowed)
             }
             RefreshError::InvalidScope => Self::new(OAuthCode::InvalidScope, OAuthDescription::ScopeNotGranted),
+            RefreshError::InvalidAudience => Self::new(OAuthCode::InvalidTarget, OAuthDescription::AudienceNotGranted),
             RefreshError::Failed(failure) => caller::oauth_failure(failure),
         }
     }

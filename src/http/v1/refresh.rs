@@ -15,7 +15,7 @@ use crate::http::middleware::{self, RequestFacts};
 use crate::http::requester::{Address, From};
 use crate::http::state::Shared;
 use crate::http::{caller, token_answer};
-use crate::service::{Caller, RefreshError, Refreshed};
+use crate::service::{Caller, Narrowing, RefreshError, Refreshed};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::RefreshResult;
 
@@ -50,7 +50,8 @@ pub async fn refresh(
     let scope = request.scope.as_deref().map(ScopeSet::parse).transpose();
     let scope = scope.map_err(|error| ApiError::unparsable("scope", &error))?.filter(|scope| !scope.is_empty());
     let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
-    let result = shared.service.refresh(&caller, &request.refresh_token, scope, &from).await;
+    let asked = Narrowing { scope, audience: None };
+    let result = shared.service.refresh(&caller, &request.refresh_token, &asked, &from).await;
     count(&shared.metrics, &result);
     let names_client = request.client_id.is_some() || headers.contains_key(AUTHORIZATION);
     match result {
@@ -81,7 +82,7 @@ pub fn count(metrics: &Metrics, result: &Result<Refreshed, RefreshError>) {
         Ok(Refreshed::Retried(_)) => RefreshResult::Retried,
         Err(RefreshError::Refused(refusal)) => (*refusal).into(),
         Err(RefreshError::Failed(_)) => RefreshResult::Unavailable,
-        Err(RefreshError::ClientNotAllowed | RefreshError::InvalidScope) => return,
+        Err(RefreshError::ClientNotAllowed | RefreshError::InvalidScope | RefreshError::InvalidAudience) => return,
     };
     metrics.refreshes.count(label);
     if label == RefreshResult::Rotated {
@@ -96,6 +97,7 @@ impl std::convert::From<RefreshError> for ApiError {
             RefreshError::Refused(_) => Self::new(ProblemCode::InvalidRefreshToken),
             RefreshError::ClientNotAllowed => Self::new(ProblemCode::UnauthorizedClient),
             RefreshError::InvalidScope => Self::new(ProblemCode::InvalidScope),
+            RefreshError::InvalidAudience => Self::new(ProblemCode::InvalidAudience),
             RefreshError::Failed(failure) => failure.into(),
         }
     }

@@ -7,7 +7,10 @@ use crate::domain::{Client, ClientId, Revocation, Timestamp};
 use crate::store::db::{Tx, Written, values};
 use crate::store::{AuditEvent, StoreError, audit};
 
-/// Deleting a client deletes its sessions, of which there may be very many.
+/// Sessions that one statement deletes: their rows, and on SQLite the file, are locked for some milliseconds.
+const BATCH: i64 = 500;
+
+/// Deleting a client deletes the sessions that it still has.
 const DELETE_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Clients<'_> {
@@ -77,7 +80,26 @@ impl Clients<'_> {
             .await
     }
 
-    /// Deletes a client with its secrets and sessions; false when there is none.
+    /// Deletes the sessions of a client a few at a time, so that refreshes of others do not wait for all of it. It should be
+    /// disabled: what is deleted here leaves no revocation behind.
+    pub async fn delete_sessions(&self, id: &ClientId) -> Result<(), StoreError> {
+        const DELETE: &str = "DELETE FROM sessions WHERE id IN
+            (SELECT id FROM sessions WHERE client_id = $1 ORDER BY id LIMIT $2) RETURNING id";
+        loop {
+            let deleted = self.0.write_one("client_sessions_delete", DELETE, values![id, BATCH]).await?.len();
+            if deleted < usize::try_from(BATCH).unwrap_or(usize::MAX) {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether a client has so many sessions that they should not be deleted at once.
+    pub async fn has_many_sessions(&self, id: &ClientId) -> Result<bool, StoreError> {
+        const BEYOND: &str = "SELECT id FROM sessions WHERE client_id = $1 ORDER BY id LIMIT 1 OFFSET $2";
+        Ok(self.0.row("client_sessions", BEYOND, values![id, BATCH]).await?.is_some())
+    }
+
+    /// Deletes a client with its secrets and the sessions that it has; false when there is none.
     pub async fn delete(
         &self,
         id: &ClientId,
