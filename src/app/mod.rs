@@ -368,7 +368,11 @@ async fn ensure_built_in_client(store: &Store, parts: &Parts) -> Result<(), Star
         grants: Grants::new([Grant::PasswordLogin, Grant::RefreshToken]),
         ..ClientSettings::new(ClientKind::Public)
     };
-    match store.clients().create(NewClient { id, settings, secret: None }, parts.clock.now(), None).await {
+    match store
+        .clients()
+        .create(NewClient { id, settings, secret: None, disabled: false }, parts.clock.now(), None)
+        .await
+    {
         Ok(_) | Err(StoreError::Conflict { .. }) => Ok(()),
         Err(error) => Err(error.into()),
     }

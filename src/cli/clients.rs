@@ -12,7 +12,7 @@ use super::{CliError, Common};
 use crate::app::{Core, Founding};
 use crate::domain::{Client, ClientId, ClientKind, ClientSettings};
 use crate::http::ClientItem;
-use crate::service::{ClientSecret, Requester};
+use crate::service::{ClientError, ClientSecret, Requester};
 
 const COLUMNS: [&str; 6] = ["client_id", "type", "enabled", "grants", "introspect", "display_name"];
 const FIELDS: [&str; 14] = [
@@ -90,8 +90,7 @@ pub(super) fn run(command: ClientsCommand, common: &Common) -> Result<(), CliErr
         ClientsCommand::List => on_database(common, Founding::Nothing, async |core| list(core, common)),
         ClientsCommand::Show { id } => on_client(&id, common, async |_, client| Ok(client)),
         ClientsCommand::Set { id, options } => on_client(&id, common, async |core, client| {
-            let settings = options.apply(client.settings)?;
-            core.service.change_client(&client.id, settings, &from).await.map_err(CliError::failed)
+            core.service.change_client(&client.id, |settings| options.apply(settings), &from).await
         }),
         ClientsCommand::Disable { id } => on_client(&id, common, async |core, client| {
             core.service.set_client_enabled(&client.id, false, &from).await.map_err(CliError::failed)
@@ -101,6 +100,12 @@ pub(super) fn run(command: ClientsCommand, common: &Common) -> Result<(), CliErr
         }),
         ClientsCommand::NewSecret { id, grace } => new_secret(&id, grace, common),
         ClientsCommand::Delete { id } => delete(&id, common),
+    }
+}
+
+impl From<ClientError> for CliError {
+    fn from(error: ClientError) -> Self {
+        Self::failed(error)
     }
 }
 
@@ -118,7 +123,7 @@ fn create(id: &str, kind: ClientKind, options: &ClientOptions, common: &Common) 
     let id = client_id(id)?;
     let settings = options.apply(ClientSettings::new(kind))?;
     on_database(common, Founding::IfEmpty, async |core| {
-        let created = core.service.create_client(id, settings, &Requester::command_line()).await;
+        let created = core.service.create_client(id, settings, true, &Requester::command_line()).await;
         let (client, secret) = created.map_err(CliError::failed)?;
         hand_over(json!({"client_id": client.id.as_str()}), secret.as_ref(), common)
     })

@@ -83,7 +83,7 @@ impl Demo {
         let settings =
             ClientSettings { introspect: IntrospectRight::Any, ..ClientSettings::new(ClientKind::Confidential) };
         let id = ClientId::parse(GATEWAY).map_err(CliError::failed)?;
-        let (_, secret) = service.create_client(id, settings, &from).await.map_err(CliError::failed)?;
+        let (_, secret) = service.create_client(id, settings, true, &from).await.map_err(CliError::failed)?;
         let secret = secret.ok_or_else(|| CliError::failed("the gateway has no secret"))?;
         print(&instructions(&Shown {
             public: app.public_address().to_string(),

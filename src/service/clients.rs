@@ -45,35 +45,52 @@ pub enum ClientError {
     Failed(#[from] Failure),
 }
 
+/// How often an edit is tried while others edit the same client.
+const MAX_EDITS: u32 = 4;
+
 impl Service {
     /// Creates a client; a confidential one without public keys gets a secret.
     pub async fn create_client(
         &self,
         id: ClientId,
         settings: ClientSettings,
+        enabled: bool,
         from: &Requester,
     ) -> Result<(Client, Option<ClientSecret>), ClientError> {
         check(&settings)?;
         let secret = (settings.kind == ClientKind::Confidential && settings.jwks.is_none())
             .then(|| ClientSecret(crypto::random_secret(&*self.random)));
-        let new = NewClient { id, settings, secret: secret.as_ref().map(digest_of) };
+        let new = NewClient { id, settings, secret: secret.as_ref().map(digest_of), disabled: !enabled };
         let event = from.event("client.created").on(&new.id);
         let created = self.store.clients().create(new, self.clock.now(), Some(event)).await;
         let client = self.follower.honour(created.map_err(refused)?).await;
         Ok((client, secret))
     }
 
-    /// Replaces a client's settings.
-    pub async fn change_client(
+    /// Changes a client's settings as `edit` says, which is asked again when somebody else changed them meanwhile: no change is
+    /// lost to another.
+    pub async fn change_client<E: From<ClientError>>(
         &self,
         id: &ClientId,
-        settings: ClientSettings,
+        edit: impl Fn(ClientSettings) -> Result<ClientSettings, E>,
         from: &Requester,
-    ) -> Result<Client, ClientError> {
-        check(&settings)?;
-        let event = from.event("client.changed").on(id);
-        let changed = self.store.clients().update(id, settings, self.clock.now(), Some(event)).await;
-        Ok(self.follower.honour(changed.map_err(refused)?).await)
+    ) -> Result<Client, E> {
+        for _ in 0..MAX_EDITS {
+            // As the database has it: the view can be older.
+            let present = self.store.clients().by_id(id).await.map_err(refused)?.ok_or(ClientError::Unknown)?;
+            let wanted = edit(present.settings.clone())?;
+            if wanted == present.settings {
+                return Ok(present);
+            }
+            check(&wanted)?;
+            let (event, now) = (from.event("client.changed").on(id), self.clock.now());
+            match self.store.clients().update(id, present.settings, wanted, now, Some(event)).await {
+                Err(StoreError::Conflict { .. }) => {}
+                changed => return Ok(self.follower.honour(changed.map_err(refused)?).await),
+            }
+        }
+        let busy = StoreError::Unavailable("the client changes too fast to be edited".to_owned());
+        Err(ClientError::from(Failure::from(busy)).into())
     }
 
     /// Gives a client a new secret; the ones before it are accepted for `grace` more (security.md S5).

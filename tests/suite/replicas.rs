@@ -104,6 +104,25 @@ on_both_engines! {
         assert!(!b.is_active(&token).await);
     }
 
+    async fn c8_two_operators_at_two_replicas_never_undo_each_others_edits(database: TestDatabase) {
+        let a = TestApp::start(database).await;
+        let b = beside(&a, 2, "").await;
+        a_machine(&a).await;
+        b.sync().await;
+        let edit = async |app: &TestApp, change: Value| {
+            let answer = app.admin(Method::PATCH, "/admin/v1/clients/machine").json(&change).send().await.unwrap();
+            assert_eq!(answer.status(), 200);
+        };
+        for round in 0..10 {
+            // Neither replica has heard of the other's edit, nor of its own round before from the other.
+            let (name, ttl) = (format!("round {round}"), 60 + round);
+            tokio::join!(edit(&a, json!({"display_name": name})), edit(&b, json!({"access_ttl": ttl})));
+            let answer = a.admin(Method::PATCH, "/admin/v1/clients/machine").json(&json!({})).send().await.unwrap();
+            let client: Value = answer.json().await.unwrap();
+            assert_eq!((&client["display_name"], &client["access_ttl"]), (&json!(name), &json!(ttl)));
+        }
+    }
+
     async fn c8_a_client_that_another_replica_made_a_moment_ago_is_let_in(database: TestDatabase) {
         let a = TestApp::start(database).await;
         let b = beside(&a, 2, "").await;

@@ -26,7 +26,7 @@ on_both_engines! {
             jwks: Some("{\"keys\":[]}".to_owned()),
             ..settings()
         };
-        let new = NewClient { id: client_id("app"), settings: settings.clone(), secret: None };
+        let new = NewClient { id: client_id("app"), settings: settings.clone(), secret: None, disabled: false };
         let written = store.clients().create(new.clone(), START, None).await.unwrap();
         assert_eq!(written.changes[0].change, Change::ClientChanged(client_id("app")));
         assert_eq!(written.value.settings, settings);
@@ -41,7 +41,7 @@ on_both_engines! {
         for name in ["b", "a", "c"] {
             add_client(&store, name).await;
         }
-        let new = NewClient { id: client_id("d"), settings: settings(), secret: None };
+        let new = NewClient { id: client_id("d"), settings: settings(), secret: None, disabled: false };
         done(store.clients().create(new, START, None).await);
         done(store.clients().add_secret(&client_id("b"), SecretDigest([2; 32]), at(60), at(1), None).await);
         let clients = store.clients().all().await.unwrap();
@@ -53,10 +53,15 @@ on_both_engines! {
         let store = database.open().await;
         add_client(&store, "app").await;
         let changed = ClientSettings { access_ttl: None, display_name: "New".to_owned(), ..settings() };
-        let written = store.clients().update(&client_id("app"), changed.clone(), at(1), None).await.unwrap();
+        let update = async |name, present, at_second| {
+            store.clients().update(&client_id(name), present, changed.clone(), at(at_second), None).await
+        };
+        let written = update("app", settings(), 1).await.unwrap();
         assert_eq!(written.value.settings, changed);
         assert_eq!(written.changes[0].change, Change::ClientChanged(client_id("app")));
-        let nobody = store.clients().update(&client_id("nobody"), changed, at(1), None).await.unwrap_err();
+        let late = update("app", settings(), 2).await.unwrap_err();
+        assert_eq!(late, StoreError::Conflict { what: "the client's settings" }, "somebody else was faster");
+        let nobody = update("nobody", settings(), 1).await.unwrap_err();
         assert_eq!(nobody, StoreError::NotFound { what: "client" });
     }
 

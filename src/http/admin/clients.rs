@@ -172,11 +172,8 @@ pub async fn create(
     let id = ClientId::parse(id).map_err(|error| ApiError::unparsable("client_id", &error))?;
     let kind = ClientKind::parse(kind).map_err(|error| ApiError::unparsable("type", &error))?;
     let settings = request.apply(ClientSettings::new(kind))?;
-    let (client, secret) = shared.service.create_client(id, settings, &from).await?;
-    let client = match request.enabled {
-        Some(false) => shared.service.set_client_enabled(&client.id, false, &from).await?,
-        _ => client,
-    };
+    let enabled = request.enabled.unwrap_or(true);
+    let (client, secret) = shared.service.create_client(id, settings, enabled, &from).await?;
     let client_secret = secret.map(|secret| secret.0.expose().to_owned());
     Ok((
         StatusCode::CREATED,
@@ -219,15 +216,10 @@ pub async fn change(
         );
     }
     let id = client_id(&id)?;
-    let present = shared.service.client(&id).ok_or_else(unknown)?;
-    let settings = request.apply(present.settings.clone())?;
-    if settings != present.settings {
-        shared.service.change_client(&id, settings, &from).await?;
-    }
+    let mut client = shared.service.change_client(&id, |settings| request.apply(settings), &from).await?;
     if let Some(enabled) = request.enabled {
-        shared.service.set_client_enabled(&id, enabled, &from).await?;
+        client = shared.service.set_client_enabled(&id, enabled, &from).await?;
     }
-    let client = shared.service.client(&id).ok_or_else(unknown)?;
     Ok(JsonBody(ClientItem::new(&client, shared.service.now())))
 }
 

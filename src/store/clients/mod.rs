@@ -20,6 +20,8 @@ pub struct NewClient {
     pub settings: ClientSettings,
     /// Its first secret; none for a public client, and for one that authenticates itself with a key.
     pub secret: Option<SecretDigest>,
+    /// Whether it is created disabled.
+    pub disabled: bool,
 }
 
 /// Clients.
@@ -67,25 +69,31 @@ impl Clients<'_> {
         collect(&self.0.rows("clients_all", READ_ALL, Vec::new()).await?)
     }
 
-    /// Replaces what the operator chose. Tokens that are out keep what they were issued with.
+    /// Replaces what the operator chose, if it still is `present`; a conflict otherwise.
     pub async fn update(
         &self,
         id: &ClientId,
+        present: ClientSettings,
         settings: ClientSettings,
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<Written<Client>, StoreError> {
+        const LOCK: &str = "UPDATE clients SET kind = kind WHERE id = $1 RETURNING id";
         const UPDATE: &str =
             "UPDATE clients SET kind = $2, display_name = $3, grants = $4, audiences = $5, scopes = $6,
             introspect = $7, access_ttl_ms = $8, algorithm = $9, token_type = $10, jwks = $11
             WHERE id = $1 RETURNING id";
-        let input = (id.clone(), settings, now, audit);
+        let input = (id.clone(), present, settings, now, audit);
         self.0
-            .write("client_update", input, |tx, (id, settings, now, audit)| {
+            .write("client_update", input, |tx, (id, present, settings, now, audit)| {
                 Box::pin(async move {
-                    if tx.row(UPDATE, with_settings(id, settings)).await?.is_none() {
+                    if tx.row(LOCK, values![id]).await?.is_none() {
                         return Err(StoreError::NotFound { what: "client" });
                     }
+                    if read(tx, id).await?.settings != *present {
+                        return Err(StoreError::Conflict { what: "the client's settings" });
+                    }
+                    tx.row(UPDATE, with_settings(id, settings)).await?;
                     changed(tx, id, *now, audit).await
                 })
             })
@@ -103,12 +111,12 @@ const READ_ONE: &str = concat!(
 
 async fn insert(tx: &mut Tx, new: &NewClient, now: Timestamp) -> Result<Client, StoreError> {
     const INSERT: &str = "INSERT INTO clients (id, kind, display_name, grants, audiences, scopes, introspect,
-            access_ttl_ms, algorithm, token_type, jwks, created_at, epoch)
+            access_ttl_ms, algorithm, token_type, jwks, created_at, epoch, disabled_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-            (SELECT coalesce(max(epoch), 0) FROM changes WHERE kind = 'client' AND subject = $13))
+            (SELECT coalesce(max(epoch), 0) FROM changes WHERE kind = 'client' AND subject = $13), $14)
         ON CONFLICT (id) DO NOTHING RETURNING id";
     let mut values = with_settings(&new.id, &new.settings);
-    values.extend(values![now, new.id.as_str().as_bytes()]);
+    values.extend(values![now, new.id.as_str().as_bytes(), new.disabled.then_some(now)]);
     if tx.row(INSERT, values).await?.is_none() {
         return Err(StoreError::Conflict { what: "client id" });
     }

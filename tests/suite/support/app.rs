@@ -149,7 +149,7 @@ impl TestApp {
     /// Creates a client; its secret, if it has one.
     pub async fn client(&self, id: &str, settings: ClientSettings) -> Option<String> {
         let from = Requester::command_line();
-        let created = self.service.create_client(ClientId::parse(id).unwrap(), settings, &from).await.unwrap();
+        let created = self.service.create_client(ClientId::parse(id).unwrap(), settings, true, &from).await.unwrap();
         let secret = created.1.map(|secret| secret.0.expose().to_owned());
         secret.iter().for_each(|secret| secrets::used(secret));
         secret

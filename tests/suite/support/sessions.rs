@@ -86,7 +86,8 @@ impl TestApp {
         let id = ClientId::parse(id).unwrap();
         let mut settings = self.service.client(&id).unwrap().settings.clone();
         change(&mut settings);
-        self.service.change_client(&id, settings, &Requester::command_line()).await.unwrap();
+        let replace = |_| Ok::<_, countersign::service::ClientError>(settings.clone());
+        self.service.change_client(&id, replace, &Requester::command_line()).await.unwrap();
     }
 }
 

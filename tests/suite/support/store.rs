@@ -67,7 +67,8 @@ pub async fn add_user(store: &Store, number: u8, name: &str) -> User {
 }
 
 pub async fn add_client(store: &Store, name: &str) -> Client {
-    let new = NewClient { id: client_id(name), settings: settings(), secret: Some(SecretDigest([1; 32])) };
+    let new =
+        NewClient { id: client_id(name), settings: settings(), secret: Some(SecretDigest([1; 32])), disabled: false };
     store.clients().create(new, START, None).await.unwrap().value
 }
 
