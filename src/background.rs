@@ -22,6 +22,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(30);
 const LEARN_SCHEMES_EVERY: Duration = Duration::from_secs(60);
 /// Between two counts of rows.
 const COUNT_ROWS_EVERY: Duration = Duration::from_secs(60);
+/// Between two entries about a caller who asks for tokens that it may not see.
+const AUDIT_DENIALS_EVERY: Duration = Duration::from_secs(60);
 /// Before a loop that ended unexpectedly is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -53,6 +55,8 @@ pub fn start(core: &Core, config: &Config, stop: CancellationToken) -> Loops {
     supervise(&tracker, "learn password schemes", stop.clone(), move |stop| {
         learn_password_schemes(Arc::clone(&service), stop)
     });
+    let service = Arc::clone(&core.service);
+    supervise(&tracker, "audit denials", stop.clone(), move |stop| audit_denials(Arc::clone(&service), stop));
     let (metrics, store) = (Arc::clone(&core.metrics), core.store.clone());
     supervise(&tracker, "count rows", stop, move |stop| count_rows(Arc::clone(&metrics), store.clone(), stop));
     Loops(tracker)
@@ -145,6 +149,19 @@ async fn sweep(service: Arc<Service>, store: Store, retention: Duration, stop: C
             }
         }
         pause(if has_more { RESTART_AFTER } else { SWEEP_EVERY }, &stop).await;
+    }
+}
+
+/// The last time after the stop: what was counted until then is not lost with an orderly end.
+async fn audit_denials(service: Arc<Service>, stop: CancellationToken) {
+    loop {
+        pause(AUDIT_DENIALS_EVERY, &stop).await;
+        if let Err(error) = service.audit_denials().await {
+            tracing::warn!(%error, "denied introspections could not be written into the audit trail yet");
+        }
+        if stop.is_cancelled() {
+            return;
+        }
     }
 }
 

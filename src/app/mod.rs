@@ -29,7 +29,7 @@ use crate::http::listener::{Listener, Shutdown, TlsError};
 use crate::http::middleware::{Edge, RequestIdSource, TrustedProxies, cors};
 use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
 use crate::keyring::{Keyring, RotationLead};
-use crate::service::{AddKeyError, BUILT_IN_CLIENT, Judge, ProvenClients, Service};
+use crate::service::{AddKeyError, BUILT_IN_CLIENT, Denials, Judge, ProvenClients, Service};
 use crate::store::{Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver};
 use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
@@ -204,6 +204,7 @@ impl Core {
             attempt_rules: attempt_rules(&config.limits),
             client_failures: client_failures(&config.limits),
             proven_clients: ProvenClients::default(),
+            denials: Denials::default(),
             refresh_codec: RefreshCodec::new(&current, previous.as_ref()),
             issuer: config.issuer.as_str().to_owned(),
             assertion_audiences: assertion_audiences(config.issuer.as_str()),

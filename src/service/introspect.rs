@@ -63,6 +63,7 @@ impl Service {
             Verdict::Active(token) if may_see(caller, &token.claims) => Introspection::Access(token),
             Verdict::Active(token) => {
                 tracing::info!(caller = %caller.id, jti = %token.claims.jti, "a client may not see the token it asked about");
+                self.denials.count(&caller.id, 1);
                 is_hidden = true;
                 Introspection::Inactive
             }
@@ -121,6 +122,7 @@ impl Service {
         }
         if caller.id != session.client {
             tracing::info!(caller = %caller.id, %session.id, "a client may not see the refresh token it asked about");
+            self.denials.count(&caller.id, 1);
             return Ok(Introspected { is_hidden: true, ..inactive });
         }
         Ok(Introspected { result: Introspection::Refresh(session), ..inactive })

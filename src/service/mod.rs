@@ -9,6 +9,7 @@ mod client_auth;
 mod client_credentials;
 mod client_failures;
 mod clients;
+mod denials;
 mod granted;
 mod import;
 mod import_line;
@@ -47,6 +48,7 @@ pub use client_auth::{Caller, CallerError, ClientProof};
 pub use client_credentials::GrantError;
 pub use client_failures::ClientFailures;
 pub use clients::{ClientError, ClientSecret};
+pub use denials::Denials;
 pub use granted::Narrowing;
 pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
 pub use import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
@@ -116,6 +118,7 @@ pub struct Service {
     pub(crate) attempt_rules: AttemptRules,
     pub(crate) client_failures: ClientFailures,
     pub(crate) proven_clients: ProvenClients,
+    pub(crate) denials: Denials,
     pub(crate) refresh_codec: RefreshCodec,
     pub(crate) issuer: String,
     /// What an assertion of a client may name as its audience (RFC 7523 §3).

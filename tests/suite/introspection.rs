@@ -146,6 +146,26 @@ on_both_engines! {
         }
     }
 
+    async fn i15_who_asks_for_tokens_that_it_may_not_see_is_in_the_audit_trail_with_their_number(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let owner = app.confidential("owner", machine(&["https://a"], "")).await;
+        let curious = app.confidential("curious", machine(&["https://b"], "")).await;
+        app.sync().await;
+        let token = app.token_of(&owner).await.access_token;
+        for _ in 0..3 {
+            assert_eq!(app.ask(&curious, &token).send().await.unwrap().text().await.unwrap(), INACTIVE);
+        }
+        assert_eq!(app.batch(&curious, &[&token, &token, "made up"]).await.status(), 200);
+        assert!(app.audit("introspection.denied").await.is_empty(), "I14: nothing is written while judging");
+        outage::take_tables_away(&app.database).await;
+        assert!(app.service.audit_denials().await.is_err());
+        outage::bring_tables_back(&app.database).await;
+        app.service.audit_denials().await.unwrap();
+        app.service.audit_denials().await.unwrap();
+        let events = app.audit("introspection.denied").await;
+        assert_eq!((events.len(), &events[0]["client"], &events[0]["detail"]), (1, &json!("curious"), &json!({"tokens": 5})));
+    }
+
     async fn i2_a_caller_sees_its_own_tokens_and_those_for_its_resources_and_a_gateway_sees_all(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("web", web("https://api.example", "read")).await;
