@@ -98,21 +98,6 @@ impl<'a> UnverifiedAssertion<'a> {
     }
 }
 
-/// Verifies an assertion that must be from `client`.
-pub fn verify_client_assertion(
-    jwt: &str,
-    keys: &PublicKeySet,
-    client: &ClientId,
-    audiences: &[&str],
-    now: Timestamp,
-) -> Result<Assertion, AssertionRefusal> {
-    let assertion = UnverifiedAssertion::parse(jwt)?;
-    if assertion.client() != client {
-        return Err(AssertionRefusal::WrongClient);
-    }
-    assertion.verify(keys, audiences, now)
-}
-
 fn is_assertion_type(typ: &str) -> bool {
     let typ = typ.to_ascii_lowercase();
     TYPES.contains(&typ.strip_prefix("application/").unwrap_or(&typ))
@@ -184,7 +169,7 @@ mod tests {
     }
 
     fn judge_token(token: &str, keys: &PublicKeySet) -> Result<Assertion, AssertionRefusal> {
-        verify_client_assertion(token, keys, &client(), &[ISSUER, ENDPOINT], NOW)
+        UnverifiedAssertion::parse(token)?.verify(keys, &[ISSUER, ENDPOINT], NOW)
     }
 
     fn with(name: &str, value: Value) -> Value {

@@ -21,6 +21,7 @@ mod jws;
 mod master_key;
 mod password;
 mod points;
+#[cfg(test)]
 mod provider;
 mod random;
 mod raw_jwk;
@@ -35,7 +36,7 @@ mod verifier;
 mod verifying_key;
 
 pub use access_claims::MAX_ACCESS_TOKEN_LIFE;
-pub use assertion::{Assertion, AssertionRefusal, MAX_ASSERTION_LIFE, UnverifiedAssertion, verify_client_assertion};
+pub use assertion::{Assertion, AssertionRefusal, MAX_ASSERTION_LIFE, UnverifiedAssertion};
 pub use claims::ClaimsRefusal;
 pub use digest::{constant_time_eq, id128, random_secret, sha256};
 pub use import::{ImportError, import_private_key};
@@ -48,7 +49,6 @@ pub use password::{
     HashObserver, HashRefusal, HashSettings, HashingError, PasswordHash, PasswordHasher, Pbkdf2Digest, Scheme,
     SettingsError, Verdict,
 };
-pub use provider::install_provider;
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use raw_jwk::JwkError;
 pub use refresh::{

@@ -1,5 +1,6 @@
-//! jsonwebtoken's door to ring. The service itself holds parsed keys ([`super::SigningKey`], [`super::VerifyingKey`]) and
-//! does not pass through here; the provider exists so that no use of the library can panic or find another back end.
+//! jsonwebtoken with ring behind it, for tests alone: what the service signs and verifies is laid beside what the whole library
+//! makes of it. The service itself uses the library's traits and passes by its `encode` and `decode`, which let through what
+//! security.md lists (section 5).
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, Result, new_error};
@@ -25,7 +26,7 @@ static PROVIDER: CryptoProvider = CryptoProvider {
 };
 
 /// Makes ring the back end of jsonwebtoken in this process; calling it again changes nothing.
-pub fn install_provider() {
+pub(super) fn install_provider() {
     // An error means that a provider is installed, and nobody but this function installs one.
     let _ = PROVIDER.install_default();
 }

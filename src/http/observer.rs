@@ -56,7 +56,6 @@ impl RequestObserver for Observer {
             route: template,
             status: record.status,
             duration: record.duration,
-            database: record.facts.database,
             request_id: record.request_id.as_str(),
             client_address: record.client.ip(),
             caller: caller.as_deref(),

@@ -46,8 +46,6 @@ pub struct RequestLine<'a> {
     pub status: u16,
     /// From the complete header block until the answer was ready.
     pub duration: Duration,
-    /// How much of that the database took, where it was asked.
-    pub database: Option<Duration>,
     /// `X-Request-Id` of the answer.
     pub request_id: &'a str,
     /// Who is at the other end, behind trusted proxies.
@@ -86,10 +84,6 @@ impl RequestLine<'_> {
         write_number(line, self.status.into());
         line.extend_from_slice(b",\"duration_ms\":");
         write_millis(line, self.duration);
-        if let Some(database) = self.database {
-            line.extend_from_slice(b",\"database_ms\":");
-            write_millis(line, database);
-        }
         line.extend_from_slice(b",\"request_id\":");
         write_json(line, self.request_id);
         line.extend_from_slice(b",\"client_address\":\"");
@@ -118,11 +112,6 @@ impl RequestLine<'_> {
         line.push(b' ');
         write_millis(line, self.duration);
         line.extend_from_slice(b"ms");
-        if let Some(database) = self.database {
-            line.extend_from_slice(b" database=");
-            write_millis(line, database);
-            line.extend_from_slice(b"ms");
-        }
         line.extend_from_slice(b" request_id=");
         write_text(line, self.request_id);
         line.extend_from_slice(b" client_address=");
@@ -185,7 +174,6 @@ pub(super) mod tests {
             route: "/oauth2/introspect",
             status: 200,
             duration: Duration::from_micros(1_042),
-            database: None,
             request_id: "4bf92f3577b34da6a3ce929d0e0e4736",
             client_address: IpAddr::from([192, 0, 2, 33]),
             caller: Some("gateway"),
@@ -211,7 +199,6 @@ pub(super) mod tests {
     fn a_request_reads_alone_in_both_forms() {
         let failed = RequestLine {
             status: 503,
-            database: Some(Duration::from_millis(1_000)),
             client_address: "2001:db8::7".parse().unwrap(),
             caller: None,
             subject: None,

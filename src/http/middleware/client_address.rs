@@ -1,7 +1,7 @@
 //! Whose request this is, by address (security.md L7).
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -24,14 +24,6 @@ impl ClientAddress {
     /// The address.
     pub const fn ip(self) -> IpAddr {
         self.0
-    }
-
-    /// What limits count by: an IPv4 address, or the /64 that one IPv6 subscriber has to itself.
-    pub fn limiter_key(self) -> IpAddr {
-        match self.0 {
-            IpAddr::V4(_) => self.0,
-            IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
-        }
     }
 }
 
@@ -191,16 +183,6 @@ mod tests {
         for spoofed in ["for=198.51.100.1", "for=unknown", "nonsense"] {
             assert_eq!(resolve(PROXY, &[line("192.0.2.7"), ("forwarded", spoofed)]), PROXY, "{spoofed}");
         }
-    }
-
-    #[test]
-    fn l7_limits_count_ipv6_by_its_64_bit_network() {
-        let key = |text: &str| ClientAddress::new(text.parse().unwrap()).limiter_key().to_string();
-        assert_eq!(key("2001:db8:1:2:3:4:5:6"), "2001:db8:1:2::");
-        assert_eq!(key("2001:db8:1:2::1"), key("2001:db8:1:2:ffff::"));
-        assert_ne!(key("2001:db8:1:2::1"), key("2001:db8:1:3::1"));
-        assert_eq!(key("192.0.2.7"), "192.0.2.7");
-        assert_eq!(key("::ffff:192.0.2.7"), "192.0.2.7");
     }
 
     proptest! {

@@ -6,7 +6,6 @@ mod context;
 mod cors;
 mod edge;
 mod forwarded;
-mod log;
 mod record;
 mod request_id;
 
@@ -15,6 +14,5 @@ pub use client_address::{ClientAddress, TrustedProxies};
 pub use context::RequestContext;
 pub use cors::{AllowedOrigin, cors};
 pub use edge::{Edge, EdgeFuture, EdgeService, Outcome, RequestIdSource};
-pub use log::RequestLog;
 pub use record::{CLIENT_CLOSED_REQUEST, Caller, RequestFacts, RequestObserver, RequestRecord};
 pub use request_id::{RequestId, X_REQUEST_ID};

@@ -22,8 +22,6 @@ pub enum Caller {
     Client(ClientId),
     /// A user, by a bearer token.
     User(UserId),
-    /// An administrator's key, by its id.
-    AdminKey(String),
 }
 
 impl Caller {
@@ -37,7 +35,6 @@ impl Caller {
         match self {
             Self::Client(id) => IdText::Borrowed(id.as_str()),
             Self::User(id) => id.text(),
-            Self::AdminKey(id) => IdText::Borrowed(id),
         }
     }
 }
@@ -47,7 +44,6 @@ impl fmt::Display for Caller {
         match self {
             Self::Client(id) => id.fmt(f),
             Self::User(id) => id.fmt(f),
-            Self::AdminKey(id) => f.write_str(id),
         }
     }
 }
@@ -63,8 +59,6 @@ pub struct RequestFacts {
     pub cache_hit: Option<bool>,
     /// One word for what came of it, such as `rotated` or `inactive`.
     pub outcome: Option<&'static str>,
-    /// Time spent waiting for the database.
-    pub database: Option<Duration>,
     /// The status that the answer carries inside, where its own says nothing: gRPC answers 200 to everything.
     pub status: Option<u16>,
     /// The id of the request that it was about, where another request brought it.
@@ -107,13 +101,6 @@ pub struct RequestRecord<'a> {
 pub trait RequestObserver: Send + Sync + 'static {
     /// A request is over.
     fn finished(&self, record: &RequestRecord<'_>);
-}
-
-impl<A: RequestObserver, B: RequestObserver> RequestObserver for (A, B) {
-    fn finished(&self, record: &RequestRecord<'_>) {
-        self.0.finished(record);
-        self.1.finished(record);
-    }
 }
 
 /// The method as a label.
