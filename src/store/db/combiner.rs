@@ -1,7 +1,7 @@
 //! PostgreSQL: one statement and one commit for what many callers ask at the same time.
 //!
-//! While a few lanes wait for the server, further callers gather; the lane that comes back takes them all. So a caller who is
-//! alone waits for nobody, and under load the price of a round trip, of a statement's start and of a commit is shared. It is
+//! While a statement is under way, further callers gather; the next one takes them all. So a caller who is alone waits for
+//! nobody, and under load the price of a round trip, of a statement's start and of a commit is shared. It is
 //! what [`super::writer`] does for SQLite's one writer.
 
 use std::collections::{HashSet, VecDeque};
@@ -27,8 +27,12 @@ const QUEUE: usize = 1024;
 /// Callers that share one statement; more would make the first of them wait for the last.
 const MAX_BATCH: usize = 64;
 
-/// Statements under way at the same time: one works while the answer of another is on its way.
+/// Statements under way at the same time, at most. The second begins only when the first is [`LATE`]: it would take callers
+/// from it, and both would share less.
 const LANES: usize = 2;
+
+/// A statement and its commit take a few milliseconds. One that takes longer waits for a lock, or for a server that is gone.
+const LATE: Duration = Duration::from_millis(10);
 
 /// The row that a caller wants to change.
 pub(super) struct Asked {
@@ -59,7 +63,10 @@ pub(super) struct Combiner {
 
 /// What the lanes share.
 struct Lanes {
+    /// Held by the lane that will take the next callers.
     line: Mutex<Line>,
+    /// Held by the lane whose statement is under way.
+    turn: Mutex<()>,
     pool: Arc<Pool>,
     connector: PostgresConnector,
     patience: Duration,
@@ -81,7 +88,7 @@ impl Combiner {
     ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let line = Mutex::new(Line { queue: waiting, deferred: VecDeque::new() });
-        let lanes = Arc::new(Lanes { line, pool, connector, patience });
+        let lanes = Arc::new(Lanes { line, turn: Mutex::default(), pool, connector, patience });
         for _ in 0..LANES {
             let lanes = Arc::clone(&lanes);
             tokio::spawn(async move { lanes.run().await });
@@ -108,7 +115,13 @@ impl Combiner {
 impl Lanes {
     async fn run(&self) {
         loop {
-            let Some(batch) = self.line.lock().await.next().await else { return };
+            let mut line = self.line.lock().await;
+            if !line.has_somebody().await {
+                return;
+            }
+            let _turn = tokio::time::timeout(LATE, self.turn.lock()).await;
+            let batch = line.take();
+            drop(line);
             if AssertUnwindSafe(self.work(batch)).catch_unwind().await.is_err() {
                 // Its callers heard that it is not available, and the lane goes on.
                 tracing::error!("a statement for many callers ended in a panic");
@@ -169,12 +182,17 @@ impl Changed {
 }
 
 impl Line {
-    /// Waits for the first, and takes whoever is there already; none when nobody will come any more.
-    async fn next(&mut self) -> Option<Vec<Waiting>> {
-        let first = match self.deferred.pop_front() {
-            Some(first) => first,
-            None => self.queue.recv().await?,
-        };
+    /// Waits for somebody; false when nobody will come any more.
+    async fn has_somebody(&mut self) -> bool {
+        if self.deferred.is_empty() {
+            self.deferred.extend(self.queue.recv().await);
+        }
+        !self.deferred.is_empty()
+    }
+
+    /// Takes whoever is there and fits into one statement.
+    fn take(&mut self) -> Vec<Waiting> {
+        let Some(first) = self.deferred.pop_front() else { return Vec::new() };
         let (sql, mut ids) = (first.asked.sql, HashSet::from([first.asked.id]));
         let mut batch = vec![first];
         let mut passed = VecDeque::new();
@@ -195,7 +213,7 @@ impl Line {
         // Rows are mostly locked in this order, so that two statements seldom wait for each other; when they do, the database
         // ends one, and it is run again.
         batch.sort_unstable_by_key(|waiting| waiting.asked.id);
-        Some(batch)
+        batch
     }
 }
 
