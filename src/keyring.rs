@@ -30,6 +30,17 @@ pub struct Keyring {
     reload: Mutex<Option<(Duration, bool)>>,
     jwks_max_age: Duration,
     rotation_lead: RotationLead,
+    unreadable: UnreadableKeys,
+}
+
+/// What becomes of a stored key that the master key does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UnreadableKeys {
+    /// It refuses the whole set: a replica that signs with less than its peers verify is worse than one that says why it
+    /// will not start.
+    Refuse,
+    /// It is not in the set. For commands that neither sign nor verify, and are there to put an end to such a key.
+    LeaveOut,
 }
 
 /// When the next key is to be made, seen from the current one's start.
@@ -125,18 +136,29 @@ impl Keyring {
             reload: Mutex::new(None),
             jwks_max_age,
             rotation_lead,
+            unreadable: UnreadableKeys::Refuse,
         }
     }
 
-    /// Reads all keys and replaces the set. One key that cannot be opened refuses the whole set: a replica that signs
-    /// with less than its peers verify is worse than one that says why it will not start.
+    /// Says what becomes of keys that cannot be opened.
+    #[must_use]
+    pub fn with_unreadable(self, unreadable: UnreadableKeys) -> Self {
+        Self { unreadable, ..self }
+    }
+
+    /// Reads all keys and replaces the set.
     pub async fn load(&self) -> Result<(), KeyringError> {
         let _one_at_a_time = self.loading.lock().await;
         let now = self.clock.now();
         let mut keys = Vec::new();
         for stored in self.store.keys().all().await? {
-            if stored.schedule.phase(now) != KeyPhase::Gone {
-                keys.push(open(&self.sealer, &stored)?);
+            if stored.schedule.phase(now) == KeyPhase::Gone {
+                continue;
+            }
+            match open(&self.sealer, &stored) {
+                Ok(key) => keys.push(key),
+                Err(KeyringError::Unreadable { .. }) if self.unreadable == UnreadableKeys::LeaveOut => {}
+                Err(error) => return Err(error),
             }
         }
         self.keys.store(Arc::new(KeySet { keys, document: ArcSwapOption::empty() }));

@@ -22,14 +22,14 @@ use crate::background;
 use crate::clock::Clock;
 use crate::config::Config;
 use crate::crypto::{MasterKeyError, Random, RefreshCodec, Sealer, SettingsError};
-use crate::domain::{ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
+use crate::domain::{Algorithm, ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
 use crate::follower::{Follower, SyncError};
 use crate::grpc;
 use crate::http::listener::{Listener, Shutdown, TlsError};
 use crate::http::middleware::{Edge, RequestIdSource, TrustedProxies, cors};
 use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
-use crate::keyring::{Keyring, RotationLead};
-use crate::service::{AddKeyError, BUILT_IN_CLIENT, Denials, Judge, ProvenClients, Service};
+use crate::keyring::{Keyring, RotationLead, UnreadableKeys};
+use crate::service::{BUILT_IN_CLIENT, Denials, Judge, MaintenanceError, ProvenClients, Service};
 use crate::store::{Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver};
 use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
@@ -71,6 +71,16 @@ pub enum Founding {
     IfEmpty,
     /// Nothing. For commands that look, or change what is there.
     Nothing,
+    /// Nothing, and signing keys that the master key does not open are left out instead of refused. For the commands that
+    /// put an end to such a key, which must not need it.
+    NothingNorKeys,
+}
+
+impl Founding {
+    /// Whether anything may be brought into being.
+    const fn is_allowed(self) -> bool {
+        matches!(self, Self::Everything | Self::IfEmpty)
+    }
 }
 
 /// A service that is ready to run: its ports are bound, its view is loaded, its keys are there.
@@ -120,7 +130,7 @@ pub enum StartError {
     Sync(#[from] SyncError),
     /// The first key could not be made.
     #[error(transparent)]
-    Key(#[from] AddKeyError),
+    Key(#[from] MaintenanceError),
     /// An address could not be bound.
     #[error("{listener}.listen = {address}: {cause}")]
     Bind {
@@ -154,12 +164,12 @@ impl Core {
         let metrics = Arc::new(metrics.map_err(|error| StartError::Setting(error.to_string()))?);
         let observer = Arc::new(Statements(Arc::clone(&metrics)));
         let mut wanted = store_settings(config);
-        if let (Location::Sqlite { create, .. }, Founding::Nothing) = (&mut wanted.location, founding) {
+        if let (Location::Sqlite { create, .. }, false) = (&mut wanted.location, founding.is_allowed()) {
             *create = false;
         }
         let store = Store::open(&wanted, Arc::clone(&parts.clock), observer).await?;
         bring_schema_up_to_date(&store, parts, founding).await?;
-        let may_make_key = founding != Founding::Nothing && store.keys().all().await?.is_empty();
+        let may_make_key = founding.is_allowed() && store.keys().all().await?.is_empty();
         let (current, previous) = master_keys(config, parts, may_make_key)?;
         let sealer = Arc::new(Sealer::new(&current, previous.as_ref()));
         let lead = RotationLead { rotate_every: config.keys.rotate_every, announce_for: config.keys.announce_for };
@@ -170,7 +180,9 @@ impl Core {
             config.keys.jwks_max_age,
             lead,
         );
-        let keyring = Arc::new(keyring);
+        let unreadable =
+            if founding == Founding::NothingNorKeys { UnreadableKeys::LeaveOut } else { UnreadableKeys::Refuse };
+        let keyring = Arc::new(keyring.with_unreadable(unreadable));
         let own = vec![config.tokens.default_audience.clone(), config.issuer.as_audience()];
         let view = Arc::new(View::new(config.revocation.max_lag, own));
         let lag = metrics.revocation_lag_seconds.clone();
@@ -212,7 +224,7 @@ impl Core {
             stopping: AtomicBool::new(false),
             store: store.clone(),
         });
-        if founding != Founding::Nothing {
+        if founding.is_allowed() {
             ensure_built_in_client(&store, parts).await?;
         }
         follower.sync().await?;
@@ -225,13 +237,7 @@ impl App {
     /// Builds everything and binds the ports; port 0 lets the system choose, see [`App::public_address`].
     pub async fn build(config: Config, parts: Parts) -> Result<Self, StartError> {
         let core = Core::open(&config, &parts).await?;
-        core.service.maintain_keys().await?;
-        if !core.service.can_sign() {
-            return Err(StartError::Setting(format!(
-                "tokens.algorithm = {0}: no key signs with it yet. Import one first: countersign keys import --algorithm {0} FILE",
-                config.tokens.algorithm
-            )));
-        }
+        see_to_keys(&core.service, config.tokens.algorithm).await?;
         let shared = Arc::new(Shared {
             service: Arc::clone(&core.service),
             metrics: Arc::clone(&core.metrics),
@@ -353,6 +359,24 @@ async fn bring_schema_up_to_date(store: &Store, parts: &Parts, founding: Foundin
         (Founding::IfEmpty, 0, _) => store.migrate(parts.clock.now()).await.map(drop).map_err(StartError::from),
         (_, 0, _) => Err(StartError::NotFounded),
         _ => Err(StartError::SchemaOlder { current, latest }),
+    }
+}
+
+/// Makes the keys that are due. A rotation that fails keeps nobody from starting as long as there is a key that signs: the
+/// background tries again.
+async fn see_to_keys(service: &Service, algorithm: Algorithm) -> Result<(), StartError> {
+    let maintained = service.maintain_keys().await;
+    match maintained {
+        Err(error) if service.can_sign() => {
+            tracing::error!(%error, "the signing keys could not be maintained; the present key goes on signing");
+            Ok(())
+        }
+        Err(error) if algorithm.is_generated() => Err(error.into()),
+        _ if service.can_sign() => Ok(()),
+        _ => Err(StartError::Setting(format!(
+            "tokens.algorithm = {algorithm}: no key signs with it yet. Import one first: countersign keys import --algorithm \
+             {algorithm} FILE"
+        ))),
     }
 }
 

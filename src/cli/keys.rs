@@ -49,7 +49,7 @@ pub(super) enum KeysCommand {
 pub(super) fn run(command: KeysCommand, common: &Common) -> Result<(), CliError> {
     let from = Requester::command_line();
     match command {
-        KeysCommand::List => on_database(common, Founding::Nothing, async |core| list(core, common)),
+        KeysCommand::List => on_database(common, Founding::NothingNorKeys, async |core| list(core, common).await),
         KeysCommand::Rotate { algorithm } => on_database(common, Founding::Nothing, async |core| {
             let algorithm = algorithm.unwrap_or_else(|| core.service.default_algorithm());
             let kid = core.service.rotate_key(algorithm, &from).await.map_err(CliError::failed)?;
@@ -64,7 +64,7 @@ pub(super) fn run(command: KeysCommand, common: &Common) -> Result<(), CliError>
         }
         KeysCommand::Withdraw { kid } => {
             let kid = Kid::parse(&kid).map_err(|error| CliError::Usage(error.to_string()))?;
-            on_database(common, Founding::Nothing, async |core| {
+            on_database(common, Founding::NothingNorKeys, async |core| {
                 if !core.service.withdraw_key(&kid, &from).await.map_err(CliError::failed)? {
                     return Err(CliError::failed("there is no such key"));
                 }
@@ -78,8 +78,8 @@ pub(super) fn run(command: KeysCommand, common: &Common) -> Result<(), CliError>
     }
 }
 
-fn list(core: &Core, common: &Common) -> Result<(), CliError> {
-    let keys = core.service.key_infos();
+async fn list(core: &Core, common: &Common) -> Result<(), CliError> {
+    let keys = core.service.stored_key_infos().await.map_err(CliError::failed)?;
     let items = keys.iter().map(|key| json_of(&KeyItem::from(key))).collect::<Result<Vec<_>, _>>()?;
     common.output().list("keys", &items, &COLUMNS)
 }

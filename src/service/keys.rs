@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::crypto::{ImportError, SigningKey, import_private_key};
 use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp};
 use crate::keyring::{Key, KeyringError, seal_context};
-use crate::store::{AfterWithdrawal, NewKey, StoreError};
+use crate::store::{AfterWithdrawal, NewKey, StoreError, StoredKey};
 
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
@@ -59,6 +59,16 @@ pub enum AddKeyError {
     Failed(#[from] Failure),
 }
 
+/// Keys that should be there by now and are not; the others are maintained, and what signs goes on signing.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", told(.0))]
+pub struct MaintenanceError(Vec<(Algorithm, AddKeyError)>);
+
+fn told(failures: &[(Algorithm, AddKeyError)]) -> String {
+    let each = failures.iter().map(|(algorithm, error)| format!("no new key of {algorithm}: {error}"));
+    each.collect::<Vec<_>>().join("; ")
+}
+
 impl From<KeyringError> for Failure {
     fn from(error: KeyringError) -> Self {
         match error {
@@ -70,13 +80,15 @@ impl From<KeyringError> for Failure {
 
 impl Service {
     /// Sees to it that the default algorithm has a key, and makes the next one when its time has come. Any replica may
-    /// do it at any time; exactly one wins each step (security.md K8). A failure leaves the present key signing.
-    pub async fn maintain_keys(&self) -> Result<(), AddKeyError> {
+    /// do it at any time; exactly one wins each step (security.md K8). A failure leaves the present key signing, and keeps
+    /// no other algorithm from its key.
+    pub async fn maintain_keys(&self) -> Result<(), MaintenanceError> {
         let now = self.clock.now();
         let mut algorithms = vec![self.settings.algorithm];
         algorithms.extend(self.view.clients().iter().filter_map(|client| client.settings.algorithm));
         algorithms.sort_unstable();
         algorithms.dedup();
+        let mut failures = Vec::new();
         for algorithm in algorithms.into_iter().filter(|algorithm| algorithm.is_generated()) {
             let is_due = self.newest_key(algorithm, now).is_none_or(|(_, schedule)| self.is_due(&schedule, now));
             if !is_due {
@@ -85,10 +97,10 @@ impl Service {
             match self.make_key(algorithm, &Requester::background()).await {
                 Ok(kid) => tracing::info!(%kid, %algorithm, "a new signing key was made"),
                 Err(AddKeyError::Overtaken) => {}
-                Err(error) => return Err(error),
+                Err(error) => failures.push((algorithm, error)),
             }
         }
-        Ok(())
+        if failures.is_empty() { Ok(()) } else { Err(MaintenanceError(failures)) }
     }
 
     /// Announces a new key of `algorithm` now; it signs after `keys.announce_for`.
@@ -113,44 +125,51 @@ impl Service {
     /// Withdraws a key as compromised: gone from the JWK set and its tokens inactive, here at once and everywhere within
     /// the bound. If it was the one that signs, an announced key or a new one takes its place at once: its tokens may meet
     /// verifiers that have not fetched it yet, which is better than signing with a stolen key. If it had only been
-    /// announced, the key before it goes on signing. True when there is such a key.
+    /// announced, the key before it goes on signing. True when there is such a key. The key need not be one that the master
+    /// key opens.
     pub async fn withdraw_key(&self, kid: &Kid, from: &Requester) -> Result<bool, Failure> {
         let mut attempts = 1..=WITHDRAWAL_ATTEMPTS;
         loop {
             let now = self.clock.now();
-            let then = self.successor_of_withdrawn(kid, now)?;
+            let then = self.successor_of_withdrawn(kid, &self.store.keys().all().await?, now)?;
             let event = from.event("key.withdrawn").about(kid);
             let withdrawn = self.store.keys().withdraw(kid, then, now.plus(REVOCATION_LIFE), now, Some(event)).await;
             match withdrawn {
                 // Another replica has rotated meanwhile: what is to follow must be chosen anew.
-                Err(StoreError::Conflict { .. }) if attempts.next().is_some() => {
-                    self.follower.sync().await.map_err(Failure::internal)?;
-                }
+                Err(StoreError::Conflict { .. }) if attempts.next().is_some() => {}
                 withdrawn => return self.known(withdrawn).await,
             }
         }
     }
 
     /// What is to sign once `kid` is withdrawn.
-    fn successor_of_withdrawn(&self, kid: &Kid, now: Timestamp) -> Result<AfterWithdrawal, Failure> {
-        let keys = self.keyring.keys();
-        let Some(withdrawn) = keys.get(kid) else {
+    fn successor_of_withdrawn(
+        &self,
+        kid: &Kid,
+        stored: &[StoredKey],
+        now: Timestamp,
+    ) -> Result<AfterWithdrawal, Failure> {
+        let published = || stored.iter().filter(|key| key.schedule.phase(now) != KeyPhase::Gone);
+        let Some(withdrawn) = published().find(|key| key.kid == *kid) else {
             return Ok(AfterWithdrawal::Nothing);
         };
-        let algorithm = withdrawn.signing.algorithm();
-        let others = || keys.iter().filter(|key| key.signing.algorithm() == algorithm && key.signing.kid() != kid);
+        let algorithm = withdrawn.algorithm;
+        let others = || published().filter(|key| key.algorithm == algorithm && key.kid != *kid);
         let is_newest = withdrawn.schedule.retires_at.is_none();
         if is_newest && withdrawn.schedule.phase(now) == KeyPhase::Announced {
-            let signs_still = |key: &&Key| key.schedule.retires_at.is_some_and(|at| now < at);
+            let signs_still = |key: &&StoredKey| key.schedule.retires_at.is_some_and(|at| now < at);
             if let Some(signing) = others().filter(signs_still).max_by_key(|key| key.schedule.signs_from) {
-                return Ok(AfterWithdrawal::Reinstate(signing.signing.kid().clone()));
+                return Ok(AfterWithdrawal::Reinstate(signing.kid.clone()));
             }
         }
         let is_announced =
-            |key: &&Key| key.schedule.retires_at.is_none() && key.schedule.phase(now) == KeyPhase::Announced;
+            |key: &&StoredKey| key.schedule.retires_at.is_none() && key.schedule.phase(now) == KeyPhase::Announced;
+        // A master key that does not open the old key may be the wrong one, and what it seals no replica could open: then
+        // the next key is left to them.
+        let is_ours = || self.sealer.open(&withdrawn.sealed, &seal_context(kid, algorithm)).is_ok();
         match others().find(is_announced) {
-            Some(announced) => Ok(AfterWithdrawal::Promote(announced.signing.kid().clone())),
-            None if is_newest && algorithm.is_generated() => {
+            Some(announced) => Ok(AfterWithdrawal::Promote(announced.kid.clone())),
+            None if is_newest && algorithm.is_generated() && is_ours() => {
                 let key = SigningKey::generate(algorithm, &*self.random).map_err(Failure::internal)?;
                 Ok(AfterWithdrawal::Insert(self.seal(&key, now, now)?))
             }
@@ -169,6 +188,19 @@ impl Service {
             phase: key.schedule.phase(now),
         };
         keys.iter().map(info).filter(|key| key.phase != KeyPhase::Gone).collect()
+    }
+
+    /// The same of what is stored, whether the master key opens it or not.
+    pub async fn stored_key_infos(&self) -> Result<Vec<KeyInfo>, Failure> {
+        let now = self.clock.now();
+        let info = |key: StoredKey| KeyInfo {
+            phase: key.schedule.phase(now),
+            kid: key.kid,
+            algorithm: key.algorithm,
+            schedule: key.schedule,
+        };
+        let keys = self.store.keys().all().await?;
+        Ok(keys.into_iter().map(info).filter(|key| key.phase != KeyPhase::Gone).collect())
     }
 
     /// Seals every key that is still sealed under the previous master key anew. Returns how many were.

@@ -247,6 +247,36 @@ on_both_engines! {
         assert_eq!(phases(&app).await, ["signing", "announced"]);
     }
 
+    async fn k8_a_rotation_that_fails_keeps_no_replica_from_starting(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        app.advance(30 * DAY - HOUR - MINUTE).await;
+        for (file, algorithm) in [("rsa-2048", "RS256"), ("rsa-3072", "PS256"), ("ed25519", "EdDSA")] {
+            import(&app, file, Some(algorithm)).await.unwrap();
+        }
+        app.administer(Method::POST, "/admin/v1/keys/rotate", Some(json!({"algorithm": "EdDSA"}))).await;
+        app.advance(MINUTE).await;
+        let refused = app.service.maintain_keys().await.unwrap_err().to_string();
+        assert!(refused.starts_with("no new key of ES256: five keys are published"), "{refused}");
+        let other = replica_of(&app, 2, "").await;
+        let batch = other.confidential("batch", machine(&[], "")).await;
+        assert!(app.is_active(&other.token_of(&batch).await.access_token).await);
+    }
+
+    async fn k8_one_algorithm_that_fails_does_not_keep_another_from_its_key(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let settings = ClientSettings { algorithm: Some(Algorithm::EdDsa), ..machine(&[], "") };
+        let batch = app.confidential("batch", settings).await;
+        app.advance(30 * DAY).await;
+        app.database.tamper(match app.database.engine {
+            Engine::Sqlite => "CREATE TRIGGER no_es256 BEFORE INSERT ON signing_keys WHEN NEW.algorithm = 'ES256'
+                BEGIN SELECT RAISE(ABORT, 'injected'); END",
+            Engine::Postgres => "ALTER TABLE signing_keys ADD CONSTRAINT no_es256 CHECK (algorithm <> 'ES256') NOT VALID",
+        }).await;
+        let refused = app.service.maintain_keys().await.unwrap_err().to_string();
+        assert!(refused.contains("ES256") && !refused.contains("EdDSA"), "{refused}");
+        assert_eq!(header_of(&app.token_of(&batch).await.access_token)["alg"], "EdDSA");
+    }
+
     async fn k10_a_token_claimed_to_be_issued_after_its_key_retired_is_refused(database: TestDatabase) {
         let app = TestApp::start_with(database, LONG_LIVED).await;
         let batch = app.confidential("batch", machine(&[], "")).await;
