@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::{Parts, StartError};
 use crate::config::{self, Config, Pooler};
 use crate::crypto::{HashSettings, PasswordHasher};
+use crate::domain::HASHING_THREADS;
 use crate::http::listener::{ListenSettings, Listener, Protocol, TlsIdentity};
 use crate::http::middleware::AllowedOrigin;
 use crate::http::{ForwardAuthHeaders, HttpSettings};
@@ -41,12 +42,17 @@ pub(super) fn hasher(config: &Config, parts: &Parts, metrics: &Metrics) -> Resul
         memory_kib: passwords.memory_kib,
         iterations: passwords.iterations,
         parallelism: passwords.parallelism,
-        threads: passwords.threads.unwrap_or(cores),
+        threads: passwords.threads.unwrap_or_else(|| threads_for(cores)),
         queue: passwords.queue,
     };
     let seconds = metrics.password_hash_seconds.clone();
     let observer = Arc::new(move |took: Duration| seconds.observe(took.as_secs_f64()));
     Ok(PasswordHasher::start(settings, Arc::clone(&parts.random), Arc::clone(&parts.clock), observer)?)
+}
+
+/// Hashing threads on a machine of so many cores, where nothing is configured.
+fn threads_for(cores: usize) -> usize {
+    cores.clamp(*HASHING_THREADS.start(), *HASHING_THREADS.end())
 }
 
 pub(super) fn attempt_rules(limits: &config::Limits) -> AttemptRules {
@@ -155,4 +161,22 @@ pub(super) fn assertion_audiences(issuer: &str) -> Vec<String> {
 pub(super) fn host_of(issuer: &str) -> &str {
     let after_scheme = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     after_scheme.split(['/', ':']).next().unwrap_or(after_scheme)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_of_hashing_threads_starts_on_every_machine() {
+        assert_eq!([1, 2, 64, 65, 256].map(threads_for), [1, 2, 64, 64, 64]);
+        let settings = |cores| HashSettings {
+            memory_kib: 19_456,
+            iterations: 2,
+            parallelism: 1,
+            threads: threads_for(cores),
+            queue: 1,
+        };
+        assert!([1, 256].map(settings).iter().all(|settings| settings.scheme().is_ok()));
+    }
 }

@@ -12,8 +12,9 @@ use super::value::choice;
 /// One command starts the service, without anything else installed.
 const DEFAULT_URL: &str = "sqlite://countersign-data/countersign.db";
 
-/// Ten replicas, each with one more that listens, stay below the 97 connections that PostgreSQL gives out by default.
-const MAX_CONNECTIONS: u32 = 8;
+/// Ten replicas, each with two more (one reads the feed, one listens for changes), stay below the 97 connections that
+/// PostgreSQL gives out by default, and leave some for commands and for whoever looks after the database.
+const MAX_CONNECTIONS: u32 = 7;
 /// A request that waits longer for a connection is better told to come back (security.md D9).
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Every statement of ours reads or writes a handful of rows by an index; one that takes so long hangs on something.
@@ -29,7 +30,7 @@ pub struct Database {
     /// Whether an embedded database that does not exist may be made. A mistyped path must not start an empty service
     /// (security.md D4).
     pub create_if_missing: bool,
-    /// Connections of this replica at most, beside the one that listens for changes.
+    /// Connections of this replica's requests at most, beside the one that reads the feed and the one that listens.
     pub max_connections: u32,
     /// How long a request waits for a connection before it is refused with 503.
     pub acquire_timeout: Duration,
@@ -88,7 +89,8 @@ impl Database {
                 "database.max_connections",
                 MAX_CONNECTIONS,
                 1..=1000,
-                "Connections of one replica, beside the one that listens for changes. Introspection uses none.",
+                "Connections for the requests of one replica, beside the one that reads the feed and the one that listens for \
+                 changes. Introspection uses none.",
             ),
             acquire_timeout: read.within(
                 "database.acquire_timeout",

@@ -1,6 +1,7 @@
 //! The price of a password.
 
 use super::reader::Reader;
+use crate::domain::{HASHING_QUEUE, HASHING_THREADS};
 
 /// The least that security.md P1 accepts, and OWASP's first choice: some 30 ms on one core.
 const MEMORY_KIB: u32 = 19_456;
@@ -26,7 +27,7 @@ pub struct Passwords {
     pub iterations: u32,
     /// Lanes of it.
     pub parallelism: u32,
-    /// Hashes computed at once; one per core when not set.
+    /// Hashes computed at once; one per core when not set, as far as that is within the range.
     pub threads: Option<usize>,
     /// Logins waiting for a hash; more are refused with 503.
     pub queue: usize,
@@ -37,7 +38,7 @@ pub struct Passwords {
 impl Passwords {
     pub(super) fn load(read: &mut Reader<'_>) -> Self {
         read.section("Passwords");
-        let passwords = Self {
+        Self {
             memory_kib: read.within(
                 "passwords.memory_kib",
                 MEMORY_KIB,
@@ -51,11 +52,16 @@ impl Passwords {
                 "Passes over that memory. Hashes made with other values are renewed at the next login.",
             ),
             parallelism: read.within("passwords.parallelism", PARALLELISM, 1..=16, "Lanes of one hash."),
-            threads: read.optional("passwords.threads", "one per core", "Hashes computed at once."),
+            threads: read.optional_within(
+                "passwords.threads",
+                format!("one per core, {} at most", HASHING_THREADS.end()),
+                HASHING_THREADS,
+                "Hashes computed at once.",
+            ),
             queue: read.within(
                 "passwords.queue",
                 QUEUE,
-                0..=10_000,
+                HASHING_QUEUE,
                 "Logins that may wait for a hash; further ones are answered 503 at once.",
             ),
             min_length: read.within(
@@ -64,9 +70,6 @@ impl Passwords {
                 8..=64,
                 "Least length of a new password, in characters. Passwords of 64 and more are always accepted.",
             ),
-        };
-        let is_some_threads = passwords.threads.is_none_or(|threads| (1..=1024).contains(&threads));
-        read.rule(&["passwords.threads"], is_some_threads, "is out of range", "write 1 to 1024, or leave it out");
-        passwords
+        }
     }
 }

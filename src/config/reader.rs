@@ -67,11 +67,7 @@ impl<'a> Reader<'a> {
         range: RangeInclusive<T>,
         meaning: impl Into<String>,
     ) -> T {
-        let allowed = format!("{} to {}", range.start().show(), range.end().show());
-        let read = |raw: &Raw| {
-            let value = T::read(raw)?;
-            if range.contains(&value) { Ok(value) } else { Err(Fault::Range) }
-        };
+        let (allowed, read) = bounded(range);
         self.read(name.into(), default.show(), allowed, meaning, read).unwrap_or(default)
     }
 
@@ -83,6 +79,18 @@ impl<'a> Reader<'a> {
         meaning: impl Into<String>,
     ) -> Option<T> {
         self.read(name.into(), otherwise.into(), String::new(), meaning, T::read)
+    }
+
+    /// The same within a range.
+    pub fn optional_within<T: Value + PartialOrd>(
+        &mut self,
+        name: impl Into<String>,
+        otherwise: impl Into<String>,
+        range: RangeInclusive<T>,
+        meaning: impl Into<String>,
+    ) -> Option<T> {
+        let (allowed, read) = bounded(range);
+        self.read(name.into(), otherwise.into(), allowed, meaning, read)
     }
 
     /// A secret: given itself, or by the path of a file that holds it under the name with `_file` at its end.
@@ -226,4 +234,14 @@ impl<'a> Reader<'a> {
         let (problem, remedy) = (problem.into(), remedy.into());
         self.mistakes.push(Mistake { setting: name.to_owned(), origin, problem, remedy });
     }
+}
+
+/// How a range is told, and how a value within it is read.
+fn bounded<T: Value + PartialOrd>(range: RangeInclusive<T>) -> (String, impl Fn(&Raw) -> Result<T, Fault>) {
+    let allowed = format!("{} to {}", range.start().show(), range.end().show());
+    let read = move |raw: &Raw| {
+        let value = T::read(raw)?;
+        if range.contains(&value) { Ok(value) } else { Err(Fault::Range) }
+    };
+    (allowed, read)
 }

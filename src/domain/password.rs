@@ -1,5 +1,7 @@
 //! A password as it was typed, in its canonical form.
 
+use std::ops::RangeInclusive;
+
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use zeroize::Zeroizing;
@@ -10,6 +12,10 @@ use super::ParseError;
 pub const MAX_PASSWORD_CHARS: usize = 256;
 /// Hard cap in bytes of the canonical form.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
+/// Threads that may hash at once: more than this share caches and memory bandwidth, and gain nothing.
+pub const HASHING_THREADS: RangeInclusive<usize> = 1..=64;
+/// Callers that may be allowed to wait for one. Without any, a second login at the same moment would be refused.
+pub const HASHING_QUEUE: RangeInclusive<usize> = 1..=10_000;
 /// What is looked at at all. A decomposed spelling may be three times as long as the canonical form.
 const MAX_TYPED_BYTES: usize = 3 * MAX_PASSWORD_BYTES;
 

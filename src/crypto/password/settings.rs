@@ -4,12 +4,11 @@ use std::ops::RangeInclusive;
 
 use super::scheme::{MAX_LANES, MAX_MEMORY_KIB, MAX_PASSES, Scheme};
 use super::stored::HashRefusal;
+use crate::domain::{HASHING_QUEUE, HASHING_THREADS};
 
 /// The weakest argon2id that is accepted, as pairs of memory (KiB) and passes that OWASP counts as equal (Password
 /// Storage Cheat Sheet; security.md P1). Settings must reach both figures of one pair.
 const FLOOR: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
-const THREADS: RangeInclusive<usize> = 1..=64;
-const QUEUE: RangeInclusive<usize> = 1..=10_000;
 
 /// The section `passwords` of the configuration, as far as hashing goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -55,8 +54,8 @@ pub enum SettingsError {
 impl HashSettings {
     /// The scheme of new hashes, once every setting was found good.
     pub fn scheme(&self) -> Result<Scheme, SettingsError> {
-        in_range("passwords.threads", self.threads, THREADS)?;
-        in_range("passwords.queue", self.queue, QUEUE)?;
+        in_range("passwords.threads", self.threads, HASHING_THREADS)?;
+        in_range("passwords.queue", self.queue, HASHING_QUEUE)?;
         in_range("passwords.parallelism", self.parallelism as usize, 1..=MAX_LANES as usize)?;
         in_range("passwords.iterations", self.iterations as usize, 1..=MAX_PASSES as usize)?;
         in_range("passwords.memory_kib", self.memory_kib as usize, 0..=MAX_MEMORY_KIB as usize)?;
