@@ -10,7 +10,7 @@ use crate::store::db::values;
 use crate::store::{Store, StoreError};
 
 /// Rows of one table that a call deletes, or looks at, at most.
-const BATCH: i64 = 1000;
+pub const SWEEP_BATCH: u32 = 1000;
 
 /// Revocations and notes stay on the feed for this long after they expired.
 const FEED_GRACE: Duration = Duration::from_secs(3600);
@@ -26,6 +26,15 @@ const DAY: Duration = Duration::from_secs(86_400);
 pub struct SweepCursor {
     /// The last session that was looked at.
     session: Vec<u8>,
+}
+
+/// What became of a look at the next sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionsLook {
+    /// There were no more: the next look begins a new round.
+    RoundOver,
+    /// Some were looked at, and so many deleted.
+    Deleted(usize),
 }
 
 /// What one call deleted.
@@ -90,48 +99,65 @@ const RULES: [Rule; 7] = [
     },
 ];
 
+impl SweepCursor {
+    /// A first round that begins at a random place: replicas that sweep at the same time meet other sessions first, and those
+    /// that are often started anew reach the last ones as well.
+    pub fn beginning_at(place: [u8; 16]) -> Self {
+        Self { session: place.to_vec() }
+    }
+}
+
 impl Store {
     /// Deletes a bounded number of dead rows of each table, and audit events older than `audit_retention`, if there is
-    /// one. Each table's rows go in a transaction of their own.
-    pub async fn sweep(
-        &self,
-        cursor: &mut SweepCursor,
-        audit_retention: Option<Duration>,
-        now: Timestamp,
-    ) -> Result<Swept, StoreError> {
+    /// one. Each table's rows go in a transaction of their own. Sessions that expired are not among them, see
+    /// [`Store::sweep_expired_sessions`].
+    pub async fn sweep(&self, audit_retention: Option<Duration>, now: Timestamp) -> Result<Swept, StoreError> {
         const OLD_AUDIT: &str = "DELETE FROM audit WHERE at < $1 AND seq IN
             (SELECT seq FROM audit WHERE at < $1 ORDER BY at LIMIT $2) RETURNING seq";
         let audit = audit_retention.map(|grace| Rule { table: "audit", delete: OLD_AUDIT, grace });
         let mut swept = Swept::default();
         for Rule { table, delete, grace } in RULES.into_iter().chain(audit) {
-            let deleted = self.0.write_one("sweep", delete, values![now.minus(grace), BATCH]).await?.len();
+            let deleted = self.0.write_one("sweep", delete, values![now.minus(grace), SWEEP_BATCH]).await?.len();
             swept.add(table, deleted);
         }
-        swept.add("sessions", self.sweep_expired_sessions(cursor, now).await?);
         Ok(swept)
     }
 
     /// Looks at the next sessions in the order of their ids and deletes those that have expired. No index can help: it
-    /// would hold the idle end, which every refresh moves.
-    async fn sweep_expired_sessions(&self, cursor: &mut SweepCursor, now: Timestamp) -> Result<usize, StoreError> {
-        const BATCH_END: &str = "SELECT id FROM (SELECT id FROM sessions WHERE id > $1 ORDER BY id LIMIT $2) AS batch
+    /// would hold the idle end, which every refresh moves. Nothing is written where nothing has expired, so that looking
+    /// takes no turn of SQLite's one writer.
+    pub async fn sweep_expired_sessions(
+        &self,
+        cursor: &mut SweepCursor,
+        now: Timestamp,
+    ) -> Result<SessionsLook, StoreError> {
+        const LOOK: &str = "SELECT id, COUNT(CASE WHEN idle_expires_at < $2 OR absolute_expires_at < $2 THEN 1 END) OVER () AS dead
+            FROM (SELECT id, idle_expires_at, absolute_expires_at FROM sessions WHERE id > $1 ORDER BY id LIMIT $3) AS batch
             ORDER BY id DESC LIMIT 1";
         const DELETE: &str = "DELETE FROM sessions WHERE id > $1 AND id <= $2
             AND (idle_expires_at < $3 OR absolute_expires_at < $3) RETURNING id";
-        let row = self.0.row("sweep_look", BATCH_END, values![cursor.session.clone(), BATCH]).await?;
+        let end_of_life = now.minus(DAY);
+        let row = self.0.row("sweep_look", LOOK, values![cursor.session.clone(), end_of_life, SWEEP_BATCH]).await?;
         let Some(row) = row else {
             cursor.session.clear();
-            return Ok(0);
+            return Ok(SessionsLook::RoundOver);
         };
-        let end = row.of("sessions", "id").bytes("id")?;
-        let values = values![std::mem::replace(&mut cursor.session, end.clone()), end, now.minus(DAY)];
-        Ok(self.0.write_one("sweep", DELETE, values).await?.len())
+        let row = row.of("sessions", "id");
+        let (end, dead) = (row.bytes("id")?, row.int("dead")?);
+        let deleted = if dead == 0 {
+            0
+        } else {
+            let values = values![cursor.session.clone(), end.clone(), end_of_life];
+            self.0.write_one("sweep", DELETE, values).await?.len()
+        };
+        cursor.session = end;
+        Ok(SessionsLook::Deleted(deleted))
     }
 }
 
 impl Swept {
     fn add(&mut self, table: &'static str, deleted: usize) {
-        self.has_more |= i64::try_from(deleted).is_ok_and(|deleted| deleted >= BATCH);
+        self.has_more |= u32::try_from(deleted).is_ok_and(|deleted: u32| deleted >= SWEEP_BATCH);
         if deleted > 0 {
             self.deleted.push((table, deleted));
         }

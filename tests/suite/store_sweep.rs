@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign::domain::{Algorithm, Jti, Kid, SecretDigest};
-use countersign::store::{AttemptKey, AttemptLimits, AuditEvent, NewKey, Owner, Store, SweepCursor};
+use countersign::store::{AttemptKey, AttemptLimits, AuditEvent, NewKey, Owner, SessionsLook, Store, SweepCursor};
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
@@ -13,15 +13,20 @@ const DAY: u64 = 86_400;
 
 /// Sweeps until nothing is left to do, once through all sessions; the number of deleted rows of `table`.
 async fn sweep(store: &Store, table: &str, now: countersign::domain::Timestamp) -> usize {
-    let mut cursor = SweepCursor::default();
     let mut deleted = 0;
     loop {
-        let swept = store.sweep(&mut cursor, Some(Duration::from_secs(DAY)), now).await.unwrap();
+        let swept = store.sweep(Some(Duration::from_secs(DAY)), now).await.unwrap();
         deleted += swept.deleted.iter().filter(|(name, _)| *name == table).map(|(_, count)| count).sum::<usize>();
-        if !swept.has_more && cursor == SweepCursor::default() {
-            return deleted;
+        if !swept.has_more {
+            break;
         }
     }
+    let mut cursor = SweepCursor::default();
+    while let SessionsLook::Deleted(count) = store.sweep_expired_sessions(&mut cursor, now).await.unwrap() {
+        deleted += if table == "sessions" { count } else { 0 };
+    }
+    assert_eq!(cursor, SweepCursor::default(), "the next round begins anew");
+    deleted
 }
 
 on_both_engines! {
@@ -111,6 +116,19 @@ on_both_engines! {
             left += page.len();
         }
         assert_eq!((left, client.id), (SESSIONS as usize - expected, client_id("app")));
+    }
+
+    async fn d7_a_round_that_begins_in_the_middle_is_followed_by_a_whole_one(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, client) = ada_logged_in(&store).await;
+        for number in 2..=9 {
+            done(store.sessions().open(new_session(number, &user, &client, START), START).await);
+        }
+        let mut cursor = SweepCursor::beginning_at(*session_id(6).as_bytes());
+        let now = at(365 * DAY);
+        assert_eq!(store.sweep_expired_sessions(&mut cursor, now).await.unwrap(), SessionsLook::Deleted(3));
+        assert_eq!(store.sweep_expired_sessions(&mut cursor, now).await.unwrap(), SessionsLook::RoundOver);
+        assert_eq!(store.sweep_expired_sessions(&mut cursor, now).await.unwrap(), SessionsLook::Deleted(6));
     }
 
     async fn everything_else_goes_when_nothing_depends_on_it(database: TestDatabase) {
