@@ -51,11 +51,10 @@ impl Service {
         }
         let new: Vec<NewUser> = batch.iter().map(|(_, _, user)| self.new_user(user)).collect();
         let event = from.event("users.imported");
-        let taken = self.store.users().import(new, now, Some(event)).await?;
+        let created = self.store.users().import(new, now, Some(event)).await?;
         self.learn_password_schemes().await?;
-        for (number, bytes, user) in batch {
-            let outcome =
-                if taken.contains(&user.username) { self.present(&user).await? } else { ImportOutcome::Created };
+        for ((number, bytes, user), is_created) in batch.into_iter().zip(created) {
+            let outcome = if is_created { ImportOutcome::Created } else { self.present(&user).await? };
             report.progress.record(outcome, bytes);
             if outcome == ImportOutcome::Taken {
                 report.refused.push(RefusedLine {

@@ -20,7 +20,7 @@
 //! - a name that is taken by another hash is `taken`: upgraded or changed since, or somebody else. Reported, not touched.
 //!
 //! Users are inserted in batches, one transaction each, with progress after each batch. The bytes read out of those of the file
-//! ([`ImportProgress::bytes`]) tell how far it is. To skip quickly over what is there already, a batch asks for its names first.
+//! ([`ImportProgress::bytes`]) tell how far it is. What is there already costs one insertion that inserts nothing, and one look.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -98,7 +98,7 @@ pub struct ImportProgress {
     pub bytes: u64,
     /// Users created.
     pub created: u64,
-    /// Users that an earlier run had created.
+    /// Users that were there already, with this very hash: an earlier run, or an earlier line, had created them.
     pub unchanged: u64,
     /// Names that were taken.
     pub taken: u64,

@@ -35,6 +35,17 @@ impl AuditEvent {
         self.client = Some(client.to_string());
         self
     }
+
+    /// How many it was about, beside what [`AuditEvent::detail`] says already.
+    #[must_use]
+    pub fn counting(mut self, what: &'static str, count: usize) -> Self {
+        let told = self.detail.as_deref().and_then(|detail| detail.strip_suffix('}'));
+        self.detail = Some(match told {
+            Some(told) => format!("{told},\"{what}\":{count}}}"),
+            None => format!("{{\"{what}\":{count}}}"),
+        });
+        self
+    }
 }
 
 /// A remembered event.

@@ -1,7 +1,7 @@
 //! Users in the store, on both engines.
 
 use countersign::domain::{Change, RefreshRefusal, Revocation, Role, UserId, UserState};
-use countersign::store::{KeptSession, NewUser, PasswordChange, RotateOutcome, StoreError};
+use countersign::store::{AuditEvent, AuditFilter, KeptSession, NewUser, PasswordChange, RotateOutcome, StoreError};
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
@@ -45,12 +45,26 @@ on_both_engines! {
         assert_eq!(created, 1);
     }
 
+    async fn s4_an_import_is_remembered_with_its_count_and_not_at_all_when_nothing_came_of_it(database: TestDatabase) {
+        let store = database.open().await;
+        let event = |detail: Option<&str>| {
+            Some(AuditEvent { event: "users.imported", detail: detail.map(str::to_owned), ..AuditEvent::default() })
+        };
+        let users = || vec![new_user(2, "bob"), new_user(3, "eve")];
+        store.users().import(users(), START, event(Some(r#"{"address":"::1"}"#))).await.unwrap();
+        store.users().import(users(), START, event(None)).await.unwrap();
+        store.users().import(vec![new_user(4, "bob"), new_user(5, "zoe")], START, event(None)).await.unwrap();
+        let told = store.audit().page(AuditFilter::default(), None, 10).await.unwrap();
+        let details: Vec<_> = told.iter().map(|event| event.detail.as_deref().unwrap()).collect();
+        assert_eq!(details, [r#"{"created":1}"#, r#"{"address":"::1","created":2}"#]);
+    }
+
     async fn an_import_leaves_taken_names_alone_and_says_which(database: TestDatabase) {
         let store = database.open().await;
         add_user(&store, 1, "ada").await;
         let users = vec![new_user(2, "bob"), new_user(3, "ada"), new_user(4, "eve"), new_user(5, "bob")];
-        let taken = store.users().import(users, START, None).await.unwrap();
-        assert_eq!(taken, [username("ada"), username("bob")]);
+        let created = store.users().import(users, START, None).await.unwrap();
+        assert_eq!(created, [true, false, true, false], "the second bob is not the one that was created");
         assert_eq!(store.users().page(None, None, 10).await.unwrap().len(), 3);
     }
 

@@ -55,6 +55,19 @@ on_both_engines! {
         assert_eq!(app.login(&json!({"username": "bcrypt", "password": PASSWORD})).await.status(), 200);
     }
 
+    async fn of_two_lines_with_one_name_the_first_creates_the_user(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let line = |hash: &str| format!("{}\n", json!({"username": "twice", "password_hash": hash}));
+        let both = [line(HASHES[0].1), line(HASHES[0].1), line(HASHES[1].1)].concat();
+        let report = import(&app, both.clone()).await;
+        assert_eq!((&report["created"], &report["skipped"]), (&json!(1), &json!(1)), "{report}");
+        assert_eq!(report["errors"].as_array().unwrap().iter().map(|error| &error["line"]).collect::<Vec<_>>(), [3]);
+        assert_eq!(import(&app, both).await["created"], 0);
+        let events = app.audit("users.imported").await;
+        assert_eq!(events.len(), 1, "an import that created nobody is no event: {events:?}");
+        assert_eq!(events[0]["detail"]["created"], 1, "{events:?}");
+    }
+
     async fn several_first_logins_at_once_all_succeed(database: TestDatabase) {
         let app = Arc::new(TestApp::start(database).await);
         import(&app, lines()).await;

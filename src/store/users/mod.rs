@@ -68,24 +68,26 @@ impl Users<'_> {
         Ok(written.await?.value)
     }
 
-    /// Creates users in one transaction and leaves alone those whose names are taken, which it returns. For imports: hand
-    /// over some hundreds at a time.
+    /// Creates users in one transaction and leaves alone those whose names are taken, also by one before them. Says of each
+    /// whether it was created; `audit` tells how many were, and is not written when none was. For imports: hand over some
+    /// hundreds at a time.
     pub async fn import(
         &self,
         users: Vec<NewUser>,
         now: Timestamp,
         audit: Option<AuditEvent>,
-    ) -> Result<Vec<Username>, StoreError> {
+    ) -> Result<Vec<bool>, StoreError> {
         let written = self.0.write("user_import", (users, now, audit), |tx, (users, now, audit)| {
             Box::pin(async move {
-                let mut taken = Vec::new();
+                let mut created = Vec::with_capacity(users.len());
                 for user in users {
-                    if insert(tx, user, *now).await?.is_none() {
-                        taken.push(user.username.clone());
-                    }
+                    created.push(insert(tx, user, *now).await?.is_some());
                 }
-                audit::record(tx, *now, audit).await?;
-                Ok(taken)
+                let count = created.iter().filter(|is_created| **is_created).count();
+                if count > 0 {
+                    audit::record(tx, *now, &audit.clone().map(|event| event.counting("created", count))).await?;
+                }
+                Ok(created)
             })
         });
         Ok(written.await?.value)
