@@ -271,6 +271,22 @@ async fn a_cut_cable_is_an_outage_within_two_seconds_and_over_as_soon_as_it_is_m
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_connection_that_takes_a_dead_ones_place_is_kept() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::alone().await;
+    let store = database.open().await;
+    let user = add_user(&store, 1, "ada").await;
+    let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    database.tamper(&format!("SELECT pg_terminate_backend(pid, 5000) {others}")).await;
+    // It lay idle for so long that it is asked first whether it answers.
+    database.clock.advance(Duration::from_secs(11));
+    assert!(store.users().by_id(user.id).await.is_ok());
+    assert_eq!(store.pool_status().idle, 1, "it was opened after the dead one was found");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_is_gone_is_an_outage_at_once() {
     if !Engine::Postgres.is_available() {
         return;

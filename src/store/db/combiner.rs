@@ -7,6 +7,7 @@
 use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -58,6 +59,7 @@ struct Waiting {
 /// The way to the lanes.
 pub(super) struct Combiner {
     queue: mpsc::Sender<Waiting>,
+    deferred: Arc<AtomicUsize>,
     acquire_timeout: Duration,
 }
 
@@ -76,6 +78,8 @@ struct Line {
     queue: mpsc::Receiver<Waiting>,
     /// Taken from the queue already, but not fit for the batch of that time.
     deferred: VecDeque<Waiting>,
+    /// How many those are, for whoever counts without holding the line.
+    deferred_count: Arc<AtomicUsize>,
 }
 
 impl Combiner {
@@ -87,13 +91,15 @@ impl Combiner {
         acquire_timeout: Duration,
     ) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let line = Mutex::new(Line { queue: waiting, deferred: VecDeque::new() });
+        let deferred = Arc::new(AtomicUsize::new(0));
+        let line = Line { queue: waiting, deferred: VecDeque::new(), deferred_count: Arc::clone(&deferred) };
+        let line = Mutex::new(line);
         let lanes = Arc::new(Lanes { line, turn: Mutex::default(), pool, connector, patience });
         for _ in 0..LANES {
             let lanes = Arc::clone(&lanes);
             tokio::spawn(async move { lanes.run().await });
         }
-        Self { queue, acquire_timeout }
+        Self { queue, deferred, acquire_timeout }
     }
 
     /// The row as the statement left it; none where its condition did not hold. Runs to its end even when the caller goes away.
@@ -108,7 +114,7 @@ impl Combiner {
 
     /// Callers that wait for a lane, for the figures.
     pub(super) fn waiting(&self) -> usize {
-        QUEUE - self.queue.capacity()
+        QUEUE - self.queue.capacity() + self.deferred.load(Ordering::Relaxed)
     }
 }
 
@@ -210,6 +216,7 @@ impl Line {
         }
         passed.append(&mut self.deferred);
         self.deferred = passed;
+        self.deferred_count.store(self.deferred.len(), Ordering::Relaxed);
         // Rows are mostly locked in this order, so that two statements seldom wait for each other; when they do, the database
         // ends one, and it is run again.
         batch.sort_unstable_by_key(|waiting| waiting.asked.id);
@@ -231,5 +238,26 @@ impl Waiting {
     fn answer(self, answer: Result<Option<Row>, StoreError>) {
         // Whoever asked may be gone; what was committed stands.
         let _ = self.reply.send(answer);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn callers_who_are_passed_over_are_counted_as_waiting() {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        let deferred = Arc::new(AtomicUsize::new(0));
+        let mut line = Line { queue: waiting, deferred: VecDeque::new(), deferred_count: Arc::clone(&deferred) };
+        let combiner = Combiner { queue: queue.clone(), deferred, acquire_timeout: Duration::from_secs(1) };
+        for id in [1, 1, 1, 2] {
+            let asked = Asked { id: [id; 16], sql: "SELECT 1".into(), values: Vec::new(), table: "sessions" };
+            queue.try_send(Waiting { asked, until: now(), reply: oneshot::channel().0 }).unwrap();
+        }
+        assert_eq!(combiner.waiting(), 4);
+        for (served, left) in [(2, 2), (1, 1), (1, 0)] {
+            assert_eq!((line.next().await.unwrap().len(), combiner.waiting()), (served, left));
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! The only place that knows that there are two engines.
 //!
-//! Statements are written once, with `$N` placeholders. There is one way to read and one way to write:
+//! Statements are written once, with `$N` placeholders. There is one way to read, and there are three to write:
 //!
 //! - [`Database::rows`] reads outside of transactions.
 //! - [`Database::write`] runs a job in one transaction. On PostgreSQL it has a connection of its own and is repeated when

@@ -95,10 +95,13 @@ impl Pool {
         let found = tokio::time::timeout(self.acquire_timeout, async {
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
             drop(waiting);
-            let generation = self.generation.load(Ordering::Acquire);
-            let connection = match self.take_idle().await {
-                Some(connection) => connection,
-                None => self.connector.connect().await?,
+            let (connection, generation) = match self.take_idle().await {
+                Some(found) => found,
+                None => {
+                    // Read after the idle ones were looked at: one that was found dead has moved it on.
+                    let generation = self.generation.load(Ordering::Acquire);
+                    (self.connector.connect().await?, generation)
+                }
             };
             Ok(Lease { connection, slot: Slot { pool: Arc::clone(self), generation, _place: place } })
         });
@@ -125,7 +128,8 @@ impl Pool {
         }
     }
 
-    async fn take_idle(&self) -> Option<Connection> {
+    /// A free connection, with the generation that it was opened under.
+    async fn take_idle(&self) -> Option<(Connection, u64)> {
         loop {
             // The one used last first: the others may rest until they are needed.
             let Idle { mut connection, generation, since } =
@@ -135,10 +139,17 @@ impl Pool {
             }
             let is_trusted = self.clock.elapsed().saturating_sub(since) < TRUSTED_IDLE;
             if is_trusted || connection.answers(PING_PATIENCE).await {
-                return Some(connection);
+                return Some((connection, generation));
             }
-            self.generation.fetch_add(1, Ordering::AcqRel);
+            self.condemn(generation);
         }
+    }
+
+    /// Condemns every connection that was opened under `dead`, or before. Once for many that fail together: only the first
+    /// to find its own generation dead moves it on.
+    fn condemn(&self, dead: u64) {
+        let next = dead.wrapping_add(1);
+        let _ = self.generation.compare_exchange(dead, next, Ordering::AcqRel, Ordering::Acquire);
     }
 
     fn put_back(&self, connection: Connection, generation: u64) {
@@ -170,11 +181,9 @@ impl Slot {
         self.pool.put_back(connection, self.generation);
     }
 
-    /// Condemns every connection that was opened before now. Once for many that fail together: only the first to find
-    /// its own generation dead moves it on.
+    /// Condemns every connection that was opened before now.
     pub(super) fn condemn_all(&self) {
-        let (dead, next) = (self.generation, self.generation.wrapping_add(1));
-        let _ = self.pool.generation.compare_exchange(dead, next, Ordering::AcqRel, Ordering::Acquire);
+        self.pool.condemn(self.generation);
     }
 }
 
