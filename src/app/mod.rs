@@ -31,6 +31,7 @@ use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
 use crate::keyring::{Keyring, RotationLead, UnreadableKeys};
 use crate::service::{BUILT_IN_CLIENT, Denials, Judge, MaintenanceError, ProvenClients, Service};
 use crate::store::{Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver};
+use crate::telemetry::metrics::ListenerName;
 use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
 
@@ -269,6 +270,11 @@ impl App {
         let public = (listener("public", &config.public)?, public);
         let operations = http::operations(shared).layer(edge(&config.operations.trusted_proxies));
         let operations = (listener("operations", &config.operations)?, operations.into());
+        count_connections(&core.metrics, ListenerName::Public, &public.0);
+        count_connections(&core.metrics, ListenerName::Operations, &operations.0);
+        if let Some((listener, _)) = &grpc {
+            count_connections(&core.metrics, ListenerName::Grpc, listener);
+        }
         Ok(Self { core, public, operations, grpc, config, parts })
     }
 
@@ -324,6 +330,14 @@ impl App {
         tracing::info!("stopped");
         self.parts.logger.flush(Duration::from_secs(1));
     }
+}
+
+/// Tells the figures how many connections of a listener are open, at each scrape.
+fn count_connections(metrics: &Metrics, name: ListenerName, listener: &Listener) {
+    let open = listener.open_connections();
+    metrics.at_scrape(move |gauges| {
+        gauges.connections.of(name).set(i64::try_from(open.count()).unwrap_or(i64::MAX));
+    });
 }
 
 /// Ids of requests that bring none: 64 random bits of this listener and a count. They name a request and grant nothing, so

@@ -5,6 +5,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::support::app::TestApp;
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
@@ -28,6 +29,24 @@ async fn both(app: &TestApp, path: &str) -> (u16, Value) {
 fn failing(answer: &Value) -> Vec<&str> {
     let checks = answer["checks"].as_array().unwrap();
     checks.iter().filter(|check| check["ok"] == false).map(|check| check["name"].as_str().unwrap()).collect()
+}
+
+#[tokio::test]
+async fn open_connections_are_counted_for_each_listener() {
+    let app = TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await;
+    let open = async |listener: &str| app.figure(&format!("countersign_connections{{listener=\"{listener}\"}}")).await;
+    let before = open("public").await;
+    assert!(open("operations").await >= 1.0, "that of this very question");
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        let mut stream = tokio::net::TcpStream::connect(app.public).await.unwrap();
+        stream.write_all(b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n").await.unwrap();
+        assert!(stream.read(&mut [0; 1024]).await.unwrap() > 0);
+        held.push(stream);
+    }
+    assert_eq!(open("public").await, before + 3.0);
+    drop(held);
+    while open("public").await > before {}
 }
 
 on_both_engines! {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
@@ -31,6 +32,18 @@ pub struct Listener {
     settings: Arc<ListenSettings>,
     tls: Option<Arc<TlsIdentity>>,
     protocol: Protocol,
+    open: OpenConnections,
+}
+
+/// How many connections of a listener are open, for the figures.
+#[derive(Debug, Clone, Default)]
+pub struct OpenConnections(Arc<AtomicUsize>);
+
+impl OpenConnections {
+    /// How many they are now.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// What a listener speaks: one protocol, never two by negotiation.
@@ -61,7 +74,8 @@ impl Listener {
         socket.bind(address)?;
         let socket = socket.listen(BACKLOG)?;
         let address = socket.local_addr()?;
-        Ok(Self { socket, address, settings: Arc::new(settings), tls: None, protocol: Protocol::Http1 })
+        let (settings, open) = (Arc::new(settings), OpenConnections::default());
+        Ok(Self { socket, address, settings, tls: None, protocol: Protocol::Http1, open })
     }
 
     /// Speaks TLS on every connection, and the protocol that the identity was loaded for.
@@ -84,6 +98,11 @@ impl Listener {
         self.address
     }
 
+    /// Counts its connections, also once it serves.
+    pub fn open_connections(&self) -> OpenConnections {
+        self.open.clone()
+    }
+
     /// Serves `routes` until `shutdown` is through: every connection is over when this returns. Dropping it cuts them
     /// all.
     pub async fn serve(self, routes: impl Into<Routes>, shutdown: Shutdown) {
@@ -96,6 +115,7 @@ impl Listener {
             tls: self.tls.clone(),
             protocol: self.protocol,
             shutdown: shutdown.clone(),
+            open: self.open,
         };
         tokio::select! {
             biased;
@@ -129,6 +149,7 @@ struct Connections {
     tls: Option<Arc<TlsIdentity>>,
     protocol: Protocol,
     shutdown: Shutdown,
+    open: OpenConnections,
 }
 
 impl Connections {
@@ -137,6 +158,7 @@ impl Connections {
     async fn accept_for_ever(&mut self, socket: &TcpListener, announced: &CancellationToken) {
         let mut is_exhausted = false;
         loop {
+            self.open.0.store(self.tasks.len(), Ordering::Relaxed);
             let has_room = self.tasks.len() < self.settings.max_connections;
             let accepted = tokio::select! {
                 biased;
@@ -176,6 +198,8 @@ impl Connections {
     }
 
     fn open(&mut self, stream: TcpStream, peer: SocketAddr) {
+        // Before it can answer anything: whoever has an answer is counted.
+        self.open.0.store(self.tasks.len() + 1, Ordering::Relaxed);
         // An answer is written in one go: waiting for more to send along would only delay it. Without it we are slower.
         let _ = stream.set_nodelay(true);
         match self.protocol {
@@ -217,11 +241,16 @@ impl Connections {
     async fn drain(mut self, patience: Duration) {
         self.stage.stop();
         self.vitals.values().for_each(|vitals| vitals.waker.wake());
-        let all = async { while self.tasks.join_next().await.is_some() {} };
+        let all = async {
+            while self.tasks.join_next().await.is_some() {
+                self.open.0.store(self.tasks.len(), Ordering::Relaxed);
+            }
+        };
         if tokio::time::timeout(patience, all).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), "connections did not end in time and were cut off");
         }
         self.tasks.shutdown().await;
+        self.open.0.store(0, Ordering::Relaxed);
     }
 }
 

@@ -15,7 +15,7 @@ mod tls;
 mod vitals;
 mod wire;
 
-pub use accept::{Listener, Protocol};
+pub use accept::{Listener, OpenConnections, Protocol};
 pub use connection::Arrival;
 pub use settings::{ListenSettings, Shutdown};
 pub use tls::{TlsError, TlsIdentity};

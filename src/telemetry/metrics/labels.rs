@@ -141,6 +141,8 @@ label! {
         Public = "public",
         /// That of operations.
         Operations = "operations",
+        /// That of gRPC.
+        Grpc = "grpc",
     }
 }
 
