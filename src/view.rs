@@ -300,7 +300,8 @@ impl<K: Hash + Eq + Clone> Floors<K> {
 /// Hashes ids that are already random (or few and chosen by operators): folds eight bytes at a time.
 type IdHasher = BuildHasherDefault<Fold>;
 
-/// The fold of [`IdHasher`]: FNV-1a over words, finished by a multiplication that spreads to the high bits.
+/// The fold of [`IdHasher`]: FxHash's step over words (rotate, exclusive or, multiply), and in the end the high bits,
+/// which the multiplication mixes best, folded into the low ones.
 #[derive(Debug, Default, Clone, Copy)]
 struct Fold(u64);
 

@@ -128,13 +128,14 @@ fn create(name: &str, roles: Vec<Role>, password: &PasswordSource, common: &Comm
     })
 }
 
-/// Changes a user, and shows what became of it.
+/// Shows what became of a user that was changed.
 async fn changed(core: &Core, user: &User, common: &Common) -> Result<(), CliError> {
     let user = core.service.user(user.id).await.map_err(CliError::failed)?;
     let user = user.ok_or_else(|| CliError::failed("there is no such user"))?;
     common.output().details(&json_of(&UserItem::from(&user))?, &FIELDS)
 }
 
+/// Changes a user, and shows what became of it.
 fn change(
     text: &str,
     common: &Common,

@@ -14,7 +14,7 @@ const MAX_LAG: Duration = Duration::from_secs(3);
 
 /// What a gateway may reuse adds to the bound, and five seconds already spare a busy one almost every call.
 const MAX_AGE: Duration = Duration::from_secs(5);
-/// Some 200 bytes each: 20 MiB at most for the tokens of a hundred thousand users at once.
+/// Up to 3 KiB each, which the longest tokens take: 300 MiB at most for the tokens of a hundred thousand users at once.
 const CACHE_ENTRIES: usize = 100_000;
 /// How revocations reach this replica.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,7 +17,8 @@ const DAY: Duration = Duration::from_secs(86_400);
 
 /// Often enough that rotation is routine when it is needed in a hurry.
 const ROTATE_EVERY: Duration = Duration::from_secs(30 * 86_400);
-/// Envoy and Istio never look up an unknown `kid` and keep a JWKS for 10 to 20 minutes, AWS for up to an hour.
+/// Envoy and Istio never look up an unknown `kid` and keep a JWKS for 10 to 20 minutes, AWS HTTP APIs for
+/// up to two hours, which is why their operators set more (docs/compatibility.md).
 const ANNOUNCE_FOR: Duration = Duration::from_secs(3600);
 /// The most that security.md K9 allows: every verifier asks again within five minutes.
 const JWKS_MAX_AGE: Duration = Duration::from_secs(300);

@@ -148,7 +148,8 @@ impl Service {
     }
 }
 
-/// Why a use case could not be carried out, when neither the caller nor what it proved is to blame.
+/// Why a use case could not be carried out, when nothing that the caller sent or proved is to blame: a part that is away, settings
+/// that do not fit together, or a fault of ours.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// Something that is needed does not answer now: 503 with `Retry-After`.

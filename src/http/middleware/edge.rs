@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
 use crate::http::listener::{Arrival, Tick};
 
-/// Draws 128 bits for a request id out of the App's randomness.
+/// Makes the 16 bytes of a request id; they have to differ, and need not be unguessable.
 pub type RequestIdSource = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
 
 /// The layer. Goes around a whole router, after its routes: `router.layer(edge)`.

@@ -128,12 +128,12 @@ impl Metrics {
         self.database_seconds.with_label_values(&[query]).observe(duration.as_secs_f64());
     }
 
-    /// The figures of a route, by its template: make them once, when the routes are built.
+    /// The figures of a route, by its template: make them once, and keep them: finding them costs a look under a lock.
     pub fn route(&self, template: &str) -> Route {
         self.http.route(template)
     }
 
-    /// The gauges that change with events rather than at the scrape, such as open connections.
+    /// The gauges that change with events rather than at the scrape, such as the rows of a table.
     pub const fn gauges(&self) -> &Gauges {
         &self.gauges
     }
