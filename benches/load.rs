@@ -40,6 +40,9 @@ struct Class {
     /// Further answers than 200 that are no failure.
     #[serde(default)]
     allowed: Vec<u16>,
+    /// Stands in the body of every good answer; a 200 without it is a failure.
+    #[serde(default)]
+    contains: String,
 }
 
 /// A class at work.
@@ -151,6 +154,9 @@ impl Running {
         let mut next = token;
         let outcome = match answered {
             Ok((200, text)) => {
+                if !String::from_utf8_lossy(&text).contains(&self.class.contains) {
+                    return Err(format!("200 without {}", self.class.contains));
+                }
                 if next.is_some() {
                     let answer: Value = serde_json::from_slice(&text).map_err(|_| "no JSON")?;
                     next = answer["refresh_token"].as_str().map(str::to_owned);

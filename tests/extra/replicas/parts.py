@@ -38,10 +38,17 @@ def program_path(name):
     return shutil.which(name, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
 
 
+HANDED_OUT = set()
+
+
 def free_port():
-    """A port that nobody listens on now, below the range from which outgoing connections take theirs."""
+    """A port that nobody listens on now, below the range from which outgoing connections take theirs. None is handed out twice:
+    whoever has it may not listen yet."""
     while True:
         port = 20000 + secrets.randbelow(10000)
+        if port in HANDED_OUT:
+            continue
+        HANDED_OUT.add(port)
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
@@ -142,7 +149,7 @@ class Postgres:
 
     def crash(self):
         """One of its processes is killed: all connections end, and it recovers. Returns when it answers again."""
-        connection = self.connect()
+        connection, children = self.connect(), self.processes()[1:]
         victim = int(connection.query("SELECT pg_backend_pid()")[0][0])
         _signal(victim, signal.SIGKILL)
         try:
@@ -150,6 +157,8 @@ class Postgres:
                 time.sleep(0.01)
         except (OSError, postgres_wire.SqlError):
             connection.close()
+        # Until it has noticed, it answers as if nothing was.
+        wait_until(lambda: not any(_is_alive(child) for child in children), 30, "PostgreSQL has ended all connections")
         wait_until(self.answers, 30, "PostgreSQL answers")
 
     def shut_down(self):

@@ -99,10 +99,10 @@ class Tokens:
 
 
 class Workload:
-    """All the threads."""
+    """All the threads. What they wait between two requests is divided by `pace`."""
 
-    def __init__(self, installation, history, people=6, gateways_per_replica=2, seed=0):
-        self.installation, self.history = installation, history
+    def __init__(self, installation, history, people=6, gateways_per_replica=2, seed=0, pace=1.0):
+        self.installation, self.history, self.pace = installation, history, pace
         self.tokens, self.stop = Tokens(), threading.Event()
         self.failures = []
         users = list(installation.users)
@@ -188,7 +188,7 @@ class Person:
         self.try_refresh(session, session["chain"][-1], 0)
 
     def pause(self, seconds):
-        time.sleep(seconds * self.dice.uniform(0.5, 1.5))
+        time.sleep(seconds * self.dice.uniform(0.5, 1.5) / self.workload.pace)
 
     def log_in(self):
         name, port = self.installation.someone(self.dice)
@@ -317,7 +317,7 @@ class Gateway:
                 outcome = "unexpected"
         replica = self.installation.served_by(name, answer)
         self.workload.record("introspect", answer, replica, name is None, outcome, jti=jti)
-        time.sleep(0.03 if answer.status else 0.1)
+        time.sleep(0.03 / self.workload.pace if answer.status else 0.1)
 
 
 class Administrator:
