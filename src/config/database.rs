@@ -18,7 +18,7 @@ const MAX_CONNECTIONS: u32 = 7;
 /// A request that waits longer for a connection is better told to come back (security.md D9).
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Every statement of ours reads or writes a handful of rows by an index; one that takes so long hangs on something.
-const STATEMENT_TIMEOUT: Duration = Duration::from_secs(5);
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 const MINUTE: Duration = Duration::from_secs(60);
 

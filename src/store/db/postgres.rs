@@ -13,8 +13,9 @@ use crate::store::{StoreError, StoreSettings};
 const OLDEST_VERSION: i64 = 15_00_00;
 
 /// A transaction whose client went away in the middle is ended by the server after this, so that its locks do not
-/// outlive it. Our transactions last milliseconds.
-const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(5);
+/// outlive it, and so that whoever waits for them does not wait in vain: well before a statement is given up. Our
+/// transactions last milliseconds.
+const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(1);
 
 /// What is asked of every new connection, in one round trip.
 const EXAMINE: &str = "SELECT pg_is_in_recovery()::int::bigint AS standby,
