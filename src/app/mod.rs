@@ -267,9 +267,9 @@ impl App {
         let around = edge(&config.public.trusted_proxies);
         let direct = Direct::new(Arc::clone(&shared), around.clone());
         let public = Routes { router: public.layer(around), direct: Some(direct) };
-        let public = (listener("public", &config.public)?, public);
+        let public = (listener("public", &config.public, config.issuer.path())?, public);
         let operations = http::operations(shared).layer(edge(&config.operations.trusted_proxies));
-        let operations = (listener("operations", &config.operations)?, operations.into());
+        let operations = (listener("operations", &config.operations, config.issuer.path())?, operations.into());
         count_connections(&core.metrics, ListenerName::Public, &public.0);
         count_connections(&core.metrics, ListenerName::Operations, &operations.0);
         if let Some((listener, _)) = &grpc {

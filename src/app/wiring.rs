@@ -115,7 +115,12 @@ pub(super) fn allowed_origins(config: &Config) -> Result<Vec<AllowedOrigin>, Sta
     config.cors.allowed_origins.iter().map(parse).collect()
 }
 
-pub(super) fn listener(name: &'static str, listener: &config::Listener) -> Result<Listener, StartError> {
+/// A listener for HTTP/1.1. `base_path` is the issuer's.
+pub(super) fn listener(
+    name: &'static str,
+    listener: &config::Listener,
+    base_path: &str,
+) -> Result<Listener, StartError> {
     let settings = ListenSettings {
         max_connections: listener.max_connections,
         head: listener.header_timeout,
@@ -123,6 +128,7 @@ pub(super) fn listener(name: &'static str, listener: &config::Listener) -> Resul
         request: listener.request_timeout,
         idle: listener.idle_timeout,
         write: listener.write_timeout,
+        base_path: base_path.into(),
         ..ListenSettings::default()
     };
     let bound = bind(name, settings, listener.listen)?;

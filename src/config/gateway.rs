@@ -41,7 +41,7 @@ impl ForwardAuth {
 /// Browsers of other origins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cors {
-    /// Origins whose pages may call the public API; never reflected from a request.
+    /// Origins whose pages may call what people and public clients use; never reflected from a request.
     pub allowed_origins: Vec<String>,
 }
 
@@ -50,8 +50,9 @@ impl Cors {
         let origins: Vec<WebOrigin> = read.setting(
             "cors.allowed_origins",
             Vec::new(),
-            "Origins whose pages may call the public API, such as `https://app.example.com`. The JWKS and the metadata are \
-             open to every origin.",
+            "Origins, such as `https://app.example.com`, whose pages may call login, refresh, logout and `/v1/me`, and \
+             `/oauth2/token` and `/oauth2/revoke`. Introspection and forward-auth are for servers and stay closed to pages; \
+             the JWKS and the metadata are open to every origin.",
         );
         Self { allowed_origins: origins.into_iter().map(|origin| origin.0).collect() }
     }

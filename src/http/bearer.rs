@@ -11,10 +11,15 @@ use crate::service::{Bearer, BearerError, Doubt, Service};
 
 /// The user behind the request's access token.
 pub async fn user(service: &Service, headers: &HeaderMap) -> Result<Bearer, ApiError> {
-    service.bearer(token(headers)?).await.map_err(|error| match error {
-        BearerError::Inactive => ApiError::new(ProblemCode::InvalidToken),
+    service.bearer(token(headers)?).await.map_err(refusal)
+}
+
+/// The answer to a bearer who is not let in.
+pub fn refusal(error: BearerError) -> ApiError {
+    match error {
+        BearerError::Inactive | BearerError::SessionEnded => ApiError::new(ProblemCode::InvalidToken),
         BearerError::Doubt(doubt) => cannot_judge(doubt),
-    })
+    }
 }
 
 /// The bearer, for the record of the request.

@@ -12,6 +12,13 @@ use serde::Serialize;
 use crate::http::state::Shared;
 use crate::service::Readiness;
 
+/// That the process runs: whoever cannot say so says nothing.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct LiveAnswer {
+    /// True.
+    live: bool,
+}
+
 /// Whether the replica can do its work, check by check.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ReadyAnswer {
@@ -31,10 +38,9 @@ pub struct Check {
 }
 
 /// The process runs.
-#[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, description = "The process runs")))]
+#[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, body = LiveAnswer)))]
 pub async fn livez() -> Response {
-    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], JsonBody(serde_json::json!({"live": true})))
-        .into_response()
+    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], JsonBody(LiveAnswer { live: true })).into_response()
 }
 
 /// The replica can judge tokens and is not stopping. Says which check fails and nothing of the inside (security.md H14).

@@ -43,8 +43,8 @@ pub use well_known::MetadataDocument;
 /// `cors` concerns what a browser calls, and nothing that a gateway caches.
 pub fn public(shared: Arc<Shared>, issuer_path: &str, cors: Option<CorsLayer>) -> Router {
     let api = || match &cors {
-        Some(cors) => people().layer(cors.clone()).merge(machines()),
-        None => people().merge(machines()),
+        Some(cors) => people().merge(tokens()).layer(cors.clone()).merge(machines()),
+        None => people().merge(tokens()).merge(machines()),
     };
     let mut router = api();
     if !issuer_path.is_empty() {
@@ -68,7 +68,12 @@ fn people() -> Router<Arc<Shared>> {
         .route("/v1/me/sessions/{sid}", delete(v1::me::end_session))
 }
 
-/// Judging tokens, tokens for clients, and what anyone may read.
+/// Tokens for clients; public ones ask for them from browsers.
+fn tokens() -> Router<Arc<Shared>> {
+    Router::new().route("/oauth2/token", post(oauth::token::token)).route("/oauth2/revoke", post(oauth::revoke::revoke))
+}
+
+/// Judging tokens, and what anyone may read.
 fn machines() -> Router<Arc<Shared>> {
     Router::new()
         .route("/v1/verify", any(v1::verify::verify))
@@ -76,8 +81,6 @@ fn machines() -> Router<Arc<Shared>> {
         .route("/v1/verify/{*path}", any(v1::verify::verify))
         .route("/v1/introspect", post(v1::introspect_batch::introspect_batch))
         .route("/oauth2/introspect", post(oauth::introspect::introspect))
-        .route("/oauth2/token", post(oauth::token::token))
-        .route("/oauth2/revoke", post(oauth::revoke::revoke))
         .route("/oauth2/authorize", get(oauth::authorize::authorize))
         .route("/.well-known/jwks.json", get(well_known::jwks::jwks))
         .route("/.well-known/oauth-authorization-server", get(well_known::metadata::oauth))

@@ -149,6 +149,18 @@ impl Service {
         self.view.client(id.as_str())
     }
 
+    /// A page of clients in the order of their ids, from memory, and the id after which the next one begins.
+    pub fn clients_after(&self, after: Option<&ClientId>, limit: u32) -> (Vec<Arc<Client>>, Option<ClientId>) {
+        let mut clients = self.view.clients();
+        clients.retain(|client| after.is_none_or(|after| client.id > *after));
+        clients.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let has_more = clients.len() > limit;
+        clients.truncate(limit);
+        let next = clients.last().filter(|_| has_more).map(|last| last.id.clone());
+        (clients, next)
+    }
+
     /// All clients, from memory, in no order.
     pub fn clients(&self) -> Vec<Arc<Client>> {
         self.view.clients()

@@ -1,9 +1,9 @@
 //! Logout: ending one session, by its refresh token or by an access token of it.
 
-use crate::domain::{EndReason, Revocation, SessionId, UserId};
+use crate::domain::{EndReason, Revocation, RevocationKind, SessionId, UserId};
 use crate::store::{EndOutcome, EndRequest, Owner};
 
-use super::judge::{Doubt, Verdict};
+use super::judge::{Doubt, Inactivity, Verdict};
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
 /// Why a bearer was not let in.
@@ -12,6 +12,9 @@ pub enum BearerError {
     /// The token is not active, or no user's session stands behind it.
     #[error("the access token is not active")]
     Inactive,
+    /// It was ours and good until its session ended.
+    #[error("the session of the access token has ended")]
+    SessionEnded,
     /// It cannot be judged now.
     #[error("cannot judge now: {0:?}")]
     Doubt(Doubt),
@@ -39,6 +42,7 @@ impl Service {
                 }
                 _ => Err(BearerError::Inactive),
             },
+            Verdict::Inactive(Inactivity::Revoked(RevocationKind::Session)) => Err(BearerError::SessionEnded),
             Verdict::Inactive(_) => Err(BearerError::Inactive),
             Verdict::CannotJudge(doubt) => Err(BearerError::Doubt(doubt)),
         }

@@ -321,6 +321,10 @@ on_both_engines! {
         assert_eq!((&changed["scopes"], &changed["audiences"]), (&json!(""), &expected["audiences"]));
         assert_eq!(app.token_of(&api).await.expires_in, 300);
         assert_eq!(app.administer(Method::PATCH, "/admin/v1/clients/api", Some(json!({}))).await, changed);
+        let own = json!({"access_ttl": 60, "algorithm": "ES256", "token_type": "JWT"});
+        assert_eq!(app.administer(Method::PATCH, "/admin/v1/clients/api", Some(own)).await["access_ttl"], 60);
+        let cleared = json!({"access_ttl": "default", "algorithm": "default", "token_type": "default"});
+        assert_eq!(app.administer(Method::PATCH, "/admin/v1/clients/api", Some(cleared)).await, changed, "as on the command line");
         app.administer(Method::PATCH, "/admin/v1/clients/api", Some(json!({"enabled": false}))).await;
         assert_eq!(error_of(app.token_request(&api, &[]).await).await, (401, "invalid_client".into()));
         app.administer(Method::PATCH, "/admin/v1/clients/api", Some(json!({"enabled": true}))).await;
@@ -334,6 +338,30 @@ on_both_engines! {
             (Method::GET, "/admin/v1/clients/%20", json!(null)),
         ] {
             assert_eq!(refusal(&app, method, path, body).await, (404, "not_found".into()), "{path}");
+        }
+    }
+
+    async fn clients_are_listed_in_pages_by_id(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        for id in ["web", "app", "batch"] {
+            app.client(id, application("")).await;
+        }
+        let mut seen = Vec::new();
+        let mut cursor = String::new();
+        loop {
+            let page = app.administer(Method::GET, &format!("/admin/v1/clients?limit=2&cursor={cursor}"), None).await;
+            let ids = page["clients"].as_array().unwrap().iter().map(|client| client["client_id"].as_str().unwrap().to_owned());
+            seen.push(ids.collect::<Vec<_>>());
+            match page["next_cursor"].as_str() {
+                Some(next) => next.clone_into(&mut cursor),
+                None => break,
+            }
+        }
+        assert_eq!(seen, [vec!["app", "batch"], vec!["countersign", "gateway"], vec!["web"]]);
+        let whole = app.administer(Method::GET, "/admin/v1/clients?limit=5", None).await;
+        assert_eq!((whole["clients"].as_array().unwrap().len(), &whole["next_cursor"]), (5, &Value::Null));
+        for bad in ["limit=0", "limit=501", "limit=x", "limit=1&limit=2", "unknown=1", "cursor=usr_x", "cursor=%00", "limit=%zz"] {
+            assert_eq!(refusal(&app, Method::GET, &format!("/admin/v1/clients?{bad}"), json!(null)).await, (400, "invalid_request".into()), "{bad}");
         }
     }
 
@@ -354,6 +382,9 @@ on_both_engines! {
             (json!({"client_id": "x", "type": "public", "access_ttl": 29}), Some("access_ttl")),
             (json!({"client_id": "x", "type": "public", "access_ttl": 3601}), Some("access_ttl")),
             (json!({"client_id": "x", "type": "public", "access_ttl": "5m"}), Some("access_ttl")),
+            (json!({"client_id": "x", "access_ttl": -1, "type": "public"}), Some("access_ttl")),
+            (json!({"client_id": "x", "access_ttl": 60.5, "type": "public"}), Some("access_ttl")),
+            (json!({"client_id": "x", "access_ttl": true, "type": "public"}), Some("access_ttl")),
             (json!({"client_id": "x", "type": "public", "algorithm": "HS256"}), Some("algorithm")),
             (json!({"client_id": "x", "type": "public", "token_type": "at-jwt"}), Some("token_type")),
             (json!({"client_id": "x", "type": "public", "display_name": "x".repeat(257)}), Some("display_name")),
@@ -390,6 +421,11 @@ on_both_engines! {
         assert_eq!(rest.len(), 1);
         for bad in ["", "user=x", &format!("user={ada}&client=web"), "client=a b", &format!("user={ada}&limit=501"), "client=web&cursor=x"] {
             assert_eq!(refusal(&app, Method::GET, &format!("/admin/v1/sessions?{bad}"), json!(null)).await.0, 400, "{bad}");
+        }
+        for (bad, told) in [("", "`user`"), ("user=ada", "usr_…"), (&format!("user={ada}&client=web"), "not both")] {
+            let answer = app.admin(Method::GET, &format!("/admin/v1/sessions?{bad}")).send().await.unwrap();
+            let text = answer.text().await.unwrap();
+            assert!(text.contains(told), "what to send is said: {text}");
         }
         let path = format!("/admin/v1/sessions/{}", one.session_id);
         app.administer(Method::DELETE, &path, None).await;

@@ -243,6 +243,64 @@ async fn h5_head_and_target_have_their_own_answers_at_the_limit() {
 }
 
 #[tokio::test]
+async fn h8_a_target_that_the_library_cannot_read_is_refused_as_every_head_is() {
+    let server = Server::start(patient());
+    for target in
+        ["/<x>", "/a`b", "/ok?a=\"b\"", "/ok?<", "http:///ok", "a/b", "?ok", "http://a b/", "http://a/<", "a:1:2"]
+    {
+        for method in ["GET", "CONNECT"] {
+            let answer = server.exchange(format!("{method} {target} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+            assert_eq!(status(&answer), 400, "{target} {answer}");
+            assert_eq!(header(&answer, "x-request-id"), Some("07".repeat(16).as_str()), "{target} {answer}");
+            assert_eq!(header(&answer, "x-content-type-options"), Some("nosniff"), "{answer}");
+            assert_eq!(header(&answer, "cache-control"), Some("no-store"), "{answer}");
+            assert!(answer.contains(r#""code":"invalid_request""#), "{answer}");
+        }
+    }
+    for target in ["/ok?`|{}\\^[]", "http://a/ok?b"] {
+        let answer = server.exchange(format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
+        assert_eq!(status(&answer), 200, "{target} {answer}");
+    }
+}
+
+/// Contract.md section 4: whatever is wrong with a head, gateways understand no other answer.
+#[tokio::test]
+async fn h8_forward_auth_refuses_a_head_with_401_or_503_alone() {
+    let server = Server::start(ListenSettings { base_path: "/auth".into(), ..patient() });
+    let long = "a".repeat(2048);
+    let fields = "X-Field: a\r\n".repeat(64);
+    for path in ["/v1/verify", "/v1/verify/app", "/auth/v1/verify", "http://a/v1/verify"] {
+        for (head, code) in [
+            (format!("GET {path}?<x> HTTP/1.1\r\nHost: a\r\n\r\n"), "invalid_request"),
+            (format!("GET {path} HTTP/1.1\nHost: a\n\n"), "invalid_request"),
+            (format!("GET {path} HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n"), "invalid_request"),
+            (format!("GET  {path} HTTP/1.1\r\nHost: a\r\n\r\n"), "invalid_request"),
+            (format!("GET {path}?{long} HTTP/1.1\r\nHost: a\r\n\r\n"), "uri_too_long"),
+            (format!("GET {path}?{}", "a".repeat(70_000)), "uri_too_long"),
+            (format!("GET {path} HTTP/1.1\r\nHost: a\r\n{fields}\r\n"), "headers_too_large"),
+            (format!("GET {path} HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", long.repeat(8)), "headers_too_large"),
+        ] {
+            let answer = server.exchange(&head).await;
+            assert_eq!(status(&answer), 401, "{head:?} {answer}");
+            let challenge = "Bearer realm=\"countersign\", error=\"invalid_request\"";
+            assert_eq!(header(&answer, "www-authenticate"), Some(challenge), "{head:?} {answer}");
+            assert_eq!(header(&answer, "x-request-id"), Some("07".repeat(16).as_str()), "{answer}");
+            assert!(answer.contains(&format!("\"code\":\"{code}\"")), "{head:?} {answer}");
+            assert!(answer.contains("\"status\":401"), "{answer}");
+        }
+        let answer = server.exchange(format!("GET {path} HTTP/2.0\r\nHost: a\r\n\r\n")).await;
+        assert_eq!(status(&answer), 503, "{answer}");
+    }
+    for path in ["/v1/verifyx", "/other/v1/verify", "/ok?/v1/verify"] {
+        let answer = server.exchange(format!("GET {path}{long} HTTP/1.1\r\nHost: a\r\n\r\n")).await;
+        assert_eq!(status(&answer), 414, "{path} {answer}");
+    }
+    let server = Server::start(hasty());
+    let answer = server.exchange("GET /v1/verify HTTP/1.1\r\nHost").await;
+    assert_eq!((status(&answer), header(&answer, "retry-after")), (503, Some("1")), "{answer}");
+}
+
+#[tokio::test]
 async fn h5_a_body_over_the_limit_is_413_in_the_shape_of_its_api_and_nobody_waits_for_it() {
     let server = Server::start(patient());
     let head = "POST /oauth2/form HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n";

@@ -562,7 +562,11 @@ on_both_engines! {
         for (accept, is_signed) in [
             (SIGNED, true),
             ("Application/Token-Introspection+JWT", true),
-            ("application/json, application/token-introspection+jwt;q=0.5", true),
+            ("application/json, application/token-introspection+jwt;q=0.5", false),
+            ("application/json, application/token-introspection+jwt", true),
+            ("application/token-introspection+jwt;q=0.5, */*;q=0.1", true),
+            ("application/token-introspection+jwt;q=0.5, */*", false),
+            ("application/token-introspection+jwt;q=high", false),
             ("application/token-introspection+jwt;q=0", false),
             ("application/token-introspection+jwt; Q=0.000", false),
             ("*/*", false),

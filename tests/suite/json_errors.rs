@@ -92,6 +92,10 @@ on_both_engines! {
             let (_, path, _, field, _) = *endpoint;
             for (content_type, body, status, code) in refused() {
                 let body = named(body, field);
+                if body.is_empty() && path == "/v1/logout" {
+                    // A logout may go without a body: see its own tests.
+                    continue;
+                }
                 let shown = format!("{} {content_type} {}", path, String::from_utf8_lossy(&body[..body.len().min(60)]));
                 let answer = send(&app, &bearer, endpoint, content_type, body).await;
                 is_private(&answer);

@@ -65,11 +65,51 @@ on_both_engines! {
         is_private(&answer);
         assert!(!app.is_active(&mine.access_token).await && app.is_active(&others.access_token).await);
         let again = app.as_bearer(Method::POST, "/v1/logout", &mine.access_token).await;
-        assert_eq!(error_of(again).await, (401, "invalid_token".into()));
+        assert_eq!(again.status(), 204, "also when it has ended already");
+        is_private(&again);
+        assert_eq!(app.as_bearer(Method::GET, "/v1/me", &mine.access_token).await.status(), 401, "and for nothing else");
+        app.advance(Duration::from_secs(301)).await;
+        let expired = app.as_bearer(Method::POST, "/v1/logout", &mine.access_token).await;
+        assert_eq!(error_of(expired).await, (401, "invalid_token".into()));
         let event = &app.audit("session.ended").await[0];
         assert_eq!(event["subject"], json!(mine.session_id));
         assert_eq!(event["actor"], json!(app.user_id(USER).await.to_string()), "S4: who acted");
         assert_eq!(event["detail"]["address"], "127.0.0.1");
+    }
+
+    async fn a_refresh_token_in_the_body_decides_whatever_the_header_holds(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let robot = app.confidential("robot", machine(&["api"], "")).await;
+        let robots = app.token_of(&robot).await.access_token;
+        let others = app.log_in().await;
+        let out = |body: &Value, bearer: &str| app.post_json("/v1/logout", body).bearer_auth(bearer).send();
+        for bearer in [others.access_token.as_str(), &robots, "stale"] {
+            let mine = app.log_in().await;
+            assert_eq!(out(&json!({"refresh_token": mine.refresh_token}), bearer).await.unwrap().status(), 204);
+            assert!(!app.is_active(&mine.access_token).await, "the session that was named");
+            assert!(app.is_active(&others.access_token).await, "and no other");
+        }
+        assert_eq!(out(&json!({"refresh_token": "garbage"}), &others.access_token).await.unwrap().status(), 204);
+        for unread in ["refresh_token=x", "{\"refresh_token\":"] {
+            let request = app.request(Method::POST, "/v1/logout").bearer_auth(&others.access_token).body(unread);
+            assert_eq!(request.send().await.unwrap().status(), 415, "a body that is not read may name a session");
+        }
+        assert!(app.is_active(&others.access_token).await);
+        assert_eq!(out(&json!({}), &others.access_token).await.unwrap().status(), 204, "no refresh token is named here");
+        assert!(!app.is_active(&others.access_token).await);
+    }
+
+    async fn h8_neither_body_nor_header_is_a_lack_of_credentials(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        for media in [None, Some("application/json"), Some("text/plain")] {
+            let request = app.request(Method::POST, "/v1/logout");
+            let request = media.into_iter().fold(request, |request, media| request.header("content-type", media));
+            let answer = request.send().await.unwrap();
+            assert_eq!(answer.headers()["www-authenticate"], "Bearer realm=\"countersign\"");
+            assert_eq!(error_of(answer).await, (401, "unauthenticated".into()), "{media:?}");
+        }
+        let nothing = app.post_json("/v1/logout", &json!({})).send().await.unwrap();
+        assert_eq!(error_of(nothing).await, (400, "invalid_request".into()), "the field that is missing is named");
     }
 
     async fn an_access_token_must_be_a_users_and_good(database: TestDatabase) {

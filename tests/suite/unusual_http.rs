@@ -123,6 +123,50 @@ async fn h11_no_answer_lets_a_page_of_another_origin_in() {
 }
 
 #[tokio::test]
+async fn h11_pages_of_an_allowed_origin_may_call_what_people_and_public_clients_use() {
+    const PAGE: &str = "https://app.example";
+    let settings = "[cors]\nallowed_origins = [\"https://app.example\"]";
+    let app = TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, settings).await;
+    for (path, is_open) in [
+        ("/v1/login", true),
+        ("/v1/logout", true),
+        ("/oauth2/token", true),
+        ("/oauth2/revoke", true),
+        ("/oauth2/introspect", false),
+        ("/v1/introspect", false),
+        ("/v1/verify", false),
+        ("/v1/verify/x", false),
+    ] {
+        for (origin, is_listed) in [(PAGE, true), ("https://evil.example", false)] {
+            let expected = if is_open && is_listed { origin } else { "" };
+            let preflight = app.request(Method::OPTIONS, path).header("origin", origin);
+            let preflight = preflight.header("access-control-request-method", "POST").send().await.unwrap();
+            let asked = app.request(Method::POST, path).header("origin", origin).send().await.unwrap();
+            for answer in [preflight, asked] {
+                assert_eq!(header(&answer, "access-control-allow-origin"), expected, "{path}");
+                assert_eq!(
+                    header(&answer, "vary").is_empty(),
+                    !is_open,
+                    "{path}: the caches of gateways are not split"
+                );
+            }
+        }
+    }
+    // A public client in a browser, from its login to its end.
+    let tokens = app.log_in().await;
+    let form = |path: &str, form: &[(&str, &str)]| app.post_form(path, form).header("origin", PAGE).send();
+    let refresh =
+        [("grant_type", "refresh_token"), ("client_id", "countersign"), ("refresh_token", &tokens.refresh_token)];
+    let next = form("/oauth2/token", &refresh).await.unwrap();
+    assert_eq!((next.status().as_u16(), header(&next, "access-control-allow-origin")), (200, PAGE));
+    let next = crate::support::app::tokens(next).await;
+    let revoke = [("token", next.refresh_token.as_str()), ("client_id", "countersign")];
+    let revoked = form("/oauth2/revoke", &revoke).await.unwrap();
+    assert_eq!((revoked.status().as_u16(), header(&revoked, "access-control-allow-origin")), (200, PAGE));
+    assert!(!app.is_active(&next.access_token).await);
+}
+
+#[tokio::test]
 async fn a_path_that_is_not_there_is_404_in_the_shape_of_its_neighbours() {
     let app = app().await;
     for path in [
@@ -175,7 +219,7 @@ async fn paths_that_climb_are_looked_at_as_they_stand() {
         "/v1/verify/\u{7f}x",
     ] {
         let status = raw(judged).await;
-        assert!(matches!(status, 200 | 400), "{judged} {status}");
+        assert!(matches!(status, 200 | 401), "{judged} {status}");
     }
     for absent in ["/../v1/me", "/v1/x/../me", "/v1/%6d%65/x", "//v1/me", "/v1/me/..", "/v1/me/sessions/../../me"] {
         let status = raw(absent).await;

@@ -14,11 +14,14 @@ use crate::domain::{
     StoredSecret, Timestamp, TokenType,
 };
 use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
-use crate::http::extract::{Json, PathSegment};
+use crate::http::extract::{Json, PathSegment, QueryParams};
+use crate::http::page;
 use crate::http::state::Shared;
 use crate::http::time::rfc3339;
 use crate::service::ClientError;
 
+/// Clients on one page unless the request says otherwise, and at most.
+const PAGE: (u32, u32) = (100, 500);
 /// How long the secrets before a new one go on working unless the request says otherwise.
 const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
 /// And at most.
@@ -74,10 +77,14 @@ impl ClientItem {
     }
 }
 
-/// All clients: they are few.
+/// A page of clients.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ClientList {
+    /// In the order of their ids.
     clients: Vec<ClientItem>,
+    /// Send it as `cursor` for the next page; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_cursor: Option<String>,
 }
 
 /// What can be chosen for a client; what is left out stays, or has its default. Where `null` is allowed, it means the
@@ -97,15 +104,15 @@ pub struct ClientFields {
     scopes: Option<String>,
     /// `own`, `any` or `none`.
     introspect: Option<String>,
-    /// Seconds, 30 to 3600.
+    /// Seconds, 30 to 3600; `null` or `"default"`: the service's default.
     #[serde(deserialize_with = "given")]
-    #[schema(value_type = Option<u64>, minimum = 30, maximum = 3600)]
-    access_ttl: Option<Option<u64>>,
-    /// `ES256`, `EdDSA`, `RS256` or `PS256`.
+    #[schema(value_type = Option<AccessTtl>)]
+    access_ttl: Option<Option<AccessTtl>>,
+    /// `ES256`, `EdDSA`, `RS256` or `PS256`; `null` or `default`: the service's default.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     algorithm: Option<Option<String>>,
-    /// `at+jwt` or `JWT`.
+    /// `at+jwt` or `JWT`; `null` or `default`: the service's default.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     token_type: Option<Option<String>>,
@@ -114,6 +121,37 @@ pub struct ClientFields {
     #[schema(value_type = Option<Object>)]
     jwks: Option<Option<serde_json::Value>>,
     enabled: Option<bool>,
+}
+
+/// How the service's default is called, as on the command line.
+const DEFAULT: &str = "default";
+
+/// A life of access tokens.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(untagged)]
+pub enum AccessTtl {
+    /// Seconds, 30 to 3600.
+    Seconds(u64),
+    /// The service's default.
+    Word(AccessTtlWord),
+}
+
+/// What stands for a life of access tokens.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum AccessTtlWord {
+    /// The service's.
+    Default,
+}
+
+impl AccessTtl {
+    /// The client's own.
+    const fn own(self) -> Option<Duration> {
+        match self {
+            Self::Seconds(seconds) => Some(Duration::from_secs(seconds)),
+            Self::Word(AccessTtlWord::Default) => None,
+        }
+    }
 }
 
 /// A client, and its secret, shown this once.
@@ -142,17 +180,27 @@ pub struct NewSecretAnswer {
     former_secrets_expire_at: String,
 }
 
-/// All clients.
+/// Clients by id.
 #[utoipa::path(
     get, path = "/admin/v1/clients", tag = "administration",
+    params(
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Clients on a page"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+    ),
     responses((status = 200, body = ClientList), AdminProblems),
     security(("bearer" = []))
 )]
-pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<ClientList> {
-    let mut clients: Vec<_> =
-        shared.service.clients().iter().map(|client| ClientItem::new(client, shared.service.now())).collect();
-    clients.sort_by(|left, right| left.client_id.cmp(&right.client_id));
-    JsonBody(ClientList { clients })
+pub async fn list(
+    State(shared): State<Arc<Shared>>,
+    _: Administrator,
+    query: QueryParams,
+) -> Result<JsonBody<ClientList>, ApiError> {
+    let query = query.only(&["limit", "cursor"])?;
+    let after = page::cursor(&query, ClientId::parse)?;
+    let (clients, next) = shared.service.clients_after(after.as_ref(), page::limit(&query, PAGE)?);
+    let now = shared.service.now();
+    let clients = clients.iter().map(|client| ClientItem::new(client, now)).collect();
+    Ok(JsonBody(ClientList { clients, next_cursor: next.map(|id| id.to_string()) }))
 }
 
 /// Creates a client.
@@ -286,14 +334,14 @@ impl ClientFields {
                 IntrospectRight::parse(right).map_err(|error| ApiError::unparsable("introspect", &error))?;
         }
         if let Some(seconds) = self.access_ttl {
-            settings.access_ttl = seconds.map(Duration::from_secs);
+            settings.access_ttl = seconds.and_then(AccessTtl::own);
         }
         if let Some(algorithm) = &self.algorithm {
-            let algorithm = algorithm.as_deref().map(Algorithm::parse).transpose();
+            let algorithm = own(algorithm).map(Algorithm::parse).transpose();
             settings.algorithm = algorithm.map_err(|error| ApiError::unparsable("algorithm", &error))?;
         }
         if let Some(token_type) = &self.token_type {
-            let token_type = token_type.as_deref().map(TokenType::parse).transpose();
+            let token_type = own(token_type).map(TokenType::parse).transpose();
             settings.token_type = token_type.map_err(|error| ApiError::unparsable("token_type", &error))?;
         }
         if let Some(jwks) = &self.jwks {
@@ -301,6 +349,11 @@ impl ClientFields {
         }
         Ok(settings)
     }
+}
+
+/// A choice of the client's own; none for the service's default, which has a name here as on the command line.
+fn own(choice: &Option<String>) -> Option<&str> {
+    choice.as_deref().filter(|text| *text != DEFAULT)
 }
 
 /// Tells a member that is `null` from one that was left out.

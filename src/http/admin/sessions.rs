@@ -17,12 +17,16 @@ use crate::service::SessionOwner;
 
 /// Sessions on one page unless the request says otherwise, and at most.
 const PAGE: (u32, u32) = (50, 500);
+/// Whose sessions there can be.
+const WHOSE: &str = "either `user`, the id of a user (`usr_…`), or `client`, the id of a client";
+/// Names are taken again by other people, so they name no sessions.
+const NOT_AN_ID: &str = "is the id of a user (`usr_…`), not a name: GET /admin/v1/users?username=NAME tells the id";
 
 /// Live sessions of a user or of a client, in the order of their ids.
 #[utoipa::path(
     get, path = "/admin/v1/sessions", tag = "administration",
     params(
-        ("user" = Option<String>, Query, description = "A user's id; this or `client`"),
+        ("user" = Option<String>, Query, description = "A user's id (`usr_…`), not a name; this or `client`"),
         ("client" = Option<String>, Query, description = "A client's id; this or `user`"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 500),
         ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
@@ -40,14 +44,18 @@ pub async fn list(
     let after = page::cursor(&query, SessionId::parse)?;
     let page = match (query.optional("user", 64)?, query.optional("client", 64)?) {
         (Some(user), None) => {
-            let user = UserId::parse(user).map_err(|error| ApiError::unparsable("user", &error))?;
+            let user = UserId::parse(user).map_err(|_| ApiError::invalid_field("user", NOT_AN_ID))?;
             shared.service.sessions_of_user(user, after, limit).await?
         }
         (None, Some(client)) => {
             let client = ClientId::parse(client).map_err(|error| ApiError::unparsable("client", &error))?;
             shared.service.sessions_of_client(&client, after, limit).await?
         }
-        _ => return Err(ApiError::new(ProblemCode::InvalidRequest).detail("Name a `user` or a `client`.")),
+        (None, None) => return Err(ApiError::new(ProblemCode::InvalidRequest).detail(format!("Send {WHOSE}."))),
+        (Some(_), Some(_)) => {
+            let detail = format!("Send {WHOSE}, and not both.");
+            return Err(ApiError::new(ProblemCode::InvalidRequest).detail(detail));
+        }
     };
     Ok(JsonBody(SessionList {
         sessions: page.sessions.iter().map(|session| SessionItem::new(session, None)).collect(),

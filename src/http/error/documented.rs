@@ -35,16 +35,19 @@ pub struct FieldProblem {
     detail: String,
 }
 
-/// What a body can be refused for: 400, 408, 413, 415.
+/// What a body can be refused for: 400, 408, 413, 415; and 500.
 pub struct BodyProblems;
 
-/// What every bearer of a token can be answered: 401 and 503.
+/// What every bearer of a token can be answered: 400, 401, 500 and 503.
 pub struct BearerProblems;
 
-/// What every administrator can be answered: 400, 401, 403 and 503.
+/// What every administrator can be answered: 400, 401, 403, 500 and 503.
 pub struct AdminProblems;
 
 type Responses = BTreeMap<String, RefOr<Response>>;
+
+/// What any of them can be answered.
+const INTERNAL: (&str, &str) = ("500", "`internal`: a fault of ours; the log has its cause under the request id");
 
 impl IntoResponses for BodyProblems {
     fn responses() -> Responses {
@@ -53,6 +56,7 @@ impl IntoResponses for BodyProblems {
             ("408", "The body did not arrive in time"),
             ("413", "The body is too large"),
             ("415", "The content type is not the one that is read here"),
+            INTERNAL,
         ])
     }
 }
@@ -62,6 +66,7 @@ impl IntoResponses for BearerProblems {
         problems(&[
             ("400", "There is more than one Authorization header, or the query is malformed"),
             ("401", "The access token is missing or not valid"),
+            INTERNAL,
             ("503", "`temporarily_unavailable`: nothing was decided or changed; try again"),
         ])
     }

@@ -132,6 +132,13 @@ impl ApiError {
         self
     }
 
+    /// Answers with another status than the code's own, where the caller understands few.
+    #[must_use]
+    pub(super) fn status(mut self, status: StatusCode) -> Self {
+        self.0.problem.status = status;
+        self
+    }
+
     /// Says when to come back.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {

@@ -3,14 +3,17 @@
 
 use axum::response::{IntoResponse, Response};
 
-use super::{ApiError, OAuthCode, OAuthDescription, OAuthError, ProblemCode};
+use http::StatusCode;
+
+use super::{ApiError, Challenge, OAuthCode, OAuthDescription, OAuthError, ProblemCode};
 
 /// Which API a path belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorShape {
     /// `/oauth2/*`: RFC 6749 objects.
     OAuth,
-    /// `/v1/verify`: gateways understand 401, 403 and 503 alone, so whatever fails on our side is 503.
+    /// `/v1/verify`: gateways understand 401, 403 and 503 alone. What fails on our side or could not be waited for is 503; a
+    /// request that cannot be read is 401 with RFC 6750's `invalid_request` (§3.1): asked again, it would fail again.
     ForwardAuth,
     /// Everything else: RFC 9457 problems.
     Problem,
@@ -39,10 +42,14 @@ impl ErrorShape {
         match self {
             Self::Problem => error.into_response(),
             Self::OAuth => oauth(error).into_response(),
-            Self::ForwardAuth if error.code().status().is_server_error() => {
-                error.recode(ProblemCode::TemporarilyUnavailable).into_response()
-            }
-            Self::ForwardAuth => error.into_response(),
+            Self::ForwardAuth => match error.code().status() {
+                // Not found: this listener has no forward-auth.
+                StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => error.into_response(),
+                status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
+                    error.recode(ProblemCode::TemporarilyUnavailable).into_response()
+                }
+                _ => error.status(StatusCode::UNAUTHORIZED).challenge(Challenge::BearerMalformed).into_response(),
+            },
         }
     }
 }
@@ -93,6 +100,29 @@ mod tests {
         for code in ProblemCode::ALL {
             let response = ErrorShape::OAuth.answer(ApiError::new(*code));
             assert_eq!(response.status(), code.status(), "{code:?}");
+        }
+    }
+
+    #[test]
+    fn h8_forward_auth_knows_no_status_that_gateways_do_not() {
+        for code in ProblemCode::ALL.iter().filter(|code| **code != ProblemCode::NotFound) {
+            let response = ErrorShape::ForwardAuth.answer(ApiError::new(*code));
+            assert!(matches!(response.status().as_u16(), 401 | 403 | 503), "{code:?}");
+            let has_challenge = response.headers().contains_key(http::header::WWW_AUTHENTICATE);
+            assert_eq!(has_challenge, response.status() == 401, "{code:?}");
+        }
+        for code in [ProblemCode::InvalidRequest, ProblemCode::UriTooLong, ProblemCode::HeadersTooLarge] {
+            let response = ErrorShape::ForwardAuth.answer(ApiError::new(code));
+            let challenge = response.headers()[http::header::WWW_AUTHENTICATE].to_str().unwrap();
+            assert_eq!(
+                (response.status().as_u16(), challenge),
+                (401, "Bearer realm=\"countersign\", error=\"invalid_request\"")
+            );
+            assert_eq!(
+                response.extensions().get::<super::super::Failure>().unwrap().code,
+                code.as_str(),
+                "for the log"
+            );
         }
     }
 

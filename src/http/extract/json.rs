@@ -1,5 +1,6 @@
 //! The one JSON extractor of the REST API.
 
+use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use memchr::memmem;
@@ -14,6 +15,9 @@ use crate::http::error::{ApiError, ProblemCode};
 /// Largest JSON body where an endpoint does not say otherwise, in bytes (security.md H5).
 pub const MAX_JSON_BYTES: usize = 16 * 1024;
 
+/// What the body has to be announced as.
+const JSON: &str = "application/json";
+
 /// A JSON body of at most `LIMIT` bytes. One strict verdict for every endpoint: `application/json`, valid UTF-8, one
 /// document with nothing after it, no repeated member names, no NUL, bounded depth; then `T`, which denies unknown
 /// fields (security.md H2). Errors name the field and never repeat a value.
@@ -24,6 +28,25 @@ impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         JsonText::<LIMIT>::from_request(request, state).await?.parse().map(Self)
+    }
+}
+
+/// The same where a body may be left out: none for an empty one, whatever its type is said to be.
+pub struct OptionalJson<T>(pub Option<T>);
+
+impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalJson<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let (head, body) = request.into_parts();
+        let is_json = body::announces(&head.headers, JSON);
+        let body = match body::read(body, if is_json { MAX_JSON_BYTES } else { 0 }).await {
+            Ok(body) if body.is_empty() => return Ok(Self(None)),
+            Ok(body) => Body::from(body),
+            Err(BodyError::TooLarge) if !is_json => Body::empty(),
+            Err(error) => return Err(error.into()),
+        };
+        Json::<T>::from_request(Request::from_parts(head, body), state).await.map(|Json(value)| Self(Some(value)))
     }
 }
 
@@ -53,14 +76,20 @@ impl<S: Sync, const LIMIT: usize> FromRequest<S> for JsonText<LIMIT> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        if !body::announces(request.headers(), "application/json") {
+        if !body::announces(request.headers(), JSON) {
             return Err(ApiError::new(ProblemCode::UnsupportedMediaType).detail("Send application/json in UTF-8."));
         }
-        body::read(request.into_body(), LIMIT).await.map(Self).map_err(|error| match error {
-            BodyError::TooLarge => ApiError::new(ProblemCode::PayloadTooLarge),
-            BodyError::TimedOut => ApiError::new(ProblemCode::RequestTimeout),
-            BodyError::Unreadable => ApiError::new(ProblemCode::InvalidRequest).detail("The body could not be read."),
-        })
+        Ok(Self(body::read(request.into_body(), LIMIT).await?))
+    }
+}
+
+impl From<BodyError> for ApiError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLarge => Self::new(ProblemCode::PayloadTooLarge),
+            BodyError::TimedOut => Self::new(ProblemCode::RequestTimeout),
+            BodyError::Unreadable => Self::new(ProblemCode::InvalidRequest).detail("The body could not be read."),
+        }
     }
 }
 
@@ -107,7 +136,6 @@ fn field_error(text: &str, error: &serde_json::Error) -> ApiError {
 
 #[cfg(test)]
 mod tests {
-    use axum::body::Body;
     use axum::response::IntoResponse;
     use proptest::prelude::*;
     use serde::Deserialize;

@@ -1,6 +1,7 @@
 //! What endpoints take from a request: one form reader, one JSON reader, one reader of credentials. Every refusal is in
 //! the shape of the API that asked.
 
+mod accept;
 mod authorization;
 mod body;
 mod client_credentials;
@@ -13,10 +14,11 @@ mod params;
 mod query;
 mod segment;
 
+pub use accept::prefers;
 pub use authorization::{Authorization, AuthorizationFault, BearerToken, IdAndSecret, SecretText, authorization};
 pub use client_credentials::{BodyCredentials, ClientCredentialsInput};
 pub use form::{FormParams, MAX_FORM_BYTES};
-pub use json::{Json, JsonText, MAX_JSON_BYTES};
+pub use json::{Json, JsonText, MAX_JSON_BYTES, OptionalJson};
 pub use lines::lines;
 pub use query::{LenientQuery, QueryParams};
 pub use segment::PathSegment;

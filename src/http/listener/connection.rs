@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use axum::routing::future::RouteFuture;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request};
@@ -21,12 +21,11 @@ use tokio::time::Instant;
 use tokio_rustls::Accept;
 use tower::Service as _;
 
-use super::vitals::{Tick, Vitals};
+use super::vitals::{Refusal, Tick, Vitals};
 use super::wire::Wire;
 use crate::http::Routes;
 use crate::http::direct::{Answer, Endpoint};
-use crate::http::error::{ApiError, ProblemCode};
-use crate::http::middleware::EdgeFuture;
+use crate::http::middleware::{EdgeFuture, X_REQUEST_ID};
 
 /// How long after a deadline a connection is cut off, when nothing came of the deadline itself.
 const OVERTIME: Duration = Duration::from_secs(2);
@@ -45,7 +44,7 @@ pub struct Arrival {
     /// Until when there must be an answer. The connection's task is woken then.
     pub deadline: Option<Tick>,
     /// Why the head was refused: such a request reaches no route and is answered with this.
-    pub refusal: Option<ProblemCode>,
+    pub refusal: Option<Refusal>,
 }
 
 /// Serves HTTP/1.1 and HTTP/1.0 on `stream` until either side ends it.
@@ -160,7 +159,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
 struct Answering {
     inner: Inner,
     vitals: Arc<Vitals>,
-    refusal: Option<ProblemCode>,
+    refusal: Option<Refusal>,
 }
 
 /// Where the answer comes from.
@@ -185,9 +184,9 @@ impl Future for Answering {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(mut response) = ready!(Pin::new(&mut self.inner).poll(context));
-        if let Some(code) = self.refusal.filter(|code| code.status() != response.status()) {
+        if let Some(refusal) = self.refusal.filter(|_| !response.headers().contains_key(X_REQUEST_ID)) {
             // A router without the middleware does not know of refusals.
-            response = ApiError::new(code).into_response();
+            response = refusal.answer();
         }
         if self.vitals.end_request() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

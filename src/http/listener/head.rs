@@ -2,7 +2,10 @@
 //! line feeds, a missing `Host`, two framings in one message. What two readers can read in two ways is refused here
 //! (RFC 9112 §11.2; security.md H5, H9).
 
-use memchr::memchr;
+use std::borrow::Cow;
+
+use http::Uri;
+use memchr::{memchr, memmem};
 
 use crate::http::error::ProblemCode;
 
@@ -93,7 +96,7 @@ fn request_line(line: &[u8]) -> Result<Version, ProblemCode> {
     if target.len() > MAX_TARGET_BYTES {
         return Err(ProblemCode::UriTooLong);
     }
-    if target.is_empty() || !target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') {
+    if !is_target(target) {
         return Err(ProblemCode::InvalidRequest);
     }
     match version {
@@ -102,6 +105,35 @@ fn request_line(line: &[u8]) -> Result<Version, ProblemCode> {
         _ if is_version(version) => Err(ProblemCode::HttpVersionNotSupported),
         _ => Err(ProblemCode::InvalidRequest),
     }
+}
+
+/// Whether the HTTP library reads this target too: what it cannot read, it answers itself, without a request id, a body or a
+/// line in the log. Bytes beyond ASCII and fragments, which it would cut off, have no place in one (RFC 9112 §3.2).
+fn is_target(target: &[u8]) -> bool {
+    if target.first() != Some(&b'/') {
+        // The rare forms, where its own verdict may cost something: absolute, authority and `*`.
+        return target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') && Uri::try_from(target).is_ok();
+    }
+    let (path, query) = target.split_at(memchr(b'?', target).unwrap_or(target.len()));
+    let is_path_byte = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'<' | b'>' | b'`');
+    let is_query_byte = |byte: &u8| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'<' | b'>' | b'"');
+    path.iter().all(is_path_byte) && query.iter().all(is_query_byte)
+}
+
+/// The path that a head asks for, as far as it can be made out: of a head that is refused, to refuse it in the shape of its
+/// API.
+pub(super) fn path_of(head: &[u8]) -> Cow<'_, str> {
+    let line = &head[..memchr(b'\n', head).unwrap_or(head.len())];
+    let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
+    let target = words.nth(1).unwrap_or_default();
+    let path = match memmem::find(target, b"://") {
+        Some(end) if target.first() != Some(&b'/') => {
+            let rest = &target[end + 3..];
+            &rest[memchr(b'/', rest).unwrap_or(rest.len())..]
+        }
+        _ => target,
+    };
+    String::from_utf8_lossy(&path[..memchr(b'?', path).unwrap_or(path.len())])
 }
 
 /// What the header fields say about framing.
@@ -220,7 +252,15 @@ fn trim(value: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use hyper::server::conn::http1;
+    use hyper::service::service_fn;
+    use hyper_util::rt::TokioIo;
     use proptest::prelude::*;
+    use tokio::io::AsyncWriteExt;
 
     use super::*;
 
@@ -324,6 +364,14 @@ mod tests {
             "GET /a b HTTP/1.1",
             "GET /#x HTTP/1.1",
             "GET /\u{e9} HTTP/1.1",
+            "GET /v1/<x> HTTP/1.1",
+            "GET /v1/`x HTTP/1.1",
+            "GET /?x=\"y\" HTTP/1.1",
+            "GET /?<x> HTTP/1.1",
+            "GET ?x HTTP/1.1",
+            "GET a/b HTTP/1.1",
+            "GET http:///x HTTP/1.1",
+            "CONNECT a:1:2 HTTP/1.1",
             "GET / HTTP/1.1x",
             "GET\t/\tHTTP/1.1",
             "GET / HTTP/1",
@@ -356,7 +404,89 @@ mod tests {
         assert_eq!(HeadScan::default().advance(&endless), Err(ProblemCode::UriTooLong));
     }
 
+    /// Whether the HTTP library makes a request of this head, and does not answer it on its own.
+    fn reaches_a_service(head: &[u8]) -> bool {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let has_come = Arc::new(AtomicBool::new(false));
+            let (mut client, server) = tokio::io::duplex(64 * 1024);
+            client.write_all(head).await.unwrap();
+            client.shutdown().await.unwrap();
+            let come = Arc::clone(&has_come);
+            let service = service_fn(move |_| {
+                come.store(true, Ordering::Relaxed);
+                std::future::ready(Ok::<_, Infallible>(http::Response::new(String::new())))
+            });
+            let _ = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service).await;
+            has_come.load(Ordering::Relaxed)
+        })
+    }
+
+    fn agrees_with_the_library(head: &[u8]) -> bool {
+        judge(head).is_err() || reaches_a_service(head)
+    }
+
+    #[test]
+    fn h8_each_byte_of_a_target_is_refused_here_or_read_by_the_library() {
+        for byte in 0..=u8::MAX {
+            for (before, after) in [
+                ("/", ""),
+                ("", ""),
+                ("", "x"),
+                ("/a", "b"),
+                ("/?", ""),
+                ("/a?b", "c"),
+                ("http://a", "b/"),
+                ("http://a/", "b"),
+                ("http://a/?", "b"),
+                ("h", "://a/"),
+                ("a:8", ""),
+            ] {
+                for method in ["GET", "CONNECT", "OPTIONS"] {
+                    let target = [before.as_bytes(), &[byte], after.as_bytes()].concat();
+                    let head = [method.as_bytes(), b" ", &target, b" HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+                    let text = String::from_utf8_lossy(&head).into_owned();
+                    if byte != b'\n' {
+                        assert!(agrees_with_the_library(&head), "{text:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_path_of_a_refused_head_is_found_whatever_its_form() {
+        for (head, path) in [
+            ("GET /v1/verify/a?b=/c HTTP/1.1\r\nHost", "/v1/verify/a"),
+            ("GET  /v1/verify HTTP/1.1", "/v1/verify"),
+            ("GET /v1/verify\n", "/v1/verify"),
+            ("GET http://a/v1/verify?x HTTP/1.1\r\n", "/v1/verify"),
+            ("GET /x?http://a/v1/verify HTTP/1.1\r\n", "/x"),
+            ("GET http://a", ""),
+            ("GET /v1/verify/aaaaaaaaaaaa", "/v1/verify/aaaaaaaaaaaa"),
+            ("GET", ""),
+            ("", ""),
+        ] {
+            assert_eq!(path_of(head.as_bytes()), path, "{head:?}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn h8_whatever_is_accepted_here_the_library_reads(
+            method in "[!-~]{1,3}|GET|OPTIONS|CONNECT",
+            start in "/|/[ -~]{0,8}[?]|[*]|[a-z+]{1,5}://|[a-z]{0,3}|http://[!-~]{0,12}/",
+            rest in "[!-~]{0,16}",
+            version in "1|0",
+            fields in proptest::collection::vec("[!-~]{1,8}:[\t -~\u{80}-\u{ff}]{0,12}", 0..4),
+            framing in "|Content-Length: [0-9]{1,18}|Transfer-Encoding: chunked|Expect: 100-continue|Connection: [a-z]{1,9}",
+        ) {
+            let fields: String = fields.iter().chain([&framing].into_iter().filter(|one| !one.is_empty()))
+                .map(|field| format!("{field}\r\n")).collect();
+            let head = format!("{method} {start}{rest} HTTP/1.{version}\r\nHost: a\r\n{fields}\r\n");
+            prop_assert!(agrees_with_the_library(head.as_bytes()), "{:?}", head);
+        }
+
         #[test]
         fn h9_any_bytes_in_any_pieces_get_one_verdict(bytes: Vec<u8>, cut in 0_usize..200) {
             let whole = HeadScan::default().advance(&bytes);

@@ -19,4 +19,4 @@ pub use accept::{Listener, OpenConnections, Protocol};
 pub use connection::Arrival;
 pub use settings::{ListenSettings, Shutdown};
 pub use tls::{TlsError, TlsIdentity};
-pub use vitals::Tick;
+pub use vitals::{Refusal, Tick};

@@ -21,6 +21,8 @@ pub struct ListenSettings {
     pub write: Duration,
     /// Between two looks at the certificate files.
     pub reload: Duration,
+    /// The issuer's path, below which every route answers as well: it tells for which API a refused head was.
+    pub base_path: Box<str>,
 }
 
 impl Default for ListenSettings {
@@ -34,6 +36,7 @@ impl Default for ListenSettings {
             idle: Duration::from_secs(60),
             write: Duration::from_secs(10),
             reload: Duration::from_secs(5),
+            base_path: Box::default(),
         }
     }
 }

@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use axum::response::Response;
 use futures_util::task::AtomicWaker;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::ListenSettings;
-use crate::http::error::ProblemCode;
+use crate::http::error::{ApiError, ErrorShape, ProblemCode};
 
 /// How long a connection without a request stays open once the listener stops: a request that is already on its way
 /// still gets its answer.
@@ -97,7 +98,7 @@ pub(super) struct Vitals {
     /// Whether the body of the request in flight was handed over whole.
     body_is_complete: Flag,
     /// Why the head of the last request was refused: nothing comes after it.
-    refusal: OnceLock<ProblemCode>,
+    refusal: OnceLock<Refusal>,
 }
 
 /// A [`Tick`], or none.
@@ -138,7 +139,23 @@ impl Flag {
 /// What the service learns about the request that it is handed.
 pub(super) struct Admission {
     pub(super) deadline: Option<Tick>,
-    pub(super) refusal: Option<ProblemCode>,
+    pub(super) refusal: Option<Refusal>,
+}
+
+/// Why a head was not accepted, and in which shape its client expects to be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Refusal {
+    /// Why.
+    pub code: ProblemCode,
+    /// The shape of the API that it was for, if that could be made out.
+    pub shape: ErrorShape,
+}
+
+impl Refusal {
+    /// The answer.
+    pub fn answer(self) -> Response {
+        self.shape.answer(ApiError::new(self.code))
+    }
 }
 
 impl Vitals {
@@ -189,8 +206,18 @@ impl Vitals {
         }
     }
 
+    /// A refusal of a head that asks for `path`. Gateways understand few answers, so theirs are told apart; to everyone else a
+    /// refused head is a problem.
+    pub(super) fn refusal(&self, code: ProblemCode, path: &str) -> Refusal {
+        let shape = match ErrorShape::below(&self.settings.base_path, path) {
+            ErrorShape::ForwardAuth => ErrorShape::ForwardAuth,
+            ErrorShape::OAuth | ErrorShape::Problem => ErrorShape::Problem,
+        };
+        Refusal { code, shape }
+    }
+
     /// The wire hands a head over.
-    pub(super) fn begin_request(&self, has_body: bool, refusal: Option<ProblemCode>) {
+    pub(super) fn begin_request(&self, has_body: bool, refusal: Option<Refusal>) {
         let now = Tick::now();
         self.is_fresh.set(false);
         self.head_has_begun.set(false);
@@ -201,8 +228,8 @@ impl Vitals {
             self.read.clear();
         }
         self.request.set(now + self.settings.request);
-        if let Some(code) = refusal {
-            let _ = self.refusal.set(code);
+        if let Some(refusal) = refusal {
+            let _ = self.refusal.set(refusal);
         }
     }
 

@@ -183,7 +183,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn refuse(&mut self, code: ProblemCode) {
-        self.vitals.begin_request(false, Some(code));
+        let refusal = self.vitals.refusal(code, &head::path_of(self.held()));
+        self.vitals.begin_request(false, Some(refusal));
         self.held.clear();
         self.held.extend_from_slice(REFUSED_HEAD);
         self.taken = 0;

@@ -31,8 +31,8 @@ impl AllowedOrigin {
     }
 }
 
-/// The layer for the REST routes; none when no origin is listed. Introspection and forward-auth never get it: its
-/// `Vary` would split the caches of gateways.
+/// The layer for what browsers call: the REST routes, and the token and revocation endpoints; none when no origin is listed.
+/// Introspection and forward-auth never get it: its `Vary` would split the caches of gateways.
 pub fn cors(origins: &[AllowedOrigin]) -> Option<CorsLayer> {
     (!origins.is_empty()).then(|| {
         CorsLayer::new()

@@ -19,7 +19,7 @@ use super::record::{self, CLIENT_CLOSED_REQUEST, RequestObserver, RequestRecord}
 use super::{ClientAddress, RequestContext, RequestFacts, RequestId, TrustedProxies};
 use crate::clock::Clock;
 use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
-use crate::http::listener::{Arrival, Tick};
+use crate::http::listener::{Arrival, Refusal, Tick};
 
 /// Makes the 16 bytes of a request id; they have to differ, and need not be unguessable.
 pub type RequestIdSource = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
@@ -98,7 +98,7 @@ where
         let route = request.extensions().get::<MatchedPath>().cloned().map(RouteName::Matched);
         let pending = Pending::new(&self.edge.0, &request, arrival.as_ref(), route);
         let state = match arrival.and_then(|arrival| arrival.refusal) {
-            Some(code) => State::Refused(code),
+            Some(refusal) => State::Refused(refusal),
             None => {
                 request.extensions_mut().insert(pending.context.clone());
                 State::Called(self.inner.call(request))
@@ -140,7 +140,7 @@ pub struct EdgeFuture<F> {
 enum State<F> {
     Called(F),
     /// The listener did not accept the head of this request: no route sees it.
-    Refused(ProblemCode),
+    Refused(Refusal),
 }
 
 impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
@@ -150,7 +150,7 @@ impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
         let this = &mut *self;
         let shape = this.pending.shape;
         let (facts, response) = match &mut this.state {
-            State::Refused(code) => (None, shape.answer(ApiError::new(*code))),
+            State::Refused(refusal) => (None, refusal.answer()),
             State::Called(inner) => match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(context))) {
                 Ok(Poll::Ready(outcome)) => outcome.split(),
                 Ok(Poll::Pending) if !this.deadline.is_some_and(Tick::has_passed) => return Poll::Pending,

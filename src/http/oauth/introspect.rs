@@ -8,14 +8,14 @@ use std::time::Duration;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue};
 use http_body::Body;
 
 use crate::domain::Subject;
 use crate::http::caller::{self, RETRY_AFTER};
 use crate::http::error::{OAuthCode, OAuthError};
-use crate::http::extract::FormParams;
+use crate::http::extract::{FormParams, prefers};
 use crate::http::introspection_body::{self, IntrospectionAnswer};
 use crate::http::middleware::{self, RequestFacts};
 use crate::http::oauth::OAuthProblems;
@@ -85,7 +85,7 @@ async fn introspection(
     count(shared, &judged, started);
     let (caller, introspected) = judged?;
     let facts = facts_of(&caller, &introspected);
-    let response = if wants_signed(headers) {
+    let response = if prefers(headers, SIGNED, "application/json") {
         signed(shared, &caller, &introspected)?
     } else {
         introspection_body::respond(&introspected, shared.service.issuer(), shared.settings.introspection_max_age)
@@ -152,24 +152,6 @@ fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Resu
     let headers =
         [(CONTENT_TYPE, HeaderValue::from_static(SIGNED)), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((headers, jwt).into_response())
-}
-
-/// Whether the caller asks for the signed form by name; wildcards mean JSON, and `q=0` means no (RFC 9110 §12.4.2).
-fn wants_signed(headers: &HeaderMap) -> bool {
-    headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok()).flat_map(|value| value.split(',')).any(
-        |range| {
-            let mut parts = range.split(';').map(str::trim);
-            let is_named = parts.next().is_some_and(|essence| essence.eq_ignore_ascii_case(SIGNED));
-            is_named && !parts.any(is_zero_weight)
-        },
-    )
-}
-
-/// `q=0`, `q=0.0` and so on.
-fn is_zero_weight(parameter: &str) -> bool {
-    parameter.split_once('=').is_some_and(|(name, weight)| {
-        name.trim().eq_ignore_ascii_case("q") && weight.trim().parse().is_ok_and(|weight: f32| weight == 0.0)
-    })
 }
 
 impl From<CannotIntrospect> for OAuthError {

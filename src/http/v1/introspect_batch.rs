@@ -51,6 +51,7 @@ pub struct BatchAnswer<'a> {
     responses(
         (status = 200, description = "A judgement for each token, in order", body = BatchAnswer),
         (status = 401, description = "`invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`too_many_attempts`: this client failed to authenticate too often from this address", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "This replica cannot judge now", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security(("client" = []))
 )]

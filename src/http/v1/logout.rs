@@ -2,48 +2,58 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use http::StatusCode;
+use axum::extract::State;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, StatusCode};
 use serde::Deserialize;
 
 use crate::http::bearer;
-use crate::http::error::{ApiError, BodyProblems, ProblemBody};
-use crate::http::extract::Json;
+use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
+use crate::http::extract::OptionalJson;
 use crate::http::middleware::RequestFacts;
 use crate::http::requester::From;
 use crate::http::state::Shared;
-use axum::extract::FromRequest;
+use crate::service::BearerError;
 
 /// The refresh token of the session that is to end.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogoutRequest {
-    /// Any refresh token of the session.
-    refresh_token: String,
+    /// Any refresh token of the session. Without it, the access token in the header decides.
+    refresh_token: Option<String>,
 }
 
-/// Ends the session that a refresh token in the body, or an access token in the header, belongs to.
+/// Ends the session that a refresh token in the body belongs to; without one, that of the access token in the header. A
+/// refresh token decides by itself: the header is not looked at then.
 #[utoipa::path(
     post, path = "/v1/logout", tag = "sessions", request_body = Option<LogoutRequest>,
     responses(
         (status = 204, description = "The session has ended, now or before"),
-        (status = 401, description = "The access token is not valid", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "`invalid_token`, or `unauthenticated` where neither token came", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "The session may not have ended: try again", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security((), ("bearer" = []))
 )]
 pub async fn logout(
     State(shared): State<Arc<Shared>>,
     From(from): From,
-    request: Request,
+    headers: HeaderMap,
+    OptionalJson(body): OptionalJson<LogoutRequest>,
 ) -> Result<(RequestFacts, StatusCode), ApiError> {
-    if request.headers().contains_key(AUTHORIZATION) {
-        let bearer = bearer::user(&shared.service, request.headers()).await?;
-        shared.service.log_out_bearer(&bearer, &from).await?;
-        Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT))
-    } else {
-        let Json(body) = Json::<LogoutRequest>::from_request(request, &()).await?;
-        shared.service.log_out_by_refresh_token(&body.refresh_token, &from).await?;
-        Ok((RequestFacts::default(), StatusCode::NO_CONTENT))
+    let has_body = body.is_some();
+    if let Some(token) = body.and_then(|body| body.refresh_token) {
+        shared.service.log_out_by_refresh_token(&token, &from).await?;
+        return Ok((RequestFacts::default(), StatusCode::NO_CONTENT));
+    }
+    if !headers.contains_key(AUTHORIZATION) {
+        let missing = || ApiError::invalid_field("refresh_token", "is missing");
+        return Err(if has_body { missing() } else { ApiError::new(ProblemCode::Unauthenticated) });
+    }
+    match shared.service.bearer(bearer::token(&headers)?).await {
+        Ok(bearer) => {
+            shared.service.log_out_bearer(&bearer, &from).await?;
+            Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT))
+        }
+        Err(BearerError::SessionEnded) => Ok((RequestFacts::default(), StatusCode::NO_CONTENT)),
+        Err(error) => Err(bearer::refusal(error)),
     }
 }

@@ -25,9 +25,8 @@ use crate::http::state::Shared;
     ),
     responses(
         (status = 200, description = "Let it pass; who it is stands in the `X-Auth-Request-*` headers"),
-        (status = 401, description = "No token, or one that is not active"),
+        (status = 401, description = "No token, or one that is not active; or the request is malformed, or its target or header too long (`error=\"invalid_request\"`)"),
         (status = 403, description = "The token lacks an audience, scope or role that was asked for"),
-        (status = 414, description = "The request target is longer than `public.max_uri_bytes`: a gateway appended its caller's own"),
         (status = 503, description = "This replica cannot judge now"),
     ),
     security(("bearer" = []))

@@ -13,6 +13,7 @@ use countersign::domain::{
 };
 use countersign::service::{Requester, Service};
 use countersign::store::Location;
+use countersign::telemetry::metrics::Metrics;
 use countersign::telemetry::{LogSink, Logger, MemoryLog};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
@@ -20,6 +21,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
+use super::answers;
 use super::database::{START, TestDatabase};
 use super::secrets::{self, Watch};
 
@@ -50,6 +52,7 @@ pub struct TestApp {
     pub log: MemoryLog,
     pub database: Arc<TestDatabase>,
     pub follower: Arc<countersign::follower::Follower>,
+    metrics: Arc<Metrics>,
     logger: Logger,
     stop: CancellationToken,
     running: Option<JoinHandle<()>>,
@@ -110,8 +113,8 @@ impl TestApp {
         };
         let app = App::build(config, parts).await?;
         let (public, operations, grpc) = (app.public_address(), app.operations_address(), app.grpc_address());
-        let Core { service, follower, .. } = app.core();
-        let (service, follower) = (Arc::clone(service), Arc::clone(follower));
+        let Core { service, follower, metrics, .. } = app.core();
+        let (service, follower, metrics) = (Arc::clone(service), Arc::clone(follower), Arc::clone(metrics));
         let stop = CancellationToken::new();
         let running = tokio::spawn(app.run(stop.clone()));
         let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
@@ -127,6 +130,7 @@ impl TestApp {
             log,
             database,
             follower,
+            metrics,
             logger,
             stop,
             running: Some(running),
@@ -237,7 +241,7 @@ impl TestApp {
 }
 
 impl Drop for TestApp {
-    /// Security.md S1, for every test of the suite that starts a service.
+    /// For every test of the suite that starts a service: security.md S1, and the statuses that the API document names.
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
@@ -246,6 +250,7 @@ impl Drop for TestApp {
         if std::thread::panicking() {
             return;
         }
+        answers::are_documented(&self.metrics.render());
         self.logger.flush(Duration::from_secs(30));
         let own = self.log.text().into_bytes();
         let files = self.database.files();

@@ -1,5 +1,6 @@
 //! What several tests need.
 
+pub mod answers;
 pub mod app;
 pub mod database;
 pub mod envoy;
