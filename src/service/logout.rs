@@ -13,7 +13,7 @@ pub enum BearerError {
     #[error("the access token is not active")]
     Inactive,
     /// It cannot be judged now.
-    #[error("cannot judge now: {0:?}")]
+    #[error("cannot judge now: {0}")]
     Doubt(Doubt),
 }
 
