@@ -1,5 +1,6 @@
 //! The composition root: from a configuration to a running service. Production and tests start the same object.
 
+mod examine;
 mod master_key;
 mod wiring;
 
@@ -12,6 +13,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 use tokio_util::sync::CancellationToken;
 
+pub use self::examine::examine;
 use self::master_key::master_keys;
 pub use self::wiring::store_settings;
 use self::wiring::{
@@ -20,7 +22,7 @@ use self::wiring::{
 };
 use crate::background;
 use crate::clock::Clock;
-use crate::config::Config;
+use crate::config::{Config, Mistakes};
 use crate::crypto::{MasterKeyError, Random, RefreshCodec, Sealer, SettingsError};
 use crate::domain::{Algorithm, ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
 use crate::follower::{Follower, SyncError};
@@ -97,6 +99,9 @@ pub struct App {
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// What [`examine`] finds.
+    #[error("{0}")]
+    Configuration(Mistakes),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -237,6 +242,10 @@ impl Core {
 impl App {
     /// Builds everything and binds the ports; port 0 lets the system choose, see [`App::public_address`].
     pub async fn build(config: Config, parts: Parts) -> Result<Self, StartError> {
+        let mistakes = examine(&config);
+        if !mistakes.is_empty() {
+            return Err(StartError::Configuration(Mistakes(mistakes)));
+        }
         let core = Core::open(&config, &parts).await?;
         see_to_keys(&core.service, config.tokens.algorithm).await?;
         let shared = Arc::new(Shared {

@@ -5,11 +5,12 @@ use serde_json::{Value, json};
 
 use super::output::print;
 use super::{CliError, Common};
+use crate::app::examine;
 use crate::config::{Mistake, Mistakes, Origin, Sources, reference};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Report every mistake at once
+    /// Report every mistake at once, also of the TLS files
     Check,
     /// Print what is in force and where each value came from, secrets hidden
     Show,
@@ -28,6 +29,11 @@ pub(super) fn run(command: &ConfigCommand, common: &Common) -> Result<(), CliErr
     };
     if matches!(command, ConfigCommand::Show) {
         return print(&if common.json { loaded.render_json() } else { loaded.render_text() });
+    }
+    let flaws = examine(&loaded.config);
+    if !flaws.is_empty() {
+        let located = flaws.into_iter().map(|flaw| flaw.located(&loaded.settings)).collect();
+        return refuse(command, &Mistakes(located), common);
     }
     let set = loaded.settings.iter().filter(|setting| setting.origin != Origin::Default).count();
     let json = json!({"ok": true, "set": set, "mistakes": []});

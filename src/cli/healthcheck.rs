@@ -18,17 +18,19 @@ use crate::config::Listener;
 pub(super) struct HealthcheckArgs {
     /// Address of the operations listener [default: `operations.listen`]
     #[arg(long, value_name = "ADDRESS:PORT")]
-    address: Option<SocketAddr>,
+    address: Option<String>,
 }
 
 pub(super) fn run(args: &HealthcheckArgs, common: &Common) -> Result<(), CliError> {
     let listener = workplace::load(common)?.config.operations;
-    let address = reachable(args.address.unwrap_or(listener.listen));
-    if address.port() == 0 {
-        return Err(CliError::Usage(
-            "operations.listen leaves the port to the system: say it with --address".to_owned(),
-        ));
-    }
+    let address = match &args.address {
+        Some(text) => named(text)?,
+        None if listener.listen.port() == 0 => {
+            let text = "operations.listen leaves the port to the system: say it with --address";
+            return Err(CliError::Usage(text.to_owned()));
+        }
+        None => reachable(listener.listen).to_string(),
+    };
     let scheme = if listener.tls.is_some() { "https" } else { "http" };
     let url = Url::parse(&format!("{scheme}://{address}/readyz")).map_err(CliError::failed)?;
     let answer = workplace::runtime()?.block_on(fetch::get(&url, trust(&listener)?))?;
@@ -43,6 +45,22 @@ pub(super) fn run(args: &HealthcheckArgs, common: &Common) -> Result<(), CliErro
         let failing = body["checks"].as_array().into_iter().flatten().filter(|check| check["ok"] == false);
         let names: Vec<&str> = failing.filter_map(|check| check["name"].as_str()).collect();
         Err(CliError::failed(format!("not ready: {} {}", answer.status, names.join(", "))))
+    }
+}
+
+/// An address, or a name that is looked up when it is asked, with a port.
+fn named(text: &str) -> Result<String, CliError> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(reachable(address).to_string());
+    }
+    let is_name = |host: &str| {
+        !host.is_empty() && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_'))
+    };
+    match text.rsplit_once(':') {
+        Some((host, port)) if is_name(host) && port.parse::<u16>().is_ok_and(|port| port > 0) => Ok(text.to_owned()),
+        _ => Err(CliError::Usage(format!(
+            "--address {text}: write an address or a name with a port, such as localhost:9090"
+        ))),
     }
 }
 
@@ -66,6 +84,18 @@ fn trust(listener: &Listener) -> Result<Trust, CliError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_address_may_be_a_name() {
+        for (text, asked) in
+            [("localhost:9090", "localhost:9090"), ("0.0.0.0:1", "127.0.0.1:1"), ("[::1]:1", "[::1]:1")]
+        {
+            assert_eq!(named(text).unwrap(), asked);
+        }
+        for bad in ["localhost", ":9090", "localhost:", "localhost:0", "localhost:70000", "a/b:1", "user@host:1"] {
+            assert!(matches!(named(bad), Err(CliError::Usage(_))), "{bad}");
+        }
+    }
 
     #[test]
     fn a_listener_on_every_interface_is_asked_on_loopback() {

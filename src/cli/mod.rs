@@ -30,6 +30,8 @@ use clap::{Args, Parser, Subcommand};
 pub use error::{CliError, report, report_usage};
 use output::Output;
 
+use crate::telemetry::tell_panics;
+
 /// The whole command line.
 #[derive(Debug, Parser)]
 #[command(name = "countersign", version, about, arg_required_else_help = true, max_term_width = 100)]
@@ -95,6 +97,7 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> Result<(), CliError> {
         process::keep_memory_private();
+        tell_panics(None);
         let common = &self.common;
         match self.command {
             Command::Serve(args) => serve::run(&args, common),

@@ -91,8 +91,8 @@ async fn revoke_token(core: &Core, token: &str, common: &Common) -> Result<(), C
     }
     match core.service.judge().judge(token).await.verdict {
         Verdict::Active(token) => revoke_jti(core, token.claims.jti.clone(), common).await,
-        Verdict::Inactive(reason) => Err(CliError::failed(format!("the token is not active anyway: {reason:?}"))),
-        Verdict::CannotJudge(doubt) => Err(CliError::failed(format!("the token cannot be judged now: {doubt:?}"))),
+        Verdict::Inactive(reason) => Err(CliError::failed(format!("the token is not active anyway: {reason}"))),
+        Verdict::CannotJudge(doubt) => Err(CliError::failed(format!("the token cannot be judged now: {doubt}"))),
     }
 }
 

@@ -89,6 +89,9 @@ fn verify(file: Option<&Path>, issuer: Option<&str>, jwks: Option<&Path>, common
 fn fetch_jwks(issuer: &str) -> Result<String, CliError> {
     let address = format!("{}/.well-known/jwks.json", issuer.trim_end_matches('/'));
     let url = Url::parse(&address).map_err(|error| CliError::Usage(format!("--issuer: {error}")))?;
+    if !matches!(url.scheme(), "http" | "https") {
+        return Err(CliError::Usage("--issuer: write a URL that begins with https:// or http://".to_owned()));
+    }
     let answer = workplace::runtime()?.block_on(fetch::get(&url, Trust::WebRoots))?;
     if !answer.status.is_success() {
         return Err(CliError::about(&address, answer.status));

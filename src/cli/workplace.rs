@@ -13,7 +13,7 @@ use crate::app::{Core, Founding, Parts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Loaded, LogFormat, LogLevels, Sources};
 use crate::crypto::SystemRandom;
-use crate::telemetry::{LogSink, Logger, log_panics};
+use crate::telemetry::{LogSink, Logger, tell_panics};
 
 /// A command needs one connection to read and one to write.
 const CONNECTIONS: u32 = 2;
@@ -39,7 +39,7 @@ pub(super) fn parts(sink: LogSink, log: &config::Log) -> Result<Parts, CliError>
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let logger = Logger::start(sink, log, Arc::clone(&clock)).map_err(|error| CliError::about("the log", error))?;
     logger.install().map_err(|error| CliError::about("the log", error))?;
-    log_panics();
+    tell_panics(Some(logger.clone()));
     Ok(Parts { clock, random: Arc::new(SystemRandom::default()), logger })
 }
 

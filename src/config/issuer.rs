@@ -29,7 +29,8 @@ impl Issuer {
         let issuer = read.setting(
             "issuer",
             default,
-            "`iss` of every token and the base of every URL in metadata, byte for byte; no `/` at the end. https, unless the \
+            "`iss` of every token and the base of every URL in metadata, byte for byte; no `/` at the end; a path of \
+             letters, digits, `-._~` and percent-escapes, without `.well-known`. https, unless the \
              host is loopback or `allow_http_issuer` is set.",
         );
         let allow_http = read.setting(
@@ -81,7 +82,13 @@ impl Issuer {
         if canonical != text {
             return because(&format!("is not in the form that verifiers would compare, which is {canonical}"));
         }
-        // URL parsers let these stand in a host or a path.
+        if url.path().split('/').any(|segment| segment == ".well-known") {
+            return because("has the path segment .well-known, where metadata itself is found (RFC 8414 §3.1)");
+        }
+        if !url.path().split('/').all(is_plain_segment) {
+            return because("has a path with other characters than A-Z a-z 0-9 - . _ ~ and percent-escapes");
+        }
+        // URL parsers let these stand in a host.
         if Audience::parse(text).is_err() {
             return because("holds a character that cannot stand in an audience: \" or \\");
         }
@@ -93,6 +100,24 @@ impl Issuer {
         let path_start = text.len() - url.path().trim_end_matches('/').len();
         Ok(Self { text: text.to_owned(), path_start, is_safe: is_loopback || url.scheme() == "https" })
     }
+}
+
+/// Unreserved characters and percent-escapes (RFC 3986 §2.3, §2.1). The router takes `{`, `*` and `:` for patterns, and
+/// proxies write the other delimiters in more than one way.
+fn is_plain_segment(segment: &str) -> bool {
+    let mut bytes = segment.bytes();
+    while let Some(byte) = bytes.next() {
+        let is_plain = match byte {
+            b'%' => {
+                [bytes.next(), bytes.next()].into_iter().all(|digit| digit.is_some_and(|it| it.is_ascii_hexdigit()))
+            }
+            _ => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~'),
+        };
+        if !is_plain {
+            return false;
+        }
+    }
+    true
 }
 
 impl Value for Issuer {
@@ -126,7 +151,12 @@ mod tests {
 
     #[test]
     fn h12_the_issuer_is_kept_byte_for_byte_and_must_be_canonical() {
-        for good in ["https://auth.example.com", "https://example.com:8443/tenant/a", "http://[::1]:8080"] {
+        for good in [
+            "https://auth.example.com",
+            "https://example.com:8443/tenant/a",
+            "https://example.com/a-b._~/%20",
+            "http://[::1]:8080",
+        ] {
             assert_eq!(Issuer::parse(good).unwrap().as_str(), good);
         }
         assert_eq!(Issuer::parse("https://example.com/tenant/a").unwrap().path(), "/tenant/a");
@@ -145,6 +175,14 @@ mod tests {
             " https://example.com",
             "http://\"",
             "https://example.com/a\\b",
+            "https://example.com/:x",
+            "https://example.com/*x",
+            "https://example.com/{x}",
+            "https://example.com/a;b",
+            "https://example.com/%zz",
+            "https://example.com/a%2",
+            "https://example.com/.well-known/openid-configuration",
+            "https://example.com/a/.well-known/oauth-authorization-server",
         ];
         for bad in bad {
             assert!(Issuer::parse(bad).is_err(), "{bad}");

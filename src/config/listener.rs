@@ -170,7 +170,11 @@ impl TlsFiles {
             "none",
             "Certificate chain in PEM, leaf first; TLS is served when it and the key are set. Read again when it changes.",
         );
-        let key = read.optional(key_name.as_str(), "none", "Private key of the certificate, in PEM.");
+        let key = read.optional(
+            key_name.as_str(),
+            "none",
+            "Private key of the certificate, in PEM. Refused when every user of the machine may read or write it.",
+        );
         let remedy = format!("set both {cert_name} and {key_name}, or neither");
         read.rule(&[&cert_name, &key_name], key.is_none() || cert.is_some(), "is missing", &remedy);
         read.rule(&[&key_name, &cert_name], cert.is_none() || key.is_some(), "is missing", &remedy);

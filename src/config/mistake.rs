@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Setting;
+
 /// Where a value came from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
@@ -10,6 +12,8 @@ pub enum Origin {
     Default,
     /// The configuration file, and the line (from 1).
     File(Arc<str>, usize),
+    /// The configuration file as a whole.
+    WholeFile(Arc<str>),
     /// The environment variable of this name.
     Environment(String),
     /// A file that holds the secret alone, and what named that file.
@@ -21,6 +25,7 @@ impl fmt::Display for Origin {
         match self {
             Self::Default => f.write_str("default"),
             Self::File(name, line) => write!(f, "{name}, line {line}"),
+            Self::WholeFile(name) => f.write_str(name),
             Self::Environment(name) => f.write_str(name),
             Self::SecretFile(path, named_by) => write!(f, "file {path}, named by {named_by}"),
         }
@@ -38,6 +43,17 @@ pub struct Mistake {
     pub problem: String,
     /// What to do.
     pub remedy: String,
+}
+
+impl Mistake {
+    /// The same with the place where its setting was set, as `settings` know it.
+    #[must_use]
+    pub fn located(mut self, settings: &[Setting]) -> Self {
+        if let Some(setting) = settings.iter().find(|setting| setting.name == self.setting) {
+            self.origin = setting.origin.clone();
+        }
+        self
+    }
 }
 
 impl fmt::Display for Mistake {

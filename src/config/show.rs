@@ -22,7 +22,7 @@ impl Loaded {
         let settings = self.settings.iter().map(|setting| {
             let kind = match setting.origin {
                 Origin::Default => "default",
-                Origin::File(..) => "file",
+                Origin::File(..) | Origin::WholeFile(_) => "file",
                 Origin::Environment(_) => "environment",
                 Origin::SecretFile(..) => "secret_file",
             };

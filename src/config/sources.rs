@@ -33,7 +33,7 @@ impl Sources {
             Err(error) => {
                 mistakes.push(Mistake {
                     setting: String::new(),
-                    origin: Origin::File(name.display().to_string().into(), 1),
+                    origin: Origin::WholeFile(name.display().to_string().into()),
                     problem: format!("cannot be read ({error})"),
                     remedy: "check the path and its permissions".to_owned(),
                 });
@@ -81,7 +81,7 @@ mod tests {
     #[test]
     fn a_file_that_was_named_must_exist_and_the_default_one_need_not() {
         let mistakes = Sources::gather(Some(Path::new("/nowhere/cs.toml")), []).err().unwrap();
-        assert!(mistakes.to_string().contains("/nowhere/cs.toml"), "{mistakes}");
+        assert!(mistakes.to_string().contains("  /nowhere/cs.toml cannot be read (No such file"), "{mistakes}");
         assert!(Sources::gather(None, []).is_ok());
         assert!(Sources::gather(Some(Path::new("/dev/zero")), []).is_err());
     }

@@ -49,5 +49,5 @@ pub fn token(headers: &HeaderMap) -> Result<&str, ApiError> {
 pub fn cannot_judge(doubt: Doubt) -> ApiError {
     ApiError::new(ProblemCode::TemporarilyUnavailable)
         .retry_after(RETRY_AFTER)
-        .because(format!("this replica cannot judge tokens now: {doubt:?}"))
+        .because(format!("this replica cannot judge tokens now: {doubt}"))
 }

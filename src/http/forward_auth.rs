@@ -157,13 +157,13 @@ pub async fn decide(shared: &Shared, method: &Method, headers: &HeaderMap, deman
     let token = match judgement.verdict {
         Verdict::Active(token) => token,
         Verdict::Inactive(reason) => {
-            tracing::debug!(?reason, "forward-auth refused");
+            tracing::debug!(%reason, "forward-auth refused");
             facts.outcome = Some("inactive");
             let challenge = Challenge::BearerInvalidToken;
             return ForwardAuth::refused(StatusCode::UNAUTHORIZED, &challenge, FOR_A_SECOND, facts);
         }
         Verdict::CannotJudge(doubt) => {
-            tracing::debug!(?doubt, "forward-auth cannot judge now");
+            tracing::debug!(%doubt, "forward-auth cannot judge now");
             facts.outcome = Some("unavailable");
             return ForwardAuth::unavailable(facts);
         }

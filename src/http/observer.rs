@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use http::StatusCode;
+
 use crate::clock::Clock;
 use crate::domain::Subject;
 use crate::telemetry::metrics::Route;
@@ -43,7 +45,13 @@ impl RequestObserver for Observer {
         let template = record.route.unwrap_or(UNMATCHED);
         self.count(record, template);
         if let Some(cause) = record.cause {
-            tracing::error!(request_id = record.request_id.as_str(), route = template, %cause, "a request failed");
+            let request_id = record.request_id.as_str();
+            // An answer that asks the caller to come again is expected while something is down, and is told per request.
+            if record.status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
+                tracing::warn!(request_id, route = template, %cause, "a request was not served");
+            } else {
+                tracing::error!(request_id, route = template, %cause, "a request failed");
+            }
         }
         if !self.writes_lines {
             return;
@@ -63,5 +71,57 @@ impl RequestObserver for Observer {
             cache: record.facts.cache_hit.map(|hit| if hit { CacheUse::Hit } else { CacheUse::Miss }),
             outcome: record.facts.outcome.or(record.error),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use axum::response::IntoResponse as _;
+    use tracing::level_filters::LevelFilter;
+
+    use super::super::bearer::cannot_judge;
+    use super::super::error::Failure;
+    use super::super::middleware::{ClientAddress, RequestFacts, RequestId};
+    use super::*;
+    use crate::clock::ManualClock;
+    use crate::config::{self, LogFormat, LogLevels};
+    use crate::domain::Timestamp;
+    use crate::service::Doubt;
+    use crate::telemetry::{LogSink, MemoryLog};
+
+    /// What is logged of a request that ended with `status` because the view was stale.
+    fn logged(status: u16) -> String {
+        let memory = MemoryLog::default();
+        let settings =
+            config::Log { format: LogFormat::Json, level: LogLevels::all(LevelFilter::INFO), requests: true };
+        let clock = Arc::new(ManualClock::starting_at(Timestamp::from_millis(0)));
+        let logger = Logger::start(LogSink::Memory(memory.clone()), &settings, clock.clone()).unwrap();
+        let metrics = Arc::new(Metrics::new("0", Timestamp::from_millis(0)).unwrap());
+        let observer = Observer::new(metrics, logger.clone(), clock, true);
+        let answer = cannot_judge(Doubt::StaleView).into_response();
+        let record = RequestRecord {
+            method: "GET",
+            route: Some("/v1/me"),
+            status,
+            duration: Duration::ZERO,
+            request_id: &RequestId::from_random([0; 16]),
+            client: ClientAddress::new(std::net::Ipv4Addr::LOCALHOST.into()),
+            facts: &RequestFacts::default(),
+            error: None,
+            cause: answer.extensions().get::<Failure>().unwrap().cause.as_ref(),
+        };
+        tracing::subscriber::with_default(logger.subscriber(), || observer.finished(&record));
+        assert!(logger.flush(Duration::from_secs(10)));
+        memory.text()
+    }
+
+    #[test]
+    fn a_503_is_a_warning_in_words() {
+        let text = logged(503);
+        assert_eq!((text.lines().count(), text.matches("\"WARN\"").count()), (2, 2), "{text}");
+        assert!(text.contains("older than revocation.max_lag") && !text.contains("StaleView"), "{text}");
+        assert_eq!(logged(500).matches("\"ERROR\"").count(), 2, "what went wrong on our side is an error");
     }
 }

@@ -7,6 +7,9 @@ use crate::store::{AdminKey, NewAdminKey, StoreError};
 
 use super::{ADMIN_KEY_PREFIX, Failure, Requester, Service};
 
+/// Times are kept in milliseconds.
+const SHORTEST_LIFE: Duration = Duration::from_millis(1);
+
 /// Why an admin key was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminKeyError {
@@ -16,6 +19,9 @@ pub enum AdminKeyError {
     /// The name is empty, too long, or has characters that do not belong into a name.
     #[error("a name of an admin key is 1 to 64 of the characters A-Z a-z 0-9 . _ -")]
     BadName,
+    /// It would have expired before anyone could use it.
+    #[error("an admin key that expires at once would open nothing")]
+    TooShort,
     /// It could not be stored.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -32,6 +38,9 @@ impl Service {
         let is_name_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
         if name.is_empty() || name.len() > 64 || !name.bytes().all(is_name_byte) {
             return Err(AdminKeyError::BadName);
+        }
+        if life.is_some_and(|life| life < SHORTEST_LIFE) {
+            return Err(AdminKeyError::TooShort);
         }
         let key = SecretText::new(format!("{ADMIN_KEY_PREFIX}{}", crypto::random_secret(&*self.random).expose()));
         let now = self.clock.now();

@@ -19,7 +19,7 @@ pub enum AdminError {
     #[error("the token does not allow administration")]
     NotAllowed,
     /// It cannot be judged now.
-    #[error("cannot judge now: {0:?}")]
+    #[error("cannot judge now: {0}")]
     Doubt(Doubt),
     /// Admin keys are in the database, and it does not answer.
     #[error(transparent)]

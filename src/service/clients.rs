@@ -9,7 +9,7 @@ use crate::domain::{
 };
 use crate::store::{NewClient, StoreError};
 
-use super::{Failure, REVOCATION_LIFE, Requester, Service};
+use super::{BUILT_IN_CLIENT, Failure, REVOCATION_LIFE, Requester, Service};
 
 /// A client secret, shown once. Not printable.
 pub struct ClientSecret(pub SecretText);
@@ -26,6 +26,9 @@ pub enum ClientError {
     /// The id is taken.
     #[error("a client of this id exists already")]
     Taken,
+    /// Without it, every login that names no client would fail.
+    #[error("the built-in client cannot be deleted, for logins that name no client are its own: disable it instead")]
+    BuiltIn,
     /// There is no such client.
     #[error("there is no such client")]
     Unknown,
@@ -132,6 +135,9 @@ impl Service {
 
     /// Deletes a client with its sessions. True when there was one.
     pub async fn delete_client(&self, id: &ClientId, from: &Requester) -> Result<bool, ClientError> {
+        if id.as_str() == BUILT_IN_CLIENT {
+            return Err(ClientError::BuiltIn);
+        }
         let now = self.clock.now();
         let event = from.event("client.deleted").on(id);
         if self.store.clients().has_many_sessions(id).await.map_err(refused)? {

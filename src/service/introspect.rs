@@ -40,7 +40,7 @@ pub struct Introspected {
 #[derive(Debug, thiserror::Error)]
 pub enum CannotIntrospect {
     /// The replica cannot judge now.
-    #[error("cannot judge now: {0:?}")]
+    #[error("cannot judge now: {0}")]
     Doubt(Doubt),
     /// A refresh token needs the database, and it does not answer.
     #[error(transparent)]
@@ -68,7 +68,7 @@ impl Service {
                 Introspection::Inactive
             }
             Verdict::Inactive(reason) => {
-                tracing::debug!(caller = %caller.id, ?reason, "inactive token");
+                tracing::debug!(caller = %caller.id, %reason, "inactive token");
                 Introspection::Inactive
             }
             Verdict::CannotJudge(doubt) => return Err(CannotIntrospect::Doubt(doubt)),

@@ -46,34 +46,45 @@ pub enum Verdict {
 }
 
 /// Why a token is not active: for the operator's log, never for the caller.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Inactivity {
     /// It is not an access token of ours, or it is expired.
+    #[error("{0}")]
     Refused(TokenRefusal),
     /// It, or something that it hangs on, was revoked.
+    #[error("revoked, by its {}", .0.as_str())]
     Revoked(RevocationKind),
     /// Its client was deleted or disabled. With the time at which the token was issued.
+    #[error("its client is disabled or gone")]
     ClientGone(Timestamp),
     /// Its key is no longer published, or it claims to be issued after its key stopped signing (security.md K10).
+    #[error("its key is no longer published, or was not signing when the token says that it was issued")]
     KeyGone,
     /// None of its audiences is known here (security.md T7). With the time at which the token was issued.
+    #[error("none of its audiences is known here")]
     UnknownAudience(Timestamp),
     /// Its `typ` is not one that its client is configured for (security.md T2). With the time at which the token was issued.
+    #[error("its `typ` is not the one that its client is configured for")]
     WrongType(Timestamp),
 }
 
-/// Why a replica cannot judge.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Why a replica cannot judge, in words for the operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
     /// The view was not loaded yet.
+    #[error("the revocations are not loaded yet")]
     Loading,
     /// The view is older than `revocation.max_lag`, or the clock was stepped.
+    #[error("what it knows of revocations is older than revocation.max_lag, or the clock was stepped")]
     StaleView,
     /// The token names a key that this replica does not know, and the keys cannot be read now.
+    #[error("the token names a key that it does not know, and the keys cannot be read")]
     KeysUnreadable,
     /// The token is newer than the view, which does not know its client as the token does, and the feed cannot be read now.
+    #[error("the token is newer than what it knows, and the changes since then cannot be read")]
     BehindToken,
     /// Nobody whom this replica knows is calling, which another may know, and the feed cannot be read now.
+    #[error("the caller is unknown to it, and the changes of clients cannot be read")]
     BehindCaller,
 }
 

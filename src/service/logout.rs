@@ -16,7 +16,7 @@ pub enum BearerError {
     #[error("the session of the access token has ended")]
     SessionEnded,
     /// It cannot be judged now.
-    #[error("cannot judge now: {0:?}")]
+    #[error("cannot judge now: {0}")]
     Doubt(Doubt),
 }
 

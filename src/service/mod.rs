@@ -171,7 +171,7 @@ impl Failure {
     }
 
     fn doubt(doubt: Doubt) -> Self {
-        Self::Unavailable(format!("this replica cannot judge tokens now: {doubt:?}").into())
+        Self::Unavailable(format!("this replica cannot judge tokens now: {doubt}").into())
     }
 
     fn no_signing_key(algorithm: Algorithm) -> Self {

@@ -62,6 +62,11 @@ impl StoreObserver for () {
 pub struct Store(Database);
 
 impl Store {
+    /// Whether the settings can be used at all, without connecting.
+    pub fn check_settings(settings: &StoreSettings) -> Result<(), StoreError> {
+        Database::check_settings(settings)
+    }
+
     /// Opens the database and refuses one that cannot be used safely (security.md D4, D5). Its tables may be missing or
     /// old: see [`Store::migrate`] and [`Store::check_schema`]. The clock times operations and idle connections.
     pub async fn open(

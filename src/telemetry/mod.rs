@@ -13,5 +13,5 @@ mod writer;
 
 pub use logger::{LogSink, Logger, MemoryLog};
 pub use metrics::Metrics;
-pub use panics::log_panics;
+pub use panics::tell_panics;
 pub use request::{CacheUse, RequestLine};

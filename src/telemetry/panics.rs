@@ -1,19 +1,43 @@
-//! Panics, as lines of the log.
+//! Panics, as lines of the log and, where they end the process, on standard error.
 
-/// From now on a panic is one line that says where it happened, in place of the standard message on standard error. What
-/// it says is left out: panics of slices quote the text that was sliced, which may be a secret (security.md S1).
-pub fn log_panics() {
-    std::panic::set_hook(Box::new(|panic| {
+use std::io::Write;
+use std::panic::PanicHookInfo;
+use std::time::Duration;
+
+use super::Logger;
+
+/// How long the last lines of the log may take when the process ends.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// From now on a panic is told by where it happened, in place of the standard message. What it says is left out: panics of
+/// slices quote the text that was sliced, which may be a secret (security.md S1).
+///
+/// It is a line of `logger`, if there is one. A panic of the main thread ends the process, and one without a log would be
+/// seen nowhere: these are told on standard error as well.
+pub fn tell_panics(logger: Option<Logger>) {
+    std::panic::set_hook(Box::new(hook(logger, |line| {
+        let _ = std::io::stderr().lock().write_all(line.as_bytes());
+    })));
+}
+
+fn hook(logger: Option<Logger>, on_stderr: impl Fn(&str)) -> impl Fn(&PanicHookInfo<'_>) {
+    move |panic| {
         let thread = std::thread::current();
+        let thread = thread.name().unwrap_or_default();
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
-        tracing::error!(place, thread = thread.name().unwrap_or_default(), "panicked");
-    }));
+        tracing::error!(place, thread, "panicked");
+        if thread == "main" || logger.is_none() {
+            on_stderr(&format!("error: panicked at {place}: a mistake in countersign, please report it\n"));
+            if let Some(logger) = &logger {
+                logger.flush(FLUSH);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-    use std::time::Duration;
+    use std::sync::{Arc, Mutex};
 
     use tracing::level_filters::LevelFilter;
 
@@ -21,23 +45,47 @@ mod tests {
     use crate::clock::ManualClock;
     use crate::config::{self, LogFormat, LogLevels};
     use crate::domain::Timestamp;
-    use crate::telemetry::{LogSink, Logger, MemoryLog};
+    use crate::telemetry::{LogSink, MemoryLog};
 
-    #[test]
-    fn s1_a_panic_is_a_line_that_says_where_and_never_what() {
+    fn logger() -> (Logger, MemoryLog) {
         let memory = MemoryLog::default();
         let settings =
             config::Log { format: LogFormat::Json, level: LogLevels::all(LevelFilter::INFO), requests: true };
         let clock = Arc::new(ManualClock::starting_at(Timestamp::from_millis(0)));
-        let logger = Logger::start(LogSink::Memory(memory.clone()), &settings, clock).unwrap();
+        (Logger::start(LogSink::Memory(memory.clone()), &settings, clock).unwrap(), memory)
+    }
+
+    /// What standard error shows when a thread of this name panics over a secret.
+    fn panic_of(thread: &str, logger: Option<Logger>) -> String {
+        let shown = Arc::new(Mutex::new(String::new()));
+        let copy = Arc::clone(&shown);
+        let subscriber = self::logger().0;
+        let subscriber = logger.as_ref().unwrap_or(&subscriber).subscriber();
+        std::panic::set_hook(Box::new(hook(logger, move |line| copy.lock().unwrap().push_str(line))));
+        let panicking = std::thread::Builder::new().name(thread.to_owned()).spawn(move || {
+            let secret = "hunter2\u{e9}".to_owned();
+            tracing::subscriber::with_default(subscriber, || secret[..8].len())
+        });
+        assert!(panicking.unwrap().join().is_err());
+        let shown = shown.lock().unwrap();
+        shown.clone()
+    }
+
+    /// One test, because the process has one hook.
+    #[test]
+    fn s1_a_panic_says_where_and_never_what_and_one_that_ends_the_process_is_seen() {
         let standard = std::panic::take_hook();
-        log_panics();
-        let secret = "hunter2\u{e9}".to_owned();
-        let panicked =
-            tracing::subscriber::with_default(logger.subscriber(), || std::panic::catch_unwind(|| secret[..8].len()));
-        std::panic::set_hook(standard);
-        assert!(panicked.is_err() && logger.flush(Duration::from_secs(10)));
+        let (logger, memory) = logger();
+        let of_worker = panic_of("worker", Some(logger.clone()));
+        assert!(logger.flush(FLUSH * 10));
+        let of_main = panic_of("main", Some(logger));
         let text = memory.text();
-        assert!(text.contains("\"panicked\"") && text.contains("panics.rs:") && !text.contains("hunter2"), "{text}");
+        let before_the_log = panic_of("main", None);
+        std::panic::set_hook(standard);
+        assert_eq!(of_worker, "", "the service goes on, and its log has it");
+        assert_eq!(text.matches("\"panicked\"").count(), 2, "the second is flushed before the process ends: {text}");
+        for shown in [of_main, before_the_log, text] {
+            assert!(shown.contains("panics.rs:") && !shown.contains("hunter2"), "{shown}");
+        }
     }
 }

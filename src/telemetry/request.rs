@@ -61,10 +61,12 @@ pub struct RequestLine<'a> {
 }
 
 impl RequestLine<'_> {
-    /// A refusal to judge is a warning, another failure of ours an error, and whatever callers do wrong is neither.
+    /// A refusal to judge is a warning, another failure of ours an error, and whatever callers do wrong is neither: among
+    /// that is a version of HTTP that is not spoken here.
     pub(super) const fn level(&self) -> Level {
         match self.status {
             503 => Level::WARN,
+            505 => Level::INFO,
             500.. => Level::ERROR,
             _ => Level::INFO,
         }
@@ -193,6 +195,14 @@ pub(super) mod tests {
         let mut bytes = Vec::new();
         line.write_text(&mut bytes);
         String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn what_callers_do_wrong_is_no_error_of_ours() {
+        let level = |status| RequestLine { status, ..example() }.level();
+        assert_eq!([200, 400, 499, 505].map(level), [Level::INFO; 4]);
+        assert_eq!([500, 502].map(level), [Level::ERROR; 2]);
+        assert_eq!(level(503), Level::WARN);
     }
 
     #[test]

@@ -331,6 +331,9 @@ on_both_engines! {
         assert_eq!(app.token_request(&api, &[]).await.status(), 200);
         app.administer(Method::DELETE, "/admin/v1/clients/api", None).await;
         assert_eq!(error_of(app.token_request(&api, &[]).await).await, (401, "invalid_client".into()));
+        let built_in = "/admin/v1/clients/countersign";
+        assert_eq!(refusal(&app, Method::DELETE, built_in, json!(null)).await, (409, "conflict".into()));
+        assert_eq!(app.administer(Method::GET, built_in, None).await["enabled"], true);
         for (method, path, body) in [
             (Method::GET, "/admin/v1/clients/api", json!(null)),
             (Method::PATCH, "/admin/v1/clients/api", json!({"scopes": "a"})),

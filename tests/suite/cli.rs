@@ -1,11 +1,13 @@
 //! The commands, each as a process: what they print, how they exit, and what they leave alone.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use serde_json::{Value, json};
 
 use super::support::database::{Engine, TestDatabase, on_both_engines};
 use super::support::process::{Home, PASSWORD};
+use super::support::write_private;
 
 /// A bcrypt hash, of the password `U*U` (test vector of the reference implementation).
 const BCRYPT: &str = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
@@ -260,6 +262,92 @@ fn config_tells_every_mistake_at_once_and_never_a_secret() {
         let refused = home.run(command).refusal(1);
         assert!(refused.contains("4 mistakes in the configuration") && !refused.contains("hunter2"), "{refused}");
     }
+}
+
+#[test]
+fn config_check_finds_what_a_start_would_fail_on_and_the_start_makes_nothing() {
+    let home = Home::empty();
+    let make = |name: &str| {
+        let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
+        std::fs::write(home.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
+        write_private(&home.path().join(format!("{name}.key")), &made.signing_key.serialize_pem());
+        std::fs::copy(home.path().join(format!("{name}.key")), home.path().join(format!("{name}.shown"))).unwrap();
+        let shown = std::fs::Permissions::from_mode(0o644);
+        std::fs::set_permissions(home.path().join(format!("{name}.shown")), shown).unwrap();
+    };
+    make("a");
+    make("b");
+    let files = std::fs::read_dir(home.path()).unwrap().count();
+    let mut home = home;
+    for (certificate, key, setting, problem) in [
+        (
+            "none.pem",
+            "a.key",
+            "public.tls.cert (COUNTERSIGN_PUBLIC__TLS__CERT)",
+            "none.pem, which cannot be read (No such",
+        ),
+        ("a.key", "a.key", "public.tls.cert", "holds no PEM certificate"),
+        ("a.pem", "none.key", "public.tls.key", "none.key, which cannot be read (No such"),
+        ("a.pem", "b.key", "public.tls.key", "is not the key of the certificate a.pem"),
+        ("a.pem", "a.shown", "public.tls.key", "every user of this machine may read"),
+    ] {
+        home = home.without("PUBLIC__TLS__CERT").without("PUBLIC__TLS__KEY");
+        home = home.with("PUBLIC__TLS__CERT", certificate).with("PUBLIC__TLS__KEY", key);
+        let checked = home.run(&["config", "check"]).refusal(1);
+        assert!(checked.contains(setting) && checked.contains(problem), "{checked}");
+        let refused = home.run(&["serve"]).refusal(1);
+        assert!(refused.contains(setting.split(' ').next().unwrap()) && refused.contains(problem), "{refused}");
+        assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), files, "no database, no key");
+    }
+    home = home.without("PUBLIC__TLS__KEY").with("PUBLIC__TLS__KEY", "a.key");
+    home.out(&["config", "check"]);
+    let home = Home::empty().with("MASTER_KEY", "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=");
+    for url in ["postgres://app:%ff@db/hunter2", "postgres://app:hunter2@db/cs?sslmode=hunter3"] {
+        let refused = home.run_on(url, &["config", "check"]);
+        assert!(
+            refused.contains("database.url (COUNTERSIGN_DATABASE__URL)") && !refused.contains("hunter"),
+            "{refused}"
+        );
+    }
+}
+
+#[test]
+fn an_issuer_that_cannot_be_a_route_is_refused_by_name() {
+    for path in [":x", "*x", "{x}", ".well-known/openid-configuration", ".well-known/oauth-authorization-server"] {
+        let home = Home::empty().with("ISSUER", &format!("https://auth.test/{path}"));
+        for command in [&["config", "check"][..], &["serve"]] {
+            let refused = home.run(command).refusal(1);
+            assert!(refused.contains("issuer (COUNTERSIGN_ISSUER) "), "{refused}");
+        }
+    }
+}
+
+#[test]
+fn errors_are_told_in_words() {
+    let home = Home::empty();
+    home.out(&["migrate"]);
+    home.out(&["clients", "create", "app", "--type", "public"]);
+    let refused = home.run_with(&["revoke", "--token"], "garbage").refusal(1);
+    assert!(refused.contains("not three parts of base64url") && !refused.contains("Refused"), "{refused}");
+    assert!(home.run(&["admin-key", "create", "k", "--expires-in", "0s"]).refusal(1).contains("expires at once"));
+    assert_eq!(home.json(&["admin-key", "list"])["admin_keys"], json!([]));
+    let refused = home.run(&["--config", "/nonexistent", "config", "check"]).refusal(1);
+    assert!(refused.contains("/nonexistent cannot be read (No such file") && !refused.contains("line"), "{refused}");
+    let refused = home.run_with(&["token", "verify", "--issuer", "ftp://auth.test"], "a.b.c").refusal(2);
+    assert!(refused.contains("--issuer") && refused.contains("https://"), "{refused}");
+    std::fs::write(home.path().join("no.db"), "this is a text and no database at all".repeat(100)).unwrap();
+    let refused = home.run_on("sqlite://no.db", &["users", "list"]);
+    assert!(refused.contains("no.db") && refused.contains("database.url"), "{refused}");
+}
+
+#[test]
+fn the_built_in_client_can_be_disabled_and_not_deleted() {
+    let home = Home::empty();
+    home.out(&["migrate"]);
+    home.user("ada");
+    assert!(home.run(&["clients", "delete", "countersign"]).refusal(1).contains("disable it instead"));
+    assert_eq!(home.json(&["clients", "show", "countersign"])["enabled"], true);
+    assert_eq!(home.json(&["clients", "disable", "countersign"])["enabled"], false);
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::support::database::{Engine, TestDatabase, on_both_engines};
 use super::support::process::{Home, PASSWORD, SOON, Server};
+use super::support::write_private;
 
 on_both_engines! {
     async fn h15_a_signal_to_stop_lets_requests_in_flight_finish_and_exits_0(database: TestDatabase) {
@@ -127,6 +128,8 @@ async fn healthcheck_exits_0_when_ready_and_1_otherwise() {
     let home = home.with("OPERATIONS__LISTEN", &address);
     assert_eq!(home.out(&["healthcheck"]), "ready\n");
     assert_eq!(home.json(&["healthcheck"])["ready"], true);
+    let by_name = address.replace("127.0.0.1", "localhost");
+    assert_eq!(home.out(&["healthcheck", "--address", &by_name]), "ready\n");
     drop(server);
     assert!(home.run(&["healthcheck"]).refusal(1).contains("/readyz"));
 
@@ -151,7 +154,7 @@ async fn healthcheck_believes_the_configured_certificate_and_no_other() {
     let write = |name: &str| {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         std::fs::write(home.path().join(format!("{name}.pem")), made.cert.pem()).unwrap();
-        std::fs::write(home.path().join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
+        write_private(&home.path().join(format!("{name}.key")), &made.signing_key.serialize_pem());
     };
     write("auth.test");
     write("other.test");

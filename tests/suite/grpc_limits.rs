@@ -23,6 +23,7 @@ use tonic::Code;
 use crate::support::app::TestApp;
 use crate::support::database::{Engine, TestDatabase};
 use crate::support::envoy::{Envoy, question};
+use crate::support::write_private;
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -296,7 +297,7 @@ async fn over_tls_it_speaks_h2_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    write_private(&key, &made.signing_key.serialize_pem());
     std::fs::write(&cert, made.cert.pem()).unwrap();
     let identity = TlsIdentity::load_for(Protocol::Http2, cert, key).unwrap();
     let address = "127.0.0.1:0".parse().unwrap();

@@ -18,11 +18,13 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::support::write_private;
+
 const PATIENCE: Duration = Duration::from_secs(10);
 
 fn write_identity(folder: &Path) -> CertificateDer<'static> {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+    write_private(&folder.join("key.pem"), &made.signing_key.serialize_pem());
     std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
     CertificateDer::from_pem_slice(made.cert.pem().as_bytes()).unwrap()
 }

@@ -302,7 +302,7 @@ pub async fn new_secret(
 #[utoipa::path(
     delete, path = "/admin/v1/clients/{client_id}", tag = "administration",
     params(("client_id" = String, Path)),
-    responses((status = 204, description = "Deleted"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
+    responses((status = 204, description = "Deleted"), (status = 409, description = "It is the built-in client, which can be disabled instead", body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn delete(
@@ -384,6 +384,8 @@ impl From<ClientError> for ApiError {
     fn from(error: ClientError) -> Self {
         match error {
             ClientError::Taken => Self::new(ProblemCode::Conflict).detail("A client of this id exists already."),
+            ClientError::BuiltIn => Self::new(ProblemCode::Conflict)
+                .detail("The built-in client cannot be deleted, for logins that name no client are its own. Disable it instead."),
             ClientError::Unknown => unknown(),
             ClientError::Invalid { field, problem } => Self::invalid_field(field, problem),
             ClientError::Jwks(error) => Self::invalid_field("jwks", error.to_string()),

@@ -1,7 +1,9 @@
 //! TLS with certificate and key from files, followed as the files change.
 
 use std::fmt;
+use std::fs::File;
 use std::io;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,17 +20,23 @@ use super::accept::Protocol;
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
     /// A file cannot be read.
-    #[error("{} cannot be read", .0.display())]
-    Read(PathBuf, #[source] io::Error),
+    #[error("{} cannot be read: {}", .0.display(), .1)]
+    Read(PathBuf, io::Error),
+    /// Every user of the machine could take the key, or put another in its place.
+    #[error("{} holds a private key, and every user of this machine may read or write it: chmod o= lets its owner and group alone", .0.display())]
+    Exposed(PathBuf),
     /// The certificate file holds no PEM certificate.
     #[error("{} holds no PEM certificate", .0.display())]
     NoCertificate(PathBuf),
     /// The key file holds no PEM private key.
     #[error("{} holds no PEM private key", .0.display())]
     NoKey(PathBuf),
-    /// Certificate and key do not fit together, or use what is not supported.
-    #[error("the certificate {} cannot be used with the key {}", .0.display(), .1.display())]
-    Unusable(PathBuf, PathBuf, #[source] rustls::Error),
+    /// Each may be fine, but they do not go together.
+    #[error("the certificate {} belongs to another key than {}", .0.display(), .1.display())]
+    OtherKey(PathBuf, PathBuf),
+    /// They use what is not supported.
+    #[error("the certificate {} cannot be used with the key {}: {}", .0.display(), .1.display(), .2)]
+    Unusable(PathBuf, PathBuf, rustls::Error),
 }
 
 /// A certificate chain and its key, as they are in two files now.
@@ -41,8 +49,12 @@ pub struct TlsIdentity {
     seen: Mutex<(Stamp, bool)>,
 }
 
-/// What changes about a file when it is written or replaced: modification time, inode and length of both files.
-type Stamp = [Option<(i64, i64, u64, u64)>; 2];
+/// What changes about a file when it is written, replaced or shown to others: modification time, inode, length and others'
+/// rights, of both files.
+type Stamp = [Option<(i64, i64, u64, u64, u32)>; 2];
+
+/// Reading and writing by everyone. Reading by a group is how systems share keys with services (`ssl-cert` of Debian).
+const RIGHTS_OF_OTHERS: u32 = 0o006;
 
 impl TlsIdentity {
     /// Reads both files, PEM; the first certificate is the server's own, intermediates follow.
@@ -111,9 +123,12 @@ fn read(protocol: Protocol, certificate: &Path, key: &Path) -> Result<ServerConf
         .ok()
         .filter(|chain| !chain.is_empty())
         .ok_or_else(|| TlsError::NoCertificate(certificate.to_owned()))?;
-    let key_bytes = Zeroizing::new(bytes(key)?);
+    let key_bytes = private_bytes(key)?;
     let key_der = PrivateKeyDer::from_pem_slice(&key_bytes).map_err(|_| TlsError::NoKey(key.to_owned()))?;
-    let unusable = |error| TlsError::Unusable(certificate.to_owned(), key.to_owned(), error);
+    let unusable = |error| match error {
+        rustls::Error::InconsistentKeys(_) => TlsError::OtherKey(certificate.to_owned(), key.to_owned()),
+        error => TlsError::Unusable(certificate.to_owned(), key.to_owned(), error),
+    };
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(unusable)?
@@ -124,21 +139,76 @@ fn read(protocol: Protocol, certificate: &Path, key: &Path) -> Result<ServerConf
     Ok(config)
 }
 
+/// The bytes of a file that is kept from others.
+fn private_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
+    let unreadable = |error| TlsError::Read(path.to_owned(), error);
+    let mut file = File::open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.mode() & RIGHTS_OF_OTHERS != 0 {
+        return Err(TlsError::Exposed(path.to_owned()));
+    }
+    // As long as it will be at once: a vector that grows leaves copies behind that nobody wipes.
+    let length = usize::try_from(metadata.len()).unwrap_or_default();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length + 1));
+    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    Ok(bytes)
+}
+
 fn stamp(certificate: &Path, key: &Path) -> Stamp {
     [certificate, key].map(|path| {
         let metadata = std::fs::metadata(path).ok()?;
-        Some((metadata.mtime(), metadata.mtime_nsec(), metadata.ino(), metadata.len()))
+        Some((
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+            metadata.ino(),
+            metadata.len(),
+            metadata.mode() & RIGHTS_OF_OTHERS,
+        ))
     })
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt;
+
     use super::*;
 
     fn write_identity(folder: &Path, name: &str) {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
         std::fs::write(folder.join("cert.pem"), made.cert.pem()).unwrap();
-        std::fs::write(folder.join("key.pem"), made.signing_key.serialize_pem()).unwrap();
+        write_key(&folder.join("key.pem"), &made.signing_key.serialize_pem());
+    }
+
+    fn write_key(path: &Path, text: &str) {
+        std::fs::write(path, text).unwrap();
+        std::fs::set_permissions(path, Permissions::from_mode(0o640)).unwrap();
+    }
+
+    #[test]
+    fn k6_a_key_that_everyone_may_read_is_refused_and_one_of_a_group_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        write_identity(folder.path(), "a.test");
+        let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        let with = |mode| {
+            std::fs::set_permissions(&key, Permissions::from_mode(mode)).unwrap();
+            TlsIdentity::load(&certificate, &key)
+        };
+        for mode in [0o644, 0o604, 0o602] {
+            assert!(matches!(with(mode), Err(TlsError::Exposed(_))), "{mode:o}");
+        }
+        for mode in [0o640, 0o400] {
+            assert!(with(mode).is_ok(), "{mode:o}");
+        }
+        let identity = with(0o600).unwrap();
+        let first = identity.current();
+        write_identity(folder.path(), "second-name.test");
+        std::fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
+        identity.reload();
+        assert!(Arc::ptr_eq(&first, &identity.current()), "the old one stays");
+        std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
+        identity.reload();
+        assert!(!Arc::ptr_eq(&first, &identity.current()), "put right, it is taken");
     }
 
     #[test]
@@ -171,9 +241,12 @@ mod tests {
         let path = |name: &str| folder.path().join(name);
         assert!(matches!(TlsIdentity::load(path("none"), path("none")), Err(TlsError::Read(..))));
         write_identity(folder.path(), "a.test");
-        std::fs::write(path("empty"), "").unwrap();
+        write_key(&path("empty"), "");
         assert!(matches!(TlsIdentity::load(path("empty"), path("key.pem")), Err(TlsError::NoCertificate(_))));
         assert!(matches!(TlsIdentity::load(path("cert.pem"), path("empty")), Err(TlsError::NoKey(_))));
-        assert!(matches!(TlsIdentity::load(path("cert.pem"), path("cert.pem")), Err(TlsError::NoKey(_))));
+        write_key(&path("no-key"), &std::fs::read_to_string(path("cert.pem")).unwrap());
+        assert!(matches!(TlsIdentity::load(path("cert.pem"), path("no-key")), Err(TlsError::NoKey(_))));
+        write_key(&path("other"), &rcgen::KeyPair::generate().unwrap().serialize_pem());
+        assert!(matches!(TlsIdentity::load(path("cert.pem"), path("other")), Err(TlsError::OtherKey(..))));
     }
 }

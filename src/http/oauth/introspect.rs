@@ -158,7 +158,7 @@ impl From<CannotIntrospect> for OAuthError {
     fn from(error: CannotIntrospect) -> Self {
         match error {
             CannotIntrospect::Doubt(doubt) => {
-                Self::unavailable(RETRY_AFTER).because(format!("cannot judge now: {doubt:?}"))
+                Self::unavailable(RETRY_AFTER).because(format!("cannot judge now: {doubt}"))
             }
             CannotIntrospect::Failed(failure) => caller::oauth_failure(failure),
         }

@@ -91,6 +91,16 @@ pub(in crate::store) enum Lane {
 }
 
 impl Database {
+    /// Whether the driver reads the address.
+    pub(in crate::store) fn check_settings(settings: &StoreSettings) -> Result<(), StoreError> {
+        match &settings.location {
+            Location::Sqlite { .. } => Ok(()),
+            Location::Postgres { url, pooler_transaction_mode } => {
+                PostgresConnector::new(url, *pooler_transaction_mode, settings).map(drop)
+            }
+        }
+    }
+
     /// Opens the database and refuses one that cannot be used safely. Neither makes nor checks tables.
     pub(in crate::store) async fn open(
         settings: &StoreSettings,

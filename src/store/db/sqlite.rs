@@ -68,7 +68,7 @@ impl SqliteConnector {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT);
-        let mut raw = options.connect().await?;
+        let mut raw = options.connect().await.map_err(|error| self.named(error))?;
         for (pragma, column, expected) in
             [("PRAGMA synchronous", "synchronous", 2), ("PRAGMA foreign_keys", "foreign_keys", 1)]
         {
@@ -85,7 +85,8 @@ impl SqliteConnector {
 
     /// Opens a connection that can only read.
     pub(super) async fn connect_reader(&self) -> Result<Connection, Failure> {
-        Ok(Connection::Sqlite(self.options().pragma("query_only", "ON").connect().await?))
+        let connected = self.options().pragma("query_only", "ON").connect().await;
+        Ok(Connection::Sqlite(connected.map_err(|error| self.named(error))?))
     }
 
     fn options(&self) -> SqliteConnectOptions {
@@ -98,7 +99,16 @@ impl SqliteConnector {
     }
 
     fn misconfigured(&self, problem: &str) -> StoreError {
-        StoreError::Misconfigured(format!("the database file {} {problem}", self.path.display()))
+        StoreError::Misconfigured(format!("the database file {} (database.url) {problem}", self.path.display()))
+    }
+
+    /// A failure to open the file that nobody but a person can mend, by the name of the file.
+    fn named(&self, error: sqlx::Error) -> Failure {
+        let failure = Failure::from(error);
+        match failure.error {
+            StoreError::Misconfigured(cause) => self.refused(&format!("cannot be used: {cause}")),
+            error => Failure { error, ..failure },
+        }
     }
 
     fn refused(&self, problem: &str) -> Failure {

@@ -12,3 +12,11 @@ pub mod proxy;
 pub mod secrets;
 pub mod sessions;
 pub mod store;
+
+use std::os::unix::fs::PermissionsExt as _;
+
+/// Writes a file that nobody but its owner may read.
+pub fn write_private(path: &std::path::Path, text: &str) {
+    std::fs::write(path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
+}

@@ -89,6 +89,13 @@ impl Home {
         self.command(arguments).output().unwrap().into()
     }
 
+    /// What a command says that fails on this database.
+    pub fn run_on(&self, database: &str, arguments: &[&str]) -> String {
+        let mut command = self.command(arguments);
+        let ended: Ended = command.env("COUNTERSIGN_DATABASE__URL", database).output().unwrap().into();
+        ended.refusal(1)
+    }
+
     /// The same with something on standard input.
     pub fn run_with(&self, arguments: &[&str], input: &str) -> Ended {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
