@@ -259,7 +259,7 @@ mod tests {
         assert_eq!(combiner.waiting(), 4);
         for (served, left) in [(2, 2), (1, 1), (1, 0)] {
             assert!(line.has_somebody().await);
-            assert_eq!((line.take().len(), combiner.waiting()), (served, left));
+            assert_eq!((combiner.waiting(), line.take().len(), combiner.waiting()), (served + left, served, left));
         }
     }
 }
