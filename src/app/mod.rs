@@ -99,7 +99,7 @@ pub struct App {
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// What [`examine`] finds.
+    /// What [`examine()`] finds.
     #[error("{0}")]
     Configuration(Mistakes),
     /// The database.
