@@ -38,7 +38,7 @@ impl Service {
             return Ok(());
         }
         let event = |(caller, count): (&ClientId, &u64)| {
-            let mut event = Requester::background().acting(caller).event("introspection.denied").on(caller);
+            let mut event = Requester::background().acting(caller).event("token.introspection_denied").on(caller);
             event.detail = Some(format!("{{\"tokens\":{count}}}"));
             event
         };

@@ -156,13 +156,13 @@ on_both_engines! {
             assert_eq!(app.ask(&curious, &token).send().await.unwrap().text().await.unwrap(), INACTIVE);
         }
         assert_eq!(app.batch(&curious, &[&token, &token, "made up"]).await.status(), 200);
-        assert!(app.audit("introspection.denied").await.is_empty(), "I14: nothing is written while judging");
+        assert!(app.audit("token.introspection_denied").await.is_empty(), "I14: nothing is written while judging");
         outage::take_tables_away(&app.database).await;
         assert!(app.service.audit_denials().await.is_err());
         outage::bring_tables_back(&app.database).await;
         app.service.audit_denials().await.unwrap();
         app.service.audit_denials().await.unwrap();
-        let events = app.audit("introspection.denied").await;
+        let events = app.audit("token.introspection_denied").await;
         assert_eq!((events.len(), &events[0]["client"], &events[0]["detail"]), (1, &json!("curious"), &json!({"tokens": 5})));
     }
 
