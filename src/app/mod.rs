@@ -37,9 +37,6 @@ use crate::telemetry::metrics::ListenerName;
 use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
 
-/// What one verified token costs in memory, to turn `introspection.cache_entries` into bytes.
-const BYTES_PER_CACHED_TOKEN: u64 = 3072;
-
 /// What an App is handed: everything that differs between production and a test.
 #[derive(Clone)]
 pub struct Parts {
@@ -207,7 +204,7 @@ impl Core {
             Arc::clone(&parts.clock),
             config.issuer.as_str().to_owned(),
             config.tokens.token_type,
-            config.introspection.cache_entries as u64 * BYTES_PER_CACHED_TOKEN,
+            config.introspection.cache_entries,
         );
         let service = Arc::new(Service {
             judge,

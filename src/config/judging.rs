@@ -16,6 +16,7 @@ const MAX_LAG: Duration = Duration::from_secs(3);
 const MAX_AGE: Duration = Duration::from_secs(5);
 /// Up to 3 KiB each, which the longest tokens take: 300 MiB at most for the tokens of a hundred thousand users at once.
 const CACHE_ENTRIES: usize = 100_000;
+
 /// How revocations reach this replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {

@@ -159,7 +159,7 @@ impl quick_cache::Weighter<[u8; 32], Arc<JudgedToken>> for WeighByBytes {
     }
 }
 
-/// What one bearer of a verified token weighs at least; the cache is sized in these.
+/// What a verified token of the usual size takes in memory; the cache is sized in these.
 const TYPICAL_TOKEN_BYTES: u64 = 3072;
 
 impl std::fmt::Debug for Judge {
@@ -172,7 +172,7 @@ impl std::fmt::Debug for Judge {
 }
 
 impl Judge {
-    /// A judge for tokens of `issuer`; keeps about `cache_bytes` of verified tokens.
+    /// A judge for tokens of `issuer`; remembers `cache_entries` verified tokens of the usual size, and fewer large ones.
     pub fn new(
         view: Arc<View>,
         keyring: Arc<Keyring>,
@@ -180,10 +180,10 @@ impl Judge {
         clock: Arc<dyn Clock>,
         issuer: String,
         default_type: TokenType,
-        cache_bytes: u64,
+        cache_entries: usize,
     ) -> Self {
-        let items = usize::try_from(cache_bytes / TYPICAL_TOKEN_BYTES).unwrap_or(usize::MAX);
-        let judged = quick_cache::sync::Cache::with_weighter(items, cache_bytes, WeighByBytes);
+        let bytes = cache_entries as u64 * TYPICAL_TOKEN_BYTES;
+        let judged = quick_cache::sync::Cache::with_weighter(cache_entries, bytes, WeighByBytes);
         Self { view, keyring, clock, issuer, default_type, follower, judged }
     }
 

@@ -1,4 +1,5 @@
-//! The use cases, one per file. They take and return domain types, and know neither HTTP nor SQL.
+//! The use cases, one per file. They take and return domain types, and know no axum and no SQL. A verified token keeps the answers
+//! that `http` has written for it (`judge.rs`).
 
 mod account;
 mod admin_keys;

@@ -99,7 +99,7 @@ impl Court {
             Arc::<TrappedClock>::clone(&clock),
             ISSUER.to_owned(),
             TokenType::AtJwt,
-            64 * 1024 * 1024,
+            20_000,
         );
         Self { app, batch, view, clock, judge }
     }

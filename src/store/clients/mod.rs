@@ -69,7 +69,8 @@ impl Clients<'_> {
         collect(&self.0.rows("clients_all", READ_ALL, Vec::new()).await?)
     }
 
-    /// Replaces what the operator chose, if it still is `present`; a conflict otherwise.
+    /// Replaces what the operator chose, if it still is `present`; a conflict otherwise. Tokens that are out keep what they were
+    /// issued with.
     pub async fn update(
         &self,
         id: &ClientId,
