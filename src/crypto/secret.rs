@@ -4,20 +4,26 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A token or secret on its way to its one recipient: shown by [`SecretText::expose`] alone, hidden in `Debug`, wiped when
-/// dropped (security.md S2).
+/// A token or secret on its way to its one recipient, or from a caller to the one that checks it: shown by
+/// [`SecretText::expose`] alone, hidden in `Debug`, wiped when dropped (security.md S2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
     /// Takes charge of `text`.
-    pub fn new(text: String) -> Self {
-        Self(Zeroizing::new(text))
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself, for the answer that carries it.
+    /// The text itself, for the answer that carries it, a digest or a verifier.
     pub fn expose(&self) -> &str {
         &self.0
+    }
+}
+
+impl From<Zeroizing<String>> for SecretText {
+    fn from(text: Zeroizing<String>) -> Self {
+        Self(text)
     }
 }
 

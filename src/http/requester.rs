@@ -22,9 +22,9 @@ impl<S: Sync> FromRequestParts<S> for Address {
 }
 
 /// Extracts the [`Requester`]; who acts is filled in by whoever authenticates the request.
-pub struct From(pub Requester);
+pub struct RequestedBy(pub Requester);
 
-impl<S: Sync> FromRequestParts<S> for From {
+impl<S: Sync> FromRequestParts<S> for RequestedBy {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Infallible> {

@@ -1,5 +1,5 @@
-//! D3: the process is killed at random points while it logs in, refreshes, logs out and revokes. Whatever it had
-//! acknowledged still holds after the restart, and whatever it had not is done whole or not at all.
+//! D3, D4: the process is killed at random points while it logs in, refreshes, logs out and revokes, and the power fails.
+//! Whatever it had acknowledged still holds after the restart, and whatever it had not is done whole or not at all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,10 +12,10 @@ use tokio::sync::Notify;
 
 use super::support::app::Tokens;
 use super::support::database::{Engine, TestDatabase, on_both_engines};
+use super::support::power::Disk;
 use super::support::process::{Home, Server};
+use super::support::size::size;
 
-/// Kills in one run, unless `COUNTERSIGN_TEST_CRASHES` says otherwise.
-const ROUNDS: usize = 50;
 /// Users, each busy on its own.
 const WORKERS: usize = 4;
 /// Sessions that a worker has at most.
@@ -27,49 +27,68 @@ const LATE: Duration = Duration::from_secs(2);
 
 on_both_engines! {
     async fn d3_what_was_acknowledged_survives_kill_9_at_any_point(database: TestDatabase) {
-        let rounds = std::env::var("COUNTERSIGN_TEST_CRASHES").ok().and_then(|text| text.parse().ok()).unwrap_or(ROUNDS);
-        let home = Home::on(database).with("REFRESH__RETRY_WINDOW", "60s").with("TOKENS__ACCESS_TTL", "1h");
-        // Guesses are not the subject, and an attempt that was killed counts as a failed one.
-        let home = home.with("LIMITS__ENABLED", "false");
-        let chance = Chance(Arc::new(SeededRandom::new(3)));
-        let mut workers: Vec<Worker> = (0..WORKERS).map(|number| Worker::new(&home, number)).collect();
-        let (secret, admin_key) = (home.gateway(), home.out(&["admin-key", "create", "crash"]).trim().to_owned());
-        let mut acknowledged = 0;
-        for round in 0..rounds {
-            let server = Arc::new(Replica { server: home.serve(), secret: secret.clone(), admin_key: admin_key.clone() });
-            for worker in &mut workers {
-                worker.check(&server, round).await;
-            }
-            let (requests, enough) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
-            let last = 1 + chance.below(60);
-            let busy: Vec<_> = workers
-                .into_iter()
-                .map(|worker| {
-                    let (server, requests, enough) = (Arc::clone(&server), Arc::clone(&requests), Arc::clone(&enough));
-                    let on_request = move || {
-                        if requests.fetch_add(1, Ordering::Relaxed) == last {
-                            enough.notify_one();
-                        }
-                    };
-                    tokio::spawn(worker.work_until_it_breaks(server, chance.clone(), on_request))
-                })
-                .collect();
-            enough.notified().await;
-            tokio::time::sleep(Duration::from_micros(chance.below(5000) as u64)).await;
-            server.server.signal("KILL");
-            workers = Vec::new();
-            for worker in busy {
-                let (worker, done) = worker.await.unwrap();
-                acknowledged += done;
-                workers.push(worker);
-            }
-        }
-        let server = Replica { server: home.serve(), secret, admin_key };
-        for worker in &mut workers {
-            worker.check(&server, rounds).await;
-        }
-        assert!(acknowledged > 5 * rounds, "too little was going on: {acknowledged} requests in {rounds} rounds");
+        kill_and_check(home_on(database), size(50, 1000), |_| ()).await;
     }
+}
+
+#[tokio::test]
+async fn d4_what_was_acknowledged_survives_a_power_failure_on_sqlite() {
+    let database = TestDatabase::fresh(Engine::Sqlite).await;
+    let disk = Disk::below(database.file().unwrap().to_owned());
+    let home = disk.attached_to(home_on(database));
+    let mut lost = 0;
+    kill_and_check(home, size(20, 200), |chance| lost += disk.fail(|bound| chance.below(bound))).await;
+    assert!(lost > 0, "nothing was lost, ever: the power never failed");
+}
+
+fn home_on(database: TestDatabase) -> Home {
+    let home = Home::on(database).with("REFRESH__RETRY_WINDOW", "60s").with("TOKENS__ACCESS_TTL", "1h");
+    // Guesses are not the subject, and an attempt that was killed counts as a failed one.
+    home.with("LIMITS__ENABLED", "false")
+}
+
+/// Kills the process so many times. `then` is what happens when it is gone.
+async fn kill_and_check(home: Home, rounds: usize, mut then: impl FnMut(&Chance)) {
+    let chance = Chance(Arc::new(SeededRandom::new(3)));
+    let mut workers: Vec<Worker> = (0..WORKERS).map(|number| Worker::new(&home, number)).collect();
+    let (secret, admin_key) = (home.gateway(), home.out(&["admin-key", "create", "crash"]).trim().to_owned());
+    let mut acknowledged = 0;
+    for round in 0..rounds {
+        let server = Arc::new(Replica { server: home.serve(), secret: secret.clone(), admin_key: admin_key.clone() });
+        for worker in &mut workers {
+            worker.check(&server, round).await;
+        }
+        let (requests, enough) = (Arc::new(AtomicUsize::new(0)), Arc::new(Notify::new()));
+        let last = 1 + chance.below(60);
+        let busy: Vec<_> = workers
+            .into_iter()
+            .map(|worker| {
+                let (server, requests, enough) = (Arc::clone(&server), Arc::clone(&requests), Arc::clone(&enough));
+                let on_request = move || {
+                    if requests.fetch_add(1, Ordering::Relaxed) == last {
+                        enough.notify_one();
+                    }
+                };
+                tokio::spawn(worker.work_until_it_breaks(server, chance.clone(), on_request))
+            })
+            .collect();
+        enough.notified().await;
+        tokio::time::sleep(Duration::from_micros(chance.below(5000) as u64)).await;
+        server.server.signal("KILL");
+        workers = Vec::new();
+        for worker in busy {
+            let (worker, done) = worker.await.unwrap();
+            acknowledged += done;
+            workers.push(worker);
+        }
+        drop(server);
+        then(&chance);
+    }
+    let server = Replica { server: home.serve(), secret, admin_key };
+    for worker in &mut workers {
+        worker.check(&server, rounds).await;
+    }
+    assert!(acknowledged > 5 * rounds, "too little was going on: {acknowledged} requests in {rounds} rounds");
 }
 
 /// A running process, and the credentials to ask it with.

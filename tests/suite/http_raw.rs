@@ -170,6 +170,33 @@ async fn h9_whatever_can_be_read_in_two_ways_gets_400_and_the_connection_ends() 
 }
 
 #[tokio::test]
+async fn h1_a_refused_head_of_an_oauth_endpoint_gets_an_oauth_error() {
+    let server = Server::start(patient());
+    let long = "x".repeat(3000);
+    for (head, code, description) in [
+        ("POST /oauth2/form HTTP/1.1\r\n\r\n".to_owned(), 400, "the request line or a header field is malformed"),
+        (
+            "POST /oauth2/form HTTP/1.1\r\nHost: a\r\nX : a\r\n\r\n".to_owned(),
+            400,
+            "the request line or a header field is malformed",
+        ),
+        (format!("POST /oauth2/form?{long} HTTP/1.1\r\nHost: a\r\n\r\n"), 414, "the request target is too long"),
+        (
+            format!("POST /oauth2/form HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", long.repeat(6)),
+            431,
+            "the request header is too large",
+        ),
+    ] {
+        let answer = server.exchange(head.clone()).await;
+        assert_eq!(status(&answer), code, "{head:?} {answer:?}");
+        assert_eq!(header(&answer, "content-type"), Some("application/json"), "{head:?}");
+        assert_eq!(header(&answer, "connection"), Some("close"), "{head:?}");
+        let expected = format!("{{\"error\":\"invalid_request\",\"error_description\":\"{description}\"}}");
+        assert!(answer.ends_with(&expected), "{answer}");
+    }
+}
+
+#[tokio::test]
 async fn h9_honest_requests_pass_in_every_framing() {
     let server = Server::start(patient());
     for (request, body) in [

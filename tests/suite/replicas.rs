@@ -22,6 +22,7 @@ use crate::support::app::{MASTER_KEY, PASSWORD, TestApp, USER, application, erro
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::judging::{Credentials, TOO_LONG, header};
 use crate::support::outage::{bring_feed_back, stop_writes, take_feed_away};
+use crate::support::size::size;
 
 /// One more replica, and what its callers need.
 async fn beside(first: &TestApp, number: u64, settings: &str) -> TestApp {
@@ -264,7 +265,8 @@ on_both_engines! {
         let a = TestApp::start(database).await;
         let owner = a_machine(&a).await;
         let token = a.token_of(&owner).await.access_token;
-        let subject = |number: &str| match a.database.engine {
+        let number = size(12_000, 500_000);
+        let subject = || match a.database.engine {
             Engine::Sqlite => format!("randomblob(16) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {number}) SELECT i FROM n)"),
             Engine::Postgres => format!("decode(md5(i::text), 'hex') FROM generate_series(1, {number}) AS i"),
         };
@@ -272,13 +274,13 @@ on_both_engines! {
         let expires = START.plus(Duration::from_secs(3600)).millis();
         let fill = format!(
             "INSERT INTO changes (kind, epoch, created_at, expires_at, subject) SELECT 'session', 0, {}, {expires}, {}",
-            START.millis(), subject("12000"));
+            START.millis(), subject());
         a.database.tamper(&fill).await;
         assert_eq!(revoke(&a, &owner, &token).await.status(), 200);
         a.database.tamper(&fill.replace("md5(i::text)", "md5('b' || i)")).await;
         let b = beside(&a, 2, "").await;
         assert!(!b.is_active(&token).await);
-        assert_eq!(b.admin(Method::GET, "/admin/v1/status").send().await.unwrap().json::<Value>().await.unwrap()["revocations"]["session"], 24_000);
+        assert_eq!(b.admin(Method::GET, "/admin/v1/status").send().await.unwrap().json::<Value>().await.unwrap()["revocations"]["session"], 2 * number);
     }
 
     async fn a_good_token_of_a_client_that_another_replica_has_just_made_or_changed_is_not_called_inactive(database: TestDatabase) {
@@ -492,7 +494,7 @@ async fn c5_a_follower_whose_connections_were_ended_goes_on_without_anyone_askin
     let b = beside(&a, 2, "").await;
     let owner = a_machine(&a).await;
     b.sync().await;
-    for _ in 0..3 {
+    for _ in 0..size(3, 1000) {
         let token = a.token_of(&owner).await.access_token;
         assert!(b.is_active(&token).await);
         let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity

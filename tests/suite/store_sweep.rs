@@ -6,6 +6,7 @@ use countersign::domain::{Algorithm, Jti, Kid, SecretDigest};
 use countersign::store::{AttemptKey, AttemptLimits, AuditEvent, NewKey, Owner, SessionsLook, Store, SweepCursor};
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
+use crate::support::size::size;
 use crate::support::store::*;
 
 const HOUR: u64 = 3600;
@@ -65,14 +66,14 @@ on_both_engines! {
     }
 
     async fn d7_a_differential_check_on_many_sessions_while_they_are_refreshed(database: TestDatabase) {
-        const SESSIONS: u32 = 3000;
+        let count: u32 = size(3000, 10_000_000);
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         let number = match database.engine {
-            Engine::Sqlite => "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 3000)
-                INSERT INTO sessions SELECT CAST(printf('%016d', i) AS BLOB)",
-            Engine::Postgres => "WITH n(i) AS (SELECT generate_series(1, 3000))
-                INSERT INTO sessions SELECT convert_to(lpad(i::text, 16, '0'), 'UTF8')",
+            Engine::Sqlite => format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
+                INSERT INTO sessions SELECT CAST(printf('%016d', i) AS BLOB)"),
+            Engine::Postgres => format!("WITH n(i) AS (SELECT generate_series(1, {count}))
+                INSERT INTO sessions SELECT convert_to(lpad(i::text, 16, '0'), 'UTF8')"),
         };
         // Every third has been idle for long, every fifth was ended long ago.
         let (now, live) = (at(30 * DAY), at(40 * DAY).millis());
@@ -89,7 +90,7 @@ on_both_engines! {
             let store = store.clone();
             async move {
                 let mut refreshed = 0;
-                for number in (1..=SESSIONS).filter(|number| number % 3 != 0 && number % 5 != 0).step_by(40) {
+                for number in (1..=count).filter(|number| number % 3 != 0 && number % 5 != 0).step_by(40) {
                     let mut request = presented(1, 0);
                     let id = format!("{number:016}").into_bytes();
                     request.session = countersign::domain::SessionId::from_bytes(id.try_into().unwrap());
@@ -104,7 +105,7 @@ on_both_engines! {
         let other = { let store = database.open().await; tokio::spawn(async move { sweep(&store, "sessions", now).await }) };
         let deleted = sweep(&store, "sessions", now).await + other.await.unwrap();
         assert!(refreshing.await.unwrap() > 0);
-        let expected = (1..=SESSIONS).filter(|number| number % 3 == 0 || number % 5 == 0).count();
+        let expected = (1..=count).filter(|number| number % 3 == 0 || number % 5 == 0).count();
         // Session 1, from which the others were copied, has expired as well.
         assert_eq!(deleted, expected + 1);
         let mut left = 0;
@@ -115,7 +116,7 @@ on_both_engines! {
             after = Some(last.session.id);
             left += page.len();
         }
-        assert_eq!((left, client.id), (SESSIONS as usize - expected, client_id("app")));
+        assert_eq!((left, client.id), (count as usize - expected, client_id("app")));
     }
 
     async fn d7_a_round_that_begins_in_the_middle_is_followed_by_a_whole_one(database: TestDatabase) {

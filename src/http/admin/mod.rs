@@ -19,7 +19,7 @@ use http::request::Parts;
 
 use crate::http::bearer;
 use crate::http::error::{ApiError, Challenge, ProblemCode};
-use crate::http::requester::From;
+use crate::http::requester::RequestedBy;
 use crate::http::state::Shared;
 use crate::service::{AdminError, Requester};
 
@@ -31,7 +31,7 @@ impl FromRequestParts<Arc<Shared>> for Administrator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
-        let Ok(From(mut from)) = From::from_request_parts(parts, shared).await;
+        let Ok(RequestedBy(mut from)) = RequestedBy::from_request_parts(parts, shared).await;
         let token = bearer::token(&parts.headers)?;
         from.actor = shared.service.administrator(token).await.map_err(|error| match error {
             AdminError::Refused => ApiError::new(ProblemCode::InvalidToken),

@@ -74,6 +74,12 @@ impl OAuthCode {
 pub enum OAuthDescription {
     /// The content type is another.
     NotAForm,
+    /// The request line or a header field is malformed.
+    MalformedHead,
+    /// The request target is over its limit.
+    TargetTooLong,
+    /// The header is over its limits.
+    HeaderTooLarge,
     /// Bad percent-encoding, bad UTF-8, a NUL.
     MalformedForm,
     /// RFC 6749 §3.2: parameters are not repeated.
@@ -135,6 +141,9 @@ impl fmt::Display for OAuthDescription {
             Self::TooLong(name) => return write!(f, "the parameter `{name}` is too long"),
             Self::Malformed(name) => return write!(f, "the parameter `{name}` is malformed"),
             Self::NotAForm => "the body must be application/x-www-form-urlencoded in UTF-8",
+            Self::MalformedHead => "the request line or a header field is malformed",
+            Self::TargetTooLong => "the request target is too long",
+            Self::HeaderTooLarge => "the request header is too large",
             Self::MalformedForm => "the form is malformed",
             Self::RepeatedParameter => "a parameter is repeated",
             Self::TooManyParameters => "there are too many parameters",

@@ -67,7 +67,10 @@ fn oauth(error: ApiError) -> OAuthError {
             (OAuthCode::TemporarilyUnavailable, OAuthDescription::Unavailable)
         }
         ProblemCode::InvalidClient => (OAuthCode::InvalidClient, OAuthDescription::ClientAuthenticationFailed),
-        _ => (OAuthCode::InvalidRequest, OAuthDescription::MalformedForm),
+        ProblemCode::UriTooLong => (OAuthCode::InvalidRequest, OAuthDescription::TargetTooLong),
+        ProblemCode::HeadersTooLarge => (OAuthCode::InvalidRequest, OAuthDescription::HeaderTooLarge),
+        // Whatever is in a form is refused by its endpoint.
+        _ => (OAuthCode::InvalidRequest, OAuthDescription::MalformedHead),
     };
     error.into_oauth(OAuthError::new(oauth_code, description).status(code.status()))
 }

@@ -10,34 +10,13 @@ use http::header::AUTHORIZATION;
 use zeroize::Zeroizing;
 
 use super::params;
+use crate::crypto::SecretText;
 
 /// Base64 as RFC 7617 means it; a missing padding is forgiven, because some gateways are configured with a pasted value.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-
-/// Text that grants access: cannot be printed, wiped when dropped.
-#[derive(Clone, PartialEq, Eq)]
-pub struct SecretText(Zeroizing<String>);
-
-impl SecretText {
-    /// Takes over a secret.
-    pub fn new(text: impl Into<String>) -> Self {
-        Self(Zeroizing::new(text.into()))
-    }
-
-    /// The secret, for a digest or a verifier alone.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for SecretText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SecretText(hidden)")
-    }
-}
 
 /// A client id and its secret as a caller sent them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +100,7 @@ fn basic(credentials: &str) -> Result<Vec<IdAndSecret>, AuthorizationFault> {
         && let (Some(id), Some(secret)) = (params::decode(id.as_bytes()), params::decode(secret.as_bytes()))
         && !id.is_empty()
     {
-        candidates.push(IdAndSecret { id: id.to_string(), secret: SecretText(secret) });
+        candidates.push(IdAndSecret { id: id.to_string(), secret: SecretText::from(secret) });
     }
     Ok(candidates)
 }

@@ -2,8 +2,9 @@
 
 use http::HeaderMap;
 
-use super::authorization::{Authorization, AuthorizationFault, IdAndSecret, SecretText, authorization};
+use super::authorization::{Authorization, AuthorizationFault, IdAndSecret, authorization};
 use super::form::FormParams;
+use crate::crypto::SecretText;
 use crate::http::error::{OAuthDescription, OAuthError};
 
 /// Longest client id that is looked at, in bytes; longer ones cannot exist.

@@ -15,7 +15,7 @@ mod query;
 mod segment;
 
 pub use accept::prefers;
-pub use authorization::{Authorization, AuthorizationFault, BearerToken, IdAndSecret, SecretText, authorization};
+pub use authorization::{Authorization, AuthorizationFault, BearerToken, IdAndSecret, authorization};
 pub use client_credentials::{BodyCredentials, ClientCredentialsInput};
 pub use form::{FormParams, MAX_FORM_BYTES};
 pub use json::{Json, JsonText, MAX_JSON_BYTES, OptionalJson};

@@ -206,14 +206,9 @@ impl Vitals {
         }
     }
 
-    /// A refusal of a head that asks for `path`. Gateways understand few answers, so theirs are told apart; to everyone else a
-    /// refused head is a problem.
+    /// A refusal of a head that asks for `path`.
     pub(super) fn refusal(&self, code: ProblemCode, path: &str) -> Refusal {
-        let shape = match ErrorShape::below(&self.settings.base_path, path) {
-            ErrorShape::ForwardAuth => ErrorShape::ForwardAuth,
-            ErrorShape::OAuth | ErrorShape::Problem => ErrorShape::Problem,
-        };
-        Refusal { code, shape }
+        Refusal { code, shape: ErrorShape::below(&self.settings.base_path, path) }
     }
 
     /// The wire hands a head over.

@@ -11,7 +11,7 @@ use crate::http::caller;
 use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
 use crate::http::extract::FormParams;
 use crate::http::oauth::OAuthProblems;
-use crate::http::requester::{Address, From};
+use crate::http::requester::{Address, RequestedBy};
 use crate::http::state::Shared;
 use crate::service::RevokeError;
 
@@ -43,7 +43,7 @@ pub async fn revoke(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     Address(address): Address,
-    From(from): From,
+    RequestedBy(from): RequestedBy,
     form: FormParams,
 ) -> Result<Response, OAuthError> {
     let caller = caller::of_form(&shared, &headers, address, &form).await?;
@@ -52,7 +52,7 @@ pub async fn revoke(
     Ok((StatusCode::OK, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))]).into_response())
 }
 
-impl std::convert::From<RevokeError> for OAuthError {
+impl From<RevokeError> for OAuthError {
     fn from(error: RevokeError) -> Self {
         match error {
             RevokeError::ForeignToken => Self::new(OAuthCode::UnauthorizedClient, OAuthDescription::NotYourToken),

@@ -11,7 +11,7 @@ use crate::domain::{Audience, Grant, Password, ScopeSet, Username};
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
 use crate::http::middleware::{self, RequestFacts};
-use crate::http::requester::{Address, From};
+use crate::http::requester::{Address, RequestedBy};
 use crate::http::state::Shared;
 use crate::http::{attempts, caller, token_answer};
 use crate::service::{Login, LoginError};
@@ -51,7 +51,7 @@ pub async fn login(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     Address(address): Address,
-    From(from): From,
+    RequestedBy(from): RequestedBy,
     Json(request): Json<LoginRequest, MAX_LOGIN_BYTES>,
 ) -> Result<(RequestFacts, Response), ApiError> {
     let login = read(&request)?;
@@ -100,7 +100,7 @@ fn outcome<T>(result: &Result<T, LoginError>) -> Option<LoginResult> {
     }
 }
 
-impl std::convert::From<LoginError> for ApiError {
+impl From<LoginError> for ApiError {
     fn from(error: LoginError) -> Self {
         match error {
             LoginError::InvalidCredentials => Self::new(ProblemCode::InvalidCredentials),

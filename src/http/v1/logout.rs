@@ -11,7 +11,7 @@ use crate::http::bearer;
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::OptionalJson;
 use crate::http::middleware::RequestFacts;
-use crate::http::requester::From;
+use crate::http::requester::RequestedBy;
 use crate::http::state::Shared;
 use crate::service::BearerError;
 
@@ -35,7 +35,7 @@ pub struct LogoutRequest {
 )]
 pub async fn logout(
     State(shared): State<Arc<Shared>>,
-    From(from): From,
+    RequestedBy(from): RequestedBy,
     headers: HeaderMap,
     OptionalJson(body): OptionalJson<LogoutRequest>,
 ) -> Result<(RequestFacts, StatusCode), ApiError> {

@@ -12,7 +12,7 @@ use crate::domain::{Password, Session, SessionId, User};
 use crate::http::error::{ApiError, BearerProblems, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, PathSegment, QueryParams};
 use crate::http::middleware::RequestFacts;
-use crate::http::requester::From;
+use crate::http::requester::RequestedBy;
 use crate::http::state::Shared;
 use crate::http::time::rfc3339;
 use crate::http::{attempts, bearer, token_answer};
@@ -36,7 +36,7 @@ pub struct Me {
     last_login_at: Option<String>,
 }
 
-impl std::convert::From<User> for Me {
+impl From<User> for Me {
     fn from(user: User) -> Self {
         Self {
             id: user.id.to_string(),
@@ -134,7 +134,7 @@ pub async fn me(
 pub async fn change_password(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    From(from): From,
+    RequestedBy(from): RequestedBy,
     Json(request): Json<PasswordChange>,
 ) -> Result<(RequestFacts, Response), ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
@@ -189,7 +189,7 @@ pub async fn sessions(
 pub async fn end_session(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    From(from): From,
+    RequestedBy(from): RequestedBy,
     PathSegment(sid): PathSegment,
 ) -> Result<(RequestFacts, StatusCode), ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
@@ -209,14 +209,14 @@ pub async fn end_session(
 pub async fn end_all_sessions(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    From(from): From,
+    RequestedBy(from): RequestedBy,
 ) -> Result<(RequestFacts, StatusCode), ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
     shared.service.log_out_everywhere(&bearer, &from).await?;
     Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT))
 }
 
-impl std::convert::From<PasswordChangeError> for ApiError {
+impl From<PasswordChangeError> for ApiError {
     fn from(error: PasswordChangeError) -> Self {
         match error {
             PasswordChangeError::WrongPassword => Self::new(ProblemCode::InvalidCredentials),

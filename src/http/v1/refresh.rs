@@ -12,7 +12,7 @@ use crate::domain::{Grant, RefreshRefusal, ScopeSet};
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
 use crate::http::middleware::{self, RequestFacts};
-use crate::http::requester::{Address, From};
+use crate::http::requester::{Address, RequestedBy};
 use crate::http::state::Shared;
 use crate::http::{caller, token_answer};
 use crate::service::{Caller, Narrowing, RefreshError, Refreshed};
@@ -45,7 +45,7 @@ pub async fn refresh(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
     Address(address): Address,
-    From(from): From,
+    RequestedBy(from): RequestedBy,
     Json(request): Json<RefreshRequest>,
 ) -> Result<(RequestFacts, Response), ApiError> {
     let scope = request.scope.as_deref().map(ScopeSet::parse).transpose();
@@ -91,7 +91,7 @@ pub fn count(metrics: &Metrics, result: &Result<Refreshed, RefreshError>) {
     }
 }
 
-impl std::convert::From<RefreshError> for ApiError {
+impl From<RefreshError> for ApiError {
     fn from(error: RefreshError) -> Self {
         match error {
             RefreshError::Refused(RefreshRefusal::Reused) => Self::new(ProblemCode::RefreshTokenReused),

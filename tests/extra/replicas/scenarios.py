@@ -232,8 +232,8 @@ def rolling_restart(installation, programs, report):
     return violations
 
 
-def guesses(installation, limit, report):
-    """Three hundred wrong passwords for one account at once, through all replicas: no more than the limit are looked at (L2, L3),
+def guesses(installation, limit, number, report):
+    """`number` wrong passwords for one account at once, through all replicas: no more than the limit are looked at (L2, L3),
     a name that nobody has is treated alike (L5), and the sessions of the account go on (L4)."""
     violations, broken = [], lambda text: violations.append(Violation("guesses are limited across replicas", text))
     name, application = next(iter(installation.users)), basic(APPLICATION, installation.application_secret)
@@ -248,7 +248,7 @@ def guesses(installation, limit, report):
             for number in range(count)])
 
     for account in (name, "nobody-of-this-name"):
-        answers = guess(account, 150)
+        answers = guess(account, number)
         looked_at = [answer for answer in answers if answer.status == 401]
         turned_away = [answer for answer in answers if answer.status in (429, 503)]
         report(f"  of {len(answers)} guesses at {account!r}, {len(looked_at)} were looked at")

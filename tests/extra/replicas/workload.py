@@ -26,9 +26,9 @@ class Installation:
     def prepare(self, users):
         """Makes users and clients through the administration of one replica."""
         port = self.replicas[0].operations
-        self.application_secret = self._make_client(port, {
+        self.application_secret = self.make_client(port, {
             "client_id": APPLICATION, "type": "confidential", "grants": ["password_login", "refresh_token"]})
-        self.gateway_secret = self._make_client(port, {
+        self.gateway_secret = self.make_client(port, {
             "client_id": GATEWAY, "type": "confidential", "introspect": "any"})
         for number in range(users):
             name = f"user{number}"
@@ -43,7 +43,7 @@ class Installation:
             parts.wait_until(lambda: client.post_form(replica.public, "/oauth2/introspect", form, proof).status == 200,
                              5, "every replica knows the gateway")
 
-    def _make_client(self, port, body):
+    def make_client(self, port, body):
         answer = client.post_json(port, "/admin/v1/clients", body, bearer(self.admin_key))
         assert answer.status == 201, (answer.status, answer.body)
         return answer.json["client_secret"]

@@ -124,9 +124,17 @@ impl TestDatabase {
         }
     }
 
+    /// The file, on SQLite.
+    pub fn file(&self) -> Option<&std::path::Path> {
+        match &self.settings.location {
+            Location::Sqlite { path, .. } => Some(path),
+            Location::Postgres { .. } => None,
+        }
+    }
+
     /// What the database holds on this machine's disk: its files on SQLite, nothing on PostgreSQL.
     pub fn files(&self) -> Vec<Vec<u8>> {
-        let Location::Sqlite { path, .. } = &self.settings.location else { return Vec::new() };
+        let Some(path) = self.file() else { return Vec::new() };
         let with = |suffix: &str| std::path::PathBuf::from(format!("{}{suffix}", path.display()));
         ["", "-wal"].into_iter().filter_map(|suffix| std::fs::read(with(suffix)).ok()).collect()
     }

@@ -7,10 +7,12 @@ pub mod envoy;
 pub mod forge;
 pub mod judging;
 pub mod outage;
+pub mod power;
 pub mod process;
 pub mod proxy;
 pub mod secrets;
 pub mod sessions;
+pub mod size;
 pub mod store;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -60,8 +60,13 @@ impl Home {
     }
 
     /// One more setting, without the prefix.
-    pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.environment.push((format!("COUNTERSIGN_{name}"), value.to_owned()));
+    pub fn with(self, name: &str, value: &str) -> Self {
+        self.with_variable(&format!("COUNTERSIGN_{name}"), value)
+    }
+
+    /// One more variable of the environment.
+    pub fn with_variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
