@@ -120,7 +120,8 @@ on_both_engines! {
     }
 
     async fn r11_after_the_answer_to_what_ends_a_session_nothing_of_it_refreshes_or_is_active(database: TestDatabase) {
-        let replicas = three_replicas(database, "").await;
+        // A disabled client that goes on asking is told to slow down, which is not the subject.
+        let replicas = three_replicas(database, "[limits.client]\nburst = 10000\nper_minute = 10000\n").await;
         let sessions = Sessions::of(&replicas[0]).await;
         let mut dice = Dice::new(11);
         let mut refreshed_first = 0;
