@@ -6,7 +6,8 @@ use ring::{digest, hmac};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
-use super::{Random, SecretText};
+use super::Random;
+use crate::domain::SecretText;
 
 /// SHA-256.
 pub fn sha256(data: &[u8]) -> [u8; 32] {

@@ -8,8 +8,9 @@ use base64::engine::general_purpose::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
+use super::Random;
 use super::digest::derive_key;
-use super::{Random, SecretText};
+use crate::domain::SecretText;
 
 /// Padding is a matter of the tool that wrote the key, so both ways are read.
 const CONFIG: GeneralPurposeConfig =

@@ -28,7 +28,6 @@ mod raw_jwk;
 mod refresh;
 mod rsa_checks;
 mod seal;
-mod secret;
 mod signature;
 mod signing_key;
 mod strict_json;
@@ -56,7 +55,6 @@ pub use refresh::{
 };
 pub use rsa_checks::WeakRsaKey;
 pub use seal::{Opened, SealError, Sealer};
-pub use secret::SecretText;
 pub use signing_key::{KeyError, SigningError, SigningKey};
 pub use strict_json::JsonRefusal;
 pub use verifier::{KeySource, TokenRefusal, VerifiedToken, verify_access_token};

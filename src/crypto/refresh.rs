@@ -18,9 +18,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::hmac;
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use super::Random;
 use super::digest::{constant_time_eq, sha256};
 use super::master_key::{MasterKey, MasterKeyId};
-use super::{Random, SecretText};
+use crate::domain::SecretText;
 use crate::domain::{Jti, SessionId};
 
 const PREFIX: &str = "cs_rt_";

@@ -15,7 +15,8 @@ use super::jws::MAX_TOKEN_BYTES;
 use super::rsa_checks::{WeakRsaKey, check_rsa};
 use super::signature::{RingSigner, es256_from_pkcs8, ring_random};
 use super::verifying_key::VerifyingKey;
-use super::{Random, SecretText, der};
+use super::{Random, der};
+use crate::domain::SecretText;
 use crate::domain::{AccessClaims, Algorithm, Kid, TokenType};
 
 /// A private key of the service, parsed once and ready to sign.

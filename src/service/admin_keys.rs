@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::crypto::{self, SecretText};
+use crate::crypto;
+use crate::domain::SecretText;
 use crate::store::{AdminKey, NewAdminKey, StoreError};
 
 use super::{ADMIN_KEY_PREFIX, Failure, Requester, Service};

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::{self, JwkSetError, PublicKeySet, SecretText};
+use crate::crypto::{self, JwkSetError, PublicKeySet};
+use crate::domain::SecretText;
 use crate::domain::{
     Client, ClientId, ClientKind, ClientSettings, Grant, ParseError, SecretDigest, Timestamp, check_audiences,
 };

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::crypto::{RefreshToken, SecretText, SigningError, SigningKey};
+use crate::crypto::{RefreshToken, SigningError, SigningKey};
+use crate::domain::SecretText;
 use crate::domain::{
     AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, SessionId, Subject, Timestamp, TokenType, UserId,
 };

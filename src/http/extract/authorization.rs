@@ -10,7 +10,7 @@ use http::header::AUTHORIZATION;
 use zeroize::Zeroizing;
 
 use super::params;
-use crate::crypto::SecretText;
+use crate::domain::SecretText;
 
 /// Base64 as RFC 7617 means it; a missing padding is forgiven, because some gateways are configured with a pasted value.
 const BASE64: GeneralPurpose = GeneralPurpose::new(

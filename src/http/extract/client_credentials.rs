@@ -4,7 +4,7 @@ use http::HeaderMap;
 
 use super::authorization::{Authorization, AuthorizationFault, IdAndSecret, authorization};
 use super::form::FormParams;
-use crate::crypto::SecretText;
+use crate::domain::SecretText;
 use crate::http::error::{OAuthDescription, OAuthError};
 
 /// Longest client id that is looked at, in bytes; longer ones cannot exist.
