@@ -9,7 +9,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::crypto::{self, KeySource, PublicJwk, Sealer, SigningKey, VerifyingKey};
-use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp};
+use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp, signer_of};
 use crate::store::{Store, StoreError, StoredKey};
 
 /// However many tokens name unknown keys, the database is asked for them once in this time (security.md K4).
@@ -228,14 +228,9 @@ impl KeySet {
         self.keys.iter()
     }
 
-    /// The key that signs with `algorithm` at `now`: the newest that is signing, or, where none is yet, the first that is
-    /// announced, because a client of that algorithm has nothing else.
+    /// The key that signs with `algorithm` at `now`.
     pub fn signer(&self, algorithm: Algorithm, now: Timestamp) -> Option<&Key> {
-        let of_algorithm = || self.keys.iter().filter(|key| key.signing.algorithm() == algorithm);
-        let in_phase = |phase| of_algorithm().filter(move |key| key.schedule.phase(now) == phase);
-        in_phase(KeyPhase::Signing)
-            .max_by_key(|key| key.schedule.signs_from)
-            .or_else(|| in_phase(KeyPhase::Announced).min_by_key(|key| key.schedule.signs_from))
+        signer_of(self.keys.iter().filter(|key| key.signing.algorithm() == algorithm), |key| key.schedule, now)
     }
 
     /// Whether a token that `kid` signed at `issued_at` is still to be accepted at `now` (security.md K5, K10).
