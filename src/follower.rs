@@ -329,7 +329,7 @@ impl Follower {
     async fn apply_news(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
         for entry in entries {
             let Change::Revoked(revocation) = &entry.change else { continue };
-            // What this replica took itself was honoured when it was acknowledged, and is no news.
+            // What this replica took itself was honoured when it was acknowledged, and is no news by now.
             if self.view.revoke(revocation, entry.expires_at) {
                 let lag = self.clock.now().since(entry.created_at);
                 self.last_lag_millis.store(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
