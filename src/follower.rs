@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, MutexGuard, Notify};
+use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -13,13 +13,16 @@ use crate::clock::Clock;
 use crate::domain::{Change, ClientId, Revocation};
 use crate::keyring::{Keyring, KeyringError};
 use crate::store::{FeedCursor, FeedEntry, Store, StoreError, Written};
-use crate::view::View;
+use crate::view::{Freshness, View};
 
-/// How long to wait before a lost notification connection is made again. Polling goes on meanwhile.
+/// How long to wait before a notification connection that could not be made is tried again. Polling goes on meanwhile.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 
-/// How long to wait after a sync that failed: the database may be back at any moment, and each attempt has its own time
-/// limits.
+/// How long somebody waits for a look that the poll makes: its longest interval, and a slow answer.
+const LONGEST_WAIT: Duration = Duration::from_secs(3);
+
+/// How long to wait after a sync that failed, or a notification connection that was lost: the database may be back at any
+/// moment, and each attempt has its own time limits.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// The shortest time between two looks. Under a flood of revocations each look brings many, and the database has a bounded
@@ -39,10 +42,21 @@ pub struct Follower {
     poll_interval: Duration,
     /// Where the feed was read up to; held while a sync runs, so that an older read never overwrites a newer one.
     cursor: Mutex<Option<FeedCursor>>,
+    /// How many looks have begun.
+    begun: AtomicU64,
+    ended: watch::Sender<Ended>,
     strangers: Mutex<Strangers>,
     wake: Notify,
     on_lag: Box<dyn Fn(Duration) + Send + Sync>,
     last_lag_millis: AtomicI64,
+}
+
+/// The last look that ended.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ended {
+    /// The how many-th it was.
+    number: u64,
+    succeeded: bool,
 }
 
 /// The looks at the feed for callers whom the view does not know.
@@ -65,7 +79,7 @@ pub enum SyncError {
     /// The keys could not be read or opened.
     #[error(transparent)]
     Keys(#[from] KeyringError),
-    /// It failed for another caller a moment ago.
+    /// It failed for somebody else a moment ago, or has not ended for long.
     #[error("the change feed could not be read a moment ago")]
     JustFailed,
 }
@@ -77,7 +91,8 @@ impl std::fmt::Debug for Follower {
 }
 
 impl Follower {
-    /// A follower that has read nothing yet. `on_lag` is told, per applied change, the time from commit to applied.
+    /// A follower that has read nothing yet. `on_lag` is told of each revocation that was not honoured here before, how long ago
+    /// a replica began to write it.
     pub fn new(
         store: Store,
         view: Arc<View>,
@@ -93,6 +108,8 @@ impl Follower {
             clock,
             poll_interval,
             cursor: Mutex::new(None),
+            begun: AtomicU64::new(0),
+            ended: watch::Sender::default(),
             strangers: Mutex::default(),
             wake: Notify::new(),
             on_lag,
@@ -107,11 +124,31 @@ impl Follower {
         self.look(self.cursor.lock().await).await
     }
 
+    /// How many looks have begun: what was committed before this was read is known after a look of a higher number.
+    pub fn looks(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
+    }
+
     /// Returns when the view knows everything that was committed before the call. Many callers share one look at the feed.
     pub async fn catch_up(&self) -> Result<(), SyncError> {
-        let asked = self.clock.elapsed();
+        self.catch_up_since(self.looks()).await
+    }
+
+    /// The same for what was committed before [`Follower::looks`] was `looks`.
+    pub async fn catch_up_since(&self, looks: u64) -> Result<(), SyncError> {
         let cursor = self.cursor.lock().await;
-        if self.view.is_proven_since(asked) { Ok(()) } else { self.look(cursor).await }
+        let Ended { number, succeeded } = *self.ended.borrow();
+        if succeeded && number > looks { Ok(()) } else { self.look(cursor).await }
+    }
+
+    /// The same, but no look is made for it: the next one is waited for, which the poll makes within its interval.
+    pub async fn next_look_since(&self, looks: u64) -> Result<(), SyncError> {
+        let mut ended = self.ended.subscribe();
+        let waited = tokio::time::timeout(LONGEST_WAIT, ended.wait_for(|ended| ended.number > looks)).await;
+        match waited {
+            Ok(Ok(ended)) if ended.succeeded => Ok(()),
+            _ => Err(SyncError::JustFailed),
+        }
     }
 
     /// The same for somebody whom the view does not know, and who may be anybody: however many come, the feed is looked at once
@@ -137,7 +174,15 @@ impl Follower {
         result
     }
 
-    async fn look(&self, mut cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
+    async fn look(&self, cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
+        // Counted before anything is read.
+        let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
+        let result = self.read_and_apply(cursor).await;
+        self.ended.send_replace(Ended { number, succeeded: result.is_ok() });
+        result
+    }
+
+    async fn read_and_apply(&self, mut cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
         // What was committed before this moment is in what is read below, whatever the clocks of other machines say.
         let asked = self.clock.elapsed();
         let reading = match &*cursor {
@@ -220,7 +265,15 @@ impl Follower {
                 );
             }
             was_alarming = is_alarming;
-            let pause = if was_failing { RETRY_AFTER.min(self.poll_interval) } else { self.poll_interval };
+            let pause = if was_failing {
+                RETRY_AFTER.min(self.poll_interval)
+            } else if self.view.freshness(&*self.clock) != Freshness::Fresh {
+                // What was read took longer than the bound and proves nothing. The next look is short, and nobody is served
+                // before it.
+                Duration::ZERO
+            } else {
+                self.poll_interval
+            };
             tokio::time::sleep(BREATH).await;
             tokio::select! {
                 () = tokio::time::sleep(pause.saturating_sub(BREATH)) => {}
@@ -243,15 +296,19 @@ impl Follower {
                         }
                     };
                     tracing::info!(%error, "the notification connection was lost; the poll goes on alone");
+                    tokio::time::sleep(RETRY_AFTER).await;
                 }
                 Ok(None) => return,
-                Err(error) => tracing::debug!(%error, "no notifications; the poll goes on alone"),
+                Err(error) => {
+                    tracing::debug!(%error, "no notifications; the poll goes on alone");
+                    tokio::time::sleep(RECONNECT_AFTER).await;
+                }
             }
-            tokio::time::sleep(RECONNECT_AFTER).await;
         }
     }
 
-    /// Commit-to-applied time of the last change that another replica made.
+    /// Of the last revocation that another replica took: the time from when that one began to write it until it was honoured
+    /// here.
     pub fn last_lag(&self) -> Duration {
         Duration::from_millis(u64::try_from(self.last_lag_millis.load(Ordering::Relaxed)).unwrap_or(0))
     }
@@ -271,12 +328,13 @@ impl Follower {
 
     async fn apply_news(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
         for entry in entries {
-            if let Change::Revoked(revocation) = &entry.change {
-                self.view.revoke(revocation, entry.expires_at);
+            let Change::Revoked(revocation) = &entry.change else { continue };
+            // What this replica took itself was honoured when it was acknowledged, and is no news by now.
+            if self.view.revoke(revocation, entry.expires_at) {
+                let lag = self.clock.now().since(entry.created_at);
+                self.last_lag_millis.store(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
+                (self.on_lag)(lag);
             }
-            let lag = self.clock.now().since(entry.created_at);
-            self.last_lag_millis.store(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
-            (self.on_lag)(lag);
         }
         self.reread(entries).await
     }

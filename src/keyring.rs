@@ -1,6 +1,7 @@
 //! The signing keys that a replica holds in memory, each in the phase that the clock says.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -9,7 +10,7 @@ use tokio::sync::Mutex;
 
 use crate::clock::Clock;
 use crate::crypto::{self, KeySource, PublicJwk, Sealer, SigningKey, VerifyingKey};
-use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp};
+use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp, signer_of};
 use crate::store::{Store, StoreError, StoredKey};
 
 /// However many tokens name unknown keys, the database is asked for them once in this time (security.md K4).
@@ -26,11 +27,23 @@ pub struct Keyring {
     keys: ArcSwap<KeySet>,
     /// Held from reading the rows to replacing the set, so that an older read never overwrites a newer one.
     loading: Mutex<()>,
-    /// When the last reload for an unknown key ended ([`Clock::elapsed`]), and what it brought.
-    reload: Mutex<Option<(Duration, bool)>>,
+    /// How many reloads for unknown keys have begun.
+    reloads: AtomicU64,
+    /// The last of them.
+    reload: Mutex<Option<LastReload>>,
     jwks_max_age: Duration,
     rotation_lead: RotationLead,
     unreadable: UnreadableKeys,
+}
+
+/// A reload for an unknown key.
+#[derive(Debug, Clone, Copy)]
+struct LastReload {
+    /// The how many-th it was.
+    number: u64,
+    /// When it ended ([`Clock::elapsed`]).
+    ended: Duration,
+    succeeded: bool,
 }
 
 /// What becomes of a stored key that the master key does not open.
@@ -87,8 +100,10 @@ pub struct JwksDocument {
 pub enum Reload {
     /// It is held now.
     Found,
-    /// The database does not have it either, or was asked a moment ago.
+    /// The database does not have it either.
     Absent,
+    /// The database was asked a moment ago, and did not have it then.
+    JustAsked,
     /// The database could not be asked.
     Failed,
 }
@@ -133,6 +148,7 @@ impl Keyring {
             clock,
             keys: ArcSwap::default(),
             loading: Mutex::new(()),
+            reloads: AtomicU64::new(0),
             reload: Mutex::new(None),
             jwks_max_age,
             rotation_lead,
@@ -165,23 +181,34 @@ impl Keyring {
         Ok(())
     }
 
-    /// Looks for a key that a token named and this replica does not hold.
-    pub async fn reload_for(&self, kid: &Kid) -> Reload {
+    /// How many reloads for unknown keys have begun: a key that was there before this was read is found by one of a higher
+    /// number.
+    pub fn reloads(&self) -> u64 {
+        self.reloads.load(Ordering::Acquire)
+    }
+
+    /// Looks for a key that this replica does not hold, and that a token named which came when [`Keyring::reloads`] was `reloads`.
+    pub async fn reload_for(&self, kid: &Kid, reloads: u64) -> Reload {
         let mut last = self.reload.lock().await;
         if self.keys().find(kid).is_some() {
             return Reload::Found;
         }
-        if let Some((ended, succeeded)) = *last
+        if let Some(LastReload { number, ended, succeeded }) = *last
             && self.clock.elapsed().saturating_sub(ended) < RELOAD_EVERY
         {
-            return if succeeded { Reload::Absent } else { Reload::Failed };
+            return match succeeded {
+                true if number > reloads => Reload::Absent,
+                true => Reload::JustAsked,
+                false => Reload::Failed,
+            };
         }
+        let number = self.reloads.fetch_add(1, Ordering::AcqRel) + 1;
         let loaded = self.load().await;
         if let Err(error) = &loaded {
             tracing::warn!(%error, "the keys could not be read again for an unknown kid");
         }
         // Counted from its end: those who waited for a read that took long must not repeat it one after the other.
-        *last = Some((self.clock.elapsed(), loaded.is_ok()));
+        *last = Some(LastReload { number, ended: self.clock.elapsed(), succeeded: loaded.is_ok() });
         match (loaded, self.keys().find(kid)) {
             (Err(_), _) => Reload::Failed,
             (Ok(()), Some(_)) => Reload::Found,
@@ -228,14 +255,9 @@ impl KeySet {
         self.keys.iter()
     }
 
-    /// The key that signs with `algorithm` at `now`: the newest that is signing, or, where none is yet, the first that is
-    /// announced, because a client of that algorithm has nothing else.
+    /// The key that signs with `algorithm` at `now`.
     pub fn signer(&self, algorithm: Algorithm, now: Timestamp) -> Option<&Key> {
-        let of_algorithm = || self.keys.iter().filter(|key| key.signing.algorithm() == algorithm);
-        let in_phase = |phase| of_algorithm().filter(move |key| key.schedule.phase(now) == phase);
-        in_phase(KeyPhase::Signing)
-            .max_by_key(|key| key.schedule.signs_from)
-            .or_else(|| in_phase(KeyPhase::Announced).min_by_key(|key| key.schedule.signs_from))
+        signer_of(self.keys.iter().filter(|key| key.signing.algorithm() == algorithm), |key| key.schedule, now)
     }
 
     /// Whether a token that `kid` signed at `issued_at` is still to be accepted at `now` (security.md K5, K10).

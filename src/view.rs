@@ -12,7 +12,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::clock::Clock;
-use crate::domain::{Audience, Client, ClientId, Kid, Revocation, RevocationKind, SessionId, Timestamp, UserId};
+use crate::domain::{
+    Audience, Client, ClientId, Kid, Revocation, RevocationKind, Session, SessionId, Timestamp, UserId,
+};
 
 /// A wall clock that moved this much against the stopwatch since the last sync was stepped: nothing that compares with
 /// it can be trusted until the next sync.
@@ -133,11 +135,6 @@ impl View {
         clock.elapsed().saturating_sub(Duration::from_millis(self.synced_at.load(Ordering::Acquire)))
     }
 
-    /// Whether everything that was committed before `moment` ([`Clock::elapsed`]) is known.
-    pub fn is_proven_since(&self, moment: Duration) -> bool {
-        self.loaded.load(Ordering::Acquire) && u128::from(self.synced_at.load(Ordering::Acquire)) > moment.as_millis()
-    }
-
     /// Records that everything committed before `asked` ([`Clock::elapsed`]) has been applied.
     pub fn prove(&self, asked: Duration, clock: &dyn Clock) {
         self.wall_origin.store(wall_origin(clock.now(), clock.elapsed()), Ordering::Release);
@@ -152,16 +149,17 @@ impl View {
     }
 
     /// Adds a revocation that is live until `expires_at`; doing it twice is harmless, an older one never shortens or
-    /// lowers a newer one (security.md I4).
-    pub fn revoke(&self, revocation: &Revocation, expires_at: Timestamp) {
-        match revocation {
+    /// lowers a newer one (security.md I4). Whether it says more than what was held.
+    pub fn revoke(&self, revocation: &Revocation, expires_at: Timestamp) -> bool {
+        let is_news = match revocation {
             Revocation::Jti(jti) => self.tokens.add(crate::crypto::id128(jti.as_str()), expires_at),
             Revocation::Session(session) => self.sessions.add(*session.as_bytes(), expires_at),
             Revocation::User(user, epoch) => self.users.raise(*user.as_bytes(), *epoch, expires_at),
             Revocation::Client(client, epoch) => self.client_floors.raise(client.clone(), *epoch, expires_at),
             Revocation::Key(kid) => self.keys.add(kid.clone(), expires_at),
-        }
+        };
         self.moved();
+        is_news
     }
 
     /// Which revocation, if any, makes a token with these marks inactive at `now`.
@@ -179,6 +177,13 @@ impl View {
             return Some(RevocationKind::Client);
         }
         self.keys.contains(&marks.kid, now).then_some(RevocationKind::Key)
+    }
+
+    /// Whether a session that was read as a live one was ended since, or whom it hangs on revoked.
+    pub fn has_ended(&self, session: &Session, now: Timestamp) -> bool {
+        self.sessions.contains(session.id.as_bytes(), now)
+            || self.users.is_below(session.user.as_bytes(), session.user_epoch, now)
+            || self.client_floors.is_below(&session.client, session.client_epoch, now)
     }
 
     /// The client of this id, disabled ones included.
@@ -259,8 +264,11 @@ impl<K> Default for Revoked<K> {
 }
 
 impl<K: Hash + Eq + Clone> Revoked<K> {
-    fn add(&self, key: K, expires_at: Timestamp) {
-        self.0.pin().update_or_insert(key, |held| (*held).max(expires_at), expires_at);
+    fn add(&self, key: K, expires_at: Timestamp) -> bool {
+        let held = self.0.pin();
+        let is_news = held.get(&key).is_none_or(|held| *held < expires_at);
+        held.update_or_insert(key, |held| (*held).max(expires_at), expires_at);
+        is_news
     }
 
     fn contains(&self, key: &K, now: Timestamp) -> bool {
@@ -282,9 +290,12 @@ impl<K> Default for Floors<K> {
 }
 
 impl<K: Hash + Eq + Clone> Floors<K> {
-    fn raise(&self, key: K, epoch: u32, expires_at: Timestamp) {
+    fn raise(&self, key: K, epoch: u32, expires_at: Timestamp) -> bool {
         let raise = |held: &(u32, Timestamp)| (held.0.max(epoch), held.1.max(expires_at));
-        self.0.pin().update_or_insert(key, raise, (epoch, expires_at));
+        let held = self.0.pin();
+        let is_news = held.get(&key).is_none_or(|held| held.0 < epoch || held.1 < expires_at);
+        held.update_or_insert(key, raise, (epoch, expires_at));
+        is_news
     }
 
     fn is_below(&self, key: &K, epoch: u32, now: Timestamp) -> bool {

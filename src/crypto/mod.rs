@@ -57,5 +57,5 @@ pub use rsa_checks::WeakRsaKey;
 pub use seal::{Opened, SealError, Sealer};
 pub use signing_key::{KeyError, SigningError, SigningKey};
 pub use strict_json::JsonRefusal;
-pub use verifier::{KeySource, TokenRefusal, VerifiedToken, verify_access_token};
+pub use verifier::{KeySource, TokenRefusal, VerifiedToken, unverified_issue_time, verify_access_token};
 pub use verifying_key::VerifyingKey;

@@ -90,6 +90,13 @@ pub fn verify_access_token(
     Ok(VerifiedToken { claims, kid, token_type })
 }
 
+/// When a token says that it was issued; none if no key could make it good, because of what it says. Nothing was verified:
+/// this tells how long it is worth waiting for its key, and nothing else.
+pub fn unverified_issue_time(token: &str, issuer: &str, now: Timestamp) -> Option<Timestamp> {
+    let payload = UnverifiedJws::parse_jwt(token).ok()?.unverified_payload().ok()?;
+    access_claims::read(&payload, issuer, now).ok().map(|claims| claims.issued_at)
+}
+
 fn access_token_type(typ: &str) -> Option<TokenType> {
     [TokenType::AtJwt, TokenType::Jwt].into_iter().find(|token_type| token_type.admits(typ))
 }
@@ -109,6 +116,18 @@ mod tests {
                     assert_eq!(verified, VerifiedToken { claims: claims.clone(), kid: key.kid().clone(), token_type });
                 }
             }
+        }
+    }
+
+    #[test]
+    fn k4_only_a_token_that_some_key_could_make_good_says_when_it_was_issued() {
+        let claims = user_claims();
+        let token = es256_key().sign_access_token(&claims, TokenType::AtJwt).unwrap();
+        assert_eq!(unverified_issue_time(token.expose(), ISSUER, NOW), Some(claims.issued_at));
+        assert_eq!(unverified_issue_time(token.expose(), "https://other.example", NOW), None);
+        assert_eq!(unverified_issue_time(token.expose(), ISSUER, claims.expires_at), None);
+        for garbage in ["", "a.b.c", "e30.e30.e30"] {
+            assert_eq!(unverified_issue_time(garbage, ISSUER, NOW), None);
         }
     }
 

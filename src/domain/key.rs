@@ -114,6 +114,22 @@ impl KeySchedule {
     }
 }
 
+/// Of the keys of one algorithm the one that signs at `now`: the newest that is signing, or, where none is yet, the first
+/// that is announced, because a client of that algorithm has nothing else.
+pub fn signer_of<K>(
+    keys: impl Iterator<Item = K> + Clone,
+    schedule: impl Fn(&K) -> KeySchedule,
+    now: Timestamp,
+) -> Option<K> {
+    let in_phase = |phase| {
+        let schedule = &schedule;
+        keys.clone().filter(move |key| schedule(key).phase(now) == phase)
+    };
+    in_phase(KeyPhase::Signing)
+        .max_by_key(|key| schedule(key).signs_from)
+        .or_else(|| in_phase(KeyPhase::Announced).min_by_key(|key| schedule(key).signs_from))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -23,7 +23,7 @@ pub use audience::{Audience, Role, check_audiences, check_roles};
 pub use claims::{AccessClaims, LoginClaims, Subject, TokenType};
 pub use client::{Client, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, SecretDigest, StoredSecret};
 pub use id::{ClientId, IdText, Jti, Kid, SessionId, UserId};
-pub use key::{Algorithm, KeyPhase, KeySchedule};
+pub use key::{Algorithm, KeyPhase, KeySchedule, signer_of};
 pub use password::{HASHING_QUEUE, HASHING_THREADS, Password};
 pub use password_policy::{PasswordPolicy, PolicyRefusal};
 pub use revocation::{Change, Revocation, RevocationKind};

@@ -3,12 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use serde_json::value::RawValue;
 
 use crate::domain::{AccessClaims, Client, IntrospectRight, Session, SessionState, Timestamp};
 
 use super::judge::{Doubt, JudgedToken, Judgement, Verdict};
 use super::{Failure, Service};
+
+/// Of one request so many refresh tokens are looked up at the same time: it shall not take all connections of the replica.
+const LOOKUPS_AT_ONCE: usize = 4;
 
 /// What an introspection found out. Inactive is one thing, whatever the reason (RFC 7662 §2.2).
 #[derive(Debug)]
@@ -58,6 +62,58 @@ impl Service {
             return Ok(introspected);
         }
         let judgement = self.judge.judge(token).await;
+        self.shown(caller, judgement)
+    }
+
+    /// Judges tokens that came together. Refresh tokens are looked up first, because they wait for the database; access tokens are
+    /// judged after that, from memory. With the time that each took.
+    pub async fn introspect_all(
+        &self,
+        caller: &Client,
+        tokens: &[&str],
+    ) -> Result<Vec<(Introspected, Duration)>, CannotIntrospect> {
+        let (refresh, access): (Vec<usize>, Vec<usize>) =
+            (0..tokens.len()).partition(|index| crate::crypto::looks_like_refresh_token(tokens[*index]));
+        let mut found = Vec::with_capacity(tokens.len());
+        for some in refresh.chunks(LOOKUPS_AT_ONCE) {
+            let started = self.clock.elapsed();
+            let looked_up =
+                try_join_all(some.iter().map(|index| self.introspect_refresh(caller, tokens[*index]))).await?;
+            let took = self.clock.elapsed().saturating_sub(started);
+            found.extend(some.iter().copied().zip(looked_up).map(|(index, introspected)| (index, introspected, took)));
+        }
+        let mut started = self.clock.elapsed();
+        let chosen: Vec<&str> = access.iter().map(|index| tokens[*index]).collect();
+        for (index, judgement) in access.into_iter().zip(self.judge.judge_all(&chosen).await) {
+            let took = judgement.proven_at.saturating_sub(started);
+            started = started.max(judgement.proven_at);
+            found.push((index, self.shown(caller, judgement)?, took));
+        }
+        self.end_what_has_ended(&mut found)?;
+        found.sort_unstable_by_key(|(index, ..)| *index);
+        Ok(found.into_iter().map(|(_, introspected, took)| (introspected, took)).collect())
+    }
+
+    /// A session may have been ended since it was read.
+    fn end_what_has_ended(&self, found: &mut [(usize, Introspected, Duration)]) -> Result<(), CannotIntrospect> {
+        let now = self.clock.now();
+        let mut is_in_doubt = false;
+        for (_, introspected, _) in found {
+            if let Introspection::Refresh(session) = &introspected.result {
+                is_in_doubt = true;
+                if self.view.has_ended(session, now) || session.has_expired(now) {
+                    introspected.result = Introspection::Inactive;
+                }
+            }
+        }
+        match self.judge.doubt() {
+            Some(doubt) if is_in_doubt => Err(CannotIntrospect::Doubt(doubt)),
+            _ => Ok(()),
+        }
+    }
+
+    /// What the caller is shown of a judgement.
+    fn shown(&self, caller: &Client, judgement: Judgement) -> Result<Introspected, CannotIntrospect> {
         let mut is_hidden = false;
         let result = match judgement.verdict {
             Verdict::Active(token) if may_see(caller, &token.claims) => Introspection::Access(token),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::HeaderMap;
+use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
 use crate::crypto::{self, ClaimsRefusal, TokenRefusal, VerifiedToken};
@@ -28,11 +29,21 @@ pub struct Judge {
     default_type: TokenType,
     /// Asked only for a token that is ahead of the view.
     follower: Arc<Follower>,
+    /// One for each of [`MOST_WAITING`].
+    may_wait: Semaphore,
     judged: quick_cache::sync::Cache<[u8; 32], Arc<JudgedToken>, WeighByBytes>,
 }
 
 /// How much older than it is a token may look: `iat` counts whole seconds, and replicas' clocks differ by less than one.
 const ISSUE_SKEW: Duration = Duration::from_secs(2);
+
+/// The same for a token whose key is unknown: the repeated answer to a refresh bears the `iat` of the first one, up to a minute
+/// later (the longest `refresh.retry_window`), and the key that signs by then.
+const REISSUE_SKEW: Duration = Duration::from_secs(62);
+
+/// As many requests at most wait for a look at the feed because of a key that nobody here knows: each takes some kilobytes for up
+/// to `revocation.poll_interval`, and whoever makes such tokens up must not take the memory.
+const MOST_WAITING: usize = 1024;
 
 /// What is known of a token.
 #[derive(Debug, Clone)]
@@ -80,6 +91,9 @@ pub enum Doubt {
     /// The token names a key that this replica does not know, and the keys cannot be read now.
     #[error("the token names a key that it does not know, and the keys cannot be read")]
     KeysUnreadable,
+    /// The token may be of a key that was made just now, and as many as may wait for that already do.
+    #[error("the token names a key that it does not know, and too many such requests are waiting")]
+    TooManyWaiting,
     /// The token is newer than the view, which does not know its client as the token does, and the feed cannot be read now.
     #[error("the token is newer than what it knows, and the changes since then cannot be read")]
     BehindToken,
@@ -143,6 +157,15 @@ pub struct Judgement {
     pub proven_at: Duration,
 }
 
+/// When tokens came: whatever is read later knows the keys and clients of those that are good.
+#[derive(Debug, Clone, Copy)]
+struct Came {
+    /// [`Keyring::reloads`].
+    reloads: u64,
+    /// [`Follower::looks`].
+    looks: u64,
+}
+
 /// Bounds the cache of verified tokens by the bytes that they hold.
 #[derive(Debug, Clone)]
 struct WeighByBytes;
@@ -184,39 +207,100 @@ impl Judge {
     ) -> Self {
         let bytes = cache_entries as u64 * TYPICAL_TOKEN_BYTES;
         let judged = quick_cache::sync::Cache::with_weighter(cache_entries, bytes, WeighByBytes);
-        Self { view, keyring, clock, issuer, default_type, follower, judged }
+        let may_wait = Semaphore::new(MOST_WAITING);
+        Self { view, keyring, clock, issuer, default_type, follower, may_wait, judged }
     }
 
     /// Judges a token as it stands now. Waits only for what a good token may be ahead of this replica with: a key that it
-    /// has not met, at most once for all such tokens together (security.md K4); or, for a token of ours that was issued just
-    /// now, a client that it does not know as the token does. Such a token is not called inactive before the feed was read.
+    /// has not met, or, for a token of ours that was issued just now, a client that it does not know as the token does. Such a
+    /// token is not called inactive before the database was read.
     pub async fn judge(&self, token: &str) -> Judgement {
         let judgement = self.judge_from_memory(token);
-        let doubtful = |doubt| Judgement { verdict: Verdict::CannotJudge(doubt), ..judgement.clone() };
+        if !self.wants_news(&judgement) {
+            return judgement;
+        }
         // What is rare waits on the heap: the future of the usual case stays small.
-        match &judgement.verdict {
-            Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(kid))) => {
-                match Box::pin(self.keyring.reload_for(kid)).await {
-                    Reload::Found => self.judge_from_memory(token),
-                    Reload::Absent => judgement,
-                    Reload::Failed => doubtful(Doubt::KeysUnreadable),
+        Box::pin(self.judge_with_news(token, judgement, self.came())).await
+    }
+
+    /// Judges tokens that came together. Those that are active are so when the last one was judged, and they wait together for
+    /// what any of them may be ahead with.
+    pub async fn judge_all(&self, tokens: &[&str]) -> Vec<Judgement> {
+        let came = self.came();
+        let generation = self.view.generation();
+        let mut has_waited = false;
+        let mut judgements = Vec::with_capacity(tokens.len());
+        for token in tokens {
+            let mut judgement = self.judge_from_memory(token);
+            if self.wants_news(&judgement) {
+                judgement = Box::pin(self.judge_with_news(token, judgement, came)).await;
+                has_waited = true;
+            }
+            judgements.push(judgement);
+        }
+        if has_waited || self.view.generation() != generation || self.doubt().is_some() {
+            for (token, judgement) in tokens.iter().zip(&mut judgements) {
+                if matches!(judgement.verdict, Verdict::Active(_)) {
+                    let from_cache = judgement.from_cache;
+                    *judgement = Judgement { from_cache, ..self.judge_from_memory(token) };
                 }
             }
+        }
+        judgements
+    }
+
+    fn came(&self) -> Came {
+        Came { reloads: self.keyring.reloads(), looks: self.follower.looks() }
+    }
+
+    /// Whether a token is inactive only as far as this replica knows.
+    fn wants_news(&self, judgement: &Judgement) -> bool {
+        match &judgement.verdict {
+            Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(_))) => true,
             Verdict::Inactive(
                 Inactivity::ClientGone(issued_at)
                 | Inactivity::UnknownAudience(issued_at)
                 | Inactivity::WrongType(issued_at),
-            ) if self.may_be_ahead(*issued_at, judgement.at) => match Box::pin(self.follower.catch_up()).await {
-                Ok(()) => self.judge_from_memory(token),
-                Err(_) => doubtful(Doubt::BehindToken),
-            },
-            _ => judgement,
+            ) => self.may_be_ahead(issued_at.plus(ISSUE_SKEW), judgement.at),
+            _ => false,
         }
     }
 
-    /// Whether a token may have been issued after what the view is proven to know.
-    fn may_be_ahead(&self, issued_at: Timestamp, now: Timestamp) -> bool {
-        issued_at.plus(ISSUE_SKEW) >= now.minus(self.view.age(&*self.clock))
+    async fn judge_with_news(&self, token: &str, judgement: Judgement, came: Came) -> Judgement {
+        let news = match &judgement.verdict {
+            Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(kid))) => {
+                match self.keyring.reload_for(kid, came.reloads).await {
+                    Reload::Found => Ok(()),
+                    Reload::Absent => return judgement,
+                    Reload::JustAsked if !self.may_be_of_a_new_key(token, judgement.at) => return judgement,
+                    Reload::JustAsked => self.next_look(came).await,
+                    Reload::Failed => Err(Doubt::KeysUnreadable),
+                }
+            }
+            _ => self.follower.catch_up_since(came.looks).await.map_err(|_| Doubt::BehindToken),
+        };
+        match news {
+            Ok(()) => self.judge_from_memory(token),
+            Err(doubt) => Judgement { verdict: Verdict::CannotJudge(doubt), ..judgement },
+        }
+    }
+
+    /// Waits for a look that is made anyway: whoever makes up kids has spent the reload that security.md K4 allows, and must not
+    /// have spent the verdict on good tokens with it.
+    async fn next_look(&self, came: Came) -> Result<(), Doubt> {
+        let _bounded = self.may_wait.try_acquire().map_err(|_| Doubt::TooManyWaiting)?;
+        self.follower.next_look_since(came.looks).await.map_err(|_| Doubt::KeysUnreadable)
+    }
+
+    /// Whether a token whose key is unknown may be of one that was made after what the view is proven to know.
+    fn may_be_of_a_new_key(&self, token: &str, now: Timestamp) -> bool {
+        crypto::unverified_issue_time(token, &self.issuer, now)
+            .is_some_and(|issued_at| self.may_be_ahead(issued_at.plus(REISSUE_SKEW), now))
+    }
+
+    /// Whether something of `made_at` at the latest may be newer than what the view is proven to know.
+    fn may_be_ahead(&self, made_at: Timestamp, now: Timestamp) -> bool {
+        made_at >= now.minus(self.view.age(&*self.clock))
     }
 
     /// How many verified tokens are kept.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::crypto::{ImportError, SigningKey, import_private_key};
-use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp};
+use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp, signer_of};
 use crate::keyring::{Key, KeyringError, seal_context};
 use crate::store::{AfterWithdrawal, NewKey, StoreError, StoredKey};
 
@@ -125,7 +125,7 @@ impl Service {
     /// Withdraws a key as compromised: gone from the JWK set and its tokens inactive, here at once and everywhere within
     /// the bound. If it was the one that signs, an announced key or a new one takes its place at once: its tokens may meet
     /// verifiers that have not fetched it yet, which is better than signing with a stolen key. If it had only been
-    /// announced, the key before it goes on signing. True when there is such a key. The key need not be one that the master
+    /// announced, the key before it goes on signing until the one after it may; if it was retiring, nothing else changes. True when there is such a key. The key need not be one that the master
     /// key opens.
     pub async fn withdraw_key(&self, kid: &Kid, from: &Requester) -> Result<bool, Failure> {
         let mut attempts = 1..=WITHDRAWAL_ATTEMPTS;
@@ -154,22 +154,22 @@ impl Service {
             return Ok(AfterWithdrawal::Nothing);
         };
         let algorithm = withdrawn.algorithm;
-        let others = || published().filter(|key| key.algorithm == algorithm && key.kid != *kid);
-        let is_newest = withdrawn.schedule.retires_at.is_none();
-        if is_newest && withdrawn.schedule.phase(now) == KeyPhase::Announced {
-            let signs_still = |key: &&StoredKey| key.schedule.retires_at.is_some_and(|at| now < at);
-            if let Some(signing) = others().filter(signs_still).max_by_key(|key| key.schedule.signs_from) {
-                return Ok(AfterWithdrawal::Reinstate(signing.kid.clone()));
-            }
+        let of_algorithm = || published().filter(|key| key.algorithm == algorithm);
+        let others = || of_algorithm().filter(|key| key.kid != *kid);
+        let in_phase = |phase| others().filter(move |key| key.schedule.phase(now) == phase);
+        if signer_of(of_algorithm(), |key| key.schedule, now).is_some_and(|signer| signer.kid != *kid) {
+            // The key that signs is sound: no other signs before verifiers have had time to meet it.
+            let was_to_retire = |key: &&StoredKey| key.schedule.retires_at == Some(withdrawn.schedule.signs_from);
+            let before = others().filter(|key| key.schedule.retires_at.is_some_and(|at| now < at)).find(was_to_retire);
+            return Ok(before.map_or(AfterWithdrawal::Nothing, |key| AfterWithdrawal::Reinstate(key.kid.clone())));
         }
-        let is_announced =
-            |key: &&StoredKey| key.schedule.retires_at.is_none() && key.schedule.phase(now) == KeyPhase::Announced;
         // A master key that does not open the old key may be the wrong one, and what it seals no replica could open: then
         // the next key is left to them.
         let is_ours = || self.sealer.open(&withdrawn.sealed, &seal_context(kid, algorithm)).is_ok();
-        match others().find(is_announced) {
+        // Of several the one that verifiers have known longest.
+        match in_phase(KeyPhase::Announced).min_by_key(|key| key.schedule.signs_from) {
             Some(announced) => Ok(AfterWithdrawal::Promote(announced.kid.clone())),
-            None if is_newest && algorithm.is_generated() && is_ours() => {
+            None if algorithm.is_generated() && is_ours() => {
                 let key = SigningKey::generate(algorithm, &*self.random).map_err(Failure::internal)?;
                 Ok(AfterWithdrawal::Insert(self.seal(&key, now, now)?))
             }

@@ -40,7 +40,7 @@ pub struct Status {
     pub readiness: Readiness,
     /// Upper bound of how old its view is.
     pub view_age: Duration,
-    /// Commit to applied of the last change of another replica.
+    /// Of the last revocation that another replica took: from when that one began to write it until it was honoured here.
     pub last_lag: Duration,
     /// This machine's clock minus the database's.
     pub clock_offset_millis: i64,

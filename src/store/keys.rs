@@ -58,7 +58,8 @@ pub enum AfterWithdrawal {
     Nothing,
     /// This key, which was announced, signs at once.
     Promote(Kid),
-    /// The withdrawn key had only been announced: the one that it was to follow goes on signing, without a successor.
+    /// The withdrawn key had only been announced: the one that it was to follow goes on signing for as long as the
+    /// withdrawn one would have.
     Reinstate(Kid),
     /// This new key.
     Insert(NewKey),
@@ -151,7 +152,7 @@ impl Keys<'_> {
                         let exists = tx.row(EXISTS, values![kid]).await?.is_some();
                         return if exists { Ok(false) } else { Err(StoreError::NotFound { what: "key" }) };
                     }
-                    replace(tx, then, *now).await?;
+                    replace(tx, kid, then, *now).await?;
                     tx.revoke(Revocation::Key(kid.clone()), *now, *until).await?;
                     note_change(tx, *now).await?;
                     audit::record(tx, *now, audit).await?;
@@ -209,16 +210,17 @@ async fn insert(tx: &mut Tx, key: &NewKey, now: Timestamp) -> Result<bool, Store
     Ok(tx.row(INSERT, values).await?.is_some())
 }
 
-async fn replace(tx: &mut Tx, then: &AfterWithdrawal, now: Timestamp) -> Result<(), StoreError> {
+async fn replace(tx: &mut Tx, withdrawn: &Kid, then: &AfterWithdrawal, now: Timestamp) -> Result<(), StoreError> {
     const PROMOTE: &str = "UPDATE signing_keys
         SET signs_from = $1, announced_at = CASE WHEN announced_at > $1 THEN $1 ELSE announced_at END
-        WHERE kid = $2 AND retires_at IS NULL AND withdrawn_at IS NULL RETURNING kid";
-    const REINSTATE: &str = "UPDATE signing_keys SET retires_at = NULL, gone_at = NULL
+        WHERE kid = $2 AND (retires_at IS NULL OR retires_at > $1) AND withdrawn_at IS NULL RETURNING kid";
+    const REINSTATE: &str = "UPDATE signing_keys
+        SET (retires_at, gone_at) = (SELECT retires_at, gone_at FROM signing_keys WHERE kid = $3)
         WHERE kid = $2 AND retires_at > $1 AND withdrawn_at IS NULL RETURNING kid";
     let is_replaced = match then {
         AfterWithdrawal::Nothing => true,
         AfterWithdrawal::Promote(kid) => tx.row(PROMOTE, values![now, kid]).await?.is_some(),
-        AfterWithdrawal::Reinstate(kid) => tx.row(REINSTATE, values![now, kid]).await?.is_some(),
+        AfterWithdrawal::Reinstate(kid) => tx.row(REINSTATE, values![now, kid, withdrawn]).await?.is_some(),
         AfterWithdrawal::Insert(key) => insert(tx, key, now).await?,
     };
     if is_replaced { Ok(()) } else { Err(StoreError::Conflict { what: "successor" }) }

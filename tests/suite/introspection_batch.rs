@@ -1,11 +1,15 @@
 //! `POST /v1/introspect`: many tokens in one request, under the same rules as one.
 
-use countersign::domain::{ClientSettings, IntrospectRight};
+use std::time::Duration;
+
+use countersign::domain::{ClientKind, ClientSettings, IntrospectRight};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use sqlx::{AssertSqlSafe, Executor};
 
-use crate::support::app::{TestApp, application, error_of, machine};
+use crate::support::app::{PASSWORD, TestApp, USER, application, error_of, machine, tokens};
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
+use crate::support::forge::Forge;
 use crate::support::judging::*;
 
 on_both_engines! {
@@ -118,4 +122,67 @@ on_both_engines! {
         let own = app.token_of(&blind).await.access_token;
         assert_eq!(app.asked(&blind, &own, Format::Batch).await, json!({"active": false}));
     }
+}
+
+/// Which tokens of a batch are active that waits for the database, where somebody holds the table `lock` while `meanwhile` happens.
+async fn active_after_waiting(
+    app: &TestApp,
+    caller: &Credentials,
+    tokens: &[&str],
+    lock: &str,
+    meanwhile: impl Future<Output = ()>,
+) -> Vec<bool> {
+    const WAITING: &str =
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    let mut holder = app.database.connect_postgres().await;
+    holder.execute(AssertSqlSafe(format!("BEGIN; LOCK TABLE {lock} IN ACCESS EXCLUSIVE MODE"))).await.unwrap();
+    let mut operator = app.database.connect_postgres().await;
+    let revoking = async {
+        while sqlx::query_scalar::<_, i64>(WAITING).fetch_one(&mut operator).await.unwrap() == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        meanwhile.await;
+        holder.execute("COMMIT").await.unwrap();
+    };
+    let (answer, ()) = tokio::join!(app.batch(caller, tokens), revoking);
+    assert_eq!(answer.status(), 200);
+    let answer: Value = answer.json().await.unwrap();
+    answer["results"].as_array().unwrap().iter().map(|result| result["active"] == true).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c1_what_is_revoked_while_its_batch_waits_for_the_database_is_not_called_active() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let app = TestApp::start(TestDatabase::alone().await).await;
+    let portal = ClientSettings { kind: ClientKind::Confidential, introspect: IntrospectRight::Any, ..application("") };
+    let portal = app.confidential("portal", portal).await;
+    let machine = app.confidential("machine", machine(&[], "")).await;
+    let log_in = async || {
+        let request = app.post_json("/v1/login", &json!({"username": USER, "password": PASSWORD}));
+        tokens(request.basic_auth(&portal.id, Some(&portal.secret)).send().await.unwrap()).await.refresh_token
+    };
+    let revoke = async |owner: &Credentials, token: &str| {
+        let request = app.post_form("/oauth2/revoke", &[("token", token)]);
+        let answer = request.basic_auth(&owner.id, Some(&owner.secret)).send().await.unwrap();
+        assert_eq!(answer.status(), 200);
+    };
+    let (session, ended) = (log_in().await, log_in().await);
+    let (token, kept) = (app.token_of(&machine).await.access_token, app.token_of(&machine).await.access_token);
+    // Looking up refresh tokens waits.
+    let batch = [token.as_str(), &session, &ended, &kept];
+    let active = active_after_waiting(&app, &portal, &batch, "sessions", revoke(&machine, &token)).await;
+    assert_eq!(active, [false, true, true, true]);
+    // So does judging, for a key that nobody knows.
+    let forge = Forge::import(&app, &kept).await;
+    let unknown = forge.under(&forge.header_with("kid", json!("unknown")));
+    let token = app.token_of(&machine).await.access_token;
+    let meanwhile = async {
+        revoke(&machine, &token).await;
+        revoke(&portal, &ended).await;
+    };
+    let batch = [token.as_str(), &session, &ended, &unknown, &kept];
+    let active = active_after_waiting(&app, &portal, &batch, "signing_keys", meanwhile).await;
+    assert_eq!(active, [false, true, false, false, true]);
 }

@@ -136,6 +136,9 @@ on_both_engines! {
         let mut now = Duration::ZERO;
         let mut alive: BTreeMap<String, (Duration, String)> = BTreeMap::new();
         let mut withdrawn: HashSet<String> = HashSet::new();
+        let mut announced: BTreeMap<String, Duration> = BTreeMap::new();
+        // Those that had to sign before their time: the first, and the successors of withdrawn ones that were signing.
+        let mut hurried: HashSet<String> = first.published().await.into_iter().collect();
         let store = first.database.open().await;
         for round in 0..STEPS * size(6, 10_000) {
             if round % STEPS == 0 {
@@ -148,8 +151,11 @@ on_both_engines! {
                 0 => drop(app.admin(Method::POST, "/admin/v1/keys/rotate").json(&json!({})).send().await.unwrap()),
                 1 => {
                     let keys = states(app).await;
-                    let (kid, _) = &keys[usize::from(pick) % keys.len()];
+                    let (kid, state) = &keys[usize::from(pick) % keys.len()];
                     withdraw(app, kid).await;
+                    if state == "signing" {
+                        hurried.insert(kid_of(&app.token_of(&batch).await.access_token));
+                    }
                     withdrawn.insert(kid.clone());
                     assert!(!app.published().await.contains(kid), "gone at once where it was withdrawn");
                 }
@@ -165,8 +171,13 @@ on_both_engines! {
             }
             for app in apps {
                 app.sync().await;
+                for kid in app.published().await {
+                    announced.entry(kid).or_insert(now);
+                }
                 let token = app.token_of(&batch).await.access_token;
-                alive.insert(token.clone(), (now + HOUR, kid_of(&token)));
+                let kid = kid_of(&token);
+                assert!(hurried.contains(&kid) || now >= announced[&kid] + HOUR, "round {round}: {kid} signs too early");
+                alive.insert(token, (now + HOUR, kid));
             }
             alive.retain(|_, (ends, _)| now < *ends);
             let sets: Vec<_> = [first.published().await, replicas[0].published().await, replicas[1].published().await].to_vec();
@@ -241,6 +252,47 @@ on_both_engines! {
         assert_eq!(kid_of(&app.token_of(&batch).await.access_token), signing, "no key signs that nobody has met");
         let next = rotate(&app).await;
         assert_eq!(states(&app).await, [(signing, "signing".to_owned()), (next, "announced".to_owned())]);
+    }
+
+    async fn k3_when_a_retiring_key_is_withdrawn_the_announced_one_stays_announced(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let batch = app.confidential("batch", machine(&[], "")).await;
+        let retiring = kid_of(&app.token_of(&batch).await.access_token);
+        let signing = rotate(&app).await;
+        app.advance(HOUR).await;
+        let announced = rotate(&app).await;
+        withdraw(&app, &retiring).await;
+        assert_eq!(states(&app).await, [(signing.clone(), "signing".to_owned()), (announced.clone(), "announced".to_owned())]);
+        assert_eq!(kid_of(&app.token_of(&batch).await.access_token), signing);
+        app.advance(HOUR).await;
+        assert_eq!(kid_of(&app.token_of(&batch).await.access_token), announced, "at its own time");
+        // Nor is one made where none is announced.
+        withdraw(&app, &signing).await;
+        assert_eq!(states(&app).await, [(announced, "signing".to_owned())]);
+    }
+
+    async fn k3_of_several_announced_keys_each_signs_at_its_own_time_whichever_is_withdrawn(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let batch = app.confidential("batch", machine(&[], "")).await;
+        let signer = async || kid_of(&app.token_of(&batch).await.access_token);
+        let first = signer().await;
+        let second = rotate(&app).await;
+        app.advance(30 * MINUTE).await;
+        let third = rotate(&app).await;
+        withdraw(&app, &second).await;
+        assert_eq!(signer().await, first);
+        app.advance(HOUR - Duration::from_secs(1)).await;
+        assert_eq!(signer().await, first, "for as long as the one that was withdrawn would have");
+        app.advance(Duration::from_secs(1)).await;
+        assert_eq!(signer().await, third);
+        let fourth = rotate(&app).await;
+        app.advance(MINUTE).await;
+        let fifth = rotate(&app).await;
+        withdraw(&app, &third).await;
+        assert_eq!(signer().await, fourth, "the one that verifiers have known longest");
+        assert_eq!(phases(&app).await, ["retiring", "signing", "announced"]);
+        app.advance(HOUR).await;
+        assert_eq!(signer().await, fifth);
     }
 
     async fn a_rotation_that_fails_leaves_the_present_key_signing(database: TestDatabase) {
@@ -425,7 +477,8 @@ on_both_engines! {
         let forge = Forge::import(&app, &app.log_in().await.access_token).await;
         let queries = async || app.figure("countersign_database_seconds_count{query=\"keys_all\"}").await;
         let unknown = |number: u32| forge.under(&forge.header_with("kid", json!(format!("unknown-{number}"))));
-        app.advance(Duration::from_secs(2)).await;
+        // They claim to be older than any key that the replica has not met.
+        app.advance(2 * MINUTE).await;
         let before = queries().await;
         let judge = app.service.judge();
         for number in 0..size(1000, 1_000_000) {

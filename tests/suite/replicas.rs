@@ -1,25 +1,31 @@
 //! Several replicas on one database, in one process and on clocks that are moved by hand: what can be shown there better
 //! than with real parts. The rest is in tests/extra/replicas.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use countersign::clock::ManualClock;
 use countersign::crypto::{MasterKey, Sealer};
-use countersign::domain::{ClientKind, ClientSettings, IntrospectRight, Timestamp};
+use countersign::domain::{
+    Audience, ClientKind, ClientSettings, IntrospectRight, Jti, RevocationKind, Timestamp, TokenType,
+};
 use countersign::follower::Follower;
 use countersign::keyring::{Keyring, RotationLead};
-use countersign::store::{Store, StoreObserver};
+use countersign::service::{Judge, Verdict};
+use countersign::store::{Location, Store, StoreObserver};
 use countersign::view::{Freshness, View};
 use futures_util::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
-use sqlx::Executor;
+use sqlx::{AssertSqlSafe, Executor};
+use tokio_util::sync::CancellationToken;
 
-use crate::support::app::{MASTER_KEY, PASSWORD, TestApp, USER, application, error_of, machine, tokens};
+use crate::support::app::{ISSUER, MASTER_KEY, PASSWORD, TestApp, USER, application, error_of, machine, tokens};
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
+use crate::support::forge::Forge;
 use crate::support::judging::{Credentials, TOO_LONG, header};
 use crate::support::outage::{bring_feed_back, stop_writes, take_feed_away};
 use crate::support::size::size;
@@ -71,6 +77,84 @@ fn garbage(number: usize) -> String {
     let header = part(json!({"alg": "ES256", "kid": kid, "typ": "at+jwt"}).to_string());
     format!("{header}.{}.{}", part(json!({"iss": "x"}).to_string()), URL_SAFE_NO_PAD.encode([7; 64]))
 }
+
+/// A replica that nobody calls, and that looks at the feed when it is told to.
+struct Quiet {
+    store: Store,
+    view: Arc<View>,
+    follower: Arc<Follower>,
+    judge: Judge,
+    /// What the figure of the lag was told.
+    lags: Arc<Mutex<Vec<Duration>>>,
+}
+
+impl Quiet {
+    /// Without notifications.
+    async fn of(app: &TestApp, observer: impl StoreObserver) -> Self {
+        Self::start(app, observer, true).await
+    }
+
+    async fn start(app: &TestApp, observer: impl StoreObserver, is_pooled: bool) -> Self {
+        // Longer than any test takes: nothing is known because of the poll.
+        const NEVER: Duration = Duration::from_secs(600);
+        let clock = || Arc::<ManualClock>::clone(&app.clock);
+        let mut settings = app.database.settings.clone();
+        if let Location::Postgres { pooler_transaction_mode, .. } = &mut settings.location {
+            *pooler_transaction_mode = is_pooled;
+        }
+        let store = Store::open(&settings, clock(), Arc::new(observer)).await.unwrap();
+        let view = Arc::new(View::new(Duration::from_secs(3), vec![Audience::parse(ISSUER).unwrap()]));
+        let sealer = Arc::new(Sealer::new(&MasterKey::parse(MASTER_KEY).unwrap(), None));
+        let lead = RotationLead { rotate_every: Duration::from_secs(86_400), announce_for: Duration::from_secs(3600) };
+        let keyring = Arc::new(Keyring::new(store.clone(), sealer, clock(), Duration::from_secs(300), lead));
+        let lags = Arc::new(Mutex::new(Vec::new()));
+        let told = Arc::clone(&lags);
+        let on_lag = Box::new(move |lag| told.lock().unwrap().push(lag));
+        let (known, keys) = (Arc::clone(&view), Arc::clone(&keyring));
+        let follower = Arc::new(Follower::new(store.clone(), known, keys, clock(), NEVER, on_lag));
+        let (known, following) = (Arc::clone(&view), Arc::clone(&follower));
+        let judge = Judge::new(known, keyring, following, clock(), ISSUER.to_owned(), TokenType::AtJwt, 1000);
+        Self { store, view, follower, judge, lags }
+    }
+}
+
+/// Time goes by with every chunk that is read.
+struct Slow(Arc<ManualClock>);
+
+impl StoreObserver for Slow {
+    fn query(&self, name: &'static str, _: Duration, _: bool) {
+        if name == "feed_load" {
+            self.0.advance(TOO_LONG);
+        }
+    }
+}
+
+/// Counts operations of one name that went well.
+#[derive(Clone)]
+struct Count(&'static str, Arc<AtomicUsize>);
+
+impl Count {
+    fn of(name: &'static str) -> Self {
+        Self(name, Arc::default())
+    }
+
+    fn so_far(&self) -> usize {
+        self.1.load(Ordering::SeqCst)
+    }
+}
+
+impl StoreObserver for Count {
+    fn query(&self, name: &'static str, _: Duration, is_well: bool) {
+        if name == self.0 && is_well {
+            self.1.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+/// Long enough for whatever does not wait for anything, and for everything to be waiting that does.
+const A_MOMENT: Duration = Duration::from_millis(300);
 
 on_both_engines! {
     async fn c1_what_one_replica_revokes_the_others_refuse_after_their_next_look(database: TestDatabase) {
@@ -328,25 +412,8 @@ on_both_engines! {
     }
 
     async fn c9_a_load_that_takes_longer_than_the_bound_is_followed_by_a_look_and_not_by_another_load(database: TestDatabase) {
-        /// Time goes by with every chunk that is read.
-        struct Slow(Arc<ManualClock>);
-        impl StoreObserver for Slow {
-            fn query(&self, name: &'static str, _: Duration, _: bool) {
-                if name == "feed_load" {
-                    self.0.advance(TOO_LONG);
-                }
-            }
-        }
         let app = TestApp::start(database).await;
-        let slow = Arc::new(Slow(Arc::clone(&app.clock)));
-        let store = Store::open(&app.database.settings, Arc::<ManualClock>::clone(&app.clock), slow).await.unwrap();
-        let view = Arc::new(View::new(Duration::from_secs(3), Vec::new()));
-        let sealer = Arc::new(Sealer::new(&MasterKey::parse(MASTER_KEY).unwrap(), None));
-        let lead = RotationLead { rotate_every: Duration::from_secs(86_400), announce_for: Duration::from_secs(3600) };
-        let clock = || Arc::<ManualClock>::clone(&app.clock);
-        let keyring = Arc::new(Keyring::new(store.clone(), sealer, clock(), Duration::from_secs(300), lead));
-        let every = Duration::from_millis(500);
-        let follower = Follower::new(store, Arc::clone(&view), keyring, clock(), every, Box::new(|_| {}));
+        let Quiet { view, follower, .. } = Quiet::of(&app, Slow(Arc::clone(&app.clock))).await;
         follower.sync().await.unwrap();
         assert_eq!(view.freshness(&*app.clock), Freshness::Stale, "what the first chunk did not bring may be long revoked");
         follower.sync().await.unwrap();
@@ -356,6 +423,97 @@ on_both_engines! {
         assert_eq!(view.freshness(&*app.clock), Freshness::Stale);
         follower.sync().await.unwrap();
         assert_eq!(view.freshness(&*app.clock), Freshness::Fresh);
+    }
+
+    async fn c9_a_replica_whose_load_took_longer_than_the_bound_looks_again_at_once(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let Quiet { view, follower, .. } = Quiet::of(&app, Slow(Arc::clone(&app.clock))).await;
+        let stop = CancellationToken::new();
+        let is_fresh = async {
+            while view.freshness(&*app.clock) != Freshness::Fresh {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            stop.cancel();
+        };
+        let following = async { tokio::join!(follower.run(&stop), is_fresh) };
+        tokio::time::timeout(Duration::from_secs(10), following).await.expect("it pauses, and knows nothing");
+    }
+
+    async fn k4_whoever_makes_up_kids_makes_no_good_token_inactive(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let batch = a_machine(&app).await;
+        let former = app.token_of(&batch).await.access_token;
+        let forge = Forge::import(&app, &former).await;
+        let reads = Count::of("keys_all");
+        let Quiet { follower, judge, .. } = Quiet::of(&app, reads.clone()).await;
+        follower.sync().await.unwrap();
+        let claiming = |issued_at: i64, issuer: &str| {
+            let mut claims = forge.claims_with("iat", json!(issued_at));
+            (claims["nbf"], claims["iss"]) = (json!(issued_at), json!(issuer));
+            forge.sign(&forge.header_with("kid", json!("unknown")).to_string(), &claims.to_string())
+        };
+        let now = START.seconds();
+        let before = reads.so_far();
+        assert!(matches!(judge.judge(&garbage(1)).await.verdict, Verdict::Inactive(_)), "the reload is spent");
+        assert_eq!(reads.so_far() - before, 1);
+        let signing = crate::support::judging::header_of(&former)["kid"].as_str().unwrap().to_owned();
+        app.administer(Method::POST, &format!("/admin/v1/keys/{signing}/withdraw"), None).await;
+        let good = app.token_of(&batch).await.access_token;
+        // The answer to a lost refresh: as old as the first one, and of the key that signs by now.
+        let (made_up, repeated) = (claiming(now, ISSUER), claiming(now - 60, ISSUER));
+        let mut judging = Box::pin(join_all([&good, &made_up, &repeated].map(|token| judge.judge(token))));
+        assert!(tokio::time::timeout(A_MOMENT, &mut judging).await.is_err(), "nobody knows yet");
+        assert_eq!(reads.so_far() - before, 1, "and nobody is asked");
+        follower.sync().await.unwrap();
+        let verdicts: Vec<_> = judging.await.into_iter().map(|judgement| judgement.verdict).collect();
+        assert!(
+            matches!(verdicts[..], [Verdict::Active(_), Verdict::Inactive(_), Verdict::Inactive(_)]),
+            "{verdicts:?}"
+        );
+        assert_eq!(reads.so_far() - before, 2, "the look has read the keys because they had changed");
+        // What no key could make good waits for nothing.
+        for token in [garbage(2), claiming(now - 63, ISSUER), claiming(now, "https://other.example")] {
+            let judgement = tokio::time::timeout(A_MOMENT, judge.judge(&token)).await.expect("it need not wait");
+            assert!(matches!(judgement.verdict, Verdict::Inactive(_)));
+        }
+        let mut judging = Box::pin(judge.judge(&made_up));
+        assert!(tokio::time::timeout(A_MOMENT, &mut judging).await.is_err());
+        take_feed_away(&app.database).await;
+        follower.sync().await.unwrap_err();
+        assert!(matches!(judging.await.verdict, Verdict::CannotJudge(_)));
+        bring_feed_back(&app.database).await;
+    }
+
+    async fn k4_those_who_wait_for_a_new_key_are_bounded_and_the_rest_is_not_judged(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let forge = Forge::import(&app, &app.token_of(&a_machine(&app).await).await.access_token).await;
+        let Quiet { follower, judge, .. } = Quiet::of(&app, ()).await;
+        follower.sync().await.unwrap();
+        let made_up = forge.under(&forge.header_with("kid", json!("unknown")));
+        assert!(matches!(judge.judge(&made_up).await.verdict, Verdict::Inactive(_)), "the reload has not brought it");
+        let mut waiting = Box::pin(join_all((0..1024).map(|_| judge.judge(&made_up))));
+        assert!(tokio::time::timeout(A_MOMENT, &mut waiting).await.is_err());
+        let one_more = tokio::time::timeout(A_MOMENT, judge.judge(&made_up)).await.expect("it need not wait");
+        assert!(matches!(one_more.verdict, Verdict::CannotJudge(_)));
+        follower.sync().await.unwrap();
+        assert!(waiting.await.iter().all(|judgement| matches!(judgement.verdict, Verdict::Inactive(_))));
+    }
+
+    async fn the_lag_is_that_of_revocations_that_another_replica_took(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let Quiet { store, follower, lags, .. } = Quiet::of(&app, ()).await;
+        follower.sync().await.unwrap();
+        let until = START.plus(MINUTE);
+        let revoke = async |jti: &str| store.feed().revoke_jti(&Jti::parse(jti).unwrap(), until, START, None).await.unwrap();
+        follower.honour(revoke("own").await).await;
+        a_machine(&app).await;
+        follower.sync().await.unwrap();
+        assert!(lags.lock().unwrap().is_empty(), "neither its own nor what is no revocation");
+        drop(revoke("foreign").await);
+        app.clock.advance(Duration::from_millis(70));
+        follower.sync().await.unwrap();
+        assert_eq!(*lags.lock().unwrap(), [Duration::from_millis(70)]);
+        assert_eq!(follower.last_lag(), Duration::from_millis(70));
     }
 
     async fn c2_a_replica_that_cannot_follow_the_feed_judges_nobody_lets_nobody_in_and_says_why(database: TestDatabase) {
@@ -490,22 +648,41 @@ async fn c5_a_follower_whose_connections_were_ended_goes_on_without_anyone_askin
     if !Engine::Postgres.is_available() {
         return;
     }
+    const SOON: Duration = Duration::from_secs(10);
     let a = TestApp::start(TestDatabase::alone().await).await;
-    let b = beside(&a, 2, "").await;
     let owner = a_machine(&a).await;
-    b.sync().await;
-    for _ in 0..size(3, 1000) {
+    let looks = Count::of("feed_follow");
+    let Quiet { view, follower, .. } = Quiet::start(&a, looks.clone(), false).await;
+    let (stop, following) = (CancellationToken::new(), Arc::clone(&follower));
+    let until = stop.clone();
+    let running = tokio::spawn(async move { following.run(&until).await });
+    let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
+    let end_all = format!("SELECT pg_terminate_backend(pid) {others}");
+    // The replica that is asked to revoke has one as well.
+    let listeners = format!("SELECT count(*) {others} AND query LIKE 'LISTEN%'");
+    let mut operator = a.database.connect_postgres().await;
+    let mut looks_before = 0;
+    for round in 0..size(3, 1000) {
+        let began = Instant::now();
+        while looks.so_far() <= looks_before
+            || sqlx::query_scalar::<_, i64>(AssertSqlSafe(listeners.as_str())).fetch_one(&mut operator).await.unwrap()
+                < 2
+        {
+            assert!(began.elapsed() < SOON, "nobody listens any more: round {round}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         let token = a.token_of(&owner).await.access_token;
-        assert!(b.is_active(&token).await);
-        let others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-            WHERE datname = current_database() AND pid <> pg_backend_pid()";
-        a.database.connect_postgres().await.execute(others).await.unwrap();
         assert_eq!(revoke(&a, &owner, &token).await.status(), 200);
         let revoked = Instant::now();
-        while b.is_active(&token).await {
-            assert!(revoked.elapsed() < Duration::from_secs(5), "the feed is not followed any more");
+        while view.count(RevocationKind::Jti) <= round {
+            assert!(revoked.elapsed() < SOON, "it was not woken: round {round}");
+            tokio::time::sleep(Duration::from_millis(2)).await;
         }
+        looks_before = looks.so_far();
+        operator.execute(AssertSqlSafe(end_all.as_str())).await.unwrap();
     }
+    stop.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

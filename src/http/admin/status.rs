@@ -21,7 +21,7 @@ pub struct StatusAnswer {
     ready: bool,
     /// Age of the view in seconds: how long a revocation elsewhere may have been missed.
     view_age_seconds: f64,
-    /// Commit to applied of the last change of another replica.
+    /// Of the last revocation that another replica took: from when that one began to write it until it was honoured here.
     revocation_lag_seconds: f64,
     /// This machine's clock minus the database's.
     clock_offset_seconds: f64,

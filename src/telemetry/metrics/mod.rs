@@ -98,7 +98,7 @@ impl Metrics {
             password_hash_seconds: histogram("password_hash_seconds", "Time of one password hash.", &HASH_BUCKETS)?,
             revocation_lag_seconds: histogram(
                 "revocation_lag_seconds",
-                "Time from the commit of a revocation until this replica honoured it.",
+                "Time from when another replica began to write a revocation until this one honoured it.",
                 &LAG_BUCKETS,
             )?,
             cache_hits: counter("verified_cache_hits_total", "Tokens whose signature was remembered.")?,

@@ -178,9 +178,8 @@ class Judge:
             may_be = any(ending["start"] <= event["end"] for ending in endings)
             is_known = token["known_at"] < event["start"]
             if not may_be and is_known and event["end"] < token["expires"] - EXPIRY_MARGIN:
-                if not self._is_new_key_elsewhere(event, token):
-                    self._report("active: false only for what is not good",
-                                 f"token {event['jti']} on {event['replica']} at {event['start']:.3f}")
+                self._report("active: false only for what is not good",
+                             f"token {event['jti']} on {event['replica']} at {event['start']:.3f}")
             return
         for ending in filter(self._is_acknowledged, endings):
             late = event["start"] - ending["end"]
@@ -199,12 +198,6 @@ class Judge:
                 self._report("a revocation is honoured within the bound",
                              f"{ending['op']} acknowledged at {ending['end']:.3f}; token {event['jti']} active on "
                              f"{event['replica']} {late:.3f} s later, bound {bound:.1f} s")
-
-    def _is_new_key_elsewhere(self, event, token):
-        """A key that takes over from a withdrawn one signs at once; the others know it within the bound."""
-        withdrawals = [ending for endings in self.by_key.values() for ending in endings]
-        return any(w["subject"] != token["kid"] and w["start"] <= event["end"]
-                   and event["start"] <= w["end"] + self.bounds.faulty for w in withdrawals)
 
     def _check_branches(self):
         """One refresh token has one successor, whoever asks and how often."""

@@ -80,7 +80,12 @@ def run():
     history.add("refresh", 1.5, 1.6, presented="r1", refresh="r2", jti="t2", **pair)
     history.add("refresh", 1.7, 1.8, presented="r0", refresh="r1", jti="t1", **pair)
     assert rules(history) == {"one live branch per session"}, rules(history)
-    return len(expected) + 1
+    # A good token of the key that took over from a withdrawn one is called inactive elsewhere.
+    history = copy.deepcopy(good())
+    history.add("withdraw_key", 0.11, 0.15, subject="k0", outcome="ok", status=200, replica="a")
+    history.add("introspect", 0.2, 0.21, **inactive)
+    assert rules(history) == {"active: false only for what is not good"}, rules(history)
+    return len(expected) + 2
 
 
 if __name__ == "__main__":
