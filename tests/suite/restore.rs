@@ -144,7 +144,7 @@ fn column(home: &Home, command: &[&str], list: &str, member: &str) -> Vec<Value>
 fn back_up(source: &Location, copy: &Path) {
     match source {
         Location::Sqlite { path, .. } => {
-            run("sqlite3", [path.as_os_str(), format!(".backup '{}'", copy.display()).as_ref()])
+            run("sqlite3", [path.as_os_str(), format!(".backup '{}'", copy.display()).as_ref()]);
         }
         Location::Postgres { url, .. } => run("pg_dump", ["--file".as_ref(), copy.as_os_str(), url.as_ref()]),
     }
