@@ -290,7 +290,8 @@ impl KeySet {
     }
 }
 
-/// Opens a stored key; the kid and the algorithm are bound to the sealed bytes (security.md K6).
+/// Opens a stored key; the kid and the algorithm are bound to the sealed bytes (security.md K6). What is published is made of
+/// the private half; the public one that is stored beside it must be the same, so that nobody who reads the table is misled.
 fn open(sealer: &Sealer, stored: &StoredKey) -> Result<Key, KeyringError> {
     let unreadable = |reason: String| KeyringError::Unreadable { kid: stored.kid.clone(), reason };
     let opened = sealer
@@ -301,7 +302,11 @@ fn open(sealer: &Sealer, stored: &StoredKey) -> Result<Key, KeyringError> {
     if signing.kid() != &stored.kid {
         return Err(unreadable("its kid is not the thumbprint of the key".to_owned()));
     }
-    Ok(Key { schedule: stored.schedule, verifying: signing.verifying_key().clone(), public: signing.public(), signing })
+    let public = signing.public();
+    if !public.is_described_by(&stored.public_jwk) {
+        return Err(unreadable("public_jwk is not its public half".to_owned()));
+    }
+    Ok(Key { schedule: stored.schedule, verifying: signing.verifying_key().clone(), public, signing })
 }
 
 fn hex(bytes: &[u8]) -> String {

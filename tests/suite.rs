@@ -75,6 +75,8 @@ mod refresh_faults;
 mod refresh_races;
 #[path = "suite/replicas.rs"]
 mod replicas;
+#[path = "suite/restore.rs"]
+mod restore;
 #[path = "suite/revocation.rs"]
 mod revocation;
 #[path = "suite/revocation_races.rs"]

@@ -3,6 +3,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Serialize;
+use serde_json::Value;
 
 use super::digest::sha256;
 use super::signature::RingVerifier;
@@ -37,6 +38,16 @@ impl PublicJwk {
     /// The key's id.
     pub fn kid(&self) -> &str {
         &self.kid
+    }
+
+    /// Whether `stored` says all of this key. It may say more: a later release, which writes to the same database, may publish
+    /// more members.
+    pub fn is_described_by(&self, stored: &str) -> bool {
+        let (Ok(Value::Object(own)), Ok(stored)) = (serde_json::to_value(self), serde_json::from_str::<Value>(stored))
+        else {
+            return false;
+        };
+        own.iter().all(|(name, value)| stored.get(name) == Some(value))
     }
 }
 
@@ -91,8 +102,6 @@ impl Members {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::Value;
-
     use super::*;
     use crate::crypto::fixtures::all_keys;
     use crate::crypto::signature::RsaPublic;
@@ -112,6 +121,24 @@ mod tests {
             assert_eq!(jwk["kid"], key.kid().as_str());
             let types = (jwk["kty"].as_str().unwrap(), jwk["crv"].as_str());
             assert!([("EC", Some("P-256")), ("OKP", Some("Ed25519")), ("RSA", None)].contains(&types));
+        }
+    }
+
+    #[test]
+    fn k6_a_stored_description_is_of_this_key_or_is_noticed() {
+        for key in all_keys() {
+            let described = |change: &dyn Fn(&mut Value)| {
+                let mut stored = serde_json::to_value(key.public()).unwrap();
+                change(&mut stored);
+                key.public().is_described_by(&stored.to_string())
+            };
+            assert!(described(&|_| ()));
+            assert!(described(&|stored| stored["of_a_later_release"] = true.into()));
+            for member in ["kty", "crv", "x", "y", "n", "e", "kid", "alg", "use"] {
+                let is_there = serde_json::to_value(key.public()).unwrap().get(member).is_some();
+                assert_eq!(described(&|stored| stored[member] = "other".into()), !is_there, "{member}");
+            }
+            assert!(!key.public().is_described_by("") && !key.public().is_described_by("[]"));
         }
     }
 

@@ -10,7 +10,7 @@ use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
 use crate::http::state::Shared;
-use crate::service::Readiness;
+use crate::service::{Readiness, Status};
 
 /// That the process runs: whoever cannot say so says nothing.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -26,6 +26,9 @@ pub struct ReadyAnswer {
     ready: bool,
     /// What was checked.
     checks: Vec<Check>,
+    /// What the checks look at; on the operations listener only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    figures: Option<ReadyFigures>,
 }
 
 /// One check.
@@ -37,13 +40,35 @@ pub struct Check {
     ok: bool,
 }
 
+/// How far the replica is from turning unready, in seconds; named as in `/metrics` and `/admin/v1/status`.
+#[derive(Serialize, utoipa::ToSchema)]
+pub struct ReadyFigures {
+    /// Age of the view: how long a revocation elsewhere may have been missed. Unready at `revocation.max_lag`.
+    view_age_seconds: f64,
+    /// Commit to applied of the last change of another replica.
+    revocation_lag_seconds: f64,
+    /// This machine's clock minus the database's. Unready beyond 30 either way.
+    clock_offset_seconds: f64,
+}
+
+impl From<&Status> for ReadyFigures {
+    fn from(status: &Status) -> Self {
+        Self {
+            view_age_seconds: status.view_age.as_secs_f64(),
+            revocation_lag_seconds: status.last_lag.as_secs_f64(),
+            clock_offset_seconds: status.clock_offset_millis as f64 / 1000.0,
+        }
+    }
+}
+
 /// The process runs.
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, body = LiveAnswer)))]
 pub async fn livez() -> Response {
     ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], JsonBody(LiveAnswer { live: true })).into_response()
 }
 
-/// The replica can judge tokens and is not stopping. Says which check fails and nothing of the inside (security.md H14).
+/// The replica can judge tokens and is not stopping. Says which check fails; what the checks look at is told on the operations
+/// listener alone (security.md H14).
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
@@ -52,9 +77,18 @@ pub async fn livez() -> Response {
     )
 )]
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    let readiness = shared.service.readiness();
+    answer(shared.service.readiness(), None)
+}
+
+/// The same for operators, who are told how near to its bounds the replica is.
+pub async fn readyz_with_figures(State(shared): State<Arc<Shared>>) -> Response {
+    let status = shared.service.status();
+    answer(status.readiness, Some(ReadyFigures::from(&status)))
+}
+
+fn answer(readiness: Readiness, figures: Option<ReadyFigures>) -> Response {
     let checks = Readiness::CHECKS.iter().zip(readiness.passed()).map(|(name, ok)| Check { name, ok }).collect();
-    let answer = JsonBody(ReadyAnswer { ready: readiness.is_ready(), checks });
+    let answer = JsonBody(ReadyAnswer { ready: readiness.is_ready(), checks, figures });
     let no_store = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     if readiness.is_ready() {
         (no_store, answer).into_response()

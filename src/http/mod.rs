@@ -87,7 +87,8 @@ fn machines() -> Router<Arc<Shared>> {
         .route("/.well-known/openid-configuration", get(well_known::metadata::openid))
         .route("/openapi.json", get(openapi::json))
         .route("/docs", get(openapi::page))
-        .merge(health())
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz))
 }
 
 /// The operations listener: administration, figures, health.
@@ -115,11 +116,7 @@ pub fn operations(shared: Arc<Shared>) -> Router {
         .route("/admin/v1/audit", get(admin::audit::list))
         .route("/admin/v1/status", get(admin::status::status))
         .route("/metrics", get(health::metrics))
-        .merge(health())
+        .route("/livez", get(health::livez))
+        .route("/readyz", get(health::readyz_with_figures))
         .with_state(shared)
-}
-
-/// On both listeners.
-fn health() -> Router<Arc<Shared>> {
-    Router::new().route("/livez", get(health::livez)).route("/readyz", get(health::readyz))
 }

@@ -12,7 +12,7 @@ use crate::support::database::{Engine, TestDatabase, on_both_engines};
 use crate::support::judging::*;
 use crate::support::outage;
 
-/// The answer of both listeners, which must be the same.
+/// The answer of both listeners, which must be the same but for the figures: those are for operators.
 async fn both(app: &TestApp, path: &str) -> (u16, Value) {
     let mut seen = Vec::new();
     for address in [app.public, app.operations] {
@@ -20,10 +20,19 @@ async fn both(app: &TestApp, path: &str) -> (u16, Value) {
         assert_eq!(header(&answer, "cache-control"), "no-store");
         let status = answer.status().as_u16();
         assert_eq!(header(&answer, "retry-after"), if status == 503 { "1" } else { "" });
-        seen.push((status, answer.json::<Value>().await.unwrap()));
+        let mut body = answer.json::<Value>().await.unwrap();
+        let figures = body.as_object_mut().unwrap().remove("figures");
+        assert_eq!(figures.is_some(), path == "/readyz" && address == app.operations, "h14");
+        seen.push((status, body));
     }
     assert_eq!(seen[0], seen[1]);
     seen.remove(0)
+}
+
+/// What `/readyz` of the operations listener tells beside the checks.
+async fn figures(app: &TestApp) -> Value {
+    let answer = app.http.get(format!("http://{}/readyz", app.operations)).send().await.unwrap();
+    answer.json::<Value>().await.unwrap()["figures"].take()
 }
 
 fn failing(answer: &Value) -> Vec<&str> {
@@ -77,6 +86,26 @@ on_both_engines! {
         app.service.begin_stopping();
         let (status, answer) = both(&app, "/readyz").await;
         assert_eq!((status, failing(&answer)), (503, vec!["not_stopping"]));
+    }
+
+    async fn h14_operators_are_told_the_figures_behind_the_checks_ready_or_not(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let told = |age: f64, lag: f64, offset: f64| {
+            json!({"view_age_seconds": age, "revocation_lag_seconds": lag, "clock_offset_seconds": offset})
+        };
+        outage::take_feed_away(&app.database).await;
+        let before = figures(&app).await["view_age_seconds"].as_f64().unwrap();
+        app.clock.advance(TOO_LONG);
+        app.clock.pretend_offset(-1_250);
+        assert_eq!(figures(&app).await, told(before + TOO_LONG.as_secs_f64(), 0.0, -1.25));
+        assert_eq!(both(&app, "/readyz").await.0, 503);
+        for name in ["view_age_seconds", "revocation_lag_seconds", "clock_offset_seconds"] {
+            assert_eq!(figures(&app).await[name], app.figure(&format!("countersign_{name}")).await, "{name}");
+        }
+        outage::bring_feed_back(&app.database).await;
+        app.clock.pretend_offset(0);
+        app.sync().await;
+        assert_eq!(figures(&app).await["view_age_seconds"], 0.0);
     }
 
     async fn h14_health_says_nothing_of_the_inside(database: TestDatabase) {

@@ -559,6 +559,7 @@ on_both_engines! {
             format!("sealed = {zeros}"),
             "sealed = (SELECT sealed FROM signing_keys WHERE algorithm = 'EdDSA')".to_owned(),
             "kid = 'another'".to_owned(),
+            "public_jwk = (SELECT public_jwk FROM signing_keys WHERE algorithm = 'EdDSA')".to_owned(),
         ] {
             app.database.tamper("DROP TABLE IF EXISTS kept").await;
             app.database.tamper("CREATE TABLE kept AS SELECT * FROM signing_keys").await;

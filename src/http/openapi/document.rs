@@ -93,6 +93,8 @@ impl Modify for Operations {
         for (path, item) in &mut document.paths.paths {
             if path.starts_with("/admin/") || path == "/metrics" {
                 item.servers = Some(vec![Server::new(OPERATIONS)]);
+            } else if path == "/livez" || path == "/readyz" {
+                item.servers = Some(vec![Server::new("/"), Server::new(OPERATIONS)]);
             }
         }
     }
