@@ -234,7 +234,7 @@ const HEAD: Sql =
 /// PostgreSQL: what the last snapshot could not see is what came after its xmax, and what was in progress in it; each is a
 /// range of the index. A transaction that stays open for hours, of whatever database of the server, holds xmin back: a look
 /// that began there would read again all that was seen since. They are two scans, each in order and cut off by itself, so that
-/// the plan for values that are not known yet is the good one as well: PostgreSQL keeps it, and plans no look anew.
+/// the plan for values that are not known yet is a good one as well: PostgreSQL may keep it instead of planning each look.
 const FOLLOW: Sql = Sql::each(
     concat!(
         "SELECT head.*, changes.seq AS place, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
@@ -245,10 +245,12 @@ const FOLLOW: Sql = Sql::each(
         "SELECT head.*, news.xid AS place, news.seq, kind, subject, epoch, created_at, expires_at FROM ",
         postgres_head!(),
         " LEFT JOIN (
-            (SELECT * FROM changes WHERE xid >= pg_snapshot_xmax($2::text::pg_snapshot)::text::bigint
+            (SELECT xid, seq, kind, subject, epoch, created_at, expires_at FROM changes
+                WHERE xid >= pg_snapshot_xmax($2::text::pg_snapshot)::text::bigint
                 AND xid >= $1 AND (xid > $1 OR seq > $4) ORDER BY xid, seq LIMIT $3)
             UNION ALL
-            (SELECT * FROM changes WHERE xid = ANY (ARRAY(
+            (SELECT xid, seq, kind, subject, epoch, created_at, expires_at FROM changes
+                WHERE xid = ANY (ARRAY(
                     SELECT open::text::bigint FROM pg_snapshot_xip($2::text::pg_snapshot) AS open))
                 AND xid >= $1 AND (xid > $1 OR seq > $4) ORDER BY xid, seq LIMIT $3)
             ORDER BY xid, seq LIMIT $3
