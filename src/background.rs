@@ -11,14 +11,14 @@ use crate::app::Core;
 use crate::config::Config;
 use crate::domain::{KeyPhase, RevocationKind};
 use crate::service::{Readiness, Service};
-use crate::store::{SessionsLook, Store, SweepCursor};
+use crate::store::{Round, Store, SweepCursor, SweepLook};
 use crate::telemetry::{Logger, Metrics};
 
 /// Between two looks at whether a key is due.
 const MAINTAIN_KEYS_EVERY: Duration = Duration::from_secs(10);
-/// Between two sweeps that found nothing more to do, and between two rounds through the sessions.
+/// Between two sweeps that found nothing more to do, and between two rounds through a table.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// Between two looks at the next sessions. A look costs the database a few milliseconds, so this is some tenths of a percent of
+/// Between two looks at the next rows of a round. A look costs the database a few milliseconds, so this is some tenths of a percent of
 /// one core, and a round through ten million sessions takes three hours.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The same where a look found what to delete: as quickly as leaves room for the refreshes.
@@ -56,10 +56,12 @@ pub fn start(core: &Core, config: &Config, stop: CancellationToken) -> Loops {
     supervise(&tracker, "maintain keys", stop.clone(), move |stop| maintain_keys(Arc::clone(&service), stop));
     let (service, store, retention) = (Arc::clone(&core.service), core.store.clone(), config.audit.retention);
     supervise(&tracker, "sweep", stop.clone(), move |stop| sweep(Arc::clone(&service), store.clone(), retention, stop));
-    let (service, store) = (Arc::clone(&core.service), core.store.clone());
-    supervise(&tracker, "sweep sessions", stop.clone(), move |stop| {
-        sweep_sessions(Arc::clone(&service), store.clone(), stop)
-    });
+    for (name, round) in [("sweep sessions", Round::Sessions), ("sweep login attempts", Round::LoginAttempts)] {
+        let (service, store) = (Arc::clone(&core.service), core.store.clone());
+        supervise(&tracker, name, stop.clone(), move |stop| {
+            sweep_rounds(round, Arc::clone(&service), store.clone(), stop)
+        });
+    }
     let service = Arc::clone(&core.service);
     supervise(&tracker, "learn password schemes", stop.clone(), move |stop| {
         learn_password_schemes(Arc::clone(&service), stop)
@@ -151,34 +153,35 @@ async fn sweep(service: Arc<Service>, store: Store, retention: Duration, stop: C
         let mut has_more = false;
         if let Some(now) = service.time_to_forget() {
             service.sweep_view(now);
-            match store.sweep(Some(retention), now).await {
-                Ok(swept) => has_more = swept.has_more,
-                Err(error) => tracing::warn!(%error, "the tables could not be swept"),
+            let swept = store.sweep(Some(retention), now).await;
+            for (table, error) in swept.failed {
+                tracing::warn!(table, %error, "a table could not be swept");
             }
+            has_more = swept.has_more;
         }
         pause(if has_more { RESTART_AFTER } else { SWEEP_EVERY }, &stop).await;
     }
 }
 
-async fn sweep_sessions(service: Arc<Service>, store: Store, stop: CancellationToken) {
+async fn sweep_rounds(round: Round, service: Arc<Service>, store: Store, stop: CancellationToken) {
     let mut cursor = SweepCursor::beginning_at(service.random.bytes());
     while !stop.is_cancelled() {
         let look = match service.time_to_forget() {
-            Some(now) => store.sweep_expired_sessions(&mut cursor, now).await.unwrap_or_else(|error| {
-                tracing::warn!(%error, "the sessions could not be swept");
-                SessionsLook::RoundOver
+            Some(now) => store.sweep_round(round, &mut cursor, now).await.unwrap_or_else(|error| {
+                tracing::warn!(?round, %error, "a table could not be swept");
+                SweepLook::RoundOver
             }),
-            None => SessionsLook::RoundOver,
+            None => SweepLook::RoundOver,
         };
         pause(until_next_look(look), &stop).await;
     }
 }
 
-const fn until_next_look(look: SessionsLook) -> Duration {
+const fn until_next_look(look: SweepLook) -> Duration {
     match look {
-        SessionsLook::RoundOver => SWEEP_EVERY,
-        SessionsLook::Deleted(0) => LOOK_EVERY,
-        SessionsLook::Deleted(_) => LOOK_ON_AFTER,
+        SweepLook::RoundOver => SWEEP_EVERY,
+        SweepLook::Deleted(0) => LOOK_EVERY,
+        SweepLook::Deleted(_) => LOOK_ON_AFTER,
     }
 }
 
@@ -223,9 +226,9 @@ mod tests {
     use crate::store::SWEEP_BATCH;
 
     #[test]
-    fn d7_a_round_through_ten_million_sessions_takes_hours_and_not_days() {
+    fn d7_a_round_through_ten_million_rows_takes_hours_and_not_days() {
         let round = |look| until_next_look(look) * (10_000_000 / SWEEP_BATCH);
-        assert!(round(SessionsLook::Deleted(0)) < Duration::from_secs(3 * 3600), "where nothing has expired");
-        assert!(round(SessionsLook::Deleted(1)) < Duration::from_secs(3600), "where something expired in each batch");
+        assert!(round(SweepLook::Deleted(0)) < Duration::from_secs(3 * 3600), "where nothing has expired");
+        assert!(round(SweepLook::Deleted(1)) < Duration::from_secs(3600), "where something expired in each batch");
     }
 }

@@ -230,8 +230,11 @@ const HEAD: Sql =
     Sql::each(concat!("SELECT head.* FROM ", sqlite_head!()), concat!("SELECT head.* FROM ", postgres_head!()));
 
 /// What was committed since the cursor and lies behind a place, with the new cursor, in one statement and so in one snapshot.
-/// PostgreSQL: of the rows that were not certain to be visible to the last snapshot, those that were
-/// not. A transaction that stays open for hours holds xmin back, but makes no row come twice.
+///
+/// PostgreSQL: what the last snapshot could not see is what came after its xmax, and what was in progress in it; each is a
+/// range of the index. A transaction that stays open for hours, of whatever database of the server, holds xmin back: a look
+/// that began there would read again all that was seen since. They are two scans, each in order and cut off by itself, so that
+/// the plan for values that are not known yet is a good one as well: PostgreSQL may keep it instead of planning each look.
 const FOLLOW: Sql = Sql::each(
     concat!(
         "SELECT head.*, changes.seq AS place, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
@@ -239,11 +242,19 @@ const FOLLOW: Sql = Sql::each(
         " LEFT JOIN changes ON changes.seq > $1 ORDER BY changes.seq LIMIT $3"
     ),
     concat!(
-        "SELECT head.*, changes.xid AS place, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
+        "SELECT head.*, news.xid AS place, news.seq, kind, subject, epoch, created_at, expires_at FROM ",
         postgres_head!(),
-        " LEFT JOIN changes ON changes.xid >= $1 AND (changes.xid > $1 OR changes.seq > $4)
-            AND NOT pg_visible_in_snapshot(changes.xid::text::xid8, $2::text::pg_snapshot)
-          ORDER BY changes.xid, changes.seq LIMIT $3"
+        " LEFT JOIN (
+            (SELECT xid, seq, kind, subject, epoch, created_at, expires_at FROM changes
+                WHERE xid >= pg_snapshot_xmax($2::text::pg_snapshot)::text::bigint
+                AND xid >= $1 AND (xid > $1 OR seq > $4) ORDER BY xid, seq LIMIT $3)
+            UNION ALL
+            (SELECT xid, seq, kind, subject, epoch, created_at, expires_at FROM changes
+                WHERE xid = ANY (ARRAY(
+                    SELECT open::text::bigint FROM pg_snapshot_xip($2::text::pg_snapshot) AS open))
+                AND xid >= $1 AND (xid > $1 OR seq > $4) ORDER BY xid, seq LIMIT $3)
+            ORDER BY xid, seq LIMIT $3
+          ) AS news ON TRUE ORDER BY news.xid, news.seq"
     ),
 );
 

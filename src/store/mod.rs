@@ -42,7 +42,7 @@ pub use self::sessions::{
     SessionDetail, Sessions,
 };
 pub use self::settings::{Location, StoreSettings};
-pub use self::sweep::{SWEEP_BATCH, SessionsLook, SweepCursor, Swept};
+pub use self::sweep::{Round, SWEEP_BATCH, SweepCursor, SweepLook, Swept};
 pub use self::users::{Credentials, KeptSession, NewUser, PasswordChange, RotatedByPassword, Users};
 use crate::clock::Clock;
 

@@ -18,19 +18,32 @@ const FEED_GRACE: Duration = Duration::from_secs(3600);
 /// Ended sessions stay for this long, so that their tokens are still refused by name.
 const ENDED_GRACE: Duration = Duration::from_secs(3600);
 
+/// Counts of failed logins stay for this long after their window, for replicas whose clocks are behind.
+const ATTEMPT_GRACE: Duration = Duration::from_secs(60);
+
 /// Sessions stay for this long after their idle or absolute end, and keys after they are gone.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Where the rounds through the sessions stand. Keep it between calls; losing it costs nothing but a new round.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct SweepCursor {
-    /// The last session that was looked at.
-    session: Vec<u8>,
+/// A table that is looked through in the order of its keys, again and again, because no index finds its dead rows: it would
+/// hold an end that almost every use of a row moves, so that none could be rewritten in place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Round {
+    /// Sessions, whose idle end every refresh moves.
+    Sessions,
+    /// Counts of failed logins, whose end every attempt may move.
+    LoginAttempts,
 }
 
-/// What became of a look at the next sessions.
+/// Where the rounds through a table stand. Keep it between calls; losing it costs nothing but a new round.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SweepCursor {
+    /// The key of the last row that was looked at.
+    last: Vec<u8>,
+}
+
+/// What became of a look at the next rows of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SessionsLook {
+pub enum SweepLook {
     /// There were no more: the next look begins a new round.
     RoundOver,
     /// Some were looked at, and so many deleted.
@@ -44,16 +57,30 @@ pub struct Swept {
     pub deleted: Vec<(&'static str, usize)>,
     /// Whether more is waiting: call again soon.
     pub has_more: bool,
+    /// Tables that could not be swept, and why.
+    pub failed: Vec<(&'static str, StoreError)>,
 }
 
-/// A table whose dead rows an index finds.
+/// A table whose dead rows an index finds, or that is small for as long as it is used: an installation has a few secrets per
+/// client, which an administrator makes, and a few signing keys.
 struct Rule {
     table: &'static str,
     delete: &'static str,
     grace: Duration,
 }
 
-const RULES: [Rule; 7] = [
+/// The statements of a [`Round`]. A look writes nothing, so that it takes no turn of SQLite's one writer.
+struct RoundRule {
+    table: &'static str,
+    key: &'static str,
+    /// The last of the next rows after a key, and how many of them are dead.
+    look: &'static str,
+    /// Deletes the dead ones up to there.
+    delete: &'static str,
+    grace: Duration,
+}
+
+const RULES: [Rule; 6] = [
     Rule {
         table: "changes",
         delete: "DELETE FROM changes WHERE expires_at < $1 AND seq IN
@@ -80,12 +107,6 @@ const RULES: [Rule; 7] = [
         grace: Duration::from_secs(60),
     },
     Rule {
-        table: "login_attempts",
-        delete: "DELETE FROM login_attempts WHERE expires_at < $1 AND key IN
-            (SELECT key FROM login_attempts WHERE expires_at < $1 LIMIT $2) RETURNING key",
-        grace: Duration::from_secs(60),
-    },
-    Rule {
         table: "known_addresses",
         delete: "DELETE FROM known_addresses WHERE expires_at < $1 AND key IN
             (SELECT key FROM known_addresses WHERE expires_at < $1 ORDER BY expires_at LIMIT $2) RETURNING key",
@@ -99,59 +120,84 @@ const RULES: [Rule; 7] = [
     },
 ];
 
+impl Round {
+    const fn rule(self) -> RoundRule {
+        match self {
+            Self::Sessions => RoundRule {
+                table: "sessions",
+                key: "id",
+                look: "SELECT id,
+                        COUNT(CASE WHEN idle_expires_at < $2 OR absolute_expires_at < $2 THEN 1 END) OVER () AS dead
+                    FROM (SELECT id, idle_expires_at, absolute_expires_at FROM sessions
+                        WHERE id > $1 ORDER BY id LIMIT $3) AS batch
+                    ORDER BY id DESC LIMIT 1",
+                delete: "DELETE FROM sessions WHERE id > $1 AND id <= $2
+                    AND (idle_expires_at < $3 OR absolute_expires_at < $3) RETURNING id",
+                grace: DAY,
+            },
+            Self::LoginAttempts => RoundRule {
+                table: "login_attempts",
+                key: "key",
+                look: "SELECT key, COUNT(CASE WHEN expires_at < $2 THEN 1 END) OVER () AS dead
+                    FROM (SELECT key, expires_at FROM login_attempts WHERE key > $1 ORDER BY key LIMIT $3) AS batch
+                    ORDER BY key DESC LIMIT 1",
+                delete: "DELETE FROM login_attempts WHERE key > $1 AND key <= $2 AND expires_at < $3 RETURNING key",
+                grace: ATTEMPT_GRACE,
+            },
+        }
+    }
+}
+
 impl SweepCursor {
-    /// A first round that begins at a random place: replicas that sweep at the same time meet other sessions first, and those
+    /// A first round that begins at a random place: replicas that sweep at the same time meet other rows first, and those
     /// that are often started anew reach the last ones as well.
     pub fn beginning_at(place: [u8; 16]) -> Self {
-        Self { session: place.to_vec() }
+        Self { last: place.to_vec() }
     }
 }
 
 impl Store {
     /// Deletes a bounded number of dead rows of each table, and audit events older than `audit_retention`, if there is
-    /// one. Each table's rows go in a transaction of their own. Sessions that expired are not among them, see
-    /// [`Store::sweep_expired_sessions`].
-    pub async fn sweep(&self, audit_retention: Option<Duration>, now: Timestamp) -> Result<Swept, StoreError> {
+    /// one. Each table's rows go in a transaction of their own, and a table that cannot be swept keeps none of the others
+    /// from it. What no index finds is not among them, see [`Store::sweep_round`].
+    pub async fn sweep(&self, audit_retention: Option<Duration>, now: Timestamp) -> Swept {
         const OLD_AUDIT: &str = "DELETE FROM audit WHERE at < $1 AND seq IN
             (SELECT seq FROM audit WHERE at < $1 ORDER BY at LIMIT $2) RETURNING seq";
         let audit = audit_retention.map(|grace| Rule { table: "audit", delete: OLD_AUDIT, grace });
         let mut swept = Swept::default();
         for Rule { table, delete, grace } in RULES.into_iter().chain(audit) {
-            let deleted = self.0.write_one("sweep", delete, values![now.minus(grace), SWEEP_BATCH]).await?.len();
-            swept.add(table, deleted);
+            match self.0.write_one("sweep", delete, values![now.minus(grace), SWEEP_BATCH]).await {
+                Ok(rows) => swept.add(table, rows.len()),
+                Err(error) => swept.failed.push((table, error)),
+            }
         }
-        Ok(swept)
+        swept
     }
 
-    /// Looks at the next sessions in the order of their ids and deletes those that have expired. No index can help: it
-    /// would hold the idle end, which every refresh moves. Nothing is written where nothing has expired, so that looking
-    /// takes no turn of SQLite's one writer.
-    pub async fn sweep_expired_sessions(
+    /// Looks at the next rows of a round and deletes those that are dead.
+    pub async fn sweep_round(
         &self,
+        round: Round,
         cursor: &mut SweepCursor,
         now: Timestamp,
-    ) -> Result<SessionsLook, StoreError> {
-        const LOOK: &str = "SELECT id, COUNT(CASE WHEN idle_expires_at < $2 OR absolute_expires_at < $2 THEN 1 END) OVER () AS dead
-            FROM (SELECT id, idle_expires_at, absolute_expires_at FROM sessions WHERE id > $1 ORDER BY id LIMIT $3) AS batch
-            ORDER BY id DESC LIMIT 1";
-        const DELETE: &str = "DELETE FROM sessions WHERE id > $1 AND id <= $2
-            AND (idle_expires_at < $3 OR absolute_expires_at < $3) RETURNING id";
-        let end_of_life = now.minus(DAY);
-        let row = self.0.row("sweep_look", LOOK, values![cursor.session.clone(), end_of_life, SWEEP_BATCH]).await?;
+    ) -> Result<SweepLook, StoreError> {
+        let RoundRule { table, key, look, delete, grace } = round.rule();
+        let end_of_life = now.minus(grace);
+        let row = self.0.row("sweep_look", look, values![cursor.last.clone(), end_of_life, SWEEP_BATCH]).await?;
         let Some(row) = row else {
-            cursor.session.clear();
-            return Ok(SessionsLook::RoundOver);
+            cursor.last.clear();
+            return Ok(SweepLook::RoundOver);
         };
-        let row = row.of("sessions", "id");
-        let (end, dead) = (row.bytes("id")?, row.int("dead")?);
+        let row = row.of(table, key);
+        let (end, dead) = (row.bytes(key)?, row.int("dead")?);
         let deleted = if dead == 0 {
             0
         } else {
-            let values = values![cursor.session.clone(), end.clone(), end_of_life];
-            self.0.write_one("sweep", DELETE, values).await?.len()
+            let values = values![cursor.last.clone(), end.clone(), end_of_life];
+            self.0.write_one("sweep", delete, values).await?.len()
         };
-        cursor.session = end;
-        Ok(SessionsLook::Deleted(deleted))
+        cursor.last = end;
+        Ok(SweepLook::Deleted(deleted))
     }
 }
 

@@ -244,6 +244,59 @@ async fn c4_a_transaction_that_was_open_before_the_first_load_is_not_missed() {
     assert_eq!(news(&store, &mut reading).await, [1]);
 }
 
+/// Rows of the feed that connections to `database` have read, those that have ended meanwhile: a connection reports what it
+/// read at its end.
+async fn rows_read(database: &TestDatabase) -> i64 {
+    const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+            AND application_name = 'countersign'";
+    const READ: &str = "SELECT (seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
+        WHERE relname = 'changes'";
+    let mut connection = database.connect_postgres().await;
+    while sqlx::query_scalar::<_, i64>(OTHERS).fetch_one(&mut connection).await.unwrap() > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    sqlx::query_scalar(READ).fetch_one(&mut connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn c4_a_transaction_that_is_held_open_makes_no_look_read_what_was_read_before() {
+    const SEEN: i64 = 20_000;
+    const LOOKS: i64 = 20;
+    let Some(database) = on_postgres().await else { return };
+    // Somebody forgot it, and it has nothing to do with the feed.
+    let mut forgotten = database.connect_postgres().await;
+    forgotten.execute(sqlx::raw_sql("BEGIN; CREATE TABLE elsewhere (id bigint)")).await.unwrap();
+    let mut held = database.connect_postgres().await;
+    held.execute("BEGIN").await.unwrap();
+    sqlx::query(INSERT).bind("jti-1").execute(&mut held).await.unwrap();
+    let fill = format!(
+        "DO $$ BEGIN FOR i IN 1..{SEEN} LOOP
+            INSERT INTO changes (kind, subject, epoch, created_at, expires_at) VALUES ('jti', 'seen', 0, 0, 9000000000000);
+            IF i % 10 = 0 THEN COMMIT; END IF;
+        END LOOP; END $$"
+    );
+    let mut filling = database.connect_postgres().await;
+    filling.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(fill))).await.unwrap();
+    filling.execute("ANALYZE changes").await.unwrap();
+    sqlx::Connection::close(filling).await.unwrap();
+    let store = database.open().await;
+    let mut reading = store.feed().load_all().await.unwrap();
+    drop(store);
+    let before = rows_read(&database).await;
+    let store = database.open().await;
+    for number in 2..2 + usize::try_from(LOOKS).unwrap() {
+        revoke(&store, number).await;
+        assert_eq!(news(&store, &mut reading).await, [number]);
+    }
+    held.execute("COMMIT").await.unwrap();
+    assert_eq!(news(&store, &mut reading).await, [1]);
+    assert_eq!(news(&store, &mut reading).await, [0; 0]);
+    drop(store);
+    let read = rows_read(&database).await - before;
+    assert!((LOOKS..3 * LOOKS).contains(&read), "{read} rows were read for {LOOKS} that were new");
+}
+
 #[tokio::test]
 async fn d8_rows_of_a_dump_are_numbered_anew_when_everything_is_revoked_after_the_restore() {
     let Some(database) = on_postgres().await else { return };

@@ -1,9 +1,12 @@
 //! Sweeping, on both engines: what lives is never touched (security.md D7).
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use countersign::domain::{Algorithm, Jti, Kid, SecretDigest};
-use countersign::store::{AttemptKey, AttemptLimits, AuditEvent, NewKey, Owner, SessionsLook, Store, SweepCursor};
+use countersign::store::{
+    AttemptKey, AttemptLimits, AuditEvent, Decision, NewKey, Owner, Round, Settlement, Store, SweepCursor, SweepLook,
+};
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::size::size;
@@ -12,22 +15,31 @@ use crate::support::store::*;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
 
-/// Sweeps until nothing is left to do, once through all sessions; the number of deleted rows of `table`.
-async fn sweep(store: &Store, table: &str, now: countersign::domain::Timestamp) -> usize {
-    let mut deleted = 0;
+/// Sweeps until nothing is left to do, once through the tables that are swept in rounds; the number of deleted rows by table.
+async fn sweep_all(store: &Store, now: countersign::domain::Timestamp) -> BTreeMap<&'static str, usize> {
+    let mut deleted = BTreeMap::new();
     loop {
-        let swept = store.sweep(Some(Duration::from_secs(DAY)), now).await.unwrap();
-        deleted += swept.deleted.iter().filter(|(name, _)| *name == table).map(|(_, count)| count).sum::<usize>();
+        let swept = store.sweep(Some(Duration::from_secs(DAY)), now).await;
+        assert_eq!(swept.failed, []);
+        for (table, count) in swept.deleted {
+            *deleted.entry(table).or_default() += count;
+        }
         if !swept.has_more {
             break;
         }
     }
-    let mut cursor = SweepCursor::default();
-    while let SessionsLook::Deleted(count) = store.sweep_expired_sessions(&mut cursor, now).await.unwrap() {
-        deleted += if table == "sessions" { count } else { 0 };
+    for (table, round) in [("sessions", Round::Sessions), ("login_attempts", Round::LoginAttempts)] {
+        let mut cursor = SweepCursor::default();
+        while let SweepLook::Deleted(count) = store.sweep_round(round, &mut cursor, now).await.unwrap() {
+            *deleted.entry(table).or_default() += count;
+        }
+        assert_eq!(cursor, SweepCursor::default(), "the next round begins anew");
     }
-    assert_eq!(cursor, SweepCursor::default(), "the next round begins anew");
     deleted
+}
+
+async fn sweep(store: &Store, table: &str, now: countersign::domain::Timestamp) -> usize {
+    sweep_all(store, now).await.get(table).copied().unwrap_or_default()
 }
 
 on_both_engines! {
@@ -119,6 +131,109 @@ on_both_engines! {
         assert_eq!((left, client.id), (count as usize - expected, client_id("app")));
     }
 
+    async fn d7_a_differential_check_on_many_counts_and_known_addresses_while_attempts_are_made(database: TestDatabase) {
+        let count: u32 = size(3000, 10_000_000);
+        let store = database.open().await;
+        let (number, key) = match database.engine {
+            Engine::Sqlite => (
+                format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"),
+                "CAST(printf('%032d', i) AS BLOB)",
+            ),
+            Engine::Postgres => (
+                format!("WITH n(i) AS (SELECT generate_series(1, {count}))"),
+                "convert_to(lpad(i::text, 32, '0'), 'UTF8')",
+            ),
+        };
+        // Every third is over. Each count has one failure.
+        let (now, until, over) = (at(30 * DAY), at(40 * DAY), at(DAY).millis());
+        let live = until.millis();
+        database
+            .tamper(&format!(
+                "{number} INSERT INTO login_attempts SELECT {key}, 1,
+                    CASE WHEN i % 3 = 0 THEN {over} ELSE {now} END, CASE WHEN i % 3 = 0 THEN {over} ELSE {now} END, 0,
+                    CASE WHEN i % 3 = 0 THEN {over} ELSE {live} END FROM n;
+                 {number} INSERT INTO known_addresses SELECT {key}, CASE WHEN i % 3 = 0 THEN {over} ELSE {live} END FROM n",
+                now = now.millis(),
+            ))
+            .await;
+        let key = |number: u32| AttemptKey(format!("{number:032}").into_bytes().try_into().unwrap());
+        let limits = AttemptLimits { free: 10, hard_stop: 2, window: Duration::from_secs(10 * DAY) };
+        let used = move || (1..=count).step_by(40);
+        let attempts = tokio::spawn({
+            let store = store.clone();
+            async move {
+                for number in used() {
+                    let decision = store.attempts().register(vec![(key(number), limits)], None, now).await.unwrap();
+                    // The second failure of a live count is the last one; one that is over begins anew.
+                    assert!(matches!(decision, Decision::Allowed { is_last, .. } if is_last == (number % 3 != 0)), "{number}");
+                    store.attempts().settle(vec![Settlement::Know(key(number), until)]).await.unwrap();
+                }
+            }
+        });
+        // Two replicas sweep at the same time.
+        let other = { let store = database.open().await; tokio::spawn(async move { sweep_all(&store, now).await }) };
+        let swept = [sweep_all(&store, now).await, other.await.unwrap()];
+        attempts.await.unwrap();
+        let (over, renewed) = (count as usize / 3, used().filter(|number| number % 3 == 0).count());
+        assert!(renewed > 0);
+        for table in ["login_attempts", "known_addresses"] {
+            let deleted: usize = swept.iter().map(|deleted| deleted.get(table).copied().unwrap_or_default()).sum();
+            assert!((over - renewed..=over).contains(&deleted), "{table}: {deleted} of {over}");
+        }
+        for number in used() {
+            let decision = store.attempts().register(vec![(key(number), limits)], None, now).await.unwrap();
+            match decision {
+                Decision::Blocked { .. } => assert_ne!(number % 3, 0),
+                Decision::Allowed { is_last, .. } => assert!(is_last && number % 3 == 0, "{number} was forgotten"),
+            }
+        }
+        assert_eq!(sweep_all(&store, now).await.values().sum::<usize>(), 0);
+        let left = sweep_all(&store, at(50 * DAY)).await;
+        let expected = count as usize - over + renewed;
+        assert_eq!((left["login_attempts"], left["known_addresses"]), (expected, expected));
+    }
+
+    async fn d7_a_table_that_cannot_be_swept_keeps_no_other_from_it(database: TestDatabase) {
+        let store = database.open().await;
+        done(store.feed().revoke_jti(&Jti::parse("jti-1").unwrap(), at(10), START, None).await);
+        store.assertions().remember([1; 32], at(10), START).await.unwrap();
+        database
+            .tamper(match database.engine {
+                Engine::Sqlite => "CREATE TRIGGER broken BEFORE DELETE ON changes BEGIN SELECT RAISE(ABORT, 'broken'); END",
+                Engine::Postgres => "CREATE FUNCTION broken() RETURNS trigger LANGUAGE plpgsql AS
+                        $$ BEGIN RAISE EXCEPTION 'broken'; END $$;
+                    CREATE TRIGGER broken BEFORE DELETE ON changes FOR EACH ROW EXECUTE FUNCTION broken()",
+            })
+            .await;
+        let swept = store.sweep(None, at(DAY)).await;
+        assert_eq!(swept.deleted, [("client_assertions", 1)]);
+        assert_eq!(swept.failed.iter().map(|(table, _)| *table).collect::<Vec<_>>(), ["changes"]);
+    }
+
+    async fn l6_an_attempt_that_is_taken_back_leaves_nothing_and_what_others_counted_stays(database: TestDatabase) {
+        let store = database.open().await;
+        let limits = AttemptLimits { free: 0, hard_stop: 10, window: Duration::from_secs(DAY) };
+        let keys = [1, 2, 3].map(|number| AttemptKey([number; 32]));
+        let register = async |keys: &[AttemptKey], now| {
+            store.attempts().register(keys.iter().map(|key| (*key, limits)).collect(), None, now).await.unwrap()
+        };
+        let take_back = async |keys: &[AttemptKey], counted_at| {
+            store.attempts().settle(keys.iter().map(|key| Settlement::TakeBack(*key, counted_at)).collect()).await.unwrap();
+        };
+        assert!(register(&keys, at(0)).await.is_allowed());
+        assert!(register(&keys[..1], at(2)).await.is_allowed());
+        take_back(&keys, at(0)).await;
+        // The delay of the second attempt on the first key stands.
+        assert!(!register(&keys[..1], at(2)).await.is_allowed());
+        assert_eq!(sweep(&store, "login_attempts", at(3 * DAY)).await, 1);
+        assert!(register(&keys, at(10)).await.is_allowed());
+        assert!(register(&keys[..1], at(12)).await.is_allowed());
+        for counted_at in [at(10), at(12)] {
+            take_back(&keys, counted_at).await;
+        }
+        assert_eq!(sweep(&store, "login_attempts", at(3 * DAY)).await, 0, "nothing is left to sweep");
+    }
+
     async fn d7_a_round_that_begins_in_the_middle_is_followed_by_a_whole_one(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
@@ -127,9 +242,9 @@ on_both_engines! {
         }
         let mut cursor = SweepCursor::beginning_at(*session_id(6).as_bytes());
         let now = at(365 * DAY);
-        assert_eq!(store.sweep_expired_sessions(&mut cursor, now).await.unwrap(), SessionsLook::Deleted(3));
-        assert_eq!(store.sweep_expired_sessions(&mut cursor, now).await.unwrap(), SessionsLook::RoundOver);
-        assert_eq!(store.sweep_expired_sessions(&mut cursor, now).await.unwrap(), SessionsLook::Deleted(6));
+        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepLook::Deleted(3));
+        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepLook::RoundOver);
+        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepLook::Deleted(6));
     }
 
     async fn everything_else_goes_when_nothing_depends_on_it(database: TestDatabase) {

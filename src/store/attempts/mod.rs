@@ -13,7 +13,7 @@ use self::rule::{Count, NOT_BLOCKED, blocked_for, counted};
 use crate::domain::Timestamp;
 use crate::store::StoreError;
 use crate::store::columns::attempt_columns;
-use crate::store::db::{Database, Row, Tx, values};
+use crate::store::db::{Database, Row, Sql, Tx, values};
 
 /// Keys that one attempt may be counted under.
 const MAX_KEYS: usize = 4;
@@ -178,10 +178,22 @@ async fn count(tx: &mut Tx, keys: &[(AttemptKey, AttemptLimits)], now: Timestamp
 /// Settles counts in the transaction of the success.
 pub(super) async fn settle(tx: &mut Tx, settlements: &[Settlement]) -> Result<(), StoreError> {
     const FORGET: &str = "DELETE FROM login_attempts WHERE key = $1";
-    // A delay belongs to the last attempt that was counted: while it lasts, no other is.
-    const TAKE_BACK: &str = "UPDATE login_attempts SET failures = failures - 1,
+    // A delay belongs to the last attempt that was counted: while it lasts, no other is. A count of which that leaves nothing
+    // goes with it, or a flood of attempts that are refused a hash would fill the table for as long as a window. SQLite has
+    // no MERGE, and says whether that is so.
+    const TAKE_BACK: Sql = Sql::each(
+        "UPDATE login_attempts SET failures = failures - 1,
             blocked_until = CASE WHEN last_failure_at = $2 THEN $3 ELSE blocked_until END
-        WHERE key = $1 AND failures > 0";
+        WHERE key = $1 AND failures > 0
+        RETURNING key, failures = 0 AND blocked_until = $3 AS is_empty",
+        "MERGE INTO login_attempts AS count
+        USING (SELECT $1::bytea AS key, $2::bigint AS counted_at, $3::bigint AS not_blocked) AS attempt
+        ON count.key = attempt.key
+        WHEN MATCHED AND count.failures = 1
+            AND (count.last_failure_at = attempt.counted_at OR count.blocked_until = attempt.not_blocked) THEN DELETE
+        WHEN MATCHED AND count.failures > 0 THEN UPDATE SET failures = count.failures - 1, blocked_until =
+            CASE WHEN count.last_failure_at = attempt.counted_at THEN attempt.not_blocked ELSE count.blocked_until END",
+    );
     const KNOW: &str = "INSERT INTO known_addresses (key, expires_at) VALUES ($1, $2)
         ON CONFLICT (key) DO UPDATE SET expires_at = excluded.expires_at WHERE known_addresses.expires_at < $3";
     let mut settlements: Vec<_> = settlements.iter().collect();
@@ -192,7 +204,11 @@ pub(super) async fn settle(tx: &mut Tx, settlements: &[Settlement]) -> Result<()
         match settlement {
             Settlement::Forget(key) => tx.run(FORGET, values![key.0]).await?,
             Settlement::TakeBack(key, counted_at) => {
-                tx.run(TAKE_BACK, values![key.0, *counted_at, NOT_BLOCKED]).await?;
+                let left = tx.row(TAKE_BACK, values![key.0, *counted_at, NOT_BLOCKED]).await?;
+                let is_empty = left.map(|row| row.of("login_attempts", "key").int("is_empty")).transpose()?;
+                if is_empty == Some(1) {
+                    tx.run(FORGET, values![key.0]).await?;
+                }
             }
             Settlement::Know(key, until) => {
                 tx.run(KNOW, values![key.0, *until, until.minus(NOTED_AFTER)]).await?;
