@@ -90,13 +90,14 @@ impl Database {
                 MAX_CONNECTIONS,
                 1..=1000,
                 "Connections for the requests of one replica, beside the one that reads the feed and the one that listens for \
-                 changes. Introspection uses none.",
+                 changes. Two of them are kept for refreshes. Introspection uses none.",
             ),
             acquire_timeout: read.within(
                 "database.acquire_timeout",
                 ACQUIRE_TIMEOUT,
                 Duration::from_millis(50)..=MINUTE / 2,
-                "How long a request waits for a connection before it is refused with 503.",
+                "How long a request waits for a connection before it is refused with 503. The feed waits no longer than half of \
+                 `revocation.max_lag`.",
             ),
             statement_timeout: read.within(
                 "database.statement_timeout",

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use reqwest::Response;
 use serde_json::{Value, json};
+use sqlx::Executor;
 
 use crate::support::app::{PASSWORD, TestApp, USER, error_of, tokens};
-use crate::support::database::{Engine, TestDatabase, on_both_engines};
+use crate::support::database::{Engine, TestDatabase, on_both_engines, pool_size};
 use crate::support::judging::{Credentials, header};
 use crate::support::sessions::*;
 use crate::support::size::size;
@@ -206,5 +207,39 @@ on_both_engines! {
         }
         broken.mend().await;
         assert_eq!(app.login(&json!({"username": USER, "password": PASSWORD})).await.status(), 429);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn logins_that_hold_every_connection_they_can_get_leave_refreshes_theirs() {
+    // With one connection there is nothing to keep for anybody.
+    if !Engine::Postgres.is_available() || pool_size() == Some(1) {
+        return;
+    }
+    let settings =
+        "[limits.address]\nburst = 2000\n[database]\nstatement_timeout = \"30s\"\nacquire_timeout = \"5s\"\n";
+    let app = Arc::new(TestApp::start_with(TestDatabase::alone().await, settings).await);
+    let mut session = app.log_in().await;
+    let mut locked = app.database.connect_postgres().await;
+    locked.execute("BEGIN; LOCK TABLE login_attempts IN EXCLUSIVE MODE").await.unwrap();
+    let logins: Vec<_> = (0..20)
+        .map(|number| {
+            let app = Arc::clone(&app);
+            tokio::spawn(async move { attempt(&app, "", &format!("name{number}"), "wrong password").await })
+        })
+        .collect();
+    while app.figure("countersign_database_pool_waiting").await < 1.0 {
+        tokio::task::yield_now().await;
+    }
+    for _ in 0..3 {
+        let before = session.refresh_token;
+        session = tokens(app.refresh(&before).await).await;
+        // A retry is looked at as well.
+        assert_eq!(tokens(app.refresh(&before).await).await.refresh_token, session.refresh_token);
+    }
+    assert!(app.figure("countersign_database_pool_waiting").await >= 1.0, "the logins still wait");
+    locked.execute("ROLLBACK").await.unwrap();
+    for login in logins {
+        assert_eq!(login.await.unwrap().0, 401);
     }
 }

@@ -24,10 +24,11 @@ use sqlx::{AssertSqlSafe, Executor};
 use tokio_util::sync::CancellationToken;
 
 use crate::support::app::{ISSUER, MASTER_KEY, PASSWORD, TestApp, USER, application, error_of, machine, tokens};
-use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
+use crate::support::database::{Engine, START, TestDatabase, on_both_engines, pool_size};
 use crate::support::forge::Forge;
 use crate::support::judging::{Credentials, TOO_LONG, header};
 use crate::support::outage::{bring_feed_back, stop_writes, take_feed_away};
+use crate::support::sessions::Sessions;
 use crate::support::size::size;
 
 /// One more replica, and what its callers need.
@@ -690,12 +691,25 @@ async fn d6_a_read_only_or_full_database_is_503_and_over_when_it_is_over() {
     if !Engine::Postgres.is_available() {
         return;
     }
-    let app = TestApp::start(TestDatabase::alone().await).await;
-    let mut session = app.log_in().await;
+    let mut database = TestDatabase::alone().await;
     let name: String = {
-        let mut connection = app.database.connect_postgres().await;
+        let mut connection = database.connect_postgres().await;
         sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut connection).await.unwrap()
     };
+    // A superuser has every right: the service works in a role of its own.
+    let role = format!("{name}_role");
+    let rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public";
+    let make_role = format!(
+        "CREATE ROLE {role}; GRANT ALL ON SCHEMA public TO {role}; GRANT {rights} TO {role};
+         GRANT USAGE ON ALL SEQUENCES IN SCHEMA public TO {role}"
+    );
+    database.tamper(&make_role).await;
+    if let Location::Postgres { url, .. } = &mut database.settings.location {
+        url.push_str(&format!("?options=-c%20role%3D{role}"));
+    }
+    let app = TestApp::start(database).await;
+    let tamper = async |sql: &str| app.database.tamper(&format!("SET ROLE NONE; {sql}")).await;
+    let mut session = app.log_in().await;
     let read_only = |value: &str| {
         format!(
             "BEGIN READ WRITE; ALTER DATABASE {name} SET default_transaction_read_only = {value}; COMMIT;
@@ -708,16 +722,72 @@ async fn d6_a_read_only_or_full_database_is_503_and_over_when_it_is_over() {
     let trials = [
         (read_only("on"), read_only("off")),
         (full.to_owned(), "DROP TRIGGER full_disk ON sessions; DROP FUNCTION full_disk".to_owned()),
+        (
+            format!("REVOKE INSERT, UPDATE ON ALL TABLES IN SCHEMA public FROM {role}"),
+            format!("GRANT {rights} TO {role}"),
+        ),
     ];
     for (spoil, mend) in trials {
-        app.database.tamper(&spoil).await;
+        tamper(&spoil).await;
         assert!(is_503_with_retry_after(&app.refresh(&session.refresh_token).await), "{spoil}");
         assert!(is_503_with_retry_after(&log_out(&app, &session.refresh_token).await), "{spoil}");
         let status = app.admin(Method::GET, "/admin/v1/status").send().await.unwrap();
         assert_eq!(status.status(), 200, "an administrator can look: {spoil}");
         app.sync().await;
         assert!(app.is_active(&session.access_token).await);
-        app.database.tamper(&mend).await;
+        tamper(&mend).await;
         session = tokens(app.refresh(&session.refresh_token).await).await;
+    }
+    tamper(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+/// What one query answers about the test's database.
+async fn ask(app: &TestApp, query: &'static str) -> Option<i64> {
+    sqlx::query_scalar(query).fetch_one(&mut app.database.connect_postgres().await).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c2_d9_commits_that_never_end_take_neither_the_feed_nor_more_connections_than_the_pool_has() {
+    const STALL: &str = "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
+            $$BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NULL; END$$;
+         CREATE CONSTRAINT TRIGGER stall AFTER UPDATE ON sessions DEFERRABLE INITIALLY DEFERRED
+            FOR EACH ROW EXECUTE FUNCTION stall()";
+    const FEED: &str = "SELECT max(pid)::bigint FROM pg_stat_activity WHERE datname = current_database()
+        AND query LIKE '%pg_current_snapshot%' AND pid <> pg_backend_pid()";
+    const STALLED: &str = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()
+        AND wait_event = 'advisory'";
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let settings = "[database]\nstatement_timeout = \"1s\"\nacquire_timeout = \"500ms\"";
+    let app = TestApp::start_with(TestDatabase::alone().await, settings).await;
+    let owner = a_machine(&app).await;
+    let token = app.token_of(&owner).await.access_token;
+    let sessions = Sessions::of(&app).await;
+    let mut presented = Vec::new();
+    for _ in 0..32 {
+        presented.push(sessions.open(&app).await);
+    }
+    app.sync().await;
+    let feed = ask(&app, FEED).await;
+    assert!(feed.is_some());
+    app.database.tamper(STALL).await;
+    let mut stalled = app.database.connect_postgres().await;
+    stalled.execute("SELECT pg_advisory_lock(7)").await.unwrap();
+    let pool = i64::try_from(pool_size().unwrap_or(7)).unwrap();
+    for (round, refresh_tokens) in presented.chunks(8).enumerate() {
+        let mut answers = join_all(refresh_tokens[1..].iter().map(|refresh_token| log_out(&app, refresh_token))).await;
+        answers.push(app.refresh(&refresh_tokens[0]).await);
+        assert!(answers.iter().all(is_503_with_retry_after), "{round}");
+        app.sync().await;
+        assert!(app.is_active(&token).await);
+        assert_eq!(ask(&app, FEED).await, feed, "the feed keeps its connection");
+        let count = ask(&app, STALLED).await.unwrap();
+        assert!((1..=pool).contains(&count), "{round}: {count}");
+    }
+    stalled.execute("SELECT pg_advisory_unlock(7)").await.unwrap();
+    let over = Instant::now();
+    while app.refresh(&presented[0]).await.status() != 200 {
+        assert!(over.elapsed() < Duration::from_secs(10), "commits end again, and nobody notices");
     }
 }

@@ -220,16 +220,56 @@ async fn d6_when_the_server_drops_every_connection_reads_and_transactions_do_not
 
 /// A store that reaches its database through a proxy.
 async fn behind_a_proxy(database: &TestDatabase) -> (Proxy, Store) {
+    let (proxy, location) = proxied(database, false).await;
+    let settings = StoreSettings { location, max_connections: 4, ..impatient(database) };
+    let store = database.open_with(&settings).await;
+    (proxy, store)
+}
+
+/// A proxy before the database, and the way through it.
+async fn proxied(database: &TestDatabase, pooler_transaction_mode: bool) -> (Proxy, Location) {
     let Location::Postgres { url, .. } = &database.settings.location else { panic!("not PostgreSQL") };
     let mut url = url::Url::parse(url).unwrap();
     let proxy = Proxy::to(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())).await;
     url.set_ip_host(proxy.address.ip()).unwrap();
     url.set_port(Some(proxy.address.port())).unwrap();
-    let mut settings = impatient(database);
-    settings.location = Location::Postgres { url: url.to_string(), pooler_transaction_mode: false };
-    settings.max_connections = 4;
-    let store = database.open_with(&settings).await;
-    (proxy, store)
+    (proxy, Location::Postgres { url: url.to_string(), pooler_transaction_mode })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_connection_whose_rollback_got_no_answer_is_not_used_again() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::alone().await;
+    let (proxy, location) = proxied(&database, true).await;
+    let store = database.open_with(&StoreSettings { location, ..impatient(&database) }).await;
+    let user = add_user(&store, 1, "ada").await;
+    database.tamper("ALTER TABLE users RENAME TO users_away").await;
+    proxy.cut_after("does not exist");
+    assert!(store.users().by_id(user.id).await.is_err());
+    assert_eq!(store.pool_status().idle, 0);
+    proxy.mend();
+    database.tamper("ALTER TABLE users_away RENAME TO users").await;
+    assert!(store.users().by_id(user.id).await.unwrap().is_some());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn c2_a_connect_that_hangs_costs_the_feed_its_own_patience_and_not_that_of_requests() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::alone().await;
+    let (proxy, location) = proxied(&database, false).await;
+    let patient = StoreSettings { location, ..database.settings.clone() };
+    let store = database.open_with(&StoreSettings { feed_timeout: Duration::from_millis(500), ..patient }).await;
+    let reading = store.feed().load_all().await.unwrap();
+    proxy.cut();
+    let asked = Instant::now();
+    assert!(is_outage(&store.feed().read_since(&reading.cursor).await));
+    assert!(asked.elapsed() < Duration::from_secs(3), "{:?}", asked.elapsed());
+    proxy.mend();
+    assert!(store.feed().read_since(&reading.cursor).await.is_ok());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -15,7 +15,7 @@ use tokio::sync::{Mutex, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::connection::Sql;
-use super::pool::Pool;
+use super::pool::{Pool, Share};
 use super::postgres::PostgresConnector;
 use super::repeat::{MAX_RUNS, pause};
 use super::value::{Row, Value};
@@ -160,7 +160,7 @@ impl Lanes {
         let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(mixed)?;
         let mut runs = 1;
         let rows = loop {
-            match run_once(&self.pool, Some(&self.connector), self.patience, sql, &columns).await {
+            match run_once(&self.pool, Share::Refresh, Some(&self.connector), self.patience, sql, &columns).await {
                 Ok(rows) => break rows,
                 Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => pause(runs).await,
                 Err(failure) => return Err(failure.error),

@@ -47,6 +47,10 @@ pub(super) enum Connection {
         raw: PgConnection,
         /// Whether statements are prepared once and kept; not behind a pooler in transaction mode.
         prepares: bool,
+        /// The server's process; none behind a pooler in transaction mode, which has as many as it was told.
+        backend: Option<i32>,
+        /// A statement got no answer in time.
+        is_silent: bool,
     },
 }
 
@@ -59,9 +63,10 @@ impl Connection {
                 let query = sqlx::query_with::<Sqlite, _>(sql.sqlite, sqlite_arguments(values)?);
                 Ok(query.fetch_all(raw).await?.into_iter().map(Row::Sqlite).collect())
             }
-            Self::Postgres { raw, prepares } => {
+            Self::Postgres { raw, prepares, is_silent, .. } => {
                 let query = sqlx::query_with::<Postgres, _>(sql.postgres, postgres_arguments(values)?);
                 let answer = tokio::time::timeout(patience, query.persistent(*prepares).fetch_all(raw)).await;
+                *is_silent = answer.is_err();
                 let rows = answer.map_err(|_| Failure::no_answer(patience))??;
                 Ok(rows.into_iter().map(Row::Postgres).collect())
             }
@@ -76,12 +81,21 @@ impl Connection {
             Self::Sqlite(raw) => {
                 script.execute(raw).await?;
             }
-            Self::Postgres { raw, .. } => {
+            Self::Postgres { raw, is_silent, .. } => {
                 let answer = tokio::time::timeout(patience, script.execute(raw)).await;
+                *is_silent = answer.is_err();
                 answer.map_err(|_| Failure::no_answer(patience))??;
             }
         }
         Ok(())
+    }
+
+    /// The server's process, if the last statement got no answer from it and may still run there.
+    pub(super) const fn unanswered_backend(&self) -> Option<i32> {
+        match self {
+            Self::Postgres { backend, is_silent: true, .. } => *backend,
+            _ => None,
+        }
     }
 
     /// Whether the other end still answers.

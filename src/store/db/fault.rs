@@ -63,6 +63,8 @@ fn postgres(code: &str, text: String) -> (Fault, StoreError) {
     match code {
         "40001" | "40P01" => (Fault::Contention, StoreError::Unavailable(text)),
         "23505" => (Fault::Statement, StoreError::Conflict { what: "a unique value is taken" }),
+        // A right was taken from the role: until someone gives it back (security.md D6).
+        "42501" => (Fault::Statement, StoreError::Unavailable(text)),
         // Statement or lock timeout: the server is alive, and too busy.
         "57014" | "55P03" => (Fault::Statement, StoreError::Unavailable(text)),
         // Wrong password, role or database: a person must act, and the next attempt may find that done.
@@ -116,8 +118,9 @@ mod tests {
     }
 
     #[test]
-    fn d6_a_full_disk_a_standby_and_a_shutdown_are_outages() {
+    fn d6_a_full_disk_a_lost_right_a_standby_and_a_shutdown_are_outages() {
         assert_eq!(of_postgres("53100"), (Fault::Statement, true));
+        assert_eq!(of_postgres("42501"), (Fault::Statement, true));
         assert_eq!(of_postgres("25006"), (Fault::Connection, true));
         for code in ["57P01", "57P02", "57P03", "08006", "58030"] {
             assert_eq!(of_postgres(code), (Fault::Connection, true), "{code}");

@@ -11,6 +11,7 @@
 //! Every call runs in a task of its own: whoever is cancelled while waiting leaves either the old or the new state, and
 //! a connection that can be used again (security.md R10).
 
+mod abandoned;
 mod announcer;
 mod combiner;
 mod connection;
@@ -34,11 +35,12 @@ use tracing::Instrument;
 
 use self::announcer::Announcer;
 use self::combiner::{Asked, Combiner};
+use self::connection::Connection;
 pub(in crate::store) use self::connection::Sql;
 use self::fault::{Failure, Fault};
 pub use self::listener::ChangeListener;
 pub use self::pool::PoolStatus;
-use self::pool::{Connector, Lease, Pool};
+use self::pool::{Connector, Lease, Pool, Share};
 use self::postgres::PostgresConnector;
 use self::repeat::{MAX_RUNS, pause, run_until_committed};
 use self::sqlite::SqliteConnector;
@@ -86,6 +88,8 @@ enum Engine {
 pub(in crate::store) enum Lane {
     /// Those of requests.
     Requests,
+    /// Of those, the ones that are kept for refreshes.
+    Refreshes,
     /// The feed's own.
     Feed,
 }
@@ -123,12 +127,12 @@ impl Database {
                 (None, Connector::Postgres(connector))
             }
         };
-        let (connector, generation) = (Arc::new(connector), pool::Generation::default());
-        let pool = |size| {
-            let (connector, generation) = (Arc::clone(&connector), Arc::clone(&generation));
-            Pool::new(connector, Arc::clone(&clock), settings.acquire_timeout, size, generation)
-        };
-        let (readers, follower) = (pool(settings.max_connections), pool(1));
+        let connector = Arc::new(connector);
+        let (for_readers, for_follower) = (Arc::clone(&connector), Arc::clone(&connector));
+        let readers = Pool::new(for_readers, Arc::clone(&clock), settings.acquire_timeout, settings.max_connections);
+        // Requests may be told to wait for long; one connect that hangs must not use up the time that the feed has.
+        let follower_timeout = settings.acquire_timeout.min(settings.feed_timeout);
+        let follower = Pool::of_feed(for_follower, Arc::clone(&clock), follower_timeout);
         readers.open_first().await?;
         let patience = settings.statement_timeout + CLIENT_GRACE;
         let feed_patience = settings.feed_timeout.min(patience);
@@ -326,43 +330,65 @@ impl Inner {
 
     /// One statement on a connection of a lane.
     async fn run_once(&self, lane: Lane, sql: Sql, values: &[Value]) -> Result<Vec<Row>, Failure> {
-        let (pool, patience) = match lane {
-            Lane::Requests => (&self.readers, self.patience),
-            Lane::Feed => (&self.follower, self.feed_patience),
+        let (pool, share, patience) = match lane {
+            Lane::Requests => (&self.readers, Share::Rest, self.patience),
+            Lane::Refreshes => (&self.readers, Share::Refresh, self.patience),
+            Lane::Feed => (&self.follower, Share::Rest, self.feed_patience),
         };
         let connector = match &self.engine {
             Engine::Postgres(connector, _) => Some(&**connector),
             Engine::Sqlite(_) => None,
         };
-        run_once(pool, connector, patience, sql, values).await
+        run_once(pool, share, connector, patience, sql, values).await
     }
 }
 
 /// One statement on a pooled connection, in a transaction of its own where a pooler demands one.
 async fn run_once(
     pool: &Arc<Pool>,
+    share: Share,
     connector: Option<&PostgresConnector>,
     patience: Duration,
     sql: Sql,
     values: &[Value],
 ) -> Result<Vec<Row>, Failure> {
-    let Lease { mut connection, slot } = pool.acquire().await?;
-    let answer = match connector {
+    let Lease { mut connection, slot } = pool.acquire(share).await?;
+    let (answer, is_over) = match connector {
         Some(connector) if connector.is_pooled() => {
-            let begun = connection.script(connector.begin(), patience).await;
-            let answer = match begun {
-                Ok(()) => connection.rows(sql, values, patience).await,
-                Err(failure) => Err(failure),
-            };
-            let end = if answer.is_ok() { "COMMIT" } else { "ROLLBACK" };
-            let ended = connection.script(end, patience).await;
-            answer.and_then(|rows| ended.map(|()| rows))
+            in_transaction(&mut connection, connector, patience, sql, values).await
         }
-        _ => connection.rows(sql, values, patience).await,
+        _ => (connection.rows(sql, values, patience).await, true),
     };
-    match &answer {
-        Err(Failure { fault: Fault::Connection, .. }) => slot.condemn_all(),
-        _ => slot.give_back(connection),
+    let is_dead = matches!(&answer, Err(failure) if failure.fault == Fault::Connection);
+    if is_over && !is_dead {
+        slot.give_back(connection);
+    } else {
+        slot.give_up(connection);
     }
     answer
+}
+
+/// One statement in a transaction of its own, and whether that is over: a connection that may still be in it is not used
+/// again.
+async fn in_transaction(
+    connection: &mut Connection,
+    connector: &PostgresConnector,
+    patience: Duration,
+    sql: Sql,
+    values: &[Value],
+) -> (Result<Vec<Row>, Failure>, bool) {
+    let answer = match connection.script(connector.begin(), patience).await {
+        Ok(()) => connection.rows(sql, values, patience).await,
+        Err(failure) => Err(failure),
+    };
+    match answer {
+        // On a dead connection a ROLLBACK would only wait as long again.
+        Err(failure) if failure.fault == Fault::Connection => (Err(failure), false),
+        Err(failure) => {
+            let is_over = connection.script("ROLLBACK", patience).await.is_ok();
+            (Err(failure), is_over)
+        }
+        // A commit that is refused has ended the transaction as well.
+        Ok(rows) => (connection.script("COMMIT", patience).await.map(|()| rows), true),
+    }
 }

@@ -3,7 +3,8 @@
 //! The driver's own pool pings without a time limit when a connection comes back, so that one cut cable occupies every
 //! place of the pool until TCP gives up; it tests idle connections one failed wait at a time, and does not count who
 //! waits. Here every wait is bounded, a connection comes back only after a call that ended well, and the first
-//! connection that is found dead condemns all that were opened before it.
+//! connection of a pool that is found dead condemns all of that pool that were opened before it. Of that pool alone: a
+//! commit that hangs says nothing about the connection that only reads the feed.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::abandoned::Abandoned;
 use super::connection::Connection;
 use super::fault::Failure;
 use super::postgres::PostgresConnector;
@@ -24,6 +26,10 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(10);
 
 /// How long that question may take.
 const PING_PATIENCE: Duration = Duration::from_millis(300);
+
+/// Connections that are kept for refreshes: one for each of the combiner's lanes, or for a look at a token that did not
+/// rotate. However many logins wait for a lock, refreshes go on.
+const REFRESH_SHARE: usize = 2;
 
 /// How connections of the pool are made.
 pub(super) enum Connector {
@@ -53,19 +59,30 @@ pub struct PoolStatus {
     pub waiting: usize,
 }
 
-/// The count that condemns connections: those opened under an older one are not used again. Shared by all pools of a
-/// database, since they lead to the same server.
-pub(super) type Generation = Arc<AtomicU64>;
+/// For whom a connection is asked. Neither can take what the other is sure of; a pool of one they share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Share {
+    /// Refreshes.
+    Refresh,
+    /// Everybody else.
+    Rest,
+}
 
 pub(super) struct Pool {
     connector: Arc<Connector>,
     clock: Arc<dyn Clock>,
     acquire_timeout: Duration,
     places: Arc<Semaphore>,
+    refresh_share: Arc<Semaphore>,
+    rest_share: Arc<Semaphore>,
     size: usize,
     idle: Mutex<Vec<Idle>>,
-    generation: Generation,
+    /// Connections that were opened under an older one are not used again.
+    generation: AtomicU64,
     waiting: AtomicUsize,
+    /// None for the feed: it only reads, what reads for too long is ended by the server, and its next connection must not
+    /// wait until that is known.
+    abandoned: Option<Abandoned>,
 }
 
 struct Idle {
@@ -80,19 +97,51 @@ impl Pool {
         clock: Arc<dyn Clock>,
         acquire_timeout: Duration,
         size: usize,
-        generation: Generation,
     ) -> Arc<Self> {
+        Arc::new(Self::with(connector, clock, acquire_timeout, size, Some(Abandoned::default())))
+    }
+
+    /// The feed's pool of one.
+    pub(super) fn of_feed(connector: Arc<Connector>, clock: Arc<dyn Clock>, acquire_timeout: Duration) -> Arc<Self> {
+        Arc::new(Self::with(connector, clock, acquire_timeout, 1, None))
+    }
+
+    fn with(
+        connector: Arc<Connector>,
+        clock: Arc<dyn Clock>,
+        acquire_timeout: Duration,
+        size: usize,
+        abandoned: Option<Abandoned>,
+    ) -> Self {
         let size = size.max(1);
-        let places = Arc::new(Semaphore::new(size));
-        let (idle, waiting) = (Mutex::default(), AtomicUsize::new(0));
-        Arc::new(Self { connector, clock, acquire_timeout, places, size, idle, generation, waiting })
+        let refresh = REFRESH_SHARE.min(size - 1).max(1);
+        let places = |number| Arc::new(Semaphore::new(number));
+        Self {
+            connector,
+            clock,
+            acquire_timeout,
+            places: places(size),
+            refresh_share: places(refresh),
+            rest_share: places((size - refresh).max(1)),
+            size,
+            idle: Mutex::default(),
+            generation: AtomicU64::new(0),
+            waiting: AtomicUsize::new(0),
+            abandoned,
+        }
     }
 
     /// Hands out a connection, or says within the acquire timeout that there is none. A refused server is an outage
     /// here: after a failover the next attempt may reach the new primary.
-    pub(super) async fn acquire(self: &Arc<Self>) -> Result<Lease, Failure> {
+    pub(super) async fn acquire(self: &Arc<Self>, share: Share) -> Result<Lease, Failure> {
         let waiting = Waiting::new(&self.waiting);
         let found = tokio::time::timeout(self.acquire_timeout, async {
+            let share = match share {
+                Share::Refresh => &self.refresh_share,
+                Share::Rest => &self.rest_share,
+            };
+            // The share first: whoever must wait for it does not stand in the other's way.
+            let share = Arc::clone(share).acquire_owned().await.map_err(|_| closed())?;
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
             drop(waiting);
             let (connection, generation) = match self.take_idle().await {
@@ -103,7 +152,8 @@ impl Pool {
                     (self.connector.connect().await?, generation)
                 }
             };
-            Ok(Lease { connection, slot: Slot { pool: Arc::clone(self), generation, _place: place } })
+            let place = Place { _share: share, _place: place };
+            Ok(Lease { connection, slot: Slot { pool: Arc::clone(self), generation, place } })
         });
         let lease = found.await.map_err(|_| Failure::of_statement(busy(self.acquire_timeout)))?;
         lease.map_err(|failure: Failure| match failure.error {
@@ -118,6 +168,22 @@ impl Pool {
         let connection = opened.map_err(|_| busy(self.acquire_timeout))?.map_err(|failure| failure.error)?;
         self.put_back(connection, self.generation.load(Ordering::Acquire));
         Ok(())
+    }
+
+    /// Statements that were given up and keep their places.
+    pub(super) const fn abandoned(&self) -> Option<&Abandoned> {
+        self.abandoned.as_ref()
+    }
+
+    /// Which of these server processes still work on a statement.
+    pub(super) async fn still_working(&self, backends: &[i32]) -> Result<Vec<i32>, Failure> {
+        match &*self.connector {
+            Connector::Sqlite(_) => Ok(Vec::new()),
+            Connector::Postgres(connector) => {
+                let asked = tokio::time::timeout(self.acquire_timeout, connector.still_working(backends)).await;
+                asked.map_err(|_| Failure::no_answer(self.acquire_timeout))?
+            }
+        }
     }
 
     pub(super) fn status(&self) -> PoolStatus {
@@ -172,6 +238,12 @@ pub(super) struct Lease {
 pub(super) struct Slot {
     pool: Arc<Pool>,
     generation: u64,
+    place: Place,
+}
+
+/// One connection less for the others, until it is dropped.
+pub(super) struct Place {
+    _share: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
 }
 
@@ -181,9 +253,12 @@ impl Slot {
         self.pool.put_back(connection, self.generation);
     }
 
-    /// Condemns every connection that was opened before now.
-    pub(super) fn condemn_all(&self) {
+    /// Closes a dead connection and condemns every one of its pool that was opened before now.
+    pub(super) fn give_up(self, connection: Connection) {
         self.pool.condemn(self.generation);
+        if let (Some(abandoned), Some(backend)) = (self.pool.abandoned(), connection.unanswered_backend()) {
+            abandoned.keep(&self.pool, backend, self.place);
+        }
     }
 }
 

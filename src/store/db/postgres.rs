@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
-use sqlx::{ConnectOptions, PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row as _};
 
 use super::connection::Connection;
 use super::fault::{Failure, Fault};
@@ -17,18 +17,24 @@ const OLDEST_VERSION: i64 = 15_00_00;
 /// transactions last milliseconds.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(1);
 
-/// What is asked of every new connection, in one round trip.
+/// What is asked of every new connection.
 const EXAMINE: &str = "SELECT pg_is_in_recovery()::int::bigint AS standby,
         current_setting('synchronous_commit') AS synchronous_commit,
         current_setting('server_encoding') AS encoding,
         current_setting('server_version_num')::bigint AS version,
-        current_setting('fsync') AS fsync";
+        current_setting('fsync') AS fsync,
+        pg_backend_pid() AS backend";
+
+/// Which of these processes work on a statement. One that works for somebody else shows no state.
+const STILL_WORKING: &str = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) AND state = 'active'";
 
 /// How to reach the server.
 #[derive(Clone)]
 pub(super) struct PostgresConnector {
     options: PgConnectOptions,
     pooled: bool,
+    /// Sent once over every new connection, with what is asked then, in one round trip.
+    greeting: String,
     begin: String,
 }
 
@@ -43,15 +49,16 @@ impl PostgresConnector {
             options = options.application_name("countersign");
         }
         let limits = limits(settings.statement_timeout);
-        let begin = if pooled {
+        let (greeting, begin) = if pooled {
             options = options.statement_cache_capacity(0);
             let local: String = limits.iter().map(|(name, value)| format!("; SET LOCAL {name} = {value}")).collect();
-            format!("BEGIN{local}")
+            (EXAMINE.to_owned(), format!("BEGIN{local}"))
         } else {
-            options = options.options(limits);
-            "BEGIN".to_owned()
+            // Not as `options` at the start: PgBouncer refuses that also in session mode.
+            let session: String = limits.iter().map(|(name, value)| format!("SET {name} = {value}; ")).collect();
+            (format!("{session}{EXAMINE}"), "BEGIN".to_owned())
         };
-        Ok(Self { options, pooled, begin })
+        Ok(Self { options, pooled, greeting, begin })
     }
 
     /// The statement that opens a transaction.
@@ -64,7 +71,7 @@ impl PostgresConnector {
         self.pooled
     }
 
-    /// The driver's options, for the listener's connection.
+    /// The driver's options, for the listener's connection. It runs nothing that would need the server's limits.
     pub(super) const fn options(&self) -> &PgConnectOptions {
         &self.options
     }
@@ -72,8 +79,15 @@ impl PostgresConnector {
     /// Opens a connection to a server that passes [`examine`].
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
         let mut raw = self.options.connect().await?;
-        examine(&mut raw).await?;
-        Ok(Connection::Postgres { raw, prepares: !self.pooled })
+        let backend = examine(&mut raw, &self.greeting).await?;
+        let backend = (!self.pooled).then_some(backend);
+        Ok(Connection::Postgres { raw, prepares: !self.pooled, backend, is_silent: false })
+    }
+
+    /// Which of these server processes work on a statement, asked over a connection of its own.
+    pub(super) async fn still_working(&self, backends: &[i32]) -> Result<Vec<i32>, Failure> {
+        let mut raw = self.options.connect().await?;
+        Ok(sqlx::query_scalar(STILL_WORKING).bind(backends).fetch_all(&mut raw).await?)
     }
 
     /// Whether a password would travel in clear text: TLS is not demanded and the server is not on this machine.
@@ -97,9 +111,11 @@ fn limits(statement: Duration) -> [(&'static str, u128); 3] {
     ]
 }
 
-/// Refuses a server on which an acknowledged revocation could be lost or a stale row read (security.md D5).
-async fn examine(raw: &mut PgConnection) -> Result<(), Failure> {
-    let row = sqlx::raw_sql(EXAMINE).fetch_one(raw).await?;
+/// Refuses a server on which an acknowledged revocation could be lost or a stale row read (security.md D5); the id of its
+/// process otherwise.
+async fn examine(raw: &mut PgConnection, greeting: &str) -> Result<i32, Failure> {
+    // Settings and a question, both ours.
+    let row = sqlx::raw_sql(AssertSqlSafe(greeting)).fetch_one(raw).await?;
     let number = |column| row.try_get::<i64, _>(column);
     let text = |column| row.try_get::<String, _>(column);
     let refuse = |text: &str| Failure { fault: Fault::Connection, error: StoreError::Misconfigured(text.to_owned()) };
@@ -120,5 +136,5 @@ async fn examine(raw: &mut PgConnection) -> Result<(), Failure> {
     if text("fsync")? == "off" {
         tracing::warn!("the database server runs with fsync = off: a crash of its machine loses data");
     }
-    Ok(())
+    Ok(row.try_get("backend")?)
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 
 use super::fault::Fault;
-use super::pool::{Lease, Pool};
+use super::pool::{Lease, Pool, Share};
 use super::postgres::PostgresConnector;
 use super::tx::{Tx, Written};
 use crate::store::StoreError;
@@ -30,7 +30,7 @@ where
     let mut runs = 0;
     loop {
         runs += 1;
-        let Lease { connection, slot } = pool.acquire().await.map_err(|failure| failure.error)?;
+        let Lease { connection, slot } = pool.acquire(Share::Rest).await.map_err(|failure| failure.error)?;
         let mut tx = Tx::new(connection, patience);
         let mut is_committing = false;
         let outcome = run_and_commit(&mut tx, connector, input, job, &mut is_committing).await;
@@ -44,16 +44,16 @@ where
         };
         let fault = tx.fault();
         if fault == Some(Fault::Connection) {
-            slot.condemn_all();
-            drop((tx, slot));
+            slot.give_up(tx.into_connection());
             // Before the commit was sent, a dead connection means that nothing happened.
             if is_committing || runs > 1 {
                 return Err(error);
             }
             continue;
         }
-        if tx.control("ROLLBACK").await.is_ok() {
-            slot.give_back(tx.into_connection());
+        match tx.control("ROLLBACK").await {
+            Ok(()) => slot.give_back(tx.into_connection()),
+            Err(_) => slot.give_up(tx.into_connection()),
         }
         if fault != Some(Fault::Contention) || runs >= MAX_RUNS {
             return Err(error);

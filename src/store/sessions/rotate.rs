@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{SessionDetail, Sessions};
 use crate::domain::{Audience, ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp};
 use crate::store::columns::session_columns;
-use crate::store::db::{Row, Sql, Tx, Written, values};
+use crate::store::db::{Lane, Row, Sql, Tx, Written, values};
 use crate::store::rows::joined;
 use crate::store::{AuditEvent, StoreError, audit};
 
@@ -130,7 +130,7 @@ impl Sessions<'_> {
             if let Some(row) = self.0.write_row("session_rotate", "sessions", ROTATE, id, values).await? {
                 return Ok(unchanged(RotateOutcome::Rotated(SessionDetail::try_from(&row)?)));
             }
-            return match judge(self.look(session).await?, &request, now) {
+            return match judge(self.look(Lane::Refreshes, session).await?, &request, now) {
                 Verdict::Retry(detail) => Ok(unchanged(RotateOutcome::Retried(*detail))),
                 Verdict::Refuse(refusal) => Ok(unchanged(RotateOutcome::Refused(refusal))),
                 Verdict::Reuse => self.end_reused(request, now).await,
@@ -143,17 +143,18 @@ impl Sessions<'_> {
 
     /// The session of a refresh token of any generation, proven by the digest of its family secret.
     pub async fn proven(&self, id: SessionId, family_digest: [u8; 32]) -> Result<Option<ProvenSession>, StoreError> {
-        let found = self.look(id).await?.filter(|found| found.family_digest == family_digest);
+        let found = self.look(Lane::Requests, id).await?.filter(|found| found.family_digest == family_digest);
         Ok(found.map(|found| ProvenSession { detail: found.detail, is_current: found.is_current }))
     }
 
-    async fn look(&self, id: SessionId) -> Result<Option<Found>, StoreError> {
+    async fn look(&self, lane: Lane, id: SessionId) -> Result<Option<Found>, StoreError> {
         const LOOK: &str = concat!("SELECT ", session_columns!(), ", users.username, users.roles,
                 CAST(CASE WHEN users.epoch = user_epoch AND users.disabled_at IS NULL
                     AND clients.epoch = client_epoch AND clients.disabled_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS is_current
             FROM sessions JOIN users ON users.id = user_id JOIN clients ON clients.id = client_id
             WHERE sessions.id = $1");
-        self.0.row("session_look", LOOK, values![id]).await?.as_ref().map(Found::try_from).transpose()
+        let rows = self.0.read("session_look", lane, LOOK.into(), values![id]).await?;
+        rows.first().map(Found::try_from).transpose()
     }
 
     /// Ends a session whose old token came back, with its revocation and its audit event; the commit stands although the

@@ -364,11 +364,12 @@ http {{
 
 
 class PgBouncer:
-    """A pooler in transaction mode, with fewer connections to the server than the replicas open to it."""
+    """A pooler, in transaction mode with fewer connections to the server than the replicas open to it. It has its defaults
+    otherwise: what a start-up packet may not say is refused."""
 
-    def __init__(self, folder, postgres_port):
+    def __init__(self, folder, postgres_port, mode="transaction", size=6):
         self.port = free_port()
-        home = Path(folder) / "pgbouncer"
+        home = Path(folder) / f"pgbouncer_{mode}"
         home.mkdir()
         if os.geteuid() == 0:
             shutil.chown(home, "postgres")
@@ -380,8 +381,8 @@ listen_addr = 127.0.0.1
 listen_port = {self.port}
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
-default_pool_size = 6
+pool_mode = {mode}
+default_pool_size = {size}
 max_client_conn = 200
 pidfile = {home}/pgbouncer.pid
 """)

@@ -1,7 +1,7 @@
 //! A TCP proxy that can stop passing anything on, as a cut cable does: no byte, no reset, no end.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -10,6 +10,7 @@ use tokio::sync::watch;
 pub struct Proxy {
     pub address: SocketAddr,
     is_cut: watch::Sender<bool>,
+    last_words: Arc<Mutex<Option<&'static str>>>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -20,24 +21,40 @@ impl Proxy {
         let address = listener.local_addr().unwrap();
         let (is_cut, cut) = watch::channel(false);
         let target: Arc<str> = target.into();
+        let last_words = Arc::<Mutex<Option<&'static str>>>::default();
+        let (cutter, words) = (is_cut.clone(), Arc::clone(&last_words));
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (cut, target) = (cut.clone(), Arc::clone(&target));
+                let (cutter, words) = (cutter.clone(), Arc::clone(&words));
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(&*target).await else { return };
                     let (client_reads, client_writes) = client.into_split();
                     let (server_reads, server_writes) = server.into_split();
-                    tokio::spawn(pass_on(client_reads, server_writes, cut.clone()));
-                    pass_on(server_reads, client_writes, cut).await;
+                    tokio::spawn(pass_on(client_reads, server_writes, cut.clone(), |_| ()));
+                    let cut_after = |answer: &[u8]| {
+                        let mut words = words.lock().unwrap();
+                        let is_last = |words: &str| answer.windows(words.len()).any(|part| part == words.as_bytes());
+                        if words.is_some_and(is_last) {
+                            *words = None;
+                            cutter.send_replace(true);
+                        }
+                    };
+                    pass_on(server_reads, client_writes, cut, cut_after).await;
                 });
             }
         });
-        Self { address, is_cut, accepting }
+        Self { address, is_cut, last_words, accepting }
     }
 
     /// From now on nothing passes, in either direction.
     pub fn cut(&self) {
         self.is_cut.send_replace(true);
+    }
+
+    /// The answer with these words is the last that passes.
+    pub fn cut_after(&self, words: &'static str) {
+        *self.last_words.lock().unwrap() = Some(words);
     }
 
     /// New connections pass again; those that were cut stay dead.
@@ -56,6 +73,7 @@ async fn pass_on(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut cut: watch::Receiver<bool>,
+    and_then: impl Fn(&[u8]),
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
@@ -68,6 +86,7 @@ async fn pass_on(
                 if to.write_all(&buffer[..length]).await.is_err() {
                     return;
                 }
+                and_then(&buffer[..length]);
             }
             _ => return,
         }
