@@ -37,10 +37,6 @@ pub struct Judge {
 /// How much older than it is a token may look: `iat` counts whole seconds, and replicas' clocks differ by less than one.
 const ISSUE_SKEW: Duration = Duration::from_secs(2);
 
-/// The same for a token whose key is unknown: the repeated answer to a refresh bears the `iat` of the first one, up to a minute
-/// later (the longest `refresh.retry_window`), and the key that signs by then.
-const REISSUE_SKEW: Duration = Duration::from_secs(62);
-
 /// As many requests at most wait for a look at the feed because of a key that nobody here knows: each takes some kilobytes for up
 /// to `revocation.poll_interval`, and whoever makes such tokens up must not take the memory.
 const MOST_WAITING: usize = 1024;
@@ -261,7 +257,7 @@ impl Judge {
                 Inactivity::ClientGone(issued_at)
                 | Inactivity::UnknownAudience(issued_at)
                 | Inactivity::WrongType(issued_at),
-            ) => self.may_be_ahead(issued_at.plus(ISSUE_SKEW), judgement.at),
+            ) => self.may_be_ahead(*issued_at, judgement.at),
             _ => false,
         }
     }
@@ -292,15 +288,18 @@ impl Judge {
         self.follower.next_look_since(came.looks).await.map_err(|_| Doubt::KeysUnreadable)
     }
 
-    /// Whether a token whose key is unknown may be of one that was made after what the view is proven to know.
+    /// Whether a token whose key is unknown may be of one that was made after what the view is proven to know. The repeated
+    /// answer to a refresh is as old as the first one, and may bear a key that is newer: to wait for those as well would
+    /// make everybody who changes the `kid` of a token wait for the longest retry window, and it takes a withdrawn key, a
+    /// lost answer and a flood of made-up kids in the same half second to miss one.
     fn may_be_of_a_new_key(&self, token: &str, now: Timestamp) -> bool {
         crypto::unverified_issue_time(token, &self.issuer, now)
-            .is_some_and(|issued_at| self.may_be_ahead(issued_at.plus(REISSUE_SKEW), now))
+            .is_some_and(|issued_at| self.may_be_ahead(issued_at, now))
     }
 
-    /// Whether something of `made_at` at the latest may be newer than what the view is proven to know.
-    fn may_be_ahead(&self, made_at: Timestamp, now: Timestamp) -> bool {
-        made_at >= now.minus(self.view.age(&*self.clock))
+    /// Whether a token may have been issued after what the view is proven to know.
+    fn may_be_ahead(&self, issued_at: Timestamp, now: Timestamp) -> bool {
+        issued_at.plus(ISSUE_SKEW) >= now.minus(self.view.age(&*self.clock))
     }
 
     /// How many verified tokens are kept.
