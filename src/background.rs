@@ -18,8 +18,8 @@ use crate::telemetry::{Logger, Metrics};
 const MAINTAIN_KEYS_EVERY: Duration = Duration::from_secs(10);
 /// Between two sweeps that found nothing more to do, and between two rounds through a table.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// Between two looks at the next rows of a round. A look costs the database a few milliseconds, so this is some tenths of a percent of
-/// one core, and a round through ten million sessions takes three hours.
+/// Between two looks at the next rows of a round. A look costs the database a few milliseconds, so this is some tenths of a
+/// percent of one core, and a round through ten million sessions takes three hours.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The same where a look found what to delete: as quickly as leaves room for the refreshes.
 const LOOK_ON_AFTER: Duration = Duration::from_millis(200);

@@ -91,8 +91,8 @@ impl std::fmt::Debug for Follower {
 }
 
 impl Follower {
-    /// A follower that has read nothing yet. `on_lag` is told of each revocation that was not honoured here before, how long ago
-    /// a replica began to write it.
+    /// A follower that has read nothing yet. `on_lag` is told of each revocation that was not honoured here before, how long
+    /// ago a replica began to write it.
     pub fn new(
         store: Store,
         view: Arc<View>,
@@ -329,7 +329,7 @@ impl Follower {
     async fn apply_news(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
         for entry in entries {
             let Change::Revoked(revocation) = &entry.change else { continue };
-            // What this replica took itself was honoured when it was acknowledged, and is no news by now.
+            // What this replica took itself is no news by now, unless this look was faster than the acknowledgement.
             if self.view.revoke(revocation, entry.expires_at) {
                 let lag = self.clock.now().since(entry.created_at);
                 self.last_lag_millis.store(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);

@@ -187,7 +187,8 @@ impl Keyring {
         self.reloads.load(Ordering::Acquire)
     }
 
-    /// Looks for a key that this replica does not hold, and that a token named which came when [`Keyring::reloads`] was `reloads`.
+    /// Looks for a key that this replica does not hold, and that a token named which came when [`Keyring::reloads`] was
+    /// `reloads`.
     pub async fn reload_for(&self, kid: &Kid, reloads: u64) -> Reload {
         let mut last = self.reload.lock().await;
         if self.keys().find(kid).is_some() {

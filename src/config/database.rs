@@ -90,7 +90,8 @@ impl Database {
                 MAX_CONNECTIONS,
                 1..=1000,
                 "Connections for the requests of one replica, beside the one that reads the feed and the one that listens for \
-                 changes. Two of them are kept for refreshes. Introspection uses none.",
+                 changes. Two of them are kept for refreshes (one of two; a single one is shared), and the rest is for everything \
+                 else. Introspection uses none.",
             ),
             acquire_timeout: read.within(
                 "database.acquire_timeout",

@@ -40,12 +40,12 @@ pub struct Check {
     ok: bool,
 }
 
-/// How far the replica is from turning unready, in seconds; named as in `/metrics` and `/admin/v1/status`.
+/// What the checks go by, and the last revocation's lag, in seconds; named as in `/metrics` and `/admin/v1/status`.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ReadyFigures {
     /// Age of the view: how long a revocation elsewhere may have been missed. Unready at `revocation.max_lag`.
     view_age_seconds: f64,
-    /// Commit to applied of the last change of another replica.
+    /// Of the last revocation that another replica took: from when that one began to write it until it was honoured here.
     revocation_lag_seconds: f64,
     /// This machine's clock minus the database's. Unready beyond 30 either way.
     clock_offset_seconds: f64,

@@ -37,8 +37,8 @@ pub struct Judge {
 /// How much older than it is a token may look: `iat` counts whole seconds, and replicas' clocks differ by less than one.
 const ISSUE_SKEW: Duration = Duration::from_secs(2);
 
-/// As many requests at most wait for a look at the feed because of a key that nobody here knows: each takes some kilobytes for up
-/// to `revocation.poll_interval`, and whoever makes such tokens up must not take the memory.
+/// At most so many requests wait for a look at the feed because of a key that nobody here knows: each takes some kilobytes
+/// for up to three seconds, and whoever makes such tokens up must not take the memory.
 const MOST_WAITING: usize = 1024;
 
 /// What is known of a token.
@@ -219,8 +219,8 @@ impl Judge {
         Box::pin(self.judge_with_news(token, judgement, self.came())).await
     }
 
-    /// Judges tokens that came together. Those that are active are so when the last one was judged, and they wait together for
-    /// what any of them may be ahead with.
+    /// Judges tokens that came together, up to the first that cannot be judged. Those that are active are so when the last
+    /// one was judged, and they wait together for what any of them may be ahead with.
     pub async fn judge_all(&self, tokens: &[&str]) -> Vec<Judgement> {
         let came = self.came();
         let generation = self.view.generation();
@@ -232,7 +232,12 @@ impl Judge {
                 judgement = Box::pin(self.judge_with_news(token, judgement, came)).await;
                 has_waited = true;
             }
+            let is_in_doubt = matches!(judgement.verdict, Verdict::CannotJudge(_));
             judgements.push(judgement);
+            if is_in_doubt {
+                // The answer to all of them is that: the others need not wait.
+                return judgements;
+            }
         }
         if has_waited || self.view.generation() != generation || self.doubt().is_some() {
             for (token, judgement) in tokens.iter().zip(&mut judgements) {
@@ -281,8 +286,8 @@ impl Judge {
         }
     }
 
-    /// Waits for a look that is made anyway: whoever makes up kids has spent the reload that security.md K4 allows, and must not
-    /// have spent the verdict on good tokens with it.
+    /// Waits for a look that is made anyway: whoever makes up kids has spent the reload that security.md K4 allows, and
+    /// must not have spent the verdict on good tokens with it.
     async fn next_look(&self, came: Came) -> Result<(), Doubt> {
         let _bounded = self.may_wait.try_acquire().map_err(|_| Doubt::TooManyWaiting)?;
         self.follower.next_look_since(came.looks).await.map_err(|_| Doubt::KeysUnreadable)

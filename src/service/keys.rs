@@ -18,6 +18,9 @@ const LONGEST_ACCESS_TTL: Duration = Duration::from_secs(60 * 60);
 /// How often a withdrawal is tried again because another replica changed the keys in the same moment.
 const WITHDRAWAL_ATTEMPTS: u32 = 3;
 
+/// The least difference between two instants.
+const A_TICK: Duration = Duration::from_millis(1);
+
 /// A JWK set of more than this makes some verifiers drop keys (contract.md §3).
 const MOST_PUBLISHED_KEYS: usize = 5;
 
@@ -125,8 +128,8 @@ impl Service {
     /// Withdraws a key as compromised: gone from the JWK set and its tokens inactive, here at once and everywhere within
     /// the bound. If it was the one that signs, an announced key or a new one takes its place at once: its tokens may meet
     /// verifiers that have not fetched it yet, which is better than signing with a stolen key. If it had only been
-    /// announced, the key before it goes on signing until the one after it may; if it was retiring, nothing else changes. True when there is such a key. The key need not be one that the master
-    /// key opens.
+    /// announced, the key before it goes on signing until the one after it may; if it was retiring, nothing else changes. True
+    /// when there is such a key. The key need not be one that the master key opens.
     pub async fn withdraw_key(&self, kid: &Kid, from: &Requester) -> Result<bool, Failure> {
         let mut attempts = 1..=WITHDRAWAL_ATTEMPTS;
         loop {
@@ -251,7 +254,8 @@ impl Service {
         let added = match self.newest_key(key.algorithm(), now) {
             None => self.store.keys().insert_first(self.seal(&key, now, now)?, now, Some(event)).await,
             Some((current, schedule)) => {
-                let signs_from = now.plus(self.settings.announce_for).max(schedule.signs_from);
+                // Each later than the one before, so that what follows what can be told by their appointments.
+                let signs_from = now.plus(self.settings.announce_for).max(schedule.signs_from.plus(A_TICK));
                 let gone_at = signs_from.plus(LONGEST_ACCESS_TTL).plus(KEEP_BEYOND_LAST_TOKEN);
                 let new = self.seal(&key, now, signs_from)?;
                 self.store.keys().rotate(&current, signs_from, gone_at, new, now, Some(event)).await

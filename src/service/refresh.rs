@@ -76,7 +76,8 @@ impl Service {
             only: None,
         };
         if !asked.is_none() {
-            let found = self.store.sessions().proven(presented.session, family_digest).await.map_err(Failure::from)?;
+            let found = self.store.sessions().proven_for_refresh(presented.session, family_digest).await;
+            let found = found.map_err(Failure::from)?;
             if let Some(found) = found.filter(|found| is_next(found, &presented, client, now)) {
                 self.check_answerable(found.detail, &successor, client, asked, now)?;
             }

@@ -295,6 +295,19 @@ on_both_engines! {
         assert_eq!(signer().await, fifth);
     }
 
+    async fn k3_keys_that_are_announced_in_one_moment_sign_one_after_the_other(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let batch = app.confidential("batch", machine(&[], "")).await;
+        let mut signing = kid_of(&app.token_of(&batch).await.access_token);
+        for next in [rotate(&app).await, rotate(&app).await] {
+            withdraw(&app, &signing).await;
+            app.service.maintain_keys().await.unwrap();
+            signing = kid_of(&app.token_of(&batch).await.access_token);
+            assert_eq!(signing, next);
+        }
+        assert_eq!(states(&app).await, [(signing, "signing".to_owned())], "and no other was made in a hurry");
+    }
+
     async fn a_rotation_that_fails_leaves_the_present_key_signing(database: TestDatabase) {
         let app = TestApp::start_with(database, "[database]\nstatement_timeout = \"300ms\"\nacquire_timeout = \"300ms\"").await;
         let batch = app.confidential("batch", machine(&[], "")).await;

@@ -7,7 +7,7 @@ use reqwest::Response;
 use serde_json::{Value, json};
 use sqlx::Executor;
 
-use crate::support::app::{PASSWORD, TestApp, USER, error_of, tokens};
+use crate::support::app::{ISSUER, PASSWORD, TestApp, USER, error_of, tokens};
 use crate::support::database::{Engine, TestDatabase, on_both_engines, pool_size};
 use crate::support::judging::{Credentials, header};
 use crate::support::sessions::*;
@@ -237,6 +237,14 @@ async fn logins_that_hold_every_connection_they_can_get_leave_refreshes_theirs()
         // A retry is looked at as well.
         assert_eq!(tokens(app.refresh(&before).await).await.refresh_token, session.refresh_token);
     }
+    // And so is one that asks for less.
+    let narrowed = [
+        ("grant_type", "refresh_token"),
+        ("refresh_token", &session.refresh_token),
+        ("client_id", "countersign"),
+        ("audience", ISSUER),
+    ];
+    assert_eq!(app.post_form("/oauth2/token", &narrowed).send().await.unwrap().status(), 200);
     assert!(app.figure("countersign_database_pool_waiting").await >= 1.0, "the logins still wait");
     locked.execute("ROLLBACK").await.unwrap();
     for login in logins {

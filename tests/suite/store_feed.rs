@@ -253,9 +253,12 @@ async fn rows_read(database: &TestDatabase) -> i64 {
     const READ: &str = "SELECT (seq_tup_read + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_user_tables
         WHERE relname = 'changes'";
     let mut connection = database.connect_postgres().await;
-    while sqlx::query_scalar::<_, i64>(OTHERS).fetch_one(&mut connection).await.unwrap() > 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let gone = async {
+        while sqlx::query_scalar::<_, i64>(OTHERS).fetch_one(&mut connection).await.unwrap() > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), gone).await.expect("its connections are closed");
     sqlx::query_scalar(READ).fetch_one(&mut connection).await.unwrap()
 }
 

@@ -2,9 +2,9 @@
 //!
 //! PostgreSQL ends a statement that takes too long, but not a commit: one that waits for a lost synchronous standby or for a
 //! hanging disk keeps its server process, also after its client is gone. If each made room for another, the writes of a
-//! minute would take every connection that the server has, and the reads would go with the writes. So the place of a
-//! statement that got no answer stays taken until the server says that its process has nothing to do any more: a pool never
-//! has more of them than its size.
+//! minute would take every connection that the server has, and the feed would go with the writes. So the place of a
+//! statement that got no answer stays taken until the server says that its process has nothing to do any more: a pool has
+//! no more of them than its size, unless the server could not be asked in between.
 //!
 //! They are not cancelled. The driver has no way to, and PostgreSQL answers the cancellation of a commit that waits for its
 //! standby by showing what it wrote to everybody before it is safe. What is left to PostgreSQL: to notice that the client has
@@ -33,6 +33,10 @@ impl Abandoned {
         let mut kept = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         kept.push((backend, place));
         if kept.len() == 1 {
+            tracing::warn!(
+                backend,
+                "a statement got no answer; its connection counts as taken until PostgreSQL has ended it"
+            );
             tokio::spawn(watch(Arc::downgrade(pool)));
         }
     }

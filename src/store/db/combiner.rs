@@ -16,7 +16,6 @@ use tokio::time::Instant;
 
 use super::connection::Sql;
 use super::pool::{Pool, Share};
-use super::postgres::PostgresConnector;
 use super::repeat::{MAX_RUNS, pause};
 use super::value::{Row, Value};
 use super::{Failure, Fault, run_once};
@@ -70,7 +69,6 @@ struct Lanes {
     /// Held by the lane whose statement is under way.
     turn: Mutex<()>,
     pool: Arc<Pool>,
-    connector: PostgresConnector,
     patience: Duration,
 }
 
@@ -84,17 +82,12 @@ struct Line {
 
 impl Combiner {
     /// Starts the lanes, which end when the `Combiner` is dropped.
-    pub(super) fn start(
-        pool: Arc<Pool>,
-        connector: PostgresConnector,
-        patience: Duration,
-        acquire_timeout: Duration,
-    ) -> Self {
+    pub(super) fn start(pool: Arc<Pool>, patience: Duration, acquire_timeout: Duration) -> Self {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let deferred = Arc::new(AtomicUsize::new(0));
         let line = Line { queue: waiting, deferred: VecDeque::new(), deferred_count: Arc::clone(&deferred) };
         let line = Mutex::new(line);
-        let lanes = Arc::new(Lanes { line, turn: Mutex::default(), pool, connector, patience });
+        let lanes = Arc::new(Lanes { line, turn: Mutex::default(), pool, patience });
         for _ in 0..LANES {
             let lanes = Arc::clone(&lanes);
             tokio::spawn(async move { lanes.run().await });
@@ -160,7 +153,7 @@ impl Lanes {
         let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(mixed)?;
         let mut runs = 1;
         let rows = loop {
-            match run_once(&self.pool, Share::Refresh, Some(&self.connector), self.patience, sql, &columns).await {
+            match run_once(&self.pool, Share::Refresh, self.patience, sql, &columns).await {
                 Ok(rows) => break rows,
                 Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => pause(runs).await,
                 Err(failure) => return Err(failure.error),

@@ -47,7 +47,8 @@ pub(super) enum Connection {
         raw: PgConnection,
         /// Whether statements are prepared once and kept; not behind a pooler in transaction mode.
         prepares: bool,
-        /// The server's process; none behind a pooler in transaction mode, which has as many as it was told.
+        /// The server's process; none behind a pooler in transaction mode, which lends another one to each transaction: what
+        /// hangs there is not counted.
         backend: Option<i32>,
         /// A statement got no answer in time.
         is_silent: bool,

@@ -111,28 +111,32 @@ impl Database {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn StoreObserver>,
     ) -> Result<Self, StoreError> {
-        let (writer, connector) = match &settings.location {
+        let (writer, connector, feed_connector) = match &settings.location {
             Location::Sqlite { path, create } => {
                 let connector = SqliteConnector::new(path.clone(), settings.busy_timeout);
                 connector.prepare(*create)?;
                 // The writer first: it puts the file into write-ahead mode, which readers then find.
                 let writer = Writer::start(connector.clone(), settings.acquire_timeout).await?;
-                (Some(writer), Connector::Sqlite(connector))
+                (Some(writer), Connector::Sqlite(connector.clone()), Connector::Sqlite(connector))
             }
             Location::Postgres { url, pooler_transaction_mode } => {
                 let connector = Box::new(PostgresConnector::new(url, *pooler_transaction_mode, settings)?);
                 if connector.may_travel_unencrypted() {
                     tracing::warn!("database.url does not demand TLS: add sslmode=verify-full");
                 }
-                (None, Connector::Postgres(connector))
+                // What the feed does not wait for any more, the server ends as well.
+                let statement_timeout = settings.statement_timeout.min(settings.feed_timeout);
+                let of_feed = StoreSettings { statement_timeout, ..settings.clone() };
+                let of_feed = Box::new(PostgresConnector::new(url, *pooler_transaction_mode, &of_feed)?);
+                (None, Connector::Postgres(connector), Connector::Postgres(of_feed))
             }
         };
         let connector = Arc::new(connector);
-        let (for_readers, for_follower) = (Arc::clone(&connector), Arc::clone(&connector));
+        let for_readers = Arc::clone(&connector);
         let readers = Pool::new(for_readers, Arc::clone(&clock), settings.acquire_timeout, settings.max_connections);
         // Requests may be told to wait for long; one connect that hangs must not use up the time that the feed has.
         let follower_timeout = settings.acquire_timeout.min(settings.feed_timeout);
-        let follower = Pool::of_feed(for_follower, Arc::clone(&clock), follower_timeout);
+        let follower = Pool::of_feed(Arc::new(feed_connector), Arc::clone(&clock), follower_timeout);
         readers.open_first().await?;
         let patience = settings.statement_timeout + CLIENT_GRACE;
         let feed_patience = settings.feed_timeout.min(patience);
@@ -140,7 +144,7 @@ impl Database {
         let engine = match (writer, &*connector) {
             (None, Connector::Postgres(connector)) => {
                 let pool = Arc::clone(&readers);
-                let combiner = Combiner::start(pool, (**connector).clone(), patience, settings.acquire_timeout);
+                let combiner = Combiner::start(pool, patience, settings.acquire_timeout);
                 Engine::Postgres(connector.clone(), combiner)
             }
             (Some(writer), _) => Engine::Sqlite(writer),
@@ -335,11 +339,7 @@ impl Inner {
             Lane::Refreshes => (&self.readers, Share::Refresh, self.patience),
             Lane::Feed => (&self.follower, Share::Rest, self.feed_patience),
         };
-        let connector = match &self.engine {
-            Engine::Postgres(connector, _) => Some(&**connector),
-            Engine::Sqlite(_) => None,
-        };
-        run_once(pool, share, connector, patience, sql, values).await
+        run_once(pool, share, patience, sql, values).await
     }
 }
 
@@ -347,13 +347,12 @@ impl Inner {
 async fn run_once(
     pool: &Arc<Pool>,
     share: Share,
-    connector: Option<&PostgresConnector>,
     patience: Duration,
     sql: Sql,
     values: &[Value],
 ) -> Result<Vec<Row>, Failure> {
     let Lease { mut connection, slot } = pool.acquire(share).await?;
-    let (answer, is_over) = match connector {
+    let (answer, is_over) = match pool.postgres() {
         Some(connector) if connector.is_pooled() => {
             in_transaction(&mut connection, connector, patience, sql, values).await
         }

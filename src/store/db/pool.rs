@@ -27,6 +27,9 @@ const TRUSTED_IDLE: Duration = Duration::from_secs(10);
 /// How long that question may take.
 const PING_PATIENCE: Duration = Duration::from_millis(300);
 
+/// How long the question about abandoned statements may take, however long requests wait for a connection.
+const QUESTION_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Connections that are kept for refreshes: one for each of the combiner's lanes, or for a look at a token that did not
 /// rotate. However many logins wait for a lock, refreshes go on.
 const REFRESH_SHARE: usize = 2;
@@ -80,8 +83,8 @@ pub(super) struct Pool {
     /// Connections that were opened under an older one are not used again.
     generation: AtomicU64,
     waiting: AtomicUsize,
-    /// None for the feed: it only reads, what reads for too long is ended by the server, and its next connection must not
-    /// wait until that is known.
+    /// None for the feed: it only reads, the server ends what reads for longer than the feed waits, and its next connection
+    /// must not wait until that is known.
     abandoned: Option<Abandoned>,
 }
 
@@ -170,6 +173,14 @@ impl Pool {
         Ok(())
     }
 
+    /// How PostgreSQL is reached, if it is.
+    pub(super) fn postgres(&self) -> Option<&PostgresConnector> {
+        match &*self.connector {
+            Connector::Postgres(connector) => Some(connector),
+            Connector::Sqlite(_) => None,
+        }
+    }
+
     /// Statements that were given up and keep their places.
     pub(super) const fn abandoned(&self) -> Option<&Abandoned> {
         self.abandoned.as_ref()
@@ -177,13 +188,10 @@ impl Pool {
 
     /// Which of these server processes still work on a statement.
     pub(super) async fn still_working(&self, backends: &[i32]) -> Result<Vec<i32>, Failure> {
-        match &*self.connector {
-            Connector::Sqlite(_) => Ok(Vec::new()),
-            Connector::Postgres(connector) => {
-                let asked = tokio::time::timeout(self.acquire_timeout, connector.still_working(backends)).await;
-                asked.map_err(|_| Failure::no_answer(self.acquire_timeout))?
-            }
-        }
+        let Some(connector) = self.postgres() else { return Ok(Vec::new()) };
+        let patience = self.acquire_timeout.min(QUESTION_PATIENCE);
+        let asked = tokio::time::timeout(patience, connector.still_working(backends)).await;
+        asked.map_err(|_| Failure::no_answer(patience))?
     }
 
     pub(super) fn status(&self) -> PoolStatus {

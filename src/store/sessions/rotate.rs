@@ -143,7 +143,25 @@ impl Sessions<'_> {
 
     /// The session of a refresh token of any generation, proven by the digest of its family secret.
     pub async fn proven(&self, id: SessionId, family_digest: [u8; 32]) -> Result<Option<ProvenSession>, StoreError> {
-        let found = self.look(Lane::Requests, id).await?.filter(|found| found.family_digest == family_digest);
+        self.proven_over(Lane::Requests, id, family_digest).await
+    }
+
+    /// The same for a refresh, over the connections that are kept for those.
+    pub async fn proven_for_refresh(
+        &self,
+        id: SessionId,
+        family_digest: [u8; 32],
+    ) -> Result<Option<ProvenSession>, StoreError> {
+        self.proven_over(Lane::Refreshes, id, family_digest).await
+    }
+
+    async fn proven_over(
+        &self,
+        lane: Lane,
+        id: SessionId,
+        family_digest: [u8; 32],
+    ) -> Result<Option<ProvenSession>, StoreError> {
+        let found = self.look(lane, id).await?.filter(|found| found.family_digest == family_digest);
         Ok(found.map(|found| ProvenSession { detail: found.detail, is_current: found.is_current }))
     }
 
