@@ -54,7 +54,7 @@ pub struct Follower {
 /// The last look that ended.
 #[derive(Debug, Clone, Copy, Default)]
 struct Ended {
-    /// The how many-th it was.
+    /// Looks are counted from one.
     number: u64,
     succeeded: bool,
 }

@@ -39,7 +39,7 @@ pub struct Keyring {
 /// A reload for an unknown key.
 #[derive(Debug, Clone, Copy)]
 struct LastReload {
-    /// The how many-th it was.
+    /// Reloads are counted from one.
     number: u64,
     /// When it ended ([`Clock::elapsed`]).
     ended: Duration,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use url::Url;
 
 use super::reader::{Hidden, Reader};
-use super::secret::Secret;
 use super::value::choice;
+use crate::domain::SecretText;
 
 /// One command starts the service, without anything else installed.
 const DEFAULT_URL: &str = "sqlite://countersign-data/countersign.db";
@@ -64,7 +64,7 @@ pub enum Engine {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
     engine: Engine,
-    text: Secret,
+    text: SecretText,
 }
 
 impl Database {
@@ -78,7 +78,7 @@ impl Database {
         );
         let is_default = !read.is_set("database.url");
         Self {
-            url: url.unwrap_or_else(|| DatabaseUrl { engine: Engine::Sqlite, text: Secret::new(DEFAULT_URL) }),
+            url: url.unwrap_or_else(|| DatabaseUrl { engine: Engine::Sqlite, text: SecretText::new(DEFAULT_URL) }),
             create_if_missing: read.setting(
                 "database.create_if_missing",
                 is_default,
@@ -144,13 +144,13 @@ impl Hidden for DatabaseUrl {
             if path.is_empty() || path.starts_with(':') || path.contains(['?', '#', '\0', '%']) {
                 return Err(("is not the path of a file, without parameters and escapes", remedy));
             }
-            return Ok(Self { engine: Engine::Sqlite, text: Secret::new(text) });
+            return Ok(Self { engine: Engine::Sqlite, text: SecretText::new(text) });
         }
         let url = Url::parse(text).map_err(|_| ("is not an address", remedy))?;
         if !matches!(url.scheme(), "postgres" | "postgresql") {
             return Err(("names an engine that is neither sqlite nor postgres", remedy));
         }
-        Ok(Self { engine: Engine::Postgres, text: Secret::new(text) })
+        Ok(Self { engine: Engine::Postgres, text: SecretText::new(text) })
     }
 
     /// The address without what may be secret in it: the password, and every parameter (`password`, `sslpassword`, …).

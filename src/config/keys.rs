@@ -9,7 +9,7 @@ use zeroize::Zeroizing;
 
 use super::judging::Revocation;
 use super::reader::{Hidden, Reader};
-use super::secret::Secret;
+use crate::domain::SecretText;
 
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -86,7 +86,7 @@ impl Keys {
 
 /// The text of a master key: 32 bytes in base64, written the one way (standard alphabet, padded) whatever the operator
 /// wrote.
-pub(super) struct MasterKey(pub Secret);
+pub(super) struct MasterKey(pub SecretText);
 
 impl Hidden for MasterKey {
     fn read(text: &str) -> Result<Self, (&'static str, &'static str)> {
@@ -106,7 +106,7 @@ impl Hidden for MasterKey {
         if distinct < 16 {
             return Err(("is not random", REMEDY));
         }
-        Ok(Self(Secret::new(STANDARD.encode(&*bytes))))
+        Ok(Self(SecretText::new(STANDARD.encode(&*bytes))))
     }
 
     fn show(&self) -> String {
@@ -115,7 +115,7 @@ impl Hidden for MasterKey {
 }
 
 /// The master key and the one before it.
-pub(super) fn load_master_keys(read: &mut Reader<'_>) -> (Option<Secret>, Option<Secret>) {
+pub(super) fn load_master_keys(read: &mut Reader<'_>) -> (Option<SecretText>, Option<SecretText>) {
     read.section("Master key");
     let current = read.secret::<MasterKey>(
         "master_key",

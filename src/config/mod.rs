@@ -20,7 +20,6 @@ mod passwords;
 mod raw;
 mod reader;
 pub mod reference;
-mod secret;
 mod show;
 mod sources;
 #[cfg(test)]
@@ -43,11 +42,12 @@ pub use listener::{Grpc, Listener, TlsFiles};
 pub use log::{Log, LogFormat, LogLevels};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use passwords::Passwords;
-pub use secret::Secret;
 pub use sources::Sources;
 pub use tokens::{Refresh, Sessions, Tokens};
 
 use reader::Reader;
+
+use crate::domain::SecretText;
 
 /// Everything that can be configured, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,9 +57,9 @@ pub struct Config {
     /// `database.*`.
     pub database: Database,
     /// `master_key`: 32 bytes in padded standard base64. None with an embedded database: see [`Config::embedded_key_file`].
-    pub master_key: Option<Secret>,
+    pub master_key: Option<SecretText>,
     /// `master_key_previous`, in the same form.
-    pub master_key_previous: Option<Secret>,
+    pub master_key_previous: Option<SecretText>,
     /// `public.*`.
     pub public: Listener,
     /// `operations.*`.

@@ -4,8 +4,8 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A token or secret on its way to its one recipient, or from a caller to the one that checks it: shown by
-/// [`SecretText::expose`] alone, hidden in `Debug`, wiped when dropped (security.md S2).
+/// A token or secret on its way to its one recipient, from a caller to the one that checks it, or from the configuration:
+/// shown by [`SecretText::expose`] alone, hidden in `Debug`, wiped when dropped (security.md S2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(Zeroizing<String>);
 

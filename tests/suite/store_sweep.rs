@@ -102,7 +102,7 @@ on_both_engines! {
             let store = store.clone();
             async move {
                 let mut refreshed = 0;
-                for number in (1..=count).filter(|number| number % 3 != 0 && number % 5 != 0).step_by(40) {
+                for number in (1..=count).filter(|number| number % 3 != 0 && number % 5 != 0).step_by(size(40, 400)) {
                     let mut request = presented(1, 0);
                     let id = format!("{number:016}").into_bytes();
                     request.session = countersign::domain::SessionId::from_bytes(id.try_into().unwrap());
@@ -158,7 +158,7 @@ on_both_engines! {
             .await;
         let key = |number: u32| AttemptKey(format!("{number:032}").into_bytes().try_into().unwrap());
         let limits = AttemptLimits { free: 10, hard_stop: 2, window: Duration::from_secs(10 * DAY) };
-        let used = move || (1..=count).step_by(40);
+        let used = move || (1..=count).step_by(size(40, 400));
         let attempts = tokio::spawn({
             let store = store.clone();
             async move {
