@@ -11,14 +11,14 @@ RUN sed -n 's/^path = "\(.*\)"$/\1/p' Cargo.toml | while read -r target; do \
       mkdir -p "$(dirname "$target")" && echo 'fn main() {}' > "$target"; \
     done \
  && touch src/lib.rs \
- && cargo build --release --locked --bin countersign \
+ && cargo build --profile dist --locked --bin countersign \
  && rm -r src
 COPY src src
 COPY migrations migrations
 # The stand-ins were written after the sources that replace them: touch, so that cargo sees the change.
 RUN touch src/main.rs src/lib.rs \
- && cargo build --release --locked --bin countersign \
- && mkdir -p /out/data && cp target/release/countersign /out/countersign
+ && cargo build --profile dist --locked --bin countersign \
+ && mkdir -p /out/data && cp target/dist/countersign /out/countersign
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 LABEL org.opencontainers.image.title="countersign" \

@@ -1,8 +1,8 @@
-//! The framework's ceiling: an axum server that answers the same bytes with no work, headers included. `benches/compare`
-//! measures the service against it in one interleaved run.
+//! The upper bound that the framework sets: an axum server that answers the same bytes, headers included, without doing any
+//! work. `benches/compare` measures the service against it in one interleaved run.
 //!
-//! The routes below `/verify` and `/sign` do one ES256 operation on top: what a token that was never seen, and a token that is
-//! issued, cannot cost less than.
+//! The routes below `/verify` and `/sign` add one ES256 operation. It is the minimum cost of introspecting a new token and of
+//! issuing one.
 //!
 //! Arguments: the address to listen on, and files that each hold an answer of the service: header lines, an empty line, the
 //! body. A file `name` is answered at `/name`, to GET and, once the body was read, to POST.
@@ -33,7 +33,7 @@ fn main() {
     runtime.expect("a runtime starts").block_on(serve(&address, answers));
 }
 
-/// What a route answers.
+/// The answer of a route.
 #[derive(Clone)]
 struct Answer {
     name: String,
@@ -60,7 +60,7 @@ impl Answer {
     }
 }
 
-/// One key, and a message of a token's size with its signature.
+/// A key, a message as long as a token's signing input, and its signature.
 struct Es256 {
     random: SystemRandom,
     key: EcdsaKeyPair,

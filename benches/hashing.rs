@@ -1,7 +1,7 @@
-//! What a password hash costs with the argon2 crate alone: the ceiling of logins per second.
+//! Cost of a password hash with the argon2 crate alone. It bounds the number of logins per second.
 //!
-//! Arguments: `SECONDS THREADS`. Prints one JSON object: hashes per second of all threads together, with memory that each
-//! thread keeps, and with memory that is fresh for each hash.
+//! Arguments: `SECONDS THREADS`. Prints one JSON object with the hashes per second of all threads together. One value is for
+//! buffers that each thread reuses, the other for buffers that are allocated for each hash.
 #![expect(
     clippy::expect_used,
     clippy::disallowed_methods,
@@ -38,7 +38,7 @@ fn main() {
 const PASSWORD: &[u8] = b"correct horse battery staple";
 const SALT: &[u8] = b"sixteen bytes ..";
 
-/// Hashes per second of so many threads, each with a hash function of its own.
+/// Hashes per second of `threads` threads; each owns its hasher.
 fn rate<H>(seconds: f64, threads: usize, make: impl Fn() -> H) -> f64
 where
     H: FnMut(&mut [u8]) -> argon2::Result<()> + Send,

@@ -1,9 +1,10 @@
-//! A load generator that measures from the moment at which a request was to be sent, not from when a free connection let it
-//! go: what a slow answer does to the requests behind it is part of what users see (coordinated omission).
+//! A load generator without coordinated omission. Latency counts from the moment at which a request was due, not from the
+//! moment at which a connection was free to send it.
 //!
 //! Arguments: `ADDRESS PLAN SECONDS CONNECTIONS [RATE]`. The plan is a JSON file (see [`Class`]). With a rate, requests are due
-//! at even distances, whatever the server does; without, every connection sends as soon as it has its answer, and latency
-//! counts from there. The first fifth of the time is not counted. Prints one JSON object; latencies are in microseconds.
+//! at even intervals, independent of the server. Without a rate, every connection sends its next request as soon as it has
+//! read an answer, and latency counts from there. The first fifth of the time is not counted. Prints one JSON object;
+//! latencies are in microseconds.
 #![expect(
     clippy::expect_used,
     clippy::disallowed_methods,
@@ -26,33 +27,33 @@ use serde_json::{Value, json};
 #[derive(Deserialize)]
 struct Class {
     name: String,
-    /// Out of the sum of all weights, so many requests are of this class.
+    /// Share of the requests, relative to the sum of all weights.
     weight: usize,
     path: String,
     /// Lines, `Name: value`.
     headers: Vec<String>,
-    /// Sent in turn, as they are; or, of a class with `before`, the tokens to begin with.
+    /// Request bodies, sent in turn. In a class with `before`: the first token of each chain.
     bodies: Vec<String>,
-    /// Each answer's `refresh_token` takes the place of the one that was sent: the body is this, the token, and `after`.
+    /// The body is `before`, a token, and `after`. The `refresh_token` of the answer replaces the token.
     before: Option<String>,
     #[serde(default)]
     after: String,
-    /// Further answers than 200 that are no failure.
+    /// Statuses besides 200 that do not count as failures.
     #[serde(default)]
     allowed: Vec<u16>,
-    /// Stands in the body of every good answer; a 200 without it is a failure.
+    /// Text that the body of a 200 must contain; a 200 without it counts as a failure.
     #[serde(default)]
     contains: String,
 }
 
-/// A class at work.
+/// The state of a class during a run.
 struct Running {
     class: Class,
     next: AtomicUsize,
     tokens: Mutex<VecDeque<String>>,
 }
 
-/// What one connection saw.
+/// The results of one connection.
 #[derive(Default)]
 struct Seen {
     micros: Vec<Vec<u32>>,
@@ -63,7 +64,7 @@ struct Clock {
     start: Instant,
     counted_from: Duration,
     end: Duration,
-    /// Between two requests; none: without a pause.
+    /// Interval between two requests; `None` sends without a pause.
     distance: Option<Duration>,
     tickets: AtomicUsize,
 }
@@ -110,7 +111,7 @@ fn panic_usage(what: &str) -> String {
     panic!("{what} is missing: ADDRESS PLAN SECONDS CONNECTIONS [RATE]")
 }
 
-/// The classes in an order in which each has its share of any stretch.
+/// Orders the classes so that each has its share of any part of the sequence.
 fn order(classes: &[Class]) -> Vec<usize> {
     let total: usize = classes.iter().map(|class| class.weight).sum();
     let mut owed = vec![0_usize; classes.len()];
@@ -132,7 +133,7 @@ impl Running {
         Self { class, next: AtomicUsize::new(0), tokens: Mutex::new(tokens) }
     }
 
-    /// The body of the next request, and the token in it; none when every chain is in use.
+    /// The body of the next request and its token; `None` when every chain is in use.
     fn body(&self) -> Option<(String, Option<String>)> {
         let class = &self.class;
         match &class.before {
@@ -147,7 +148,7 @@ impl Running {
         }
     }
 
-    /// What one request came to.
+    /// The result of one request.
     fn ask(&self, line: &mut Line) -> Result<(), String> {
         let (body, token) = self.body().ok_or("no chain was free")?;
         let answered = line.ask(&self.class, &body);
@@ -178,7 +179,7 @@ impl Running {
 }
 
 fn work(address: &str, classes: &[Running], order: &[usize], clock: &Clock) -> Seen {
-    // The default slack of timers would add 50 µs to every latency.
+    // The default timer slack adds 50 µs to every latency.
     let _ = rustix::thread::set_current_timer_slack(NonZeroU64::new(1));
     let mut line = Line { address: address.to_owned(), stream: None, buffer: Vec::new() };
     let mut seen = Seen { micros: vec![Vec::new(); classes.len()], failures: vec![BTreeMap::new(); classes.len()] };
@@ -269,7 +270,7 @@ fn summary(index: usize, seen: &[Seen], seconds: f64) -> Value {
     for (reason, count) in seen.iter().flat_map(|seen| &seen.failures[index]) {
         *failures.entry(reason).or_default() += count;
     }
-    // The least latency that this share of the requests did not exceed.
+    // The latency that this share of the requests did not exceed.
     let at = |share: f64| {
         let rank = (micros.len() as f64 * share).ceil() as usize;
         micros.get(rank.saturating_sub(1)).copied()

@@ -1,4 +1,4 @@
-"""What the harnesses of this folder share: a release build, servers of their own that are pinned to a core, and the load."""
+"""Shared by the benchmarks of this folder: the build, servers pinned to a core, and the load generator."""
 
 import base64
 import json
@@ -30,11 +30,11 @@ def need(*tools):
 
 
 def build(*benches):
-    """Builds the program and these benches; their paths."""
+    """Builds the program and the Rust benches; returns their paths."""
     if os.environ.get("CS_BENCH_BINARIES"):
         folder = Path(os.environ["CS_BENCH_BINARIES"])
         return folder / "countersign", *[folder / name for name in benches]
-    command = ["cargo", "build", "--release", "--locked", "--bin", "countersign", "--message-format=json-render-diagnostics"]
+    command = ["cargo", "build", "--profile", "dist", "--locked", "--bin", "countersign", "--message-format=json-render-diagnostics"]
     for name in benches:
         command += ["--bench", name]
     text = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
@@ -53,7 +53,7 @@ def free_port():
 
 
 def pinned(core):
-    """The command that keeps another on one core, or on several."""
+    """Prefix that pins a command to the given cores."""
     if core is None or CORES == 1:
         return []
     return ["taskset", "-c", ",".join(map(str, core)) if isinstance(core, range) else str(core)]
@@ -70,7 +70,7 @@ def basic(name, secret):
 
 
 class Service:
-    """The program on a database, pinned to core 0 unless told otherwise."""
+    """The service on a database, by default pinned to core 0."""
 
     def __init__(self, binary, folder, database, settings=None, core=0, under=()):
         self.binary, self.folder, self.command = binary, folder, pinned(core) + list(under) + [str(binary), "serve"]
@@ -83,10 +83,10 @@ class Service:
             "COUNTERSIGN_MASTER_KEY": MASTER_KEY,
             "COUNTERSIGN_PUBLIC__LISTEN": self.address,
             "COUNTERSIGN_OPERATIONS__LISTEN": f"127.0.0.1:{self.operations}",
-            # The load comes from one address, and fails at no login.
+            # All load comes from one address, and no login fails.
             "COUNTERSIGN_LIMITS__ADDRESS__BURST": "1000000",
             "COUNTERSIGN_LIMITS__ADDRESS__PER_MINUTE": "1000000",
-            # Nobody has to hear of a stop.
+            # No load balancer has to notice the stop.
             "COUNTERSIGN_SHUTDOWN__DELAY": "0s",
             **(settings or {}),
         }
@@ -135,7 +135,7 @@ class Service:
         return json.loads(done.stdout) if done.stdout.strip() else None
 
     def client(self, name, *arguments):
-        """A confidential client; its `Authorization` line."""
+        """Creates a confidential client; returns its `Authorization` header line."""
         secret = self.cli("clients", "create", name, "--type", "confidential", *arguments)["client_secret"]
         return basic(name, secret)
 
@@ -155,7 +155,7 @@ class Service:
         body = b"grant_type=client_credentials"
         return [json.loads(call(f"{self.url}/oauth2/token", body, headers))["access_token"] for _ in range(count)]
 
-    # Classes of requests for benches/load.rs.
+    # Request classes for benches/load.rs.
 
     def introspection(self, gateway, tokens, weight=1):
         return {"name": "introspection", "weight": weight, "path": "/oauth2/introspect", "headers": [FORM, gateway],
@@ -175,7 +175,7 @@ class Service:
 
 
 class Postgres:
-    """A server of our own, made and stopped by tests/postgres.sh. Durability is on."""
+    """A temporary PostgreSQL server from tests/postgres.sh, with durability on."""
 
     def __init__(self, folder):
         self.folder = folder / "postgres"
@@ -204,12 +204,12 @@ def end_load(process):
 
 
 def load(*arguments, **named):
-    """Runs the generator on the last core; what it measured."""
+    """Runs the load generator on the last core; returns its measurements."""
     return end_load(start_load(*arguments, **named))
 
 
 def folder():
-    """A folder of our own, which the database server's user may enter."""
+    """A temporary folder that the database server's user may enter."""
     made = Path(tempfile.mkdtemp(prefix="countersign-bench-"))
     made.chmod(0o755)
     return made
