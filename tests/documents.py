@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Holds the documents to what is there: python3 tests/documents.py [PROGRAM]
+"""Checks the documents against the code: python3 tests/documents.py [PROGRAM]
 
 Links and their anchors resolve; every error code and every alert is described; every setting, figure and, with a PROGRAM,
 every command and option that a page names exists.
@@ -52,7 +52,7 @@ def errors():
     oauth = page[page.index("### OAuth: RFC 6749") :]
     names = read("src/http/error/oauth.rs").split("pub const fn as_str")[1].split("}")[0]
     for code in re.findall(r'=> "(\w+)"', names):
-        # Declared for completeness; nothing answers it.
+        # Declared for completeness; no handler answers it.
         if f"| `{code}` |" not in oauth and code != "unsupported_token_type":
             faults.append(f"docs/api.md does not describe the OAuth error {code}")
 

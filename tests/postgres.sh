@@ -26,7 +26,7 @@ as_server() {
     fi
 }
 
-# Below the ports that the kernel gives to clients. Somebody else may take it before we do: the caller tries again.
+# Below the kernel's range of ephemeral ports. Another process may take the port first; then the caller tries again.
 free_port() {
     port=$((20000 + ($$ + 100 * $1) % 12000))
     while grep -qi ":$(printf %04X "$port") " /proc/net/tcp 2>/dev/null; do

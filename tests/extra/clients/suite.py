@@ -18,7 +18,7 @@ from support.service import ALGORITHMS, API, PASSWORD, Blueprint, Service, Tls  
 from support.tokens import header_of  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
-# The least that the service accepts beside `jwks_max_age = "1s"`; a library may look up keys again after 30 s.
+# The minimum that the service accepts with `jwks_max_age = "1s"`; a library may fetch keys again after 30 s.
 SETTINGS = '[keys]\nannounce_for = "34s"\njwks_max_age = "1s"\n[limits]\nenabled = false\n'
 PROGRAM_TIMEOUT = 120
 # Operations that end the session or the password that the others need.
@@ -107,7 +107,7 @@ def generated(service, sources, environment):
 
 
 def schemathesis(blueprint, folder, python):
-    """A service of its own: what is generated deletes clients and withdraws keys."""
+    """A separate service, because the generated requests delete clients and withdraw keys."""
     service = Service(blueprint, folder, settings=SETTINGS)
     command = [str(Path(python).parent / "schemathesis"), "run", f"http://127.0.0.1:{service.public}/openapi.json",
                "--checks", "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance",
@@ -121,7 +121,7 @@ def schemathesis(blueprint, folder, python):
                              "--exclude-path-regex", f"{ENDING}|^/v1/introspect"],
         "what clients call": [*client, "--url", public, "--include-path-regex", "^/(oauth2|v1/introspect)"],
         "what ends sessions": [*bearer, "--url", public, "--include-path-regex", ENDING],
-        # It cannot write JSON lines.
+        # idwcc cannot write JSON lines.
         "administration": [*admin, "--url", operations, "--include-path-regex", "^/(admin|metrics|livez|readyz)",
                            "--exclude-path", "/admin/v1/users/import"],
     }

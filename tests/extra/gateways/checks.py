@@ -1,4 +1,4 @@
-"""What must hold behind every gateway. Each function is one check, named by what it proves; they run in this order."""
+"""Checks that must hold behind every gateway. Each function is one check, named after its claim; they run in this order."""
 
 import base64
 import concurrent.futures
@@ -12,7 +12,7 @@ from support.service import ALGORITHMS, OTHER_API, USER
 from support.tokens import claims_of, forgeries, header_of, like
 
 PREFIX = "x-auth-request-"
-# Given to measured times: a request's own time and the pause between two of them.
+# Tolerance of measured times: the duration of a request and the pause between two requests.
 SLACK = 0.5
 
 
@@ -22,7 +22,7 @@ def demand(condition, text):
 
 
 def demand_refused(bench, token, what, **more):
-    """401 or 403, and the application does not hear of it."""
+    """401 or 403, and the request does not reach the application."""
     answer = bench.ask(token, **more)
     demand(answer.status in (401, 403), f"{what}: answered {answer.status}")
     demand(not is_from_application(answer), f"{what}: reached the application")
@@ -30,7 +30,7 @@ def demand_refused(bench, token, what, **more):
 
 
 def identity(answer):
-    """The identity headers at the application, however they are spelt; an empty one says nothing."""
+    """The identity headers at the application, in any spelling; empty ones are left out."""
     found = {}
     for name, value in seen_by_application(answer):
         name = name.replace("_", "-")

@@ -1,4 +1,4 @@
-"""What every gateway under test has in common: a recipe, a service and an application, and the ways to ask through it."""
+"""Shared by all gateways under test: a recipe, a service, an application, and requests through the gateway."""
 
 import json
 import threading
@@ -19,9 +19,9 @@ RECIPES = REPOSITORY / "deploy/gateways"
 
 @dataclass
 class Promise:
-    """What the page of a recipe says, and the suite holds it to."""
+    """Claims of a recipe's page, which the suite checks."""
 
-    # Seconds that a revoked token can still pass; None where only the token's own end stops it.
+    # Seconds that a revoked token can still pass; None where only its expiry stops it.
     revoked_for: float | None
     # Seconds beyond `exp` that a token can still pass.
     beyond_expiry: float = 1.5
@@ -29,9 +29,9 @@ class Promise:
     calls_of_20: tuple[int, int] = (1, 1)
     # How many of twenty with one bad token.
     refused_calls_of_20: tuple[int, int] = (1, 3)
-    # What a token that nobody asked about before gets while the service is away.
+    # Status for a token without a cached answer while the service is down.
     outage: frozenset = frozenset({500, 502, 503, 504})
-    # Seconds after which it gives up on a service that does not answer.
+    # Timeout in seconds for a service that does not answer.
     gives_up_after: float = 4
     # Whether it refuses a token of a good key that has no `exp`; the service issues none.
     demands_expiry: bool = True
@@ -51,7 +51,7 @@ class Recipe:
     folder: str
     # File in the recipe's folder → where it is written, relative to the test's folder.
     files: dict
-    # Literal in the recipe → what stands for it in the test; each must occur. `{…}` are the names of `Bench.names`.
+    # Literal in the recipe → its replacement in the test; each must occur. `{…}` are the names of `Bench.names`.
     replace: dict
     promise: Promise
     # Command line; the same names.
@@ -75,7 +75,7 @@ class Bench:
     def __init__(self, recipe, blueprint, folder, tools):
         self.recipe, self.blueprint, self.folder = recipe, blueprint, Path(folder)
         self.measured = {}
-        # Held by whoever must not be disturbed by other requests.
+        # Lock for checks that other requests must not disturb.
         self.quiet = threading.Lock()
         self.rotation = None
         self.gateway = self.service = self.upstream = None
@@ -163,5 +163,5 @@ def seen_by_application(answer):
 
 
 def is_from_application(answer):
-    """Whether an answer is the application's own, whatever a gateway made of its status."""
+    """Whether the application produced the answer, even if the gateway changed its status."""
     return answer.body.startswith(b'{"method": ')

@@ -1,4 +1,4 @@
-"""Every recipe that the suite can run, and what its page promises."""
+"""Every recipe that the suite can run, with the promises of its page."""
 
 import subprocess
 
@@ -60,13 +60,13 @@ MOD_AUTH_OPENIDC = APACHE % "LoadModule auth_openidc_module /usr/lib/apache2/mod
 HTTPS = {"https://localhost:8080": "{issuer}", "/etc/ssl/certs/ca-certificates.crt": "{authority}", "PASSPHRASE": "{secret}"}
 # cjose, which both Apache modules use, has no EdDSA.
 CJOSE = frozenset({"ES256", "RS256", "PS256"})
-# Apache's modules answer 401 when they cannot ask.
+# Apache's modules answer 401 when the service is unreachable.
 REFUSES = frozenset({401, 500, 502, 503, 504})
 OFFLINE = frozenset({200})
 
 
 def sync_haproxy_keys(bench):
-    """What cron does: the keys into HAProxy, and a reload when they changed."""
+    """The cron job: writes the keys for HAProxy, and reloads it when they changed."""
     folder = bench.names["folder"]
     jwks = f"{bench.service.issuer}/.well-known/jwks.json"
     reload_command = ["kill", "-USR2", str(bench.gateway.child.pid)] if bench.gateway else []

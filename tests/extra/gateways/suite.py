@@ -1,4 +1,4 @@
-"""Runs each recipe of `deploy/gateways` in front of the service, and prints what held and what was measured."""
+"""Runs each recipe of `deploy/gateways` in front of the service, and prints the results and measurements."""
 
 import argparse
 import concurrent.futures
@@ -48,7 +48,7 @@ def main():
 
 
 def reachable(program, folder):
-    """The same program where a user without rights finds it: what was installed may lie below somebody's home."""
+    """A copy of the program that an unprivileged user can execute; the installed one may be below a home folder."""
     if os.path.dirname(program):
         return str(shutil.copy(program, folder / Path(program).name))
     return program

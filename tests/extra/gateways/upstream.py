@@ -1,4 +1,4 @@
-"""The application behind a gateway: answers with what reached it."""
+"""The application behind a gateway: echoes the request that reached it."""
 
 import json
 import threading

@@ -9,7 +9,7 @@ from urllib.parse import quote, urlencode
 
 
 class Answer:
-    """What came of a request. `status` is 0 when nothing came; `was_sent` is false when it cannot have arrived."""
+    """The result of a request. `status` is 0 without an answer; `was_sent` is false when the request cannot have arrived."""
 
     def __init__(self, status=0, headers=None, body=b"", was_sent=True, start=0.0, end=0.0):
         self.status, self.headers, self.body = status, headers or {}, body
@@ -30,8 +30,8 @@ class Answer:
 
 
 def send(port, method, path, body=None, headers=None, timeout=8.0, walk_away_after=None):
-    """Sends a request to loopback. With `walk_away_after`, the connection is dropped after so many seconds, before the
-    answer is read: the answer is lost, what was asked may have happened."""
+    """Sends a request to loopback. With `walk_away_after`, the connection is closed after that many seconds, before the
+    answer is read. The answer is lost; the request may have been carried out."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     start = time.monotonic()
     try:
@@ -78,7 +78,7 @@ def bearer(token):
 
 
 def claims(token):
-    """The claims of a JWT, not verified: whether it is good is what the service is asked."""
+    """The claims of a JWT, without verification; only the service judges tokens."""
     part = token.split(".")[1]
     return json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
 

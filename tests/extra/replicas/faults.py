@@ -1,24 +1,24 @@
-"""What goes wrong, one thing at a time, and how long the replicas take to be ready again."""
+"""Faults, applied one at a time, and the time until the replicas are ready again."""
 
 import signal
 import time
 
 from history import Disturbance, Violation
 
-# A replica is ready again this long after the database can be reached, plus the slack of a busy machine.
+# Seconds from a reachable database to a ready replica, plus slack for a busy machine.
 RECOVERY = 2.0
 
 
 class Faults:
-    """Applies faults to a fleet of replicas, each behind a proxy of its own, and writes them into the history. A fault ends
-    there when what was broken is whole again; the checker finds a replica that refuses for longer than it may."""
+    """Applies faults to a fleet of replicas, each behind a proxy of its own, and records them in the history. In the
+    history a fault ends when the broken part works again. The checker finds a replica that refuses for longer than allowed."""
 
     def __init__(self, history, replicas, proxies, postgres, slack, report):
         self.history, self.replicas, self.proxies = history, replicas, proxies
         self.postgres, self.slack, self.report = postgres, slack, report
 
     def all(self):
-        """Every fault with its name, as functions without arguments. Those that concern one replica take turns."""
+        """Every fault with its name, as functions without arguments. Faults of one replica rotate over the replicas."""
         one, other = 0, 1
         return [
             ("a slow way to the database", lambda: self._proxy(one, lambda proxy: proxy.slow(0.15), 3.0)),
@@ -42,7 +42,7 @@ class Faults:
         return next(fault for fault in self.all() if fault[0] == wanted)
 
     def run(self, named):
-        """Applies one fault; what it showed to be broken. The rest is for the judge of the history."""
+        """Applies one fault and returns direct failures. The history checker finds the others."""
         self.violations = []
         name, apply = named
         started = time.monotonic()
@@ -54,7 +54,7 @@ class Faults:
         return self.violations
 
     def _until_ready(self, replicas):
-        """Seconds until all are ready, counted from now."""
+        """Seconds from now until all replicas are ready."""
         began, waiting = time.monotonic(), list(replicas)
         while waiting and time.monotonic() - began < 20.0:
             waiting = [replica for replica in waiting if not replica.is_ready()]
@@ -84,8 +84,8 @@ class Faults:
     def _half_open(self, index):
         open_fault = self._open("database", self.replicas[index], time.monotonic())
         self.proxies[index].half_open()
-        # The database can be reached all the while, so the fault has ended when it has begun: the rest is for the replica
-        # to find out, and the checker counts its refusals from here.
+        # The database stays reachable, so the fault ends when it begins. The replica has to notice it, and the checker
+        # counts refusals from here.
         self._close(open_fault)
         time.sleep(4.0)
         return self._until_ready([self.replicas[index]])
@@ -110,8 +110,8 @@ class Faults:
         return self._until_ready([replica])
 
     def look_at_the_standby(self, standby):
-        """A balancer of databases makes a mistake: one replica is led to the standby, which may lag by any time. It must
-        refuse rather than follow."""
+        """A database balancer sends one replica to the standby, which may lag by any time. The replica must refuse to follow
+        it."""
         replica, proxy = self.replicas[0], self.proxies[0]
         open_fault = self._open("database", replica, time.monotonic())
         primary_port, proxy.target_port = proxy.target_port, standby.port
@@ -127,7 +127,7 @@ class Faults:
         return self._until_ready([replica])
 
     def fail_over(self, standby):
-        """The primary dies for good; the standby is promoted and takes its place."""
+        """The primary is killed and stays down; the standby is promoted and takes its place."""
         open_fault = self._open("database", None, time.monotonic())
         self.postgres.kill()
         time.sleep(1.0)
@@ -148,7 +148,7 @@ class Faults:
         return self._until_ready(self.replicas)
 
     def _crash_backend(self):
-        """PostgreSQL ends every connection and recovers from its log; its first process stays."""
+        """PostgreSQL ends every connection and recovers from its WAL; the postmaster keeps running."""
         open_fault = self._open("database", None, time.monotonic())
         self.postgres.crash()
         self._close(open_fault)
@@ -171,15 +171,15 @@ class Faults:
         return self._until_ready(self.replicas)
 
     def _hold_transaction(self, seconds):
-        """A transaction with an id of its own holds the snapshot's xmin back: a follower that went by ids alone would miss
-        what commits after it; in whichever database it is open. No disturbance: the healthy bound holds all the while."""
+        """A transaction with an id of its own holds the snapshot's xmin back, in whichever database it is open. A follower
+        that went by ids alone would miss later commits. This is no disturbance: the healthy bound applies."""
         with self.postgres.connect(timeout=seconds + 5) as connection:
             connection.query("BEGIN; SELECT pg_current_xact_id()")
             time.sleep(seconds)
             connection.query("ROLLBACK")
 
     def _open(self, kind, replica, start):
-        """A fault counts from before it is applied; until it is closed it has no end."""
+        """Records a fault from before it is applied; it has no end until it is closed."""
         fault = Disturbance(kind, replica and replica.name, start, float("inf"))
         self.history.disturbances.append(fault)
         return fault

@@ -1,4 +1,4 @@
-"""What happened, with the times at which it began and ended, and the judgement of it.
+"""The history of a run: operations and faults with their start and end times, and its check.
 
 Times are readings of one monotonic clock, taken before a request is sent and after its answer is read. A violation is
 only reported where it follows from these whatever happened in between: an answer counts as given when its request began,
@@ -7,11 +7,11 @@ an acknowledgement as given when it was read. So the checker never blames the se
 
 from collections import defaultdict, namedtuple
 
-# How long a token that is about to expire is left alone.
+# Seconds before its expiry from which a token is not checked.
 EXPIRY_MARGIN = 2.0
 
 Bounds = namedtuple("Bounds", "healthy faulty slack window settle")
-"""`healthy`: seconds within which a revocation is honoured while the database can be reached; `faulty`: under any fault;
+"""`healthy`: seconds within which a revocation is applied while the database can be reached; `faulty`: under any fault;
 `slack`: what a process may wait for a core on a busy machine, added to `healthy` and `settle` but not to `faulty`, which
 follows from the replica's own clock; `window`: the retry window of refreshes; `settle`: how long after a fault has ended a
 replica may still refuse, and need the longer bound."""
@@ -21,7 +21,7 @@ Violation = namedtuple("Violation", "rule text")
 
 class Disturbance(namedtuple("Disturbance", "kind replica start end")):
     """A fault of one replica, or of all when `replica` is None. `kind` is "process" when the replica itself was killed,
-    stopped or restarted, and "database" when its way to the database was broken."""
+    stopped or restarted, and "database" when its connection to the database was broken."""
 
     def concerns(self, replica):
         return self.replica is None or replica is None or self.replica == replica
@@ -44,7 +44,7 @@ class History:
 ENDINGS = ("revoke_token", "end_session", "revoke_user", "withdraw_key")
 
 
-# What is promised; a history is judged by each of them.
+# The promises; a history is checked against each of them.
 RULES = (
     "a revocation is honoured within the bound",
     "honoured at once where it was taken",
@@ -104,7 +104,7 @@ class Judge:
                 }
 
     def _learn_endings(self):
-        """What may have ended each session and token, and what certainly did."""
+        """The operations that may have ended each session and token, and those that certainly did."""
         self.by_token, self.by_session = defaultdict(list), defaultdict(list)
         self.by_user, self.by_key = defaultdict(list), defaultdict(list)
         index = {"revoke_token": self.by_token, "end_session": self.by_session,
@@ -200,7 +200,7 @@ class Judge:
                              f"{event['replica']} {late:.3f} s later, bound {bound:.1f} s")
 
     def _check_branches(self):
-        """One refresh token has one successor, whoever asks and how often."""
+        """One refresh token has one successor, for every caller and every repetition."""
         successor = {}
         for event in self.history.of("refresh"):
             if event["outcome"] != "ok":
@@ -218,7 +218,7 @@ class Judge:
         return self._uses.get((event["sid"], successor), []) if successor else []
 
     def _possible_reuses(self):
-        """Refreshes that presented a token which may have been spent for good: they may end their session."""
+        """Refreshes with a token that may have been superseded too long ago: they may end their session."""
         self._successors, self._uses = {}, defaultdict(list)
         for event in self.history.of("refresh"):
             self._uses[(event["sid"], event["presented"])].append(event)

@@ -1,4 +1,4 @@
-"""The checker is checked: each promise is broken on purpose in a small history, and must be found broken."""
+"""Tests of the checker: small histories that each break one promise, which the checker must find."""
 
 import copy
 
@@ -8,7 +8,7 @@ BOUNDS = Bounds(healthy=1.0, faulty=3.0, slack=0.0, window=10.0, settle=2.0)
 
 
 def good():
-    """One session on two replicas: login, refresh, a retry, a logout, and what introspection said meanwhile."""
+    """One session on two replicas: login, refresh, a retry, a logout, and the introspection answers between them."""
     history = History()
     pair = {"sid": "s", "kid": "k", "expires": 300.0, "outcome": "ok", "status": 200}
     history.add("login", 0.0, 0.1, user="u", refresh="r0", jti="t0", replica="a", **pair)

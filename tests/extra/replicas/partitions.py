@@ -1,5 +1,5 @@
-"""Partitions of many lengths, whole and one-sided, each of one replica's way to the database, and a process that is stopped for
-a minute: what the replica says meanwhile, and how soon it is itself again (C2, C3, C9, C11)."""
+"""Partitions of many lengths, in one or both directions, between one replica and the database, and a process that is stopped for
+a minute: the answers of the replica during the fault, and the time until it recovers (C2, C3, C9, C11)."""
 
 import queue
 import signal
@@ -13,22 +13,22 @@ from faults import RECOVERY
 from history import Disturbance, Violation
 from workload import GATEWAY
 
-# Seconds, of twenty partitions: the proportions of the longer ones are kept for other numbers.
+# Lengths in seconds of twenty partitions; other numbers keep these proportions.
 LENGTHS = [300.0] * 2 + [30.0] * 5 + [5.0] * 13
 
-# As long as a replica may judge by what it has learnt before.
+# Seconds for which a replica may judge without a new sync.
 MAX_LAG = 3.0
 
 SUSPENSION = 60.0
 
-# Replicas in trouble at the same moment: the others go on revoking.
+# Replicas with a fault at the same time; the others keep revoking.
 AT_ONCE = 2
 
 MACHINE = "machine"
 
 
 def lengths(number):
-    """So many lengths, the longest first."""
+    """Returns `number` lengths, the longest first."""
     return [LENGTHS[index * len(LENGTHS) // number] for index in range(number)]
 
 
@@ -38,7 +38,7 @@ class Partitions:
     def __init__(self, ours, history, slack, report):
         self.ours, self.history, self.slack, self.report = ours, history, slack, report
         self.proof = basic(GATEWAY, ours.installation.gateway_secret)
-        # Tokens that no part of the workload ever revokes.
+        # Tokens that the workload never revokes.
         secret = ours.installation.make_client(ours.replicas[0].operations, {
             "client_id": MACHINE, "type": "confidential", "grants": ["client_credentials"]})
         self.machine = basic(MACHINE, secret)
@@ -76,7 +76,7 @@ class Partitions:
                 except Exception as error:
                     self._broken("comes to its end", f"{kind}, {seconds:.0f} s: {error!r}")
             turn += 1
-            # The next one meets a replica at rest.
+            # The next partition starts with a replica that is ready.
             time.sleep(RECOVERY + self.slack)
 
     def _part(self, index, kind, seconds, forget):
@@ -96,8 +96,8 @@ class Partitions:
         self._mended(replica, token, fault, f"{kind}, {seconds:.0f} s")
 
     def _ask_one_that_is_cut_off(self, replica, token, cut):
-        """From `MAX_LAG` after the last moment at which it can have heard anything, it judges nobody, and says so. Its keys are
-        published all the while."""
+        """From `MAX_LAG` after the last possible sync on, the replica answers 503 to every introspection. Its JWKS stays
+        available."""
         answer = self._introspect(replica, token)
         ready = client.get(replica.public, "/readyz", timeout=2.0)
         keys = client.get(replica.public, "/.well-known/jwks.json", timeout=2.0)
@@ -114,7 +114,7 @@ class Partitions:
             self._broken("a replica that cannot know is not ready", f"{replica.name}: {ready.status}")
 
     def _suspend(self, index, seconds):
-        """What it is asked while it is stopped, it answers when it goes on: not by what it knew before."""
+        """Requests that arrive while the process is stopped are answered after it continues, and not from the old view."""
         replica, others = self.ours.replicas[index], self.ours.replicas[:index] + self.ours.replicas[index + 1:]
         token = self._token(replica)
         faults = [Disturbance(kind, replica.name, time.monotonic(), float("inf")) for kind in ("process", "database")]
@@ -145,7 +145,7 @@ class Partitions:
         self._until_it_judges(replica, token, end, name)
 
     def _until_it_judges(self, replica, token, end, name):
-        """A good token is active again, and the replica ready, within the time that recovery may take."""
+        """A good token is active again, and the replica is ready, within the allowed recovery time."""
         judges = lambda: b'"active":true' in self._introspect(replica, token).body and replica.is_ready()
         parts.wait_until(judges, 30, f"{replica.name} judges again")
         took = time.monotonic() - end
@@ -155,7 +155,7 @@ class Partitions:
             self._broken("ready 2 s after the database's return", f"{replica.name}, {name}: {took:.2f} s")
 
     def _token(self, replica):
-        """A token that is active there."""
+        """A token that is active on that replica."""
         made = lambda: client.post_form(replica.public, "/oauth2/token", {"grant_type": "client_credentials"}, self.machine)
         parts.wait_until(lambda: made().status == 200, 10, f"{replica.name} issues a token")
         token = made().json["access_token"]

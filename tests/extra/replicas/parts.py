@@ -42,8 +42,8 @@ HANDED_OUT = set()
 
 
 def free_port():
-    """A port that nobody listens on now, below the range from which outgoing connections take theirs. None is handed out twice:
-    whoever has it may not listen yet."""
+    """A port without a listener, below the range of outgoing connections. No port is returned twice, because the first owner may
+    not listen yet."""
     while True:
         port = 20000 + secrets.randbelow(10000)
         if port in HANDED_OUT:
@@ -74,7 +74,7 @@ def as_postgres():
 
 
 class Process:
-    """A child process that is ended by its id."""
+    """A child process, stopped by its process id."""
 
     def __init__(self, command, log, env=None, **options):
         self.log = Path(log)
@@ -96,7 +96,7 @@ class Process:
         self.child.wait()
 
     def terminate(self, patience):
-        """Ends it politely; how it ended."""
+        """Sends SIGTERM; returns the exit status."""
         self.signal(signal.SIGTERM)
         try:
             return self.child.wait(patience)
@@ -141,14 +141,14 @@ class Postgres:
         return [parent, *map(int, children)]
 
     def kill(self):
-        """The power goes: every process at once, nothing is written back."""
+        """Power failure: every process is killed at once, and nothing is written back."""
         victims = self.processes()
         for victim in victims:
             _signal(victim, signal.SIGKILL)
         self._wait_gone(victims)
 
     def crash(self):
-        """One of its processes is killed: all connections end, and it recovers. Returns when it answers again."""
+        """Kills one backend: all connections end and the server recovers. Returns when it answers again."""
         connection, children = self.connect(), self.processes()[1:]
         victim = int(connection.query("SELECT pg_backend_pid()")[0][0])
         _signal(victim, signal.SIGKILL)
@@ -157,12 +157,12 @@ class Postgres:
                 time.sleep(0.01)
         except (OSError, postgres_wire.SqlError):
             connection.close()
-        # Until it has noticed, it answers as if nothing was.
+        # Until the postmaster has noticed, the server still answers.
         wait_until(lambda: not any(_is_alive(child) for child in children), 30, "PostgreSQL has ended all connections")
         wait_until(self.answers, 30, "PostgreSQL answers")
 
     def shut_down(self):
-        """An administrator's fast shutdown: connections are ended, with a word."""
+        """Fast shutdown: connections are ended with an error message."""
         victims = self.processes()
         _signal(victims[0], signal.SIGINT)
         self._wait_gone(victims)
@@ -194,7 +194,7 @@ class Postgres:
 
 
 class Standby(Postgres):
-    """A copy of `primary` that follows it synchronously: what was acknowledged there is here too."""
+    """A synchronous standby of `primary`: it has every acknowledged commit."""
 
     def __init__(self, primary, folder):
         self.folder, self.port, self.child = Path(folder) / "standby", free_port(), None
@@ -215,7 +215,7 @@ class Standby(Postgres):
 
     def promote(self):
         self.query("SELECT pg_promote()")
-        # It has nobody to wait for.
+        # The promoted server has no standby to wait for.
         self.query("ALTER SYSTEM RESET synchronous_standby_names")
         self.query("SELECT pg_reload_conf()")
 
@@ -261,7 +261,7 @@ class Replica:
         command = [str(self.binary), "serve"]
         environment = self.environment()
         if self.clock_offset:
-            # The wall clock alone is wrong, as it is on a machine that lost its time server.
+            # Only the wall clock is wrong, as on a machine without time synchronisation.
             library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
             environment |= {"LD_PRELOAD": str(library), "FAKETIME": self.clock_offset, "DONT_FAKE_MONOTONIC": "1"}
         self.process = Process(command, self.folder / f"{self.name}.log", env=environment, cwd=self.folder)
@@ -278,7 +278,7 @@ class Replica:
         wait_until(condition, seconds, f"{self.name} is ready")
 
     def run_command(self, *arguments):
-        """Another command of the program on the same database."""
+        """Runs another command of the program on the same database."""
         command = [str(self.binary), *arguments]
         ended = subprocess.run(command, env=self.environment(), cwd=self.folder, capture_output=True, text=True)
         if ended.returncode != 0:
@@ -296,8 +296,8 @@ def tail(path, lines=15):
 
 
 def replica_settings(postgres_port, database, **more):
-    """What every replica of one installation shares. The retry window is longer than the faults, so that each retry in
-    this suite is one that must succeed."""
+    """Settings shared by every replica of one installation. The retry window is longer than the faults, so every retry in
+    this suite must succeed."""
     return {
         "ISSUER": "http://localhost:8080",
         "DATABASE__URL": f"postgres://postgres@127.0.0.1:{postgres_port}/{database}",
@@ -316,8 +316,8 @@ def master_key():
 
 
 class Nginx:
-    """Round robin over the replicas' public listeners, with kept connections. It retries what it could not send, which is
-    its default, and nothing else."""
+    """Round robin over the replicas' public listeners, with keep-alive connections. It retries only requests that it could not
+    send, which is its default."""
 
     def __init__(self, folder, replicas, name):
         self.port = free_port()
@@ -364,8 +364,8 @@ http {{
 
 
 class PgBouncer:
-    """A pooler, in transaction mode with fewer connections to the server than the replicas open to it. It has its defaults
-    otherwise: what a start-up packet may not say is refused."""
+    """A pooler, in transaction mode with fewer connections to the server than the replicas open to it. Other settings keep their
+    defaults, so unknown start-up parameters are refused."""
 
     def __init__(self, folder, postgres_port, mode="transaction", size=6):
         self.port = free_port()

@@ -1,4 +1,4 @@
-"""Just enough of PostgreSQL's protocol to ask a server that trusts us a question."""
+"""A minimal client of PostgreSQL's protocol, for servers with trust authentication."""
 
 import socket
 import struct

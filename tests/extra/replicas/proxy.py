@@ -1,4 +1,4 @@
-"""A TCP proxy that breaks what it carries: it delays, cuts, blackholes, loses one direction, and half-opens."""
+"""A TCP proxy with faults: delay, cut, black hole, loss of one direction, and half-open connections."""
 
 import asyncio
 import socket
@@ -42,16 +42,16 @@ class Proxy:
         self.port = loop.run(self._listen())
 
     def pass_on(self, forget=False):
-        """All is well again. With `forget`, connections that met the fault stay silent for ever, as after a failover that
-        nobody announced; without, what was held up is delivered, as TCP does when a cable is mended."""
+        """Ends the fault. With `forget`, connections that met the fault stay silent, as after an unannounced failover. Without
+        it, held data is delivered, as TCP does when a link returns."""
         self._set(PASS, 0.0, forget)
 
     def slow(self, seconds):
-        """Every piece of data arrives this much later."""
+        """Delays all data by this time."""
         self._set(PASS, seconds)
 
     def cut(self):
-        """Connections are reset, and new ones too."""
+        """Resets open and new connections."""
         self._set(CUT)
 
     def blackhole(self):
@@ -59,11 +59,11 @@ class Proxy:
         self._set(BLACKHOLE)
 
     def lose_answers(self):
-        """What is sent arrives; what is answered does not."""
+        """Requests arrive; answers do not."""
         self._set(ONE_WAY)
 
     def half_open(self):
-        """The server's side of every connection ends and the client hears nothing of it; new connections pass."""
+        """Closes the server's side of every connection without notice to the client; new connections pass."""
         self.loop.run(self._half_open())
 
     def _set(self, mode, delay=0.0, forget=False):

@@ -1,4 +1,4 @@
-"""Restarts of one replica after the other under more requests than Python could make: H15 at its size."""
+"""Rolling restarts under more load than Python can produce: H15 at the size of a release."""
 
 import json
 import subprocess
@@ -14,7 +14,7 @@ from workload import APPLICATION, GATEWAY, PASSWORD
 CONNECTIONS = 32
 USERS = 8
 
-# What a stop with its drain, a start and the pause after it take, in seconds, with some reserve.
+# Seconds for a stop with drain, a start and the pause after it, with reserve.
 RESTART = 3.5
 
 # benches/load.rs does not count the first part of its time.
@@ -60,7 +60,7 @@ def under_load(installation, program, folder, restarts, rate, report):
         if failed:
             broken(f"{name}: {figures['failures']}")
     report(f"  {answered:.0f} requests a second were answered")
-    # Requests that fail are missing from the rate as well; what is late at the end is not.
+    # Failed requests also lower the rate; requests that are late at the end do not.
     if answered < 0.99 * rate:
         broken(f"{answered:.0f} requests a second were answered, of {rate:.0f}")
     return violations
@@ -79,7 +79,7 @@ def classes(installation):
     """Of a hundred requests ninety are introspections, nine refreshes, and one is a login."""
     application = basic(APPLICATION, installation.application_secret)
     logins = [{"username": name, "password": PASSWORD, "client_id": APPLICATION} for name in installation.users]
-    # A connection has one chain in use at most.
+    # A connection uses at most one chain.
     bodies = [logins[number % len(logins)] for number in range(CONNECTIONS)]
     answers = [client.post_json(installation.balancer.port, "/v1/login", body, application) for body in bodies]
     assert all(answer.status == 200 for answer in answers), [answer.status for answer in answers]

@@ -1,4 +1,4 @@
-"""Single promises that need their own stage: cold starts, rotation, withdrawal, rolling restarts."""
+"""Promises that need their own set-up: cold starts, rotation, withdrawal, rolling restarts."""
 
 import statistics
 import threading
@@ -12,7 +12,7 @@ from workload import APPLICATION, GATEWAY, PASSWORD
 
 
 def together(jobs):
-    """Runs all at the same moment; their results in order."""
+    """Runs all at the same time; returns their results in order."""
     gate, results = threading.Barrier(len(jobs)), [None] * len(jobs)
 
     def run(index, job):
@@ -149,8 +149,8 @@ def is_active(replica, token, proof):
 
 
 def lives(installation, rounds, report):
-    """Sessions from the login to the logout, on two replicas that poll once a second. They hear of the ends sooner than by
-    polling: of almost all within a quarter of that."""
+    """Sessions from the login to the logout, on two replicas that poll once a second. They learn of
+    almost all ends within a quarter of the poll interval."""
     violations, waits = [], []
     proof = basic(GATEWAY, installation.gateway_secret)
     application = basic(APPLICATION, installation.application_secret)
@@ -296,7 +296,7 @@ def guesses(installation, limit, number, report):
 def reused_transaction_ids(ours, postgres, slack, report):
     """After a crash PostgreSQL gives out again the numbers of transactions that left no trace on the disk. A replica that was
     away meanwhile, and whose last snapshot saw those numbers used, must not take a revocation under one of them for old."""
-    # What was rolled back must not reach the disk by itself.
+    # Rolled-back changes must not reach the disk.
     postgres.query("ALTER SYSTEM SET wal_writer_delay = '10s'")
     postgres.query("SELECT pg_reload_conf()")
     try:
@@ -340,13 +340,13 @@ def reuse_transaction_ids(ours, postgres, slack):
 
 def burn_without_a_trace(postgres):
     """Takes numbers of transactions in a way that a crash right now would give them out again, and that every replica's
-    snapshot has seen; the next number. Anything that commits meanwhile takes them to the disk: then once more."""
+    snapshot has seen; returns the next number. A concurrent commit writes them to the disk: then it tries again."""
     for _ in range(60):
         postgres.query("CHECKPOINT")
         began = log_position(postgres, "pg_current_wal_insert_lsn")
-        # Few enough to fit a page: a full one is written in any case.
+        # Few enough to fit a page, because a full page is written at once.
         burn(postgres, 60)
-        # The replica looks ten times a second.
+        # The replica polls ten times a second.
         time.sleep(0.4)
         following = next_transaction_id(postgres)
         if log_position(postgres, "pg_current_wal_lsn") <= began:
@@ -363,5 +363,5 @@ def next_transaction_id(postgres):
 
 
 def log_position(postgres, function):
-    """How far the log of transactions has come: to where it was written to its file, or to where it was thought."""
+    """Position of the WAL: written to its file, or inserted."""
     return int(postgres.query(f"SELECT {function}() - '0/0'::pg_lsn")[0][0])

@@ -1,5 +1,5 @@
-"""Clients of the service: people with sessions, gateways that introspect, administrators. Each is a thread that goes to random
-replicas, some of the time through the balancer, and writes down what it did and heard."""
+"""Clients of the service: users with sessions, gateways that introspect, administrators. Each is a thread that sends requests to
+random replicas, sometimes through the balancer, and records requests and answers."""
 
 import random
 import secrets
@@ -12,7 +12,7 @@ from client import basic, bearer
 
 APPLICATION, GATEWAY, PASSWORD = "application", "gateway", "correct horse battery staple 7"
 
-# How long one attempt to do something is repeated before it is given up, in seconds; below the retry window.
+# Seconds for which an operation is retried before the client gives up; below the retry window.
 PERSISTENCE = 24.0
 
 
@@ -24,7 +24,7 @@ class Installation:
         self.users = {}
 
     def prepare(self, users):
-        """Makes users and clients through the administration of one replica."""
+        """Creates users and clients through the administration of one replica."""
         port = self.replicas[0].operations
         self.application_secret = self.make_client(port, {
             "client_id": APPLICATION, "type": "confidential", "grants": ["password_login", "refresh_token"]})
@@ -36,7 +36,7 @@ class Installation:
             answer = client.post_json(port, "/admin/v1/users", body, bearer(self.admin_key))
             assert answer.status == 201, (answer.status, answer.body)
             self.users[name] = answer.json["id"]
-        # The other replicas meet the clients with the next look at the feed.
+        # The other replicas learn of the clients with their next poll.
         for replica in self.replicas:
             proof = basic(GATEWAY, self.gateway_secret)
             form = {"token": "none"}
@@ -56,7 +56,7 @@ class Installation:
         return replica.name, replica.public
 
     def served_by(self, name, answer):
-        """Which replica answered, where the balancer said so."""
+        """The replica that answered, if the balancer named it."""
         if name is not None:
             return name
         address = answer.headers.get("x-served-by", "").split(",")[-1].strip()
@@ -64,7 +64,7 @@ class Installation:
 
 
 class Tokens:
-    """Access tokens that the gateways ask about: those that live, and those whose end was just asked for."""
+    """Access tokens for the gateways' introspections: live ones, and those that were just revoked."""
 
     def __init__(self):
         self.lock, self.live, self.ended = threading.Lock(), {}, []
@@ -74,7 +74,7 @@ class Tokens:
             self.live[jti] = (token, sid, time.monotonic())
 
     def end(self, sid=None, jti=None):
-        """Looks at a token, or all of a session, closely from now on."""
+        """Introspects a token, or all tokens of a session, more often from now on."""
         with self.lock:
             chosen = [key for key, (_, owner, _) in self.live.items() if key == jti or owner == sid]
             for key in chosen[-4:]:
@@ -83,7 +83,7 @@ class Tokens:
                 del self.live[key]
 
     def pick(self, dice):
-        """One of the tokens that ended lately, or one that should live."""
+        """A recently revoked token, or a live one."""
         with self.lock:
             now = time.monotonic()
             self.ended = [entry for entry in self.ended if now - entry[0] < 6.0]
@@ -99,7 +99,7 @@ class Tokens:
 
 
 class Workload:
-    """All the threads. What they wait between two requests is divided by `pace`."""
+    """All threads. Their pauses between two requests are divided by `pace`."""
 
     def __init__(self, installation, history, people=6, gateways_per_replica=2, seed=0, pace=1.0):
         self.installation, self.history, self.pace = installation, history, pace
@@ -141,7 +141,7 @@ class Workload:
         )
 
     def ended(self, op, subject, answer, name, good, **fields):
-        """Writes down an operation that ends something; true when it was acknowledged."""
+        """Records an operation that ends a token or session; true when it was acknowledged."""
         outcome = outcome_of(answer, good)
         end = answer.end if outcome == "ok" else float("inf")
         replica = self.installation.served_by(name, answer)
@@ -150,7 +150,7 @@ class Workload:
 
 
 def outcome_of(answer, good, refused=()):
-    """What an answer means for what was asked."""
+    """The outcome that an answer stands for."""
     if answer.status in good:
         return "ok"
     if answer.status in refused:
@@ -163,7 +163,7 @@ def outcome_of(answer, good, refused=()):
 
 
 class Person:
-    """Has one session after the other, and does with it what people and their devices do."""
+    """Opens one session after the other and uses it like a user with several devices."""
 
     def __init__(self, workload, seed, user):
         self.workload, self.dice, self.user = workload, random.Random(seed), user
@@ -184,7 +184,7 @@ class Person:
                 return
         ending = self.dice.choice([self.log_out, self.log_out, self.end_by_administrator, self.reuse])
         ending(session)
-        # Whoever tries the session once more gets nothing.
+        # Another attempt with the session must fail.
         self.try_refresh(session, session["chain"][-1], 0)
 
     def pause(self, seconds):
@@ -196,7 +196,7 @@ class Person:
         proof = basic(APPLICATION, self.installation.application_secret)
         answer = client.post_json(port, "/v1/login", body, proof)
         outcome = outcome_of(answer, (200,))
-        # A login that met a revocation of its user is refused; it is not lost, for nobody was told of it.
+        # A login that met a revocation of its user is refused. Nothing is lost: the login was not acknowledged.
         fields = self.learn(answer) if outcome == "ok" else {}
         replica = self.installation.served_by(name, answer)
         self.workload.record("login", answer, replica, name is None, outcome, user=self.user, **fields)
@@ -215,7 +215,7 @@ class Person:
         }
 
     def try_refresh(self, session, presented, attempt, walk_away_after=None):
-        """One attempt; the outcome."""
+        """One attempt; returns its outcome."""
         name, port = self.installation.someone(self.dice)
         body = {"refresh_token": presented, "client_id": APPLICATION}
         proof = basic(APPLICATION, self.installation.application_secret)
@@ -235,7 +235,7 @@ class Person:
         return outcome
 
     def refresh(self, session, attempt=0):
-        """Refreshes, and again on other replicas for as long as no answer comes. False when the session is over."""
+        """Refreshes, and retries on other replicas until an answer arrives. False when the session has ended."""
         presented, deadline = session["chain"][-1], time.monotonic() + PERSISTENCE
         while time.monotonic() < deadline:
             outcome = self.try_refresh(session, presented, attempt)
@@ -283,7 +283,7 @@ class Person:
         replica = self.dice.choice(self.installation.replicas)
         path, key = f"/admin/v1/sessions/{session['sid']}", bearer(self.installation.admin_key)
         answer = client.send(replica.operations, "DELETE", path, headers=key)
-        # 404: it has ended already.
+        # 404: the session has already ended.
         self.workload.ended("end_session", session["sid"], answer, replica.name, (204, 404))
         self.workload.tokens.end(sid=session["sid"])
 
@@ -321,7 +321,7 @@ class Gateway:
 
 
 class Administrator:
-    """Now and then logs a user out everywhere."""
+    """Logs a user out everywhere from time to time."""
 
     def __init__(self, workload, seed):
         self.workload, self.dice, self.installation = workload, random.Random(seed + 7), workload.installation

@@ -1,4 +1,4 @@
-"""Child processes, ports and folders; everything that is started here is stopped here, by its process id."""
+"""Child processes, ports and folders. Every process started here is stopped here by its process id."""
 
 import atexit
 import http.client
@@ -51,7 +51,7 @@ class Process:
             self.child.send_signal(number)
 
     def stop(self, number=signal.SIGTERM):
-        """Ends the process and whatever it started in its session."""
+        """Stops the process and every process of its session."""
         if self.is_running():
             self.child.send_signal(number)
             try:
@@ -79,7 +79,7 @@ def stop_all():
 
 
 def free_port():
-    """A port of the loopback interface that nobody uses now, and that is not handed out twice."""
+    """A free port of the loopback interface; no port is returned twice."""
     while True:
         with socket.socket() as listener:
             listener.bind(("127.0.0.1", 0))
@@ -94,7 +94,7 @@ _handed_out = set()
 
 
 def temporary_folder(prefix="countersign-test-"):
-    """A folder that others may enter, as gateways run as another user; it goes at the end."""
+    """A temporary folder that other users may enter, because gateways run as another user."""
     folder = Path(tempfile.mkdtemp(prefix=prefix))
     folder.chmod(0o755)
     if not os.environ.get("KEEP"):

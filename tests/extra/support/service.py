@@ -1,4 +1,4 @@
-"""The service: its binary with a database of its own, and what tests ask of it."""
+"""The service under test: its binary with a temporary database, and the requests of the tests."""
 
 import base64
 import json
@@ -120,13 +120,13 @@ class Service:
         self.process.stop(signal.SIGKILL)
 
     def freeze(self):
-        """The process stops running but keeps its sockets: the kind of outage that only a timeout ends."""
+        """The process stops running but keeps its sockets: only a timeout detects this outage."""
         self.process.send(signal.SIGSTOP)
 
     def thaw(self):
         self.process.send(signal.SIGCONT)
 
-    # What clients ask.
+    # Requests of clients.
 
     def ask(self, path, *, method="GET", headers=(), body=None):
         return request(self.public, path, method=method, headers=headers, body=body, trust=self.trust)
@@ -159,7 +159,7 @@ class Service:
         if answer.status != 204:
             raise Failed(f"logout was answered {answer.status}: {answer.body!r}")
 
-    # What operators ask.
+    # Requests of operators.
 
     def cli(self, *arguments, stdin=""):
         command = [str(binary()), *(str(argument) for argument in arguments), "--config", str(self.config), "--json"]
@@ -182,7 +182,7 @@ class Service:
         return header_of(self.client_token())["kid"]
 
     def count(self, metric, **labels):
-        """Sum of a counter's series that bear these labels."""
+        """Sum of a counter's series with these labels."""
         text = request(self.operations, "/metrics").body.decode()
         total = 0.0
         for line in text.splitlines():
@@ -192,7 +192,7 @@ class Service:
         return int(total)
 
     def judgements(self):
-        """How many tokens the service was asked about."""
+        """Number of tokens that the service judged."""
         return self.count("introspections_total")
 
     def key_fetches(self):
@@ -234,5 +234,5 @@ def _openssl(*arguments):
 
 
 def _environment():
-    """This environment without settings that would change the service under test."""
+    """The environment without settings of the service."""
     return {name: value for name, value in os.environ.items() if not name.startswith(("COUNTERSIGN_", "OTEL_"))}

@@ -1,4 +1,4 @@
-"""Tokens that the service never issued, signed with its own key: a test that imported the key can say anything.
+"""Tokens that the service never issued, signed with its own key; a test that imported the key can sign any claims.
 
 Signing is left to the `openssl` command, so that nothing but the standard library is needed.
 """
@@ -55,7 +55,7 @@ def like(token, key_file, **changes):
 
 
 def forgeries(token, own_key, other_key, public_pem, issuer):
-    """What must never pass where `token` does. `own_key` is the service's, which `token` was signed with."""
+    """Forgeries of `token` that must never pass. `own_key` is the service's key, which signed `token`."""
     now = int(time.time())
     header, claims = header_of(token), claims_of(token)
     head, payload, signature = token.split(".")

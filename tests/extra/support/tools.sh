@@ -1,4 +1,4 @@
-# What the suites install, by name. Sourced after `cd` to the repository; sets `tools`, the folder for what is not Debian's,
+# Installs the tools of the suites by name. Sourced after `cd` to the repository; sets `tools`, the folder for what is not Debian's,
 # and `CS_BIN`, the service to test.
 # shellcheck shell=sh
 

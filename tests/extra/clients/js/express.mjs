@@ -2,7 +2,7 @@ import express from 'express';
 import { auth, requiredScopes } from 'express-oauth2-jwt-bearer';
 import { acrossARotation, algorithms, audience, check, demand, forged, issuer, machineToken } from './harness.mjs';
 
-// The middleware can be told one algorithm, and finds out the rest by discovery.
+// The middleware accepts one configured algorithm and takes everything else from discovery.
 const app = express();
 app.use(auth({ issuerBaseURL: issuer, audience, clockTolerance: 0 }));
 app.get('/orders', requiredScopes('read'), (request, response) => response.json(request.auth.payload));

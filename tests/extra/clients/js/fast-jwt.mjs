@@ -1,9 +1,9 @@
-// What @fastify/jwt is made of.
+// The libraries that @fastify/jwt consists of.
 import { createVerifier } from 'fast-jwt';
 import buildGetJwks from 'get-jwks';
 import { acrossARotation, algorithms, audience, check, demand, forged, issuer, login, machineToken, refused } from './harness.mjs';
 
-// get-jwks takes no keys of the type OKP.
+// get-jwks does not support OKP keys.
 const taken = algorithms.filter((algorithm) => algorithm !== 'EdDSA');
 const keys = buildGetJwks({ jwksPath: '/.well-known/jwks.json', issuersWhitelist: [`${issuer}/`, issuer] });
 const verifier = (allowedAud) =>

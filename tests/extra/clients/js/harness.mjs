@@ -1,4 +1,4 @@
-// What every program has in common: where the service is, tokens of a user, and one line per check.
+// Shared by all programs: the address of the service, tokens of a user, and one line per check.
 
 export const issuer = process.env.ISSUER;
 export const audience = process.env.AUDIENCE;
@@ -52,7 +52,7 @@ export async function check(name, body) {
     }
 }
 
-/** Calls `verify` with a fresh token again and again until the service signs with its next key, and a while longer. */
+/** Calls `verify` with fresh tokens until some time after the service signs with its next key. */
 export async function acrossARotation(verify) {
     const first = process.env.FIRST_KID;
     let after = 0;

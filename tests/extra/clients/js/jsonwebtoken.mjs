@@ -2,7 +2,7 @@ import jwt from 'jsonwebtoken';
 import { JwksClient } from 'jwks-rsa';
 import { acrossARotation, algorithms, audience, check, demand, forged, issuer, login, machineToken, refused } from './harness.mjs';
 
-// jsonwebtoken knows no EdDSA.
+// jsonwebtoken does not support EdDSA.
 const taken = algorithms.filter((algorithm) => algorithm !== 'EdDSA');
 const keys = new JwksClient({ jwksUri: `${issuer}/.well-known/jwks.json` });
 const verify = (token, more = {}) =>

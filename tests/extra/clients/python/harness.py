@@ -1,4 +1,4 @@
-"""What every program has in common: where the service is, tokens of a user, and one line per check."""
+"""Shared by all programs: the address of the service, tokens of a user, and one line per check."""
 
 import base64
 import json
@@ -67,7 +67,7 @@ def check(name):
 
 
 def across_a_rotation(verify):
-    """Calls `verify` with a fresh token again and again until the service signs with its next key, and a while longer."""
+    """Calls `verify` with fresh tokens until some time after the service signs with its next key."""
     after = 0
     for _ in range(200):
         token = machine_token()

@@ -1,4 +1,4 @@
-"""joserfc, with keys fetched again when a token names one that is not there."""
+"""joserfc, which fetches the keys again for an unknown `kid`."""
 
 import requests
 from joserfc import jwt

@@ -1,4 +1,4 @@
-"""python-jose, which knows neither PS256 nor EdDSA; looking keys up is left to its user."""
+"""python-jose, which supports neither PS256 nor EdDSA; its caller selects the key."""
 
 import requests
 from jose import jwt

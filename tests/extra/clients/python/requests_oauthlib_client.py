@@ -1,4 +1,4 @@
-"""requests-oauthlib: client_credentials, and refreshing by itself."""
+"""requests-oauthlib: client_credentials, and automatic refresh."""
 
 from oauthlib.oauth2 import BackendApplicationClient, InvalidGrantError
 from requests.auth import HTTPBasicAuth

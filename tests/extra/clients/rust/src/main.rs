@@ -1,5 +1,5 @@
 //! The `openidconnect` crate against the service: discovery, client_credentials, refresh, introspection, revocation, and
-//! verification with the keys that discovery brought.
+//! verification with the discovered keys.
 
 use std::env::var;
 use std::error::Error;
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 
 type Outcome = Result<(), Box<dyn Error>>;
 
-/// What discovery says beyond OpenID Connect.
+/// Metadata members that OpenID Connect does not define.
 #[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
 struct Endpoints {
     introspection_endpoint: IntrospectionUrl,
@@ -82,7 +82,7 @@ fn main() -> Outcome {
     Ok(())
 }
 
-/// Checks a signature with the key that the token names; the crate itself verifies ID tokens only.
+/// Checks a signature with the key named by the token; the crate verifies only ID tokens.
 fn verify(metadata: &Metadata, algorithm: &CoreJwsSigningAlgorithm, token: &str) -> Outcome {
     let (input, signature) = token.rsplit_once('.').ok_or("not a JWS")?;
     let header: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(input.split('.').next().unwrap_or_default())?)?;
