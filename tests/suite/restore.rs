@@ -1,5 +1,5 @@
-//! D8: a restore as docs/operations.md has it, with the programs that it names. What was revoked, rotated, ended or taken away
-//! after the backup was made does not come back with it.
+//! D8: the restore of docs/how-to/backup-and-restore.md, with the programs that it names. What was revoked, rotated, ended or
+//! taken away after the backup does not come back with it.
 
 use std::ffi::OsStr;
 use std::path::Path;
