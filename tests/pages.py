@@ -25,8 +25,8 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = ["docs/api.md", "docs/how-to/administer-with-curl.md", "docs/how-to/import-users.md", "docs/how-to/protect-your-service.md",
-         "docs/how-to/revoke.md", "docs/tutorials/quickstart.md", "docs/tutorials/service-to-service.md"]
+PAGES = ["docs/api.md", "docs/how-to/administer-with-curl.md", "docs/how-to/import-users.md",
+         "docs/how-to/protect-your-service.md", "docs/tutorials/quickstart.md", "docs/tutorials/service-to-service.md"]
 # Programs that a page needs, and that a machine may lack.
 NEEDS = {"docs/tutorials/quickstart.md": "nginx"}
 # Pages that run the service themselves.

@@ -17,6 +17,8 @@ from support.processes import Failed, Process, free_port, listens, request, temp
 from support.service import ALGORITHMS, API, PASSWORD, Blueprint, Service, Tls  # noqa: E402
 from support.tokens import header_of  # noqa: E402
 
+import guide  # noqa: E402
+
 HERE = Path(__file__).resolve().parent
 # The minimum that the service accepts with `jwks_max_age = "1s"`; a library may fetch keys again after 30 s.
 SETTINGS = '[keys]\nannounce_for = "34s"\njwks_max_age = "1s"\n[limits]\nenabled = false\n'
@@ -31,6 +33,7 @@ def main():
     options.add_argument("--python", required=True, help="an interpreter that has the packages of python/requirements.txt")
     options.add_argument("--modules", type=Path, required=True, help="a folder with the node_modules of js/package.json")
     options.add_argument("--rust", type=Path, help="the compiled program of rust/")
+    options.add_argument("--guide", type=Path, help="the compiled Rust program of the guide")
     options = options.parse_args()
     started, folder = time.monotonic(), temporary_folder()
     blueprint = Blueprint(folder / "blueprint")
@@ -56,6 +59,7 @@ def main():
         jobs["rust openidconnect"] = lambda: program([options.rust], folder, environment)
     jobs["typescript generated from the document"] = lambda: generated(service, sources, environment)
     jobs["idwcc, strict"] = lambda: idwcc(blueprint, folder / "idwcc")
+    jobs["guide: protect your service"] = lambda: guide_programs(blueprint, folder / "guide", options)
     jobs["schemathesis"] = lambda: schemathesis(blueprint, folder / "schemathesis", options.python)
     chosen = {name: job for name, job in jobs.items() if not options.names or any(part in name for part in options.names)}
     announced = service.rotate()
@@ -104,6 +108,24 @@ def generated(service, sources, environment):
         if done.returncode != 0:
             return [f"FAILED {step[0].name}: {(done.stdout + done.stderr).strip()[-800:]}"]
     return program(["node", "generated.js"], folder, environment)
+
+
+def guide_programs(blueprint, folder, options):
+    """The programs that docs/how-to/protect-your-service.md shows."""
+
+    def express(place):
+        (place / "app.mjs").write_text(guide.program("express"))
+        (place / "node_modules").symlink_to(options.modules / "node_modules")
+        return ["node", "app.mjs"]
+
+    def fastapi(place):
+        (place / "app.py").write_text(guide.program("fastapi"))
+        return ["sh", "-c", f'exec {options.python} -m uvicorn app:app --host 127.0.0.1 --port "$PORT"']
+
+    commands = {"express": express, "fastapi": fastapi}
+    if options.guide:
+        commands["rust"] = lambda _: [options.guide]
+    return list(guide.check(blueprint, folder, commands, {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}))
 
 
 def schemathesis(blueprint, folder, python):
