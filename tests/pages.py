@@ -30,7 +30,10 @@ PAGES = ["docs/api.md", "docs/how-to/administer-with-curl.md", "docs/how-to/back
          "docs/how-to/master-key.md", "docs/how-to/monitor.md", "docs/how-to/protect-your-service.md", "docs/how-to/signing-keys.md",
          "docs/how-to/tls.md", "docs/tutorials/quickstart.md", "docs/tutorials/service-to-service.md"]
 # Programs that a page needs, and that a machine may lack.
-NEEDS = {"docs/tutorials/quickstart.md": "nginx", "docs/how-to/backup-and-restore.md": "sqlite3"}
+NEEDS = {
+    "docs/api.md": "openssl", "docs/how-to/backup-and-restore.md": "sqlite3", "docs/how-to/master-key.md": "openssl",
+    "docs/how-to/signing-keys.md": "openssl", "docs/tutorials/quickstart.md": "nginx",
+}
 # Pages that run the service themselves.
 OWN_SERVICE = {"quickstart.md", "service-to-service.md"}
 PORTS = ("8080", "8081", "8082", "9090")
