@@ -17,8 +17,8 @@ pub use self::examine::examine;
 use self::master_key::master_keys;
 pub use self::wiring::store_settings;
 use self::wiring::{
-    allowed_origins, assertion_audiences, attempt_rules, client_failures, grpc_listener, hasher, host_of,
-    http_settings, listener, settings,
+    assertion_audiences, attempt_rules, client_failures, cors, grpc_listener, hasher, host_of, http_settings, listener,
+    settings,
 };
 use crate::background;
 use crate::clock::Clock;
@@ -28,7 +28,8 @@ use crate::domain::{Algorithm, ClientId, ClientKind, ClientSettings, Grant, Gran
 use crate::follower::{Follower, SyncError};
 use crate::grpc;
 use crate::http::listener::{Listener, Shutdown, TlsError};
-use crate::http::middleware::{Edge, RequestIdSource, TrustedProxies, cors};
+use crate::http::middleware::{Cors, Edge, RequestIdSource, TrustedProxies};
+use crate::http::openapi::{self, Servers};
 use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
 use crate::keyring::{Keyring, RotationLead, UnreadableKeys};
 use crate::service::{BUILT_IN_CLIENT, Denials, Judge, MaintenanceError, ProvenClients, Service};
@@ -243,6 +244,9 @@ impl App {
         if !mistakes.is_empty() {
             return Err(StartError::Configuration(Mistakes(mistakes)));
         }
+        let public = listener("public", &config.public, config.issuer.path())?;
+        let operations = listener("operations", &config.operations, config.issuer.path())?;
+        let config = config.bound_to(public.address().port());
         let core = Core::open(&config, &parts).await?;
         see_to_keys(&core.service, config.tokens.algorithm).await?;
         let shared = Arc::new(Shared {
@@ -250,11 +254,17 @@ impl App {
             metrics: Arc::clone(&core.metrics),
             clock: Arc::clone(&parts.clock),
             settings: http_settings(&config)?,
+            api_document: openapi::document_of(&Servers {
+                base_path: config.issuer.path(),
+                operations_scheme: if config.operations.tls.is_some() { "https" } else { "http" },
+                operations_port: operations.address().port(),
+            })
+            .into(),
             metadata: MetadataDocument::new(config.issuer.as_str()),
         });
         background::fill_gauges(&core.metrics, &core.service, &parts.logger);
-        let public = http::public(Arc::clone(&shared), config.issuer.path(), cors(&allowed_origins(&config)?));
-        let edge = |trusted_proxies: &[IpNet]| {
+        let routes = http::public(Arc::clone(&shared), config.issuer.path());
+        let edge = |trusted_proxies: &[IpNet], cors: Option<Cors>| {
             Edge::new(
                 TrustedProxies::new(trusted_proxies.iter().copied()),
                 Arc::clone(&parts.clock),
@@ -266,22 +276,27 @@ impl App {
                     config.log.requests,
                 )),
                 config.issuer.path(),
+                cors,
             )
         };
         let grpc = grpc_listener(&config.grpc)?
-            .map(|listener| (listener, grpc::routes(Arc::clone(&shared)).layer(edge(&[])).into()));
-        let around = edge(&config.public.trusted_proxies);
+            .map(|listener| (listener, grpc::routes(Arc::clone(&shared)).layer(edge(&[], None)).into()));
+        let around = edge(&config.public.trusted_proxies, Some(cors(&config)?));
         let direct = Direct::new(Arc::clone(&shared), around.clone());
-        let public = Routes { router: public.layer(around), direct: Some(direct) };
-        let public = (listener("public", &config.public, config.issuer.path())?, public);
-        let operations = http::operations(shared).layer(edge(&config.operations.trusted_proxies));
-        let operations = (listener("operations", &config.operations, config.issuer.path())?, operations.into());
+        let public = (public, Routes { router: routes.layer(around), direct: Some(direct) });
+        let routes = http::operations(shared).layer(edge(&config.operations.trusted_proxies, None));
+        let operations = (operations, routes.into());
         count_connections(&core.metrics, ListenerName::Public, &public.0);
         count_connections(&core.metrics, ListenerName::Operations, &operations.0);
         if let Some((listener, _)) = &grpc {
             count_connections(&core.metrics, ListenerName::Grpc, listener);
         }
         Ok(Self { core, public, operations, grpc, config, parts })
+    }
+
+    /// The configuration that is in force.
+    pub const fn config(&self) -> &Config {
+        &self.config
     }
 
     /// Where the public listener listens.

@@ -4,12 +4,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::HeaderValue;
+
 use super::{Parts, StartError};
 use crate::config::{self, Config, Pooler};
 use crate::crypto::{HashSettings, PasswordHasher};
 use crate::domain::HASHING_THREADS;
 use crate::http::listener::{ListenSettings, Listener, Protocol, TlsIdentity};
-use crate::http::middleware::AllowedOrigin;
+use crate::http::middleware::Cors;
 use crate::http::{ForwardAuthHeaders, HttpSettings};
 use crate::service::{AttemptRules, ClientFailures, Settings};
 use crate::store::{AttemptLimits, Location, StoreSettings};
@@ -108,11 +110,12 @@ pub(super) fn http_settings(config: &Config) -> Result<HttpSettings, StartError>
     })
 }
 
-pub(super) fn allowed_origins(config: &Config) -> Result<Vec<AllowedOrigin>, StartError> {
-    let parse = |origin: &String| {
-        AllowedOrigin::parse(origin).map_err(|error| StartError::Setting(format!("cors.allowed_origins: {error}")))
+/// The origins whose pages may read answers.
+pub(super) fn cors(config: &Config) -> Result<Cors, StartError> {
+    let header = |origin: &String| {
+        HeaderValue::from_str(origin).map_err(|error| StartError::Setting(format!("cors.allowed_origins: {error}")))
     };
-    config.cors.allowed_origins.iter().map(parse).collect()
+    config.cors.allowed_origins.iter().map(header).collect::<Result<_, _>>().map(Cors::new)
 }
 
 /// A listener for HTTP/1.1. `base_path` is the issuer's.

@@ -113,7 +113,8 @@ fn instructions(shown: &Shown) -> String {
     let Shown { public, operations, password, secret } = shown;
     format!(
         r#"Countersign is running on http://{public} (administration on http://{operations}).
-It has a user, {USER}, and a client that may introspect every token, {GATEWAY}. Ctrl-C ends it, and all is gone.
+It has a user, {USER}, and a client that may introspect every token, {GATEWAY}. Ctrl-C ends it and removes everything.
+The API is documented on http://{public}/docs
 Paste this into another terminal:
 
 U=http://{public} G={GATEWAY}:{secret} J='Content-Type: application/json'

@@ -1,6 +1,7 @@
 //! `countersign serve`: from the configuration to a running service, and to its orderly end.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener};
 use std::time::Duration;
 
 use clap::Args;
@@ -49,9 +50,8 @@ fn start(config: Config, sink: LogSink, demo: Option<Demo>) -> Result<(), CliErr
 async fn serve(config: Config, parts: Parts, demo: Option<Demo>) -> Result<(), CliError> {
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
     tokio::spawn(heed(Signals::new().map_err(|error| CliError::about("signals", error))?, stop.clone(), abort.clone()));
-    let settings = config.clone();
     let app = App::build(config, parts).await.map_err(|error| CliError::Failed(explained(&error)))?;
-    tell(&app, &settings);
+    tell(&app);
     if let Some(demo) = &demo {
         demo.furnish(&app).await?;
     }
@@ -77,7 +77,8 @@ fn make_room_for_connections(config: &Config) {
 }
 
 /// The line from which operators and scripts learn what was started and where it listens.
-fn tell(app: &App, config: &Config) {
+fn tell(app: &App) {
+    let config = app.config();
     let url = |tls: &Option<TlsFiles>, address| {
         let scheme = if tls.is_some() { "https" } else { "http" };
         format!("{scheme}://{address}")
@@ -95,6 +96,15 @@ fn tell(app: &App, config: &Config) {
         database,
         "started"
     );
+    let port = app.public_address().port();
+    if let Some(issuer_port) = config.issuer.loopback_port().filter(|named| *named != port) {
+        tracing::warn!(
+            issuer = config.issuer.as_str(),
+            issuer_port,
+            port,
+            "issuer names another port of this machine than public.listen: discovery fails unless a proxy listens there"
+        );
+    }
 }
 
 /// What went wrong, and what to do where that is known.
@@ -105,8 +115,9 @@ fn explained(error: &StartError) -> String {
     let variable = format!("COUNTERSIGN_{}__LISTEN", listener.to_uppercase());
     match cause.kind() {
         io::ErrorKind::AddrInUse => format!(
-            "{error}\n  Another process listens there, perhaps another countersign: stop it, or choose another address, such as\n  \
-             {variable}=127.0.0.1:0, where the system picks a free port."
+            "{error}\n  Another process listens there, perhaps another countersign: stop it, or choose another port, such as\n  \
+             {variable}={}. Set it for other commands too: the default issuer has the port of public.listen.",
+            free_address()
         ),
         io::ErrorKind::AddrNotAvailable => {
             format!("{error}\n  No network interface of this machine has that address: change {variable}.")
@@ -116,6 +127,12 @@ fn explained(error: &StartError) -> String {
         }
         _ => error.to_string(),
     }
+}
+
+/// An address that is free now.
+fn free_address() -> SocketAddr {
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    TcpListener::bind(any).and_then(|listener| listener.local_addr()).unwrap_or(any)
 }
 
 /// The signals that concern a service. They are taken over before anything starts, so that none kills it half way.

@@ -50,9 +50,9 @@ impl Cors {
         let origins: Vec<WebOrigin> = read.setting(
             "cors.allowed_origins",
             Vec::new(),
-            "Origins, such as `https://app.example.com`, whose pages may call login, refresh, logout and `/v1/me`, and \
-             `/oauth2/token` and `/oauth2/revoke`. Introspection and forward-auth are for servers and stay closed to pages; \
-             the JWKS and the metadata are open to every origin.",
+            "Origins whose pages may call login, refresh, logout, `/v1/me`, `/oauth2/token` and `/oauth2/revoke`, such as \
+             `https://app.example.com`, or `capacitor://localhost` for an app. Introspection and forward-auth are for servers and \
+             stay closed to pages. The JWKS and the metadata are open to every origin.",
         );
         Self { allowed_origins: origins.into_iter().map(|origin| origin.0).collect() }
     }
@@ -79,22 +79,35 @@ impl Value for HeaderPrefix {
 struct WebOrigin(String);
 
 impl Value for WebOrigin {
-    const FORM: &'static str = "write origins such as \"https://app.example.com\", without a path and without *";
+    const FORM: &'static str = "write origins such as \"https://app.example.com\" or \"capacitor://localhost\", as a browser sends \
+                                them: lower case, without a path, a default port or *";
 
     fn read(raw: &Raw) -> Result<Self, Fault> {
         let text = raw.text().ok_or(Fault::Form)?;
         let url = Url::parse(text).map_err(|_| Fault::Form)?;
-        let is_origin = url.has_host()
-            && !text.contains('*')
-            && url.origin().is_tuple()
-            && url.origin().ascii_serialization() == text;
-        let is_web = matches!(url.scheme(), "https" | "http");
-        if is_web && is_origin { Ok(Self(text.to_owned())) } else { Err(Fault::Form) }
+        let is_origin = match url.scheme() {
+            // Browsers send `null` for a page of these, which would be every such page.
+            "about" | "blob" | "data" | "file" | "javascript" => false,
+            "https" | "http" => !text.contains('*') && url.origin().ascii_serialization() == text,
+            // The origin that an app's web view or a browser's extension sends is its scheme and host as they are written.
+            scheme => text.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")).is_some_and(is_host_and_port),
+        };
+        if is_origin { Ok(Self(text.to_owned())) } else { Err(Fault::Form) }
     }
 
     fn show(&self) -> String {
         self.0.clone()
     }
+}
+
+/// `host` or `host:port`, in lower case.
+fn is_host_and_port(text: &str) -> bool {
+    let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    let is_host_byte =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'.' | b'-' | b'_');
+    !host.is_empty()
+        && host.bytes().all(is_host_byte)
+        && port.is_none_or(|port| port.parse::<u16>().is_ok_and(|number| number.to_string() == port))
 }
 
 #[cfg(test)]
@@ -104,9 +117,44 @@ mod tests {
     #[test]
     fn h11_an_origin_is_one_origin_and_never_all() {
         let read = |text: &str| WebOrigin::read(&Raw::Text(text.to_owned())).is_ok();
-        assert!(read("https://app.example.com") && read("http://localhost:5173"));
-        for bad in ["*", "null", "https://*", "https://app.example.com/", "app.example.com", "file:///x", "https://A.b"]
-        {
+        for good in [
+            "https://app.example.com",
+            "https://app.example.com:8443",
+            "http://localhost:5173",
+            "capacitor://localhost",
+            "ionic://localhost",
+            "tauri://localhost",
+            "http://tauri.localhost",
+            "app://my-app:81",
+            "chrome-extension://abcdefghijklmnopabcdefghijklmnop",
+        ] {
+            assert!(read(good), "{good}");
+        }
+        for bad in [
+            "",
+            "*",
+            "null",
+            "https://*",
+            "https://*.example",
+            "https://app.example.com/",
+            "https://app.example.com:443",
+            "https://user@app.example.com",
+            "app.example.com",
+            "https://A.b",
+            "file:///x",
+            "file://localhost",
+            "data://localhost",
+            "capacitor://",
+            "capacitor://*",
+            "capacitor://Localhost",
+            "Capacitor://localhost",
+            "capacitor://localhost/",
+            "capacitor://localhost?x",
+            "capacitor://user@localhost",
+            "capacitor://localhost:080",
+            "capacitor:localhost",
+            "capacitor://local\nhost",
+        ] {
             assert!(!read(bad), "{bad}");
         }
     }

@@ -1,14 +1,14 @@
 //! Who issues the tokens.
 
+use std::net::SocketAddr;
+
 use url::{Host, Url};
 
+use super::listener::PUBLIC;
 use super::raw::Raw;
 use super::reader::Reader;
 use super::value::{Fault, Value};
 use crate::domain::Audience;
-
-/// What a first try on one machine needs; every other installation sets its own.
-const DEFAULT: &str = "http://localhost:8080";
 
 /// Longer ones would not fit where an audience does, and the issuer is the default audience.
 const LONGEST: usize = 256;
@@ -25,13 +25,14 @@ pub struct Issuer {
 
 impl Issuer {
     pub(super) fn load(read: &mut Reader<'_>) -> Self {
-        let default = Self { text: DEFAULT.to_owned(), path_start: DEFAULT.len(), is_safe: true };
+        let has_tls = read.is_given("public.tls.cert");
+        let default = Self::of_listener(read.peek("public.listen").unwrap_or(PUBLIC), has_tls);
         let issuer = read.setting(
             "issuer",
             default,
             "`iss` of every token and the base of every URL in metadata, byte for byte; no `/` at the end; a path of \
              letters, digits, `-._~` and percent-escapes, without `.well-known`. https, unless the \
-             host is loopback or `allow_http_issuer` is set.",
+             host is loopback or `allow_http_issuer` is set. The default is `localhost` with the port of `public.listen`.",
         );
         let allow_http = read.setting(
             "allow_http_issuer",
@@ -47,6 +48,32 @@ impl Issuer {
             remedy,
         );
         issuer
+    }
+
+    /// The issuer of a first try on one machine: `localhost`, where the public listener listens. Every other installation sets
+    /// its own.
+    fn of_listener(listen: SocketAddr, has_tls: bool) -> Self {
+        let scheme = if has_tls { "https" } else { "http" };
+        let text = format!("{scheme}://localhost:{}", listen.port());
+        Self { path_start: text.len(), is_safe: true, text }
+    }
+
+    /// The issuer once the port of the public listener is known: `public.listen` may ask for any free one.
+    #[must_use]
+    pub fn with_bound_port(self, port: u16) -> Self {
+        match self.text.strip_suffix(":0") {
+            Some(base) => {
+                let text = format!("{base}:{port}");
+                Self { path_start: text.len(), text, ..self }
+            }
+            None => self,
+        }
+    }
+
+    /// The port of an issuer on this machine, which has to be a listener's unless a proxy stands before it.
+    pub fn loopback_port(&self) -> Option<u16> {
+        let url = Url::parse(&self.text).ok()?;
+        is_loopback(&url.host()?).then(|| url.port_or_known_default()).flatten()
     }
 
     /// Exactly as configured.
@@ -92,13 +119,17 @@ impl Issuer {
         if Audience::parse(text).is_err() {
             return because("holds a character that cannot stand in an audience: \" or \\");
         }
-        let is_loopback = match host {
-            Host::Domain(name) => name == "localhost" || name.ends_with(".localhost"),
-            Host::Ipv4(address) => address.is_loopback(),
-            Host::Ipv6(address) => address.is_loopback(),
-        };
+        let is_loopback = is_loopback(&host);
         let path_start = text.len() - url.path().trim_end_matches('/').len();
         Ok(Self { text: text.to_owned(), path_start, is_safe: is_loopback || url.scheme() == "https" })
+    }
+}
+
+fn is_loopback(host: &Host<&str>) -> bool {
+    match host {
+        Host::Domain(name) => *name == "localhost" || name.ends_with(".localhost"),
+        Host::Ipv4(address) => address.is_loopback(),
+        Host::Ipv6(address) => address.is_loopback(),
     }
 }
 
@@ -186,6 +217,21 @@ mod tests {
         ];
         for bad in bad {
             assert!(Issuer::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn an_issuer_on_port_0_learns_the_port_that_was_bound() {
+        let issuer = Issuer::of_listener("127.0.0.1:0".parse().unwrap(), false).with_bound_port(41_234);
+        assert_eq!(
+            (issuer.as_str(), issuer.path(), issuer.loopback_port()),
+            ("http://localhost:41234", "", Some(41_234))
+        );
+        let named = Issuer::parse("https://auth.example.com/a").unwrap();
+        assert_eq!(named.clone().with_bound_port(1), named);
+        assert_eq!(named.loopback_port(), None);
+        for (text, port) in [("http://localhost", 80), ("https://[::1]:8443", 8443), ("http://auth.localhost:9", 9)] {
+            assert_eq!(Issuer::parse(text).unwrap().loopback_port(), Some(port), "{text}");
         }
     }
 

@@ -9,9 +9,12 @@ use ipnet::IpNet;
 use super::reader::Reader;
 
 /// Loopback: what is not configured is not reachable from elsewhere.
-const fn loopback(port: u16) -> SocketAddr {
+pub(super) const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
+
+/// `public.listen` where it is not set.
+pub(super) const PUBLIC: SocketAddr = loopback(8080);
 
 /// More than the 10,000 idle sockets that one hostile machine opens with ease, so that they do not use up every place
 /// before their timeout (security.md H6).
@@ -82,7 +85,7 @@ pub struct TlsFiles {
 impl Listener {
     pub(super) fn load_public(read: &mut Reader<'_>) -> Self {
         read.section("Public listener");
-        Self::load(read, "public", loopback(8080), PUBLIC_CONNECTIONS)
+        Self::load(read, "public", PUBLIC, PUBLIC_CONNECTIONS)
     }
 
     pub(super) fn load_operations(read: &mut Reader<'_>) -> Self {

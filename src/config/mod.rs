@@ -145,6 +145,17 @@ impl Config {
         reader.finish().map(|settings| Loaded { config, settings }).map_err(Mistakes)
     }
 
+    /// The configuration once the port of the public listener is known.
+    #[must_use]
+    pub fn bound_to(mut self, public_port: u16) -> Self {
+        let issuer = self.issuer.clone().with_bound_port(public_port);
+        if self.tokens.default_audience == self.issuer.as_audience() {
+            self.tokens.default_audience = issuer.as_audience();
+        }
+        self.issuer = issuer;
+        self
+    }
+
     /// Where the master key of an embedded database lies when none is configured: beside the database.
     pub fn embedded_key_file(&self) -> Option<PathBuf> {
         self.database.url.sqlite_path().map(|database| database.with_file_name("master.key"))

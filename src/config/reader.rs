@@ -133,6 +133,17 @@ impl<'a> Reader<'a> {
         self.mistake(first, origin, problem, remedy);
     }
 
+    /// The value of a setting that is read later; none when it is not set, or not valid.
+    pub fn peek<T: Value>(&self, name: &str) -> Option<T> {
+        let found = self.environment.get(name).or_else(|| self.file.get(name))?;
+        T::read(&found.raw).ok()
+    }
+
+    /// Whether a setting that is read later is there.
+    pub fn is_given(&self, name: &str) -> bool {
+        self.environment.contains_key(name) || self.file.contains_key(name)
+    }
+
     /// Whether somebody set this setting, rightly or wrongly.
     pub fn is_set(&self, name: &str) -> bool {
         self.settings.iter().any(|setting| setting.name == name && setting.origin != Origin::Default)

@@ -13,7 +13,8 @@ use crate::domain::{
 /// The longest life of an access token, whatever the settings say.
 pub const MAX_ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
 
-/// The claims as JSON (RFC 9068 §2.2, design.md section 4).
+/// The claims as JSON (RFC 9068 §2.2, design.md section 4). An empty claim is left out: validators refuse it (Authlib) or take it
+/// for malformed (RFC 6749 §3.3 has no empty scope).
 #[derive(Serialize)]
 pub(super) struct AccessClaimsJson<'a> {
     iss: &'a str,
@@ -39,6 +40,7 @@ struct LoginJson<'a> {
     sid: String,
     auth_time: i64,
     amr: &'a [String],
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     roles: Vec<&'a str>,
     preferred_username: &'a str,
 }
@@ -133,15 +135,15 @@ impl RawClaims {
     fn checked(self, dates: Dates) -> Result<AccessClaims, ClaimsRefusal> {
         let subject = Subject::parse(&self.sub).map_err(malformed("sub"))?;
         let client = ClientId::parse(&self.client_id).map_err(malformed("client_id"))?;
-        let login = match (self.sid, self.auth_time, self.amr, self.roles, self.preferred_username) {
-            (Some(sid), Some(auth_time), Some(methods), Some(roles), Some(username)) => Some(LoginClaims {
+        let login = match (self.sid, self.auth_time, self.amr, self.preferred_username) {
+            (Some(sid), Some(auth_time), Some(methods), Some(username)) => Some(LoginClaims {
                 session: SessionId::parse(&sid).map_err(malformed("sid"))?,
                 authenticated_at: auth_time.0,
                 methods,
-                roles: parse_all(&roles, Role::parse).map_err(malformed("roles"))?,
+                roles: parse_all(&self.roles.unwrap_or_default(), Role::parse).map_err(malformed("roles"))?,
                 username,
             }),
-            (None, None, None, None, None) => None,
+            (None, None, None, None) if self.roles.is_none() => None,
             _ => return Err(ClaimsRefusal::Claim("sid", "and the other claims of a login are not there together")),
         };
         match (&subject, &login) {

@@ -131,7 +131,7 @@ impl SigningKey {
         &self.verifying
     }
 
-    /// Signs an access token (RFC 9068). `uep`, `cep` and `scope` are left out when they say nothing.
+    /// Signs an access token (RFC 9068). `uep`, `cep`, `scope` and `roles` are left out when they say nothing.
     pub fn sign_access_token(&self, claims: &AccessClaims, typ: TokenType) -> Result<SecretText, SigningError> {
         let (header, claims) = self.access_token_parts(claims, typ)?;
         Ok(SecretText::new(self.sign_parts(&header, &claims)?))
@@ -142,14 +142,14 @@ impl SigningKey {
         self.access_token_parts(claims, typ).map(drop)
     }
 
-    /// Bytes that the payload of a token may have beside these claims, the name of an absent `scope` counted.
+    /// Bytes that the payload of a token may have beside these claims, the names of an absent `scope` and `roles` counted.
     pub fn room_beside(&self, claims: &AccessClaims, typ: TokenType) -> Result<usize, SigningError> {
-        const SCOPE: usize = r#","scope":"""#.len();
+        const NAMES: usize = r#","scope":"","roles":[]"#.len();
         // Three bytes for four characters; the last group may be an incomplete one.
         const LAST_GROUP: usize = 3;
         let (header, claims) = self.parts(typ.as_str(), &AccessClaimsJson::from(claims))?;
         let free = MAX_TOKEN_BYTES.saturating_sub(self.token_length(&header, &claims));
-        Ok((free / 4 * 3).saturating_sub(SCOPE + LAST_GROUP))
+        Ok((free / 4 * 3).saturating_sub(NAMES + LAST_GROUP))
     }
 
     /// Header and payload, if the token of them is not too long.
@@ -232,7 +232,7 @@ mod tests {
                 claims
             };
             assert!(key.check_length(&filled(room), TokenType::AtJwt).is_ok(), "{key:?}: {room}");
-            let beyond = key.check_length(&filled(room + 24), TokenType::AtJwt);
+            let beyond = key.check_length(&filled(room + 36), TokenType::AtJwt);
             assert!(matches!(beyond, Err(SigningError::TooLong(_))), "{key:?}: {room}");
         }
     }

@@ -6,25 +6,41 @@ use http::header::{ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, ORIGIN};
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use tonic::{Code, Response};
 
+use super::Checks;
 use super::messages::{
     AttributeContext, CheckRequest, CheckResponse, DeniedHttpResponse, HeaderOption, HttpRequest, HttpResponse,
     HttpStatus, OkHttpResponse, RpcStatus,
 };
-use crate::http::Shared;
 use crate::http::forward_auth::{self, Demands, ForwardAuth, ForwardAuthHeaders};
 use crate::http::middleware::{RequestId, X_REQUEST_ID};
 
 /// The headers of a held request that matter here.
 const READ: [HeaderName; 4] = [AUTHORIZATION, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, X_REQUEST_ID];
 
+/// The names of demands.
+const DEMANDS: [&str; 3] = ["aud", "scope", "role"];
+/// Characters of an unknown name in the log.
+const LOGGED_KEY_CHARS: usize = 100;
+
 /// Judges one held request. Where it cannot be judged the answer is a refusal with 503 and not a failed call: what Envoy makes
 /// of failed calls is configured there, and can be an open door.
-pub(super) async fn check(shared: &Shared, request: CheckRequest) -> Response<CheckResponse> {
+pub(super) async fn check(checks: &Checks, request: CheckRequest) -> Response<CheckResponse> {
+    let shared = &*checks.shared;
     let AttributeContext { request, context_extensions } = request.attributes.unwrap_or_default();
     let held = request.and_then(|request| request.http).unwrap_or_default();
     let method = Method::from_bytes(held.method.as_bytes()).unwrap_or_default();
     let headers = headers(&held);
-    let mut decided = forward_auth::decide(shared, &method, &headers, Context(&context_extensions)).await;
+    let context = Context::new(&context_extensions);
+    if let Some(key) = context.unknown
+        && checks.unknown_keys.is_due(shared.clock.elapsed())
+    {
+        let key: String = key.chars().take(LOGGED_KEY_CHARS).collect();
+        tracing::error!(
+            key,
+            "requests are refused: context_extensions of an Envoy route may hold aud, scope and role alone"
+        );
+    }
+    let mut decided = forward_auth::decide(shared, &method, &headers, context).await;
     decided.facts.status = Some(decided.status.as_u16());
     decided.facts.request_id = RequestId::of_caller(&headers);
     let facts = decided.facts.clone();
@@ -68,12 +84,23 @@ fn headers(held: &HttpRequest) -> HeaderMap {
     found
 }
 
-/// What the route demands: `context_extensions` in Envoy's configuration, out of the caller's reach. An empty demand is one
-/// that somebody forgot to fill in, and no token satisfies it.
-struct Context<'a>(&'a BTreeMap<String, String>);
+/// The demands of a route: `context_extensions` in Envoy's configuration, out of the caller's reach. No token satisfies an
+/// empty demand, or one with an unknown name: a misspelt requirement must not admit everyone.
+struct Context<'a> {
+    extensions: &'a BTreeMap<String, String>,
+    unknown: Option<&'a str>,
+}
+
+impl<'a> Context<'a> {
+    fn new(extensions: &'a BTreeMap<String, String>) -> Self {
+        let unknown = extensions.keys().map(String::as_str).find(|key| !DEMANDS.contains(key));
+        Self { extensions, unknown }
+    }
+}
 
 impl Demands for Context<'_> {
     fn values(&self, name: &str) -> impl Iterator<Item = Option<impl AsRef<str>>> {
-        self.0.get(name).map(|value| Some(value).filter(|value| !value.is_empty())).into_iter()
+        let value = self.extensions.get(name).map(|value| Some(value).filter(|value| !value.is_empty()));
+        value.into_iter().chain(self.unknown.map(|_| None))
     }
 }

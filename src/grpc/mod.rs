@@ -23,6 +23,7 @@ use tower::service_fn;
 use crate::http::Shared;
 use crate::http::error::{ApiError, ProblemCode};
 use crate::http::middleware::RequestFacts;
+use crate::telemetry::OncePerMinute;
 use messages::{CheckRequest, CheckResponse};
 
 /// The one procedure.
@@ -32,12 +33,20 @@ const MAX_MESSAGE_BYTES: usize = 96 * 1024;
 /// From the header block to the answer; most of it for the message to arrive (security.md H6).
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The routes of the gRPC listener.
-pub fn routes(shared: Arc<Shared>) -> Router {
-    Router::new().route(CHECK, post(check)).fallback(unimplemented).with_state(shared)
+/// The state of the procedure.
+struct Checks {
+    shared: Arc<Shared>,
+    /// A line of the log about names that `context_extensions` may not hold.
+    unknown_keys: OncePerMinute,
 }
 
-async fn check(State(shared): State<Arc<Shared>>, request: Request) -> Response {
+/// The routes of the gRPC listener.
+pub fn routes(shared: Arc<Shared>) -> Router {
+    let checks = Arc::new(Checks { shared, unknown_keys: OncePerMinute::default() });
+    Router::new().route(CHECK, post(check)).fallback(unimplemented).with_state(checks)
+}
+
+async fn check(State(checks): State<Arc<Checks>>, request: Request) -> Response {
     let content_type = request.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     if !content_type.is_some_and(|content_type| content_type.starts_with(b"application/grpc")) {
         return ApiError::new(ProblemCode::UnsupportedMediaType).into_response();
@@ -45,8 +54,8 @@ async fn check(State(shared): State<Arc<Shared>>, request: Request) -> Response 
     let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
     let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE_BYTES);
     let judge = service_fn(|request: tonic::Request<CheckRequest>| {
-        let shared = Arc::clone(&shared);
-        async move { Ok(check::check(&shared, request.into_inner()).await) }
+        let checks = Arc::clone(&checks);
+        async move { Ok(check::check(&checks, request.into_inner()).await) }
     });
     match tokio::time::timeout(TIMEOUT, grpc.unary(judge, request)).await {
         Ok(response) => recorded(response.map(Body::new)),

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::response::Response;
-use http::header::ORIGIN;
 use http::{Method, Request};
 use hyper::body::Incoming;
 
@@ -44,7 +43,7 @@ pub struct Direct {
 pub enum Endpoint {
     /// `POST /oauth2/introspect`.
     Introspection,
-    /// `POST /oauth2/token`, but not from a page: the router knows what browsers are told (security.md H11).
+    /// `POST /oauth2/token`.
     Token,
     /// `/v1/verify` and what is below it, with any method but HEAD, of which the router knows more; with the template of its
     /// route.
@@ -62,7 +61,7 @@ impl Endpoint {
     pub fn of<B>(request: &Request<B>) -> Option<Self> {
         match (request.method(), request.uri().path()) {
             (&Method::POST, "/oauth2/introspect") => Some(Self::Introspection),
-            (&Method::POST, "/oauth2/token") => (!request.headers().contains_key(ORIGIN)).then_some(Self::Token),
+            (&Method::POST, "/oauth2/token") => Some(Self::Token),
             (&Method::HEAD, _) => None,
             (_, "/v1/verify") => Some(Self::ForwardAuth("/v1/verify")),
             (&Method::GET, "/.well-known/jwks.json") => Some(Self::Jwks),

@@ -6,14 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{
-    ACCESS_CONTROL_REQUEST_METHOD, AUTHORIZATION, CACHE_CONTROL, ORIGIN, RETRY_AFTER, WWW_AUTHENTICATE,
-};
+use http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::error::Challenge;
 use super::introspection_body::cache_control;
-use super::middleware::{self, RequestFacts};
+use super::middleware::{self, RequestFacts, is_preflight};
 use super::state::Shared;
 use crate::domain::{AccessClaims, Role, ScopeSet};
 use crate::service::{JudgedToken, Judgement, Verdict};
@@ -65,6 +63,7 @@ impl ForwardAuthHeaders {
     fn with(&self, values: [HeaderValue; 7]) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(values.len() + 4);
         headers.extend(self.names.iter().cloned().zip(values));
+        headers.insert(VARY, BY_TOKEN);
         middleware::make_room(&mut headers);
         headers
     }
@@ -88,11 +87,11 @@ pub struct ForwardAuth {
 }
 
 impl ForwardAuth {
-    /// The headers of an HTTP answer. When the request may pass, all identity headers are among them: those that the token
-    /// says nothing for, and all for a preflight request, are empty, so that whatever the caller sent under these names is
-    /// overwritten.
+    /// The headers of an HTTP answer. An allowed request has every identity header. A header without a value in the token
+    /// is empty, as is each header for a preflight request, so that it replaces the caller's own header of that name.
     pub fn headers(&self, names: &ForwardAuthHeaders) -> HeaderMap {
         let mut headers = self.identity(names).into_owned();
+        headers.insert(VARY, BY_TOKEN);
         for (name, value) in self.extra.iter().flatten() {
             headers.insert(name.clone(), value.clone());
         }
@@ -136,6 +135,8 @@ impl ForwardAuth {
 
 const EMPTY: HeaderValue = HeaderValue::from_static("");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// The token decides the answer. A gateway whose cache key lacks it would give one user's identity to other callers.
+const BY_TOKEN: HeaderValue = HeaderValue::from_static("authorization");
 /// Enough to blunt a flood of one bad token.
 const FOR_A_SECOND: HeaderValue = HeaderValue::from_static("max-age=1");
 
@@ -177,13 +178,6 @@ pub async fn decide(shared: &Shared, method: &Method, headers: &HeaderMap, deman
     facts.outcome = Some("active");
     let cache = cache_control(shared.settings.introspection_max_age, token.claims.expires_at, judgement.at);
     ForwardAuth::allowed(token, cache, facts)
-}
-
-/// A request as the Fetch standard (§4.8) defines it. What a header says of another method is not believed: callers write
-/// those as well.
-fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    let has_marks = headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD);
-    method == Method::OPTIONS && has_marks
 }
 
 fn count(shared: &Shared, judgement: &Judgement, started: Duration) {

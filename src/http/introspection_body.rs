@@ -5,11 +5,11 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::response::Response;
 use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, VARY};
 use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 
-use crate::domain::{AccessClaims, Session, Timestamp};
+use crate::domain::{AccessClaims, Role, ScopeSet, Session, Timestamp};
 use crate::service::{Introspected, Introspection};
 use crate::telemetry::CacheUse;
 use crate::telemetry::metrics::IntrospectionResult;
@@ -18,15 +18,18 @@ use crate::telemetry::metrics::IntrospectionResult;
 pub const INACTIVE: &[u8] = b"{\"active\":false}";
 
 /// The headers of an answer, with those that every answer bears.
-const EXPECTED_HEADERS: usize = 4;
+const EXPECTED_HEADERS: usize = 5;
 
 /// How long a gateway may keep an inactive answer: enough to blunt a flood of one bad token.
 const INACTIVE_CACHE: HeaderValue = HeaderValue::from_static("max-age=1");
 
+/// The caller decides what it may see, and may ask for the signed form.
+const BY_CALLER_AND_FORM: HeaderValue = HeaderValue::from_static("accept, authorization");
+
 /// Times of an answer, as `NumericDate` (RFC 7519 §2).
 type Seconds = i64;
 
-/// What an introspection says about an active token. Members that do not apply are left out.
+/// What an introspection says about an active token. Members that do not apply, or would be empty, are left out.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ActiveToken<'a> {
     /// Always true.
@@ -49,8 +52,9 @@ pub struct ActiveToken<'a> {
     pub jti: Option<&'a str>,
     /// The client that it was issued to.
     pub client_id: &'a str,
-    /// Scopes, separated by spaces; may be empty.
-    pub scope: String,
+    /// Scopes, separated by spaces.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
     /// `Bearer`, or `refresh_token`.
     pub token_type: &'static str,
     /// The session, where a user logged in.
@@ -59,7 +63,7 @@ pub struct ActiveToken<'a> {
     /// The user's name, where a user logged in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<&'a str>,
-    /// The user's roles.
+    /// The user's roles, where there are any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub roles: Option<Vec<&'a str>>,
     /// When the user proved who they are.
@@ -122,11 +126,13 @@ impl<'a> ActiveToken<'a> {
             nbf: Some(claims.not_before.seconds()),
             jti: Some(claims.jti.as_str()),
             client_id: claims.client.as_str(),
-            scope: claims.scope.to_string(),
+            scope: words(&claims.scope),
             token_type: "Bearer",
             sid: login.map(|login| login.session.to_string()),
             username: login.map(|login| login.username.as_str()),
-            roles: login.map(|login| login.roles.iter().map(crate::domain::Role::as_str).collect()),
+            roles: login
+                .filter(|login| !login.roles.is_empty())
+                .map(|login| login.roles.iter().map(Role::as_str).collect()),
             auth_time: login.map(|login| login.authenticated_at.seconds()),
             amr: login.map(|login| login.methods.as_slice()),
         }
@@ -144,7 +150,7 @@ impl<'a> ActiveToken<'a> {
             nbf: None,
             jti: None,
             client_id: session.client.as_str(),
-            scope: session.scope.to_string(),
+            scope: words(&session.scope),
             token_type: "refresh_token",
             sid: Some(session.id.to_string()),
             username: None,
@@ -159,6 +165,11 @@ impl<'a> ActiveToken<'a> {
         // Text and numbers under string keys: serialising them cannot fail.
         serde_json::to_vec(self).unwrap_or_default().into()
     }
+}
+
+/// The `scope` parameter; RFC 6749 §3.3 has none that is empty.
+pub fn words(scope: &ScopeSet) -> Option<String> {
+    (!scope.is_empty()).then(|| scope.to_string())
 }
 
 /// The JSON of a result; that of an access token is written once and kept with the token.
@@ -180,6 +191,7 @@ pub fn respond(introspected: &Introspected, issuer: &str, max_age: Duration) -> 
     let mut headers = HeaderMap::with_capacity(EXPECTED_HEADERS);
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(CACHE_CONTROL, cache);
+    headers.insert(VARY, BY_CALLER_AND_FORM);
     let mut response = Response::new(Body::from(body_of(&introspected.result, issuer)));
     *response.headers_mut() = headers;
     response

@@ -28,7 +28,6 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::routing::{any, delete, get, patch, post, put};
-use tower_http::cors::CorsLayer;
 
 pub use admin::{ClientItem, KeyItem, UserItem};
 pub use direct::{Direct, Routes};
@@ -40,12 +39,9 @@ pub use well_known::MetadataDocument;
 
 /// The public listener. With an issuer that has a path, the same routes answer below that path too, and metadata answers
 /// in both places where clients look for it (RFC 8414 §3.1).
-/// `cors` concerns what a browser calls, and nothing that a gateway caches.
-pub fn public(shared: Arc<Shared>, issuer_path: &str, cors: Option<CorsLayer>) -> Router {
-    let api = || match &cors {
-        Some(cors) => people().merge(tokens()).layer(cors.clone()).merge(machines()),
-        None => people().merge(tokens()).merge(machines()),
-    };
+/// Whose pages may call a route is decided by its path, in `middleware/cors.rs`.
+pub fn public(shared: Arc<Shared>, issuer_path: &str) -> Router {
+    let api = || people().merge(tokens()).merge(machines());
     let mut router = api();
     if !issuer_path.is_empty() {
         router = router
@@ -86,6 +82,7 @@ fn machines() -> Router<Arc<Shared>> {
         .route("/.well-known/oauth-authorization-server", get(well_known::metadata::oauth))
         .route("/.well-known/openid-configuration", get(well_known::metadata::openid))
         .route("/openapi.json", get(openapi::json))
+        .route("/", get(openapi::root))
         .route("/docs", get(openapi::page))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+
 use crate::clock::Clock;
 use crate::service::Service;
 use crate::telemetry::Metrics;
@@ -19,6 +21,8 @@ pub struct Shared {
     pub clock: Arc<dyn Clock>,
     /// What handlers need of the configuration.
     pub settings: HttpSettings,
+    /// The OpenAPI document, with the servers of this one.
+    pub api_document: Bytes,
     /// The metadata document: it never changes while the process runs.
     pub metadata: MetadataDocument,
 }

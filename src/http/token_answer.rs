@@ -6,6 +6,7 @@ use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
 
+use super::introspection_body;
 use super::middleware::{Caller, RequestFacts};
 use crate::service::IssuedTokens;
 
@@ -29,8 +30,9 @@ pub struct TokenAnswer<'a> {
     /// Seconds until the refresh token expires if it is not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_expires_in: Option<u64>,
-    /// What the access token is good for, separated by spaces.
-    scope: String,
+    /// The scopes of the access token, separated by spaces; absent where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    scope: Option<String>,
     /// The session.
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
@@ -45,7 +47,7 @@ pub fn respond(tokens: &IssuedTokens, caller: Option<Caller>, outcome: &'static 
         expires_in: tokens.expires_in.as_secs(),
         refresh_token: refresh.map(|refresh| refresh.token.expose()),
         refresh_expires_in: refresh.map(|refresh| refresh.expires_in.as_secs()),
-        scope: tokens.scope.to_string(),
+        scope: introspection_body::words(&tokens.scope),
         session_id: refresh.map(|refresh| refresh.session.to_string()),
     };
     let mut body = Vec::with_capacity(answer.access_token.len() + REST_BYTES);

@@ -28,7 +28,7 @@ impl Service {
         &self,
         caller: &Caller,
         scope: Option<ScopeSet>,
-        audience: Option<Audience>,
+        audience: &[Audience],
     ) -> Result<IssuedTokens, GrantError> {
         let client = &*caller.client;
         if !caller.authenticated || !client.settings.grants.allow(Grant::ClientCredentials) {

@@ -23,8 +23,8 @@ pub(super) struct Granted {
 pub struct Narrowing {
     /// No more scope than this (RFC 6749 §6).
     pub scope: Option<ScopeSet>,
-    /// This audience alone (RFC 8707 §2.2).
-    pub audience: Option<Audience>,
+    /// These audiences alone (RFC 8707 §2.2).
+    pub audience: Vec<Audience>,
 }
 
 impl Narrowing {
@@ -33,12 +33,11 @@ impl Narrowing {
         *self == Self::default()
     }
 
-    /// One text for each of what can be asked for: scopes hold no line feed, and neither do audiences.
-    fn text(&self) -> String {
-        let Self { scope, audience } = self;
-        let scope = scope.as_ref().map(|scope| format!("scope\n{scope}\n"));
-        let audience = audience.as_ref().map(|audience| format!("audience\n{audience}\n"));
-        scope.into_iter().chain(audience).collect()
+    /// One text for each result of a narrowing to `granted` audiences: neither scopes nor audiences hold a line feed.
+    fn text(&self, granted: &[Audience]) -> String {
+        let scope = self.scope.as_ref().map(|scope| format!("scope\n{scope}\n"));
+        let granted = granted.iter().filter(|_| !self.audience.is_empty());
+        scope.into_iter().chain(granted.map(|audience| format!("audience\n{audience}\n"))).collect()
     }
 }
 
@@ -54,14 +53,14 @@ pub(super) enum NotGranted {
 }
 
 impl Service {
-    /// Whom a client's tokens are for: what was asked, if it is one of the client's; otherwise all of the client's, or
-    /// the service's default where it has none.
-    pub(super) fn audience_for(&self, client: &Client, asked: Option<Audience>) -> Option<Vec<Audience>> {
-        match asked {
-            Some(asked) => self.may_name(client, &asked).then(|| vec![asked]),
-            None if client.settings.audiences.is_empty() => Some(vec![self.settings.default_audience.clone()]),
-            None => Some(client.settings.audiences.clone()),
-        }
+    /// The audiences of a client's tokens: those of `asked`, if the client has each of them. All of the client's where nothing
+    /// is asked, or the service's default where the client has none.
+    pub(super) fn audience_for(&self, client: &Client, asked: &[Audience]) -> Option<Vec<Audience>> {
+        let own = match client.settings.audiences.as_slice() {
+            [] => std::slice::from_ref(&self.settings.default_audience),
+            own => own,
+        };
+        narrowed(own.iter(), asked)
     }
 
     /// What the tokens of a session may say now: narrowing only, and never an audience that the client lost.
@@ -77,19 +76,28 @@ impl Service {
         }
         let scope = scope_of_user(client, roles, asked.scope.as_ref().unwrap_or(&session.scope));
         let kept = session.audience.iter().filter(|audience| self.may_name(client, audience));
-        let is_asked = |audience: &&Audience| asked.audience.as_ref().is_none_or(|asked| asked == *audience);
-        let audience: Vec<_> = kept.filter(is_asked).cloned().collect();
-        match (audience.is_empty(), &asked.audience) {
-            (false, _) => Ok(Granted { scope, audience, narrowing: asked.text() }),
-            (true, Some(_)) => Err(NotGranted::OtherAudience),
-            (true, None) => Err(NotGranted::NoAudience),
+        let audience = narrowed(kept, &asked.audience).ok_or(NotGranted::OtherAudience)?;
+        if audience.is_empty() {
+            return Err(NotGranted::NoAudience);
         }
+        let narrowing = asked.text(&audience);
+        Ok(Granted { scope, audience, narrowing })
     }
 
     fn may_name(&self, client: &Client, audience: &Audience) -> bool {
         let own = &client.settings.audiences;
         if own.is_empty() { *audience == self.settings.default_audience } else { own.contains(audience) }
     }
+}
+
+/// Those of `all` that are asked for, in the order of `all`; none if something else is asked for.
+fn narrowed<'a>(all: impl Iterator<Item = &'a Audience>, asked: &[Audience]) -> Option<Vec<Audience>> {
+    let all: Vec<_> = all.cloned().collect();
+    if asked.is_empty() {
+        return Some(all);
+    }
+    let has_each = asked.iter().all(|audience| all.contains(audience));
+    has_each.then(|| all.into_iter().filter(|audience| asked.contains(audience)).collect())
 }
 
 /// What a user's tokens may carry of `scope`: what the client may have, and the administration only with the role of the

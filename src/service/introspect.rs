@@ -1,5 +1,6 @@
 //! Introspection (RFC 7662): may this caller see this token, and is it active?
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -46,6 +47,12 @@ pub enum CannotIntrospect {
     /// The replica cannot judge now.
     #[error("cannot judge now: {0}")]
     Doubt(Doubt),
+    /// The client sent too many forged tokens from this address.
+    #[error("too many tokens had a signature that is not valid")]
+    TooManyForged {
+        /// When the next one is accepted.
+        retry_after: Duration,
+    },
     /// A refresh token needs the database, and it does not answer.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -55,6 +62,9 @@ impl Service {
     /// Judges `token` for `caller`. `token_type_hint` plays no part: the two kinds cannot be mistaken for each other, so
     /// there is no search for a hint to shorten (RFC 7662 §2.1, security.md I5).
     pub async fn introspect(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
+        if caller.settings.introspect == IntrospectRight::None {
+            return self.hidden(caller);
+        }
         if crate::crypto::looks_like_refresh_token(token) {
             // On the heap: the future of the usual case stays small.
             let mut introspected = Box::pin(self.introspect_refresh(caller, token)).await?;
@@ -65,13 +75,29 @@ impl Service {
         self.shown(caller, judgement)
     }
 
-    /// Judges tokens that came together. Refresh tokens are looked up first, because they wait for the database; access tokens are
-    /// judged after that, from memory. With the time that each took.
+    /// Judges the tokens of one request from `address`. Refresh tokens are looked up first, because they wait for the database;
+    /// access tokens are judged after that, from memory. With the time that each took.
+    ///
+    /// Each signature that is not valid counts as a failed authentication of the client: a batch makes up to 256 signature
+    /// checks. A batch without such a token passes, whatever was counted.
     pub async fn introspect_all(
         &self,
         caller: &Client,
         tokens: &[&str],
+        address: IpAddr,
     ) -> Result<Vec<(Introspected, Duration)>, CannotIntrospect> {
+        if caller.settings.introspect == IntrospectRight::None {
+            return tokens.iter().map(|_| self.hidden(caller).map(|hidden| (hidden, Duration::ZERO))).collect();
+        }
+        let charge = |judgement: &Judgement| {
+            let counted = match &judgement.verdict {
+                Verdict::Inactive(reason) if reason.is_forgery() => {
+                    self.client_failures.count(caller.id.as_str(), address, self.clock.elapsed())
+                }
+                _ => Ok(()),
+            };
+            counted.map_err(|retry_after| CannotIntrospect::TooManyForged { retry_after })
+        };
         let (refresh, access): (Vec<usize>, Vec<usize>) =
             (0..tokens.len()).partition(|index| crate::crypto::looks_like_refresh_token(tokens[*index]));
         let mut found = Vec::with_capacity(tokens.len());
@@ -84,7 +110,7 @@ impl Service {
         }
         let mut started = self.clock.elapsed();
         let chosen: Vec<&str> = access.iter().map(|index| tokens[*index]).collect();
-        for (index, judgement) in access.into_iter().zip(self.judge.judge_all(&chosen).await) {
+        for (index, judgement) in access.into_iter().zip(self.judge.judge_all(&chosen, charge).await?) {
             let took = judgement.proven_at.saturating_sub(started);
             started = started.max(judgement.proven_at);
             found.push((index, self.shown(caller, judgement)?, took));
@@ -92,6 +118,16 @@ impl Service {
         self.end_what_has_ended(&mut found)?;
         found.sort_unstable_by_key(|(index, ..)| *index);
         Ok(found.into_iter().map(|(_, introspected, took)| (introspected, took)).collect())
+    }
+
+    /// The answer to a client that may introspect nothing: no token is verified for it.
+    fn hidden(&self, caller: &Client) -> Result<Introspected, CannotIntrospect> {
+        if let Some(doubt) = self.judge.doubt() {
+            return Err(CannotIntrospect::Doubt(doubt));
+        }
+        self.denials.count(&caller.id, 1);
+        let (at, proven_at) = (self.clock.now(), self.clock.elapsed());
+        Ok(Introspected { result: Introspection::Inactive, at, proven_at, from_cache: false, is_hidden: true })
     }
 
     /// A session may have been ended since it was read.
@@ -160,9 +196,6 @@ impl Service {
         let proven_at = self.clock.elapsed();
         let inactive =
             Introspected { result: Introspection::Inactive, at, proven_at, from_cache: false, is_hidden: false };
-        if caller.settings.introspect == IntrospectRight::None {
-            return Ok(inactive);
-        }
         let Ok(token) = self.refresh_codec.read(token) else {
             return Ok(inactive);
         };

@@ -14,7 +14,7 @@ use http::HeaderMap;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
-use crate::crypto::{self, ClaimsRefusal, TokenRefusal, VerifiedToken};
+use crate::crypto::{self, ClaimsRefusal, JwsRefusal, TokenRefusal, VerifiedToken};
 use crate::domain::{AccessClaims, RevocationKind, Subject, Timestamp, TokenType};
 use crate::follower::Follower;
 use crate::keyring::{Keyring, Reload};
@@ -73,6 +73,13 @@ pub enum Inactivity {
     /// Its `typ` is not one that its client is configured for (security.md T2). With the time at which the token was issued.
     #[error("its `typ` is not the one that its client is configured for")]
     WrongType(Timestamp),
+}
+
+impl Inactivity {
+    /// Whether a key of ours refused the signature.
+    pub(super) const fn is_forgery(&self) -> bool {
+        matches!(self, Self::Refused(TokenRefusal::Jws(JwsRefusal::BadSignature)))
+    }
 }
 
 /// Why a replica cannot judge, in words for the operator.
@@ -219,27 +226,39 @@ impl Judge {
         Box::pin(self.judge_with_news(token, judgement, self.came())).await
     }
 
-    /// Judges tokens that came together, up to the first that cannot be judged. Those that are active are so when the last
-    /// one was judged, and they wait together for what any of them may be ahead with.
-    pub async fn judge_all(&self, tokens: &[&str]) -> Vec<Judgement> {
+    /// Judges tokens of one request, up to the first that cannot be judged. Those that are active are so when the last
+    /// one was judged, and they wait together for keys and changes that any of them is ahead with.
+    ///
+    /// Between two signature checks other requests have their turn. `charge` is called with each judgement and ends the batch
+    /// by an error.
+    pub async fn judge_all<E>(
+        &self,
+        tokens: &[&str],
+        mut charge: impl FnMut(&Judgement) -> Result<(), E>,
+    ) -> Result<Vec<Judgement>, E> {
         let came = self.came();
         let generation = self.view.generation();
-        let mut has_waited = false;
+        let mut has_paused = false;
         let mut judgements = Vec::with_capacity(tokens.len());
         for token in tokens {
             let mut judgement = self.judge_from_memory(token);
             if self.wants_news(&judgement) {
                 judgement = Box::pin(self.judge_with_news(token, judgement, came)).await;
-                has_waited = true;
+                has_paused = true;
+            }
+            charge(&judgement)?;
+            if !judgement.from_cache {
+                tokio::task::yield_now().await;
+                has_paused = true;
             }
             let is_in_doubt = matches!(judgement.verdict, Verdict::CannotJudge(_));
             judgements.push(judgement);
             if is_in_doubt {
                 // The answer to all of them is that: the others need not wait.
-                return judgements;
+                return Ok(judgements);
             }
         }
-        if has_waited || self.view.generation() != generation || self.doubt().is_some() {
+        if has_paused || self.view.generation() != generation || self.doubt().is_some() {
             for (token, judgement) in tokens.iter().zip(&mut judgements) {
                 if matches!(judgement.verdict, Verdict::Active(_)) {
                     let from_cache = judgement.from_cache;
@@ -247,7 +266,7 @@ impl Judge {
                 }
             }
         }
-        judgements
+        Ok(judgements)
     }
 
     fn came(&self) -> Came {

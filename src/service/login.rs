@@ -74,7 +74,7 @@ impl Service {
         if !client.settings.grants.allow(Grant::PasswordLogin) {
             return Err(LoginError::ClientNotAllowed);
         }
-        let audience = self.audience_for(client, login.audience).ok_or(LoginError::InvalidAudience)?;
+        let audience = self.audience_for(client, login.audience.as_slice()).ok_or(LoginError::InvalidAudience)?;
         if !login.scope.as_ref().is_none_or(|scope| scope.is_subset_of(&client.settings.scopes)) {
             return Err(LoginError::InvalidScope);
         }

@@ -34,7 +34,7 @@ pub enum RefreshError {
     /// More scope than the session has (RFC 6749 §6).
     #[error("the scope exceeds what was granted")]
     InvalidScope,
-    /// An audience that the session does not have (RFC 8707 §2.2).
+    /// An audience that the session does not have (RFC 8707 §2.2), alone or among others.
     #[error("the audience is none of the session's")]
     InvalidAudience,
     /// It could not be decided; nothing was consumed (security.md R5).
@@ -110,7 +110,7 @@ impl Service {
     /// statement decides and rotates, and reads nothing before. Almost all are such; of any other, what
     /// [`Service::check_answerable`] needs is read first.
     fn answerable(&self, successor: &RefreshToken, client: &Client, now: Timestamp) -> Result<Answerable, Failure> {
-        let all = self.audience_for(client, None).unwrap_or_default();
+        let all = self.audience_for(client, &[]).unwrap_or_default();
         let each = all.iter().map(|audience| vec![audience.clone()]).filter(|_| all.len() > 1);
         let audiences = std::iter::once(all.clone()).chain(each).collect();
         Ok(Answerable { audiences, most_chars: self.room_in_token(successor, client, now)? / BYTES_OF_CHAR })

@@ -6,6 +6,7 @@ mod escape;
 mod events;
 mod logger;
 pub mod metrics;
+mod once;
 mod panics;
 mod request;
 mod time;
@@ -13,5 +14,6 @@ mod writer;
 
 pub use logger::{LogSink, Logger, MemoryLog};
 pub use metrics::Metrics;
+pub use once::OncePerMinute;
 pub use panics::tell_panics;
 pub use request::{CacheUse, RequestLine};

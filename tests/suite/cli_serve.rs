@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::process::{Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::support::database::{Engine, TestDatabase, on_both_engines};
 use super::support::process::{Home, PASSWORD, SOON, Server};
@@ -34,14 +34,29 @@ async fn serve_starts_in_an_empty_folder_and_says_where_it_listens() {
     let ready = server.http.get(format!("{}/readyz", server.public)).send().await.unwrap();
     assert_eq!(ready.status(), 200);
     let started = server.printed.lock().unwrap().clone();
-    for part in ["\"version\":", "\"issuer\":\"http://localhost:8080\"", "\"database\":\"sqlite\""] {
+    // The port was chosen by the system, and the default issuer has it.
+    let issuer = format!("http://localhost:{}", server.public.rsplit(':').next().unwrap());
+    for part in ["\"version\":", &format!("\"issuer\":\"{issuer}\""), "\"database\":\"sqlite\""] {
         assert!(started.contains(part), "{started}");
     }
+    let metadata = server.http.get(format!("{}/.well-known/openid-configuration", server.public)).send().await.unwrap();
+    let metadata: Value = metadata.json().await.unwrap();
+    assert_eq!(
+        (&metadata["issuer"], &metadata["jwks_uri"]),
+        (&json!(issuer), &json!(format!("{issuer}/.well-known/jwks.json")))
+    );
     assert!(home.path().join("countersign-data/master.key").exists());
     server.signal("HUP");
     server.line_with("SIGHUP");
     server.signal("INT");
     assert_eq!(server.wait(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_on_another_port_of_this_machine_is_warned_about() {
+    let server = Home::empty().with("ISSUER", "http://localhost:1").serve();
+    let warning = server.line_with("issuer names another port");
+    assert!(warning.contains("WARN") && warning.contains("public.listen"), "{warning}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,6 +78,12 @@ fn a_port_that_is_taken_is_told_with_what_to_do() {
     let stderr = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr.contains("public.listen = 127.0.0.1:") && stderr.contains("COUNTERSIGN_PUBLIC__LISTEN"), "{stderr}");
+    // What it suggests works: the issuer follows the port.
+    let suggested = stderr.split("COUNTERSIGN_PUBLIC__LISTEN=").nth(1).unwrap().split(". ").next().unwrap();
+    let home = Home::empty().with("PUBLIC__LISTEN", suggested);
+    let shown: Value = home.json(&["config", "show"]);
+    let issuer = shown["settings"].as_array().unwrap().iter().find(|setting| setting["name"] == "issuer").unwrap();
+    assert_eq!(issuer["value"], json!(format!("http://localhost:{}", suggested.rsplit(':').next().unwrap())));
 }
 
 #[cfg(target_os = "linux")]
@@ -100,6 +121,8 @@ async fn the_demo_prints_commands_that_work_and_leaves_nothing_behind() {
         text.push_str(std::str::from_utf8(&buffer[..read]).unwrap());
     }
     assert!(text.lines().count() <= 30, "in less than a screen: {text}");
+    let page = text.lines().find_map(|line| line.strip_prefix("The API is documented on ")).unwrap();
+    assert_eq!(reqwest::get(page).await.unwrap().status(), 200);
     let commands = &text[text.find("U=http").unwrap()..];
     for shell in ["sh", "bash"] {
         let pasted = Command::new(shell).arg("-euc").arg(commands).output().unwrap();

@@ -282,7 +282,7 @@ async fn t6_t17_a_subject_is_the_client_itself_or_a_user_with_a_session() {
             tokens.push(scene.forge.saying(&claims));
         }
     }
-    for name in ["sid", "auth_time", "amr", "roles", "preferred_username"] {
+    for name in ["sid", "auth_time", "amr", "preferred_username"] {
         let mut claims = user.clone();
         claims.as_object_mut().unwrap().remove(name);
         tokens.push(scene.forge.saying(&claims));

@@ -93,6 +93,31 @@ on_both_engines! {
         assert_eq!(names, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
+    async fn h17_a_cache_keeps_the_answers_of_two_tokens_apart(database: TestDatabase) {
+        let app = TestApp::start_with(database, "[forward_auth]\nallow_preflight = true").await;
+        let tokens = token(&app).await;
+        let good = &tokens.access_token;
+        let gateway = app.gateway();
+        let preflight = app.request(Method::OPTIONS, "/v1/verify").header("origin", "https://app.example");
+        let answers = [
+            (200, app.verify("", good)),
+            (401, app.verify("", "a.b.c")),
+            (401, app.get("/v1/verify")),
+            (403, app.verify("?role=admin", good)),
+            (200, preflight.header("access-control-request-method", "PUT")),
+        ];
+        for (status, request) in answers {
+            let answer = request.send().await.unwrap();
+            assert_eq!((answer.status().as_u16(), header(&answer, "vary")), (status, "authorization"));
+        }
+        // The caller decides what it may see, and `Accept` the form.
+        for token in [good, "a.b.c"] {
+            let answer = app.ask(&gateway, token).send().await.unwrap();
+            assert!(header(&answer, "cache-control").starts_with("max-age="));
+            assert_eq!(header(&answer, "vary"), "accept, authorization");
+        }
+    }
+
     async fn the_prefix_of_the_headers_is_the_operators_choice(database: TestDatabase) {
         let app = TestApp::start_with(database, "[forward_auth]\nheader_prefix = \"Remote-\"").await;
         let tokens = token(&app).await;

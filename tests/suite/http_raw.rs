@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
+use axum::http::HeaderValue;
 use axum::routing::{any, get, post};
 use countersign::clock::SystemClock;
 use countersign::http::extract::FormParams;
 use countersign::http::listener::{ListenSettings, Listener, Shutdown};
-use countersign::http::middleware::{Edge, RequestContext, RequestObserver, RequestRecord, TrustedProxies};
+use countersign::http::middleware::{Cors, Edge, RequestContext, RequestObserver, RequestRecord, TrustedProxies};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
@@ -18,6 +19,9 @@ use tokio::time::{sleep, timeout};
 
 /// Nothing in this file may take longer, however busy the machine is.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// An origin whose pages may read answers.
+const PAGE: &str = "https://app.example";
 
 /// Timeouts that a test can wait for.
 fn hasty() -> ListenSettings {
@@ -66,6 +70,7 @@ impl Server {
             Arc::new(|| [7; 16]),
             Arc::<Records>::clone(&records),
             "",
+            Some(Cors::new(vec![HeaderValue::from_static(PAGE)])),
         );
         let router = Router::new()
             .route("/ok", get(|| async { "fine" }))
@@ -536,6 +541,33 @@ async fn h16_a_panic_is_a_500_and_nothing_more() {
     assert!(answer.contains(r#""code":"internal""#) && !answer.contains("on purpose"), "{answer}");
     stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert_eq!(status(&read_until(&mut stream, "fine").await), 200, "the connection lives on");
+}
+
+#[tokio::test]
+async fn h11_a_page_can_read_every_error_of_the_listener_and_of_the_layer() {
+    let server = Server::start(hasty());
+    let long = "x".repeat(20_000);
+    for (expected, request) in [
+        (404, "GET /nothing HTTP/1.1\r\n".to_owned()),
+        (405, "PATCH /ok HTTP/1.1\r\n".to_owned()),
+        (500, "GET /panic HTTP/1.1\r\n".to_owned()),
+        (503, "GET /never HTTP/1.1\r\n".to_owned()),
+        (431, "GET /ok HTTP/1.1\r\n".to_owned()),
+        (414, format!("GET /{long} HTTP/1.1\r\n")),
+        (400, "GET /ok HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 1\r\n".to_owned()),
+    ] {
+        let long = if expected == 431 { &long } else { "" };
+        for origin in [PAGE, "https://evil.example"] {
+            let head = format!("{request}Host: a\r\nOrigin: {origin}\r\nX-Long: {long}\r\nConnection: close\r\n\r\n");
+            let answer = server.exchange(head).await;
+            assert_eq!(status(&answer), expected, "{answer}");
+            let is_listed = origin == PAGE;
+            // Of a target that is too long, nothing behind it is read.
+            let allowed = Some(PAGE).filter(|_| is_listed && expected != 414);
+            assert_eq!(header(&answer, "access-control-allow-origin"), allowed, "{expected}");
+            assert_eq!(header(&answer, "vary"), Some("origin"), "{expected}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -429,7 +429,7 @@ on_both_engines! {
             assert_eq!(appearance(answer).await, plain, "{name}");
         }
         let names: Vec<_> = plain.1.iter().map(|line| line.split(':').next().unwrap()).collect();
-        assert_eq!(names, ["cache-control", "content-length", "content-type", "date", "x-content-type-options", "x-request-id"]);
+        assert_eq!(names, ["cache-control", "content-length", "content-type", "date", "vary", "x-content-type-options", "x-request-id"]);
     }
 
     async fn h2_the_query_string_is_no_place_for_parameters(database: TestDatabase) {

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use countersign::domain::{ClientKind, ClientSettings, IntrospectRight};
+use countersign::domain::{ClientId, ClientKind, ClientSettings, IntrospectRight};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Executor};
 
-use crate::support::app::{PASSWORD, TestApp, USER, application, error_of, machine, tokens};
+use crate::support::app::{GATEWAY, PASSWORD, TestApp, USER, application, error_of, machine, tokens};
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
 use crate::support::forge::Forge;
 use crate::support::judging::*;
@@ -115,13 +115,61 @@ on_both_engines! {
         assert_eq!(app.figure("countersign_introspection_seconds_count").await, 4.0);
     }
 
-    async fn a_client_that_may_introspect_nothing_hears_that_nothing_is_active(database: TestDatabase) {
+    async fn i2_for_a_client_that_may_introspect_nothing_no_token_is_verified(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let settings = ClientSettings { introspect: IntrospectRight::None, ..machine(&[], "") };
         let blind = app.confidential("blind", settings).await;
         let own = app.token_of(&blind).await.access_token;
-        assert_eq!(app.asked(&blind, &own, Format::Batch).await, json!({"active": false}));
+        for format in Format::ALL {
+            assert_eq!(app.asked(&blind, &own, format).await, json!({"active": false}));
+        }
+        assert_eq!(app.figure("countersign_verified_cache_entries").await, 0.0);
+        app.service.audit_denials().await.unwrap();
+        let events = app.audit("token.introspection_denied").await;
+        assert_eq!((&events[0]["client"], &events[0]["detail"]), (&json!("blind"), &json!({"tokens": 3})));
     }
+
+    async fn l1_forged_tokens_of_a_batch_count_against_its_client_and_a_batch_of_good_ones_passes(database: TestDatabase) {
+        let app = TestApp::start_with(database, "[limits.client]\nburst = 5\nper_minute = 60").await;
+        let gateway = app.gateway();
+        let token = app.log_in().await.access_token;
+        let forged: Vec<String> = (0..6).map(|number| format!("{}{number}AAAAAAA", &token[..token.len() - 8])).collect();
+        let forged: Vec<&str> = forged.iter().map(String::as_str).collect();
+        let (refused, more) = forged.split_first().unwrap();
+        assert_eq!(app.batch(&gateway, more).await.status(), 200);
+        let answer = app.batch(&gateway, &[&token, refused]).await;
+        assert_eq!(header(&answer, "retry-after"), "1");
+        assert_eq!(error_of(answer).await, (429, "too_many_attempts".into()));
+        // Tokens of another kind of fault cost no signature check.
+        for batch in [&[token.as_str()][..], &["made up", &token]] {
+            assert_eq!(app.batch(&gateway, batch).await.status(), 200);
+        }
+        assert_eq!(app.ask(&gateway, refused).send().await.unwrap().status(), 200, "a batch alone is limited");
+        app.clock.advance(Duration::from_secs(1));
+        assert_eq!(app.batch(&gateway, &[refused]).await.status(), 200);
+    }
+}
+
+#[tokio::test]
+async fn other_requests_have_their_turn_between_the_signature_checks_of_a_batch() {
+    let app = TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, "[limits]\nenabled = false").await;
+    let token = app.log_in().await.access_token;
+    let forged: Vec<String> = (10..74).map(|number| format!("{}{number}AAAAAA", &token[..token.len() - 8])).collect();
+    let forged: Vec<&str> = forged.iter().map(String::as_str).collect();
+    let gateway = app.service.client(&ClientId::parse(GATEWAY).unwrap()).unwrap();
+    // One thread: the other task runs only when the batch lets it.
+    let turns = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counted = std::sync::Arc::clone(&turns);
+    let other = tokio::spawn(async move {
+        loop {
+            counted.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            tokio::task::yield_now().await;
+        }
+    });
+    let answers = app.service.introspect_all(&gateway, &forged, std::net::Ipv4Addr::LOCALHOST.into()).await.unwrap();
+    other.abort();
+    assert_eq!(answers.len(), forged.len());
+    assert!(turns.load(std::sync::atomic::Ordering::Relaxed) >= forged.len());
 }
 
 /// Which tokens of a batch are active that waits for the database, where somebody holds the table `lock` while `meanwhile` happens.

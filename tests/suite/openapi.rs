@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use countersign::http::openapi::document;
+use countersign::http::openapi::{Servers, document, document_of};
 use serde_json::Value;
 
 use crate::support::app::TestApp;
@@ -43,7 +43,27 @@ async fn it_is_served_with_its_media_type() {
     let answer = app.get("/openapi.json").send().await.unwrap();
     assert_eq!((answer.status().as_u16(), header(&answer, "content-type")), (200, "application/json"));
     assert_eq!(header(&answer, "access-control-allow-origin"), "*");
-    assert_eq!(answer.text().await.unwrap(), document());
+    let servers = Servers { base_path: "", operations_scheme: "http", operations_port: app.operations.port() };
+    assert_eq!(answer.text().await.unwrap(), document_of(&servers));
+}
+
+#[tokio::test]
+async fn h17_a_browser_that_opens_the_root_is_led_to_the_page() {
+    for (issuer, page) in [("http://localhost:8080", "/docs"), ("https://example.com/auth/a", "/auth/a/docs")] {
+        let app =
+            TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, &format!("issuer = \"{issuer}\"")).await;
+        let root = page.strip_suffix("/docs").filter(|root| !root.is_empty()).unwrap_or("/");
+        let browser = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8";
+        let answer = app.get(root).header("accept", browser).send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), header(&answer, "location")), (303, page));
+        assert_eq!(header(&answer, "vary"), "accept");
+        assert_eq!(app.get(page).send().await.unwrap().status(), 200);
+        let api: Value = app.get("/openapi.json").send().await.unwrap().json().await.unwrap();
+        assert_eq!(api["servers"][0]["url"], root);
+        for other in ["*/*", "application/json", "text/html;q=0"] {
+            assert_eq!(app.get(root).header("accept", other).send().await.unwrap().status(), 404, "{other}");
+        }
+    }
 }
 
 /// Reads the route table as text: it is the one page on which every route stands.

@@ -181,7 +181,7 @@ async fn c6_ten_thousand_revocations_against_a_thread_that_never_stops_judging()
     app.confidential("batch", machine(&[], "")).await;
     let client = app.service.client(&ClientId::parse("batch").unwrap()).unwrap();
     let caller = Caller { client, authenticated: true };
-    let issue = |_| app.service.client_credentials(&caller, None, None).unwrap().access_token.expose().to_owned();
+    let issue = |_| app.service.client_credentials(&caller, None, &[]).unwrap().access_token.expose().to_owned();
     let tokens: Arc<[String]> = (0..ROUNDS).map(issue).collect();
     // Even: this round's token is not revoked yet. Odd: its revocation was acknowledged.
     let stage = Arc::new(AtomicU64::new(0));

@@ -194,6 +194,42 @@ on_both_engines! {
         assert_eq!(jtis.len(), 5);
     }
 
+    async fn r9_several_resources_are_the_audiences_of_one_token_and_each_must_be_granted(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let audiences = ["a", "b", "c"];
+        let robot = app.confidential("robot", machine(&audiences, "")).await;
+        let web = audiences.map(|audience| Audience::parse(audience).unwrap()).to_vec();
+        app.client("web", ClientSettings { audiences: web, ..application("") }).await;
+        let first = app.log_in_on("web").await;
+        let refresh = [("grant_type", "refresh_token"), ("refresh_token", first.refresh_token.as_str()), ("client_id", "web")];
+        let resource = |names: &[&'static str]| names.iter().map(|name| ("resource", *name)).collect::<Vec<_>>();
+        let by_robot = async |more: &[(&str, &str)]| app.token_request(&robot, more).await;
+        let by_web = async |more: &[(&str, &str)]| app.post_form("/oauth2/token", &[&refresh, more].concat()).send().await.unwrap();
+        for (asked, said) in [
+            (&["b"][..], json!("b")),
+            (&["c", "a"], json!(["a", "c"])),
+            (&["a", "c", "a"], json!(["a", "c"])),
+            (&["a", "b", "c"], json!(["a", "b", "c"])),
+            (&[], json!(["a", "b", "c"])),
+        ] {
+            let asked = resource(asked);
+            let of_robot = claims_of(&tokens(by_robot(&asked).await).await.access_token);
+            let of_web = claims_of(&tokens(by_web(&asked).await).await.access_token);
+            assert_eq!((&of_robot["aud"], &of_web["aud"]), (&said, &said), "{asked:?}");
+        }
+        let [one, other] = [&["a", "c"][..], &["c", "a"]].map(resource);
+        let [one, other] = [tokens(by_web(&one).await).await, tokens(by_web(&other).await).await];
+        let said = [&one, &other].map(|tokens| claims_of(&tokens.access_token));
+        assert_eq!(said[0], said[1], "the order is no difference");
+        let with_audience = [&resource(&["a", "b"])[..], &[("audience", "a")]].concat();
+        for asked in [resource(&["a", "d"]), resource(&["d"]), resource(&["a", "b c"]), with_audience] {
+            assert_eq!(refusal(by_robot(&asked).await).await, (400, "invalid_target".into()), "{asked:?}");
+            assert_eq!(refusal(by_web(&asked).await).await, (400, "invalid_target".into()), "{asked:?}");
+        }
+        let twice = [("audience", "a"), ("audience", "a")];
+        assert_eq!(refusal(by_robot(&twice).await).await, (400, "invalid_request".into()));
+    }
+
     async fn r9_a_refresh_narrows_and_never_widens(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", portal()).await;

@@ -1,13 +1,14 @@
 //! Methods, paths and bodies that nobody documents: every route answers them in its own shape (security.md H1, H7).
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use countersign::http::openapi::document;
 use reqwest::{Method, RequestBuilder};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::app::{TestApp, error_of};
+use crate::support::app::{PASSWORD, TestApp, USER, error_of};
 use crate::support::database::{Engine, TestDatabase};
 use crate::support::judging::*;
 
@@ -115,7 +116,7 @@ async fn h11_no_answer_lets_a_page_of_another_origin_in() {
             let asked = request(&app, method, &path).header("origin", "https://evil.example");
             let answer = asked.header("access-control-request-method", "POST").send().await.unwrap();
             let allowed = header(&answer, "access-control-allow-origin");
-            let expected = if open.contains(&path.as_str()) && method == "GET" { "*" } else { "" };
+            let expected = if open.contains(&path.as_str()) { "*" } else { "" };
             assert_eq!(allowed, expected, "{method} {path}");
             assert_eq!(header(&answer, "access-control-allow-credentials"), "");
         }
@@ -145,8 +146,8 @@ async fn h11_pages_of_an_allowed_origin_may_call_what_people_and_public_clients_
             for answer in [preflight, asked] {
                 assert_eq!(header(&answer, "access-control-allow-origin"), expected, "{path}");
                 assert_eq!(
-                    header(&answer, "vary").is_empty(),
-                    !is_open,
+                    header(&answer, "vary").contains("origin"),
+                    is_open,
                     "{path}: the caches of gateways are not split"
                 );
             }
@@ -167,10 +168,97 @@ async fn h11_pages_of_an_allowed_origin_may_call_what_people_and_public_clients_
 }
 
 #[tokio::test]
+async fn h11_a_preflight_of_the_public_documents_passes_for_every_origin() {
+    let app = app().await;
+    for path in [
+        "/.well-known/jwks.json",
+        "/.well-known/oauth-authorization-server",
+        "/.well-known/openid-configuration",
+        "/openapi.json",
+    ] {
+        // Clients of the Model Context Protocol add a header to these requests.
+        let preflight = app.request(Method::OPTIONS, path).header("origin", "https://any.example");
+        let preflight = preflight.header("access-control-request-method", "GET");
+        let answer = preflight.header("access-control-request-headers", "mcp-protocol-version").send().await.unwrap();
+        assert_eq!((answer.status().as_u16(), header(&answer, "access-control-allow-origin")), (204, "*"), "{path}");
+        assert_eq!(header(&answer, "access-control-allow-methods"), "GET, HEAD");
+        assert!(header(&answer, "access-control-allow-headers").ends_with(", *"));
+    }
+}
+
+#[tokio::test]
+async fn h11_a_preflight_allows_the_headers_of_tracing_and_an_app_has_an_origin_too() {
+    let settings = "[cors]\nallowed_origins = [\"capacitor://localhost\", \"tauri://localhost\"]";
+    let app = TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, settings).await;
+    for (origin, allowed) in [("capacitor://localhost", "capacitor://localhost"), ("ionic://localhost", "")] {
+        let preflight = app.request(Method::OPTIONS, "/v1/login").header("origin", origin);
+        let preflight = preflight.header("access-control-request-method", "POST");
+        let answer = preflight.header("access-control-request-headers", "traceparent").send().await.unwrap();
+        assert_eq!(answer.status().as_u16(), 204);
+        assert_eq!(header(&answer, "access-control-allow-origin"), allowed);
+        let names: Vec<_> = header(&answer, "access-control-allow-headers").split(", ").collect();
+        for name in ["authorization", "content-type", "traceparent", "tracestate", "baggage", "sentry-trace"] {
+            assert_eq!(names.contains(&name), !allowed.is_empty(), "{name}");
+        }
+        assert_eq!(header(&answer, "access-control-allow-credentials"), "", "no cookie is ever read");
+    }
+}
+
+#[tokio::test]
+async fn h11_a_refused_origin_is_logged_once_a_minute_with_the_setting() {
+    let app = app().await;
+    let _events = app.collect_events();
+    let preflight = async |origin: &str| {
+        let request = app.request(Method::OPTIONS, "/v1/login").header("origin", origin);
+        request.header("access-control-request-method", "POST").send().await.unwrap();
+    };
+    // A form of a page of the same origin carries the header too.
+    app.post_form("/oauth2/token", &[]).header("origin", "https://own.example").send().await.unwrap();
+    let lines = || app.logged().matches("cors.allowed_origins").count();
+    assert_eq!(lines(), 0);
+    let long = format!("https://evil.example/\u{1b}{}", "x".repeat(1000));
+    let bytes = long.replace('\u{1b}', "\u{e9}");
+    preflight(&bytes).await;
+    preflight("https://other.example").await;
+    assert_eq!(lines(), 1, "{}", app.logged());
+    let logged = app.logged();
+    let line = logged.lines().find(|line| line.contains("cors.allowed_origins")).unwrap();
+    assert!(line.contains("https://evil.example/") && line.len() < 600, "{line}");
+    app.clock.advance(Duration::from_secs(60));
+    let form = app.post_form("/oauth2/token", &[]).header("origin", "https://other.example");
+    form.header("sec-fetch-site", "cross-site").send().await.unwrap();
+    assert_eq!(lines(), 2);
+    assert!(app.logged().contains("https://other.example"));
+}
+
+#[tokio::test]
+async fn h3_a_bearer_token_beside_a_login_or_refresh_is_no_client_authentication() {
+    let app = app().await;
+    let old = app.log_in().await;
+    for header in [format!("Bearer {}", old.access_token), "Bearer".to_owned(), "bearer undefined".to_owned()] {
+        let login = app.post_json("/v1/login", &json!({"username": USER, "password": PASSWORD}));
+        let tokens = crate::support::app::tokens(login.header("authorization", &header).send().await.unwrap()).await;
+        let refresh = app.post_json("/v1/refresh", &json!({"refresh_token": tokens.refresh_token}));
+        let tokens = crate::support::app::tokens(refresh.header("authorization", &header).send().await.unwrap()).await;
+        let form = [("client_id", "countersign"), ("refresh_token", &tokens.refresh_token)];
+        let form = form.into_iter().chain([("grant_type", "refresh_token")]).collect::<Vec<_>>();
+        let refresh = app.post_form("/oauth2/token", &form).header("authorization", &header);
+        let tokens = crate::support::app::tokens(refresh.send().await.unwrap()).await;
+        let form = [("client_id", "countersign"), ("token", &tokens.refresh_token)];
+        let revoked = app.post_form("/oauth2/revoke", &form).header("authorization", &header).send().await.unwrap();
+        assert_eq!(revoked.status().as_u16(), 200);
+        assert!(!app.is_active(&tokens.access_token).await);
+        // It proves nothing either.
+        let form = [("token", old.access_token.as_str())];
+        let asked = app.post_form("/oauth2/introspect", &form).header("authorization", &header).send().await.unwrap();
+        assert_eq!(asked.status().as_u16(), 401);
+    }
+}
+
+#[tokio::test]
 async fn a_path_that_is_not_there_is_404_in_the_shape_of_its_neighbours() {
     let app = app().await;
     for path in [
-        "/",
         "/v1",
         "/v1/",
         "/v1/login/",

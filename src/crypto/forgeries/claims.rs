@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::access_claims::AccessClaimsJson;
 use super::{claims, claims_with, claims_without, forge, with_member};
 use crate::crypto::ClaimsRefusal;
 use crate::crypto::fixtures::{ISSUER, NOW, client_claims, user_claims};
@@ -31,14 +32,19 @@ fn t6_every_required_claim_must_be_there_with_its_type() {
 #[test]
 fn t6_the_claims_of_a_login_stand_together_and_beside_a_user_only() {
     let forge = forge();
-    for name in ["sid", "auth_time", "amr", "roles", "preferred_username"] {
+    for name in ["sid", "auth_time", "amr", "preferred_username"] {
         assert!(forge.judge_claims(&claims_without(name)).is_err(), "{name} alone is missing");
     }
+    forge.judge_claims(&claims_without("roles")).unwrap();
+    forge.judge_claims(&claims_with("roles", json!([]))).unwrap();
     let client = client_claims();
     let token = forge.key.sign_access_token(&client, TokenType::AtJwt).unwrap();
     assert_eq!(forge.judge(token.expose()).unwrap().claims, client);
     assert!(forge.judge_claims(&claims_with("sub", json!("web"))).is_err(), "a client with a session");
     assert!(forge.judge_claims(&claims_with("sid", json!("usr_AAAAAAAAAAAAAAAAAAAAAA"))).is_err());
+    let mut with_roles = serde_json::to_value(AccessClaimsJson::from(&client)).unwrap();
+    with_roles["roles"] = json!([]);
+    assert!(forge.judge_claims(&with_roles).is_err(), "a client with roles");
     let mut impostor = claims();
     for name in ["sid", "auth_time", "amr", "roles", "preferred_username"] {
         impostor.as_object_mut().unwrap().remove(name);

@@ -33,8 +33,12 @@ impl ErrorShape {
 
     /// The shape of errors on `path`, which may begin with `base`.
     pub fn below(base: &str, path: &str) -> Self {
-        let inner = path.strip_prefix(base).filter(|inner| inner.starts_with('/'));
-        Self::of(inner.unwrap_or(path))
+        Self::of(Self::path_below(base, path))
+    }
+
+    /// `path` without `base`, if it begins with it.
+    pub fn path_below<'a>(base: &str, path: &'a str) -> &'a str {
+        path.strip_prefix(base).filter(|inner| inner.starts_with('/')).unwrap_or(path)
     }
 
     /// The answer for `error` in this shape. The cause and the waiting time are kept.

@@ -10,6 +10,11 @@ pub fn prefers(headers: &HeaderMap, named: &str, usual: &str) -> bool {
     asked.is_some_and(|weight| weight > 0 && weight >= weight_of(headers, usual))
 }
 
+/// Whether a caller accepts the media type `named` by its name, as a browser does for a page.
+pub fn names(headers: &HeaderMap, named: &str) -> bool {
+    ranges(headers).any(|(range, weight)| weight > 0 && range.eq_ignore_ascii_case(named))
+}
+
 /// The weight of a media type in thousandths: that of the most specific range that covers it, and 0 where none does.
 fn weight_of(headers: &HeaderMap, media_type: &str) -> u16 {
     let family = media_type.split('/').next().unwrap_or_default();

@@ -5,8 +5,8 @@ use std::fmt;
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
-use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue};
 use zeroize::Zeroizing;
 
 use super::params;
@@ -87,6 +87,14 @@ pub fn authorization(headers: &HeaderMap) -> Result<Option<Authorization<'_>>, A
     }
 }
 
+/// Whether the only `Authorization` header is of the Bearer scheme, whatever its token.
+pub fn names_bearer(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(AUTHORIZATION).iter();
+    let first = values.next().map(HeaderValue::as_bytes).filter(|_| values.next().is_none());
+    let scheme = first.and_then(|value| value.split(|byte| *byte == b' ').next());
+    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer"))
+}
+
 fn basic(credentials: &str) -> Result<Vec<IdAndSecret>, AuthorizationFault> {
     const MALFORMED: AuthorizationFault = AuthorizationFault::Malformed;
     let bytes = Zeroizing::new(BASE64.decode(credentials).map_err(|_| MALFORMED)?);
@@ -116,7 +124,6 @@ fn is_token68(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use base64::engine::general_purpose::STANDARD as PADDED;
-    use http::HeaderValue;
     use proptest::prelude::*;
 
     use super::*;

@@ -2,7 +2,7 @@
 
 use http::HeaderMap;
 
-use super::authorization::{Authorization, AuthorizationFault, IdAndSecret, authorization};
+use super::authorization::{Authorization, AuthorizationFault, IdAndSecret, authorization, names_bearer};
 use super::form::FormParams;
 use crate::domain::SecretText;
 use crate::http::error::{OAuthDescription, OAuthError};
@@ -68,10 +68,12 @@ impl<'a> BodyCredentials<'a> {
 impl ClientCredentialsInput {
     /// Gathers what header and body say. Basic and post together pass when they agree, because lua-resty-openidc sends
     /// both; any other combination is `invalid_request`. A malformed header is `invalid_client` with 401, as RFC 6749
-    /// §5.2 asks where the client tried the header.
+    /// §5.2 asks where the client tried the header. A bearer token authenticates a user and no client: HTTP libraries of
+    /// pages attach one to every request.
     pub fn gather(headers: &HeaderMap, body: BodyCredentials<'_>) -> Result<Self, OAuthError> {
         let several = || OAuthError::invalid_request(OAuthDescription::SeveralAuthentications);
         let basic = match authorization(headers) {
+            _ if names_bearer(headers) => None,
             Ok(None) => None,
             Ok(Some(Authorization::Basic(candidates))) => Some(candidates),
             Ok(Some(_)) | Err(AuthorizationFault::Malformed) => return Err(OAuthError::invalid_client()),
@@ -193,10 +195,13 @@ mod tests {
             Some(error.into_response().status().as_u16())
         };
         assert_eq!(status(&["Basic Z3c6cw==", "Basic Z3c6cw=="]), Some(400));
-        for malformed in ["Basic !", "Basic", "Bearer abc", "Digest x"] {
+        for malformed in ["Basic !", "Basic", "Bearers abc", "Digest x"] {
             assert_eq!(status(&[malformed]), Some(401), "{malformed}");
         }
-        assert_eq!(status(&["Basic Z3c6cw=="]), None);
+        assert_eq!(status(&["Bearer a", "Basic Z3c6cw=="]), Some(400));
+        for other in ["Basic Z3c6cw==", "Bearer abc", "bearer", "Bearer ", "Bearer undefined or null"] {
+            assert_eq!(status(&[other]), None, "{other}");
+        }
     }
 
     #[test]

@@ -59,6 +59,15 @@ impl FormParams {
         }
     }
 
+    /// The values of a parameter that may be repeated, each of at most `max_bytes` bytes; empty ones are left out.
+    pub fn all(&self, name: &'static str, max_bytes: usize) -> Result<Vec<&str>, OAuthError> {
+        let values: Vec<_> = self.0.find_all(name).collect();
+        match values.iter().all(|value| value.len() <= max_bytes) {
+            true => Ok(values),
+            false => Err(OAuthError::invalid_request(OAuthDescription::TooLong(name))),
+        }
+    }
+
     /// The value of a parameter that must be there and not empty.
     pub fn required(&self, name: &'static str, max_bytes: usize) -> Result<&str, OAuthError> {
         self.optional(name, max_bytes)?.ok_or_else(|| OAuthError::invalid_request(OAuthDescription::Missing(name)))

@@ -14,7 +14,7 @@ mod params;
 mod query;
 mod segment;
 
-pub use accept::prefers;
+pub use accept::{names, prefers};
 pub use authorization::{Authorization, AuthorizationFault, BearerToken, IdAndSecret, authorization};
 pub use client_credentials::{BodyCredentials, ClientCredentialsInput};
 pub use form::{FormParams, MAX_FORM_BYTES};

@@ -9,12 +9,15 @@ use zeroize::Zeroizing;
 /// More parameters than any request of the contract has; bounds the look for repeated names.
 const MAX_PARAMETERS: usize = 64;
 
+/// The one name that may occur more than once (RFC 8707 §2).
+const REPEATABLE: &[u8] = b"resource";
+
 /// Why a text is not a list of parameters.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ParamsError {
     /// Bad percent-encoding, bad UTF-8 or a NUL.
     Malformed,
-    /// A name occurs twice (RFC 6749 §3.2).
+    /// Another name than `resource` occurs twice (RFC 6749 §3.2).
     Repeated,
     /// More than [`MAX_PARAMETERS`].
     TooMany,
@@ -40,7 +43,7 @@ enum Piece {
 }
 
 impl Params {
-    /// Reads parameters; a name that occurs twice is an error, whatever its values are.
+    /// Reads parameters; a name that occurs twice is an error, whatever its values are, except for `resource`.
     pub(super) fn parse(encoded: Bytes) -> Result<Self, ParamsError> {
         // Ampersands and equals signs are ASCII: a text that is valid as a whole is valid in each of its pieces.
         if memchr(0, &encoded).is_some() || std::str::from_utf8(&encoded).is_err() {
@@ -82,8 +85,14 @@ impl Params {
 
     /// The value of a parameter; an empty one counts as omitted (RFC 6749 §3.2).
     pub(super) fn find(&self, name: &str) -> Option<&str> {
-        let entry = self.entries.iter().find(|entry| self.bytes(&entry.name) == name.as_bytes())?;
-        std::str::from_utf8(self.bytes(&entry.value)).ok().filter(|value| !value.is_empty())
+        self.find_all(name).next()
+    }
+
+    /// The values of a parameter that may be repeated; empty ones are left out.
+    pub(super) fn find_all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = self.entries.iter().filter(move |entry| self.bytes(&entry.name) == name.as_bytes());
+        let values = named.filter_map(|entry| std::str::from_utf8(self.bytes(&entry.value)).ok());
+        values.filter(|value| !value.is_empty())
     }
 
     /// The names, in order.
@@ -101,7 +110,8 @@ impl Params {
 
     fn has_repeated_name(&self) -> bool {
         self.entries.iter().enumerate().any(|(index, entry)| {
-            self.entries.iter().take(index).any(|earlier| self.bytes(&earlier.name) == self.bytes(&entry.name))
+            let name = self.bytes(&entry.name);
+            name != REPEATABLE && self.entries.iter().take(index).any(|earlier| self.bytes(&earlier.name) == name)
         })
     }
 }
@@ -189,6 +199,7 @@ mod tests {
 
         #[test]
         fn h1_a_repeated_name_is_refused_in_every_spelling(name in "[a-z]{1,8}", spelled_out: bool, empty: bool) {
+            prop_assume!(name.as_bytes() != REPEATABLE);
             let twin = if spelled_out {
                 name.bytes().map(|byte| format!("%{byte:02x}")).collect()
             } else {
@@ -206,6 +217,17 @@ mod tests {
             assert_eq!(Params::parse(bad.into()).err(), Some(ParamsError::Malformed), "{bad:?}");
         }
         assert_eq!(Params::parse(Bytes::from_static(b"a=\xff")).err(), Some(ParamsError::Malformed));
+    }
+
+    #[test]
+    fn resource_alone_may_be_repeated() {
+        let params = Params::parse(Bytes::from_static(b"resource=a&x=1&res%6furce=b&resource=")).ok().unwrap();
+        assert_eq!(params.find_all("resource").collect::<Vec<_>>(), ["a", "b"]);
+        assert_eq!(params.find("resource"), Some("a"));
+        assert_eq!(
+            Params::parse(Bytes::from_static(b"resource=a&audience=a&audience=a")).err(),
+            Some(ParamsError::Repeated)
+        );
     }
 
     #[test]

@@ -11,6 +11,8 @@ use crate::http::error::ProblemCode;
 
 /// Largest head, from the request line to the empty line, in bytes.
 pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
+/// Longest origin: a scheme, a host name of 253 bytes (RFC 1035 §2.3.4) and a port.
+const MAX_ORIGIN_BYTES: usize = 320;
 /// Most header fields.
 const MAX_FIELDS: usize = 64;
 /// Longest request target, in bytes.
@@ -134,6 +136,16 @@ pub(super) fn path_of(head: &[u8]) -> Cow<'_, str> {
         _ => target,
     };
     String::from_utf8_lossy(&path[..memchr(b'?', path).unwrap_or(path.len())])
+}
+
+/// The first `Origin` of a head that is refused. A page learns the status only if the answer names its origin.
+pub(super) fn origin_of(head: &[u8]) -> Option<&[u8]> {
+    let fields = head.split(|byte| *byte == b'\n').skip(1);
+    let mut origins = fields.filter_map(|line| {
+        let (name, value) = line.split_at(memchr(b':', line)?);
+        name.eq_ignore_ascii_case(b"origin").then(|| value[1..].trim_ascii())
+    });
+    origins.next().filter(|origin| origin.len() <= MAX_ORIGIN_BYTES && origin.iter().all(u8::is_ascii_graphic))
 }
 
 /// What the header fields say about framing.
@@ -469,6 +481,23 @@ mod tests {
         ] {
             assert_eq!(path_of(head.as_bytes()), path, "{head:?}");
         }
+    }
+
+    #[test]
+    fn h11_the_origin_of_a_refused_head_is_found_and_holds_no_line_break() {
+        for (head, origin) in [
+            (&b"GET / HTTP/1.1\r\nHost: a\r\norigin:https://a \r\nX: y"[..], Some(&b"https://a"[..])),
+            (b"GET / HTTP/1.1\nORIGIN: https://a\nOrigin: https://b\n", Some(b"https://a")),
+            (b"GET / HTTP/1.1\r\nOrigin: https://a\rX: y\r\n", None),
+            (b"GET / HTTP/1.1\r\nOrigin: a b\r\n", None),
+            (b"Origin: https://a\r\n", None),
+            (b"GET / HTTP/1.1\r\nX-Origin: https://a\r\n: x\r\nOrigin", None),
+            (b"", None),
+        ] {
+            assert_eq!(origin_of(head), origin, "{head:?}");
+        }
+        let long = [b"GET / HTTP/1.1\r\nOrigin: ", &b"a".repeat(MAX_ORIGIN_BYTES + 1)[..]].concat();
+        assert_eq!(origin_of(&long), None);
     }
 
     proptest! {

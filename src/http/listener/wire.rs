@@ -16,7 +16,7 @@ use crate::http::error::ProblemCode;
 
 /// What the HTTP library is handed in place of a head that was refused: it makes the refusal an ordinary answer, with a
 /// request id and a line in the log. The service knows such a request by the refusal in the connection's state.
-const REFUSED_HEAD: &[u8] = b"REFUSED * HTTP/1.1\r\nhost: -\r\n\r\n";
+const REFUSED_HEAD: &[u8] = b"REFUSED * HTTP/1.1\r\nhost: -\r\norigin: ";
 /// Bytes that an idle connection keeps allocated at most.
 const MAX_IDLE_CAPACITY: usize = 4 * 1024;
 /// Bytes that are thrown away after a refusal at most.
@@ -185,11 +185,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn refuse(&mut self, code: ProblemCode) {
         let refusal = self.vitals.refusal(code, &head::path_of(self.held()));
         self.vitals.begin_request(false, Some(refusal));
-        self.held.clear();
-        self.held.extend_from_slice(REFUSED_HEAD);
+        let origin = head::origin_of(self.held());
+        self.held = [REFUSED_HEAD, origin.unwrap_or_default(), b"\r\n\r\n"].concat();
         self.taken = 0;
         self.is_refused = true;
-        self.inbound = Inbound::Message { head_left: REFUSED_HEAD.len(), body: BodyScan::Length(0) };
+        self.inbound = Inbound::Message { head_left: self.held.len(), body: BodyScan::Length(0) };
     }
 
     /// Hands over head and body as they come; ready without a byte at the end of the stream, or of the message.

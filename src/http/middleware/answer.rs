@@ -5,6 +5,7 @@ use axum::response::Response;
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use super::cors::Grant;
 use super::{RequestFacts, RequestId, X_REQUEST_ID};
 use crate::http::error::{ApiError, ErrorShape, Failure, ProblemCode};
 
@@ -31,6 +32,7 @@ pub(super) fn complete(
     facts: Option<RequestFacts>,
     shape: ErrorShape,
     request_id: &RequestId,
+    grant: &Grant,
 ) -> Finished {
     let facts = facts.or_else(|| response.extensions_mut().remove::<RequestFacts>()).unwrap_or_default();
     let mut failure = response.extensions_mut().remove::<Failure>();
@@ -45,6 +47,7 @@ pub(super) fn complete(
     headers.insert(X_REQUEST_ID, request_id.header_value());
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     headers.entry(CACHE_CONTROL).or_insert(NO_STORE);
+    grant.apply(headers);
     Finished { response, facts, failure }
 }
 

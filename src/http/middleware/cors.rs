@@ -1,93 +1,179 @@
-//! Cross-origin requests of browsers: off unless an operator lists origins (security.md H11).
+//! Cross-origin requests of pages (security.md H11), decided for every answer in one place. Answers that no route gives (404,
+//! 431, 503 at the deadline) are included: without these headers a page sees a network error in place of the status.
+//!
+//! No answer allows credentials: cookies are not read, and a token is in a header or a body that the page itself writes.
 
-use std::time::Duration;
+use axum::body::Body;
+use axum::response::Response;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
+};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
-use http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderValue, Method};
-use tower_http::cors::CorsLayer;
-use url::{Origin, Url};
+use crate::clock::Clock;
+use crate::telemetry::OncePerMinute;
 
-use super::X_REQUEST_ID;
-use crate::domain::ParseError;
+/// `*` covers every header but `Authorization`. The others are named for browsers that do not know `*` (Safari before 15.4).
+const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
+    "authorization, content-type, x-request-id, traceparent, tracestate, baggage, sentry-trace, *",
+);
+/// Methods of the routes that pages may call.
+const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, DELETE");
+/// Methods of the documents that are open to every origin.
+const READING: HeaderValue = HeaderValue::from_static("GET, HEAD");
+/// Response headers that a page may read, beside those that the Fetch standard lists (§2.2.2).
+const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after, www-authenticate");
+/// Seconds for which a browser may keep the answer to a preflight; Chrome keeps none for longer than two hours.
+const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
+/// Bytes of a refused origin in the log.
+const LOGGED_ORIGIN_BYTES: usize = 200;
 
-/// How long a browser may keep the answer to a preflight.
-const PREFLIGHT_MAX_AGE: Duration = Duration::from_secs(600);
+/// `cors.allowed_origins`. Origins are compared byte for byte.
+#[derive(Debug, Default)]
+pub struct Cors {
+    origins: Vec<HeaderValue>,
+    refusals: OncePerMinute,
+}
 
-/// One origin that may call the REST API from a browser; compared exactly, never reflected.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AllowedOrigin(HeaderValue);
+/// Whose pages may read the answers of a path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Readers {
+    /// Public documents.
+    Anyone,
+    /// What people and public clients use, and paths without a route.
+    Listed,
+    /// What gateways and other servers call.
+    Nobody,
+}
 
-impl AllowedOrigin {
-    /// Reads `scheme://host[:port]`, exactly as a browser writes it (RFC 6454 §6.2); no `*`, no `null`, no path.
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
-        const ERROR: ParseError =
-            ParseError("an origin is `https://host` or `https://host:port` as a browser sends it");
-        let origin = Url::parse(text).map_err(|_| ERROR)?.origin();
-        let is_exact = matches!(origin, Origin::Tuple(..)) && origin.ascii_serialization() == text;
-        if !is_exact || text.contains('*') || !(text.starts_with("https://") || text.starts_with("http://")) {
-            return Err(ERROR);
+impl Readers {
+    /// The readers of a path, without the issuer's.
+    fn of(path: &str) -> Self {
+        match path {
+            "/openapi.json" => Self::Anyone,
+            "/oauth2/introspect" | "/v1/introspect" | "/v1/verify" => Self::Nobody,
+            _ if path.starts_with("/v1/verify/") => Self::Nobody,
+            _ if path.starts_with("/.well-known/") => Self::Anyone,
+            _ => Self::Listed,
         }
-        HeaderValue::from_str(text).map(Self).map_err(|_| ERROR)
     }
 }
 
-/// The layer for what browsers call: the REST routes, and the token and revocation endpoints; none when no origin is listed.
-/// Introspection and forward-auth never get it: its `Vary` would split the caches of gateways.
-pub fn cors(origins: &[AllowedOrigin]) -> Option<CorsLayer> {
-    (!origins.is_empty()).then(|| {
-        CorsLayer::new()
-            .allow_origin(origins.iter().map(|origin| origin.0.clone()).collect::<Vec<_>>())
-            .allow_methods([Method::GET, Method::POST, Method::PUT, Method::DELETE])
-            .allow_headers([AUTHORIZATION, CONTENT_TYPE, X_REQUEST_ID])
-            .expose_headers([X_REQUEST_ID, RETRY_AFTER, WWW_AUTHENTICATE])
-            .max_age(PREFLIGHT_MAX_AGE)
-    })
+/// The headers that CORS adds to one answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Grant {
+    /// None.
+    Nothing,
+    /// Every origin may read the answer.
+    Anyone,
+    /// The origin decides: the one that may read the answer, or none.
+    Listed(Option<HeaderValue>),
+}
+
+impl Cors {
+    /// Allows these origins.
+    pub fn new(origins: Vec<HeaderValue>) -> Self {
+        Self { origins, refusals: OncePerMinute::default() }
+    }
+
+    /// What the answer to a request says. `path` is without the issuer's.
+    pub(super) fn grant(&self, method: &Method, path: &str, headers: &HeaderMap, clock: &dyn Clock) -> Grant {
+        match Readers::of(path) {
+            Readers::Nobody => Grant::Nothing,
+            Readers::Anyone => Grant::Anyone,
+            Readers::Listed => {
+                let origin = headers.get(ORIGIN);
+                let allowed = origin.filter(|origin| self.origins.contains(origin)).cloned();
+                if let (None, Some(refused)) = (&allowed, origin)
+                    && is_cross_origin(method, headers)
+                    && self.refusals.is_due(clock.elapsed())
+                {
+                    log_refusal(refused);
+                }
+                if self.origins.is_empty() { Grant::Nothing } else { Grant::Listed(allowed) }
+            }
+        }
+    }
+}
+
+impl Grant {
+    /// The answer to a preflight request; none where a route answers `OPTIONS` itself.
+    pub(super) fn preflight(&self) -> Option<Response> {
+        let methods = match self {
+            Self::Nothing => return None,
+            Self::Anyone => READING,
+            Self::Listed(_) => METHODS,
+        };
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NO_CONTENT;
+        if *self != Self::Listed(None) {
+            let headers = response.headers_mut();
+            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
+            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
+            headers.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
+        }
+        Some(response)
+    }
+
+    /// Adds the headers to an answer.
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
+        match self {
+            Self::Nothing => {}
+            Self::Anyone => {
+                headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
+            }
+            Self::Listed(origin) => {
+                headers.append(VARY, HeaderValue::from_static("origin"));
+                if let Some(origin) = origin {
+                    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone());
+                    headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+                }
+            }
+        }
+    }
+}
+
+/// Whether this is a CORS preflight request (Fetch §4.8). The headers alone do not decide: a caller can write them into any
+/// request.
+pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
+    method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+/// Whether a browser says that the page is of another origin. A page of the same origin sends `Origin` with its POST too.
+fn is_cross_origin(method: &Method, headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
+    is_preflight(method, headers) || matches!(site, Some(b"cross-site" | b"same-site"))
+}
+
+fn log_refusal(origin: &HeaderValue) {
+    let bytes = origin.as_bytes();
+    let origin = String::from_utf8_lossy(&bytes[..bytes.len().min(LOGGED_ORIGIN_BYTES)]);
+    tracing::warn!(%origin, "a browser withholds an answer from a page: the origin of the page is not in cors.allowed_origins");
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::Router;
-    use axum::body::Body;
-    use axum::routing::get;
-    use http::Request;
-    use tower::ServiceExt;
-
     use super::*;
+    use crate::clock::ManualClock;
+    use crate::domain::Timestamp;
 
     #[test]
-    fn h11_only_exact_origins_are_taken() {
-        for good in ["https://app.example", "https://app.example:8443", "http://localhost:3000"] {
-            assert!(AllowedOrigin::parse(good).is_ok(), "{good}");
-        }
-        for bad in [
-            "*",
-            "null",
-            "https://app.example/",
-            "https://*.example",
-            "app.example",
-            "https://APP.example",
-            "file:///x",
-            "https://app.example:443",
-            "https://user@app.example",
-            "",
-        ] {
-            assert!(AllowedOrigin::parse(bad).is_err(), "{bad}");
-        }
-    }
-
-    #[tokio::test]
-    async fn h11_an_origin_that_is_not_listed_is_never_reflected() {
-        let origins = [AllowedOrigin::parse("https://app.example").unwrap()];
-        let router = Router::new().route("/", get(|| async {})).layer(cors(&origins).unwrap());
-        let allowed = async |origin: &str| {
-            let request = Request::get("/").header("origin", origin).body(Body::empty()).unwrap();
-            let response = router.clone().oneshot(request).await.unwrap();
-            response.headers().get("access-control-allow-origin").cloned()
+    fn h11_an_origin_that_is_not_listed_is_never_reflected() {
+        let cors = Cors::new(vec![HeaderValue::from_static("https://app.example")]);
+        let clock = ManualClock::starting_at(Timestamp::from_millis(0));
+        let grant = |origin: &'static str, path: &str| {
+            let headers = HeaderMap::from_iter([(ORIGIN, HeaderValue::from_static(origin))]);
+            cors.grant(&Method::GET, path, &headers, &clock)
         };
-        assert_eq!(allowed("https://app.example").await.unwrap(), "https://app.example");
-        for other in ["https://evil.example", "https://app.example.evil.example", "null", "http://app.example"] {
-            assert_eq!(allowed(other).await, None, "{other}");
+        let listed = Grant::Listed(Some(HeaderValue::from_static("https://app.example")));
+        assert_eq!(grant("https://app.example", "/v1/me"), listed);
+        for other in ["https://evil.example", "https://app.example.evil.example", "null", "http://app.example", "*"] {
+            assert_eq!(grant(other, "/v1/me"), Grant::Listed(None), "{other}");
+            assert_eq!(grant(other, "/.well-known/jwks.json"), Grant::Anyone);
         }
-        assert!(cors(&[]).is_none());
+        for path in ["/v1/verify", "/v1/verify/app", "/v1/introspect", "/oauth2/introspect"] {
+            assert_eq!(grant("https://app.example", path), Grant::Nothing, "{path}");
+        }
     }
 }

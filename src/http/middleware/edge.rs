@@ -15,8 +15,9 @@ use http::HeaderMap;
 use tower::{Layer, Service};
 
 use super::answer::{self, Finished};
+use super::cors::{self, Grant};
 use super::record::{self, CLIENT_CLOSED_REQUEST, RequestObserver, RequestRecord};
-use super::{ClientAddress, RequestContext, RequestFacts, RequestId, TrustedProxies};
+use super::{ClientAddress, Cors, RequestContext, RequestFacts, RequestId, TrustedProxies};
 use crate::clock::Clock;
 use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
 use crate::http::listener::{Arrival, Refusal, Tick};
@@ -34,19 +35,22 @@ struct EdgeParts {
     request_ids: RequestIdSource,
     observer: Arc<dyn RequestObserver>,
     base_path: Box<str>,
+    /// None where pages have no business.
+    cors: Option<Cors>,
 }
 
 impl Edge {
-    /// A layer that reports to `observer`. `base_path` is the issuer's, below which every route answers as well.
+    /// A layer that reports to `observer`. `base_path` is the issuer's path, below which every route answers as well.
     pub fn new(
         trusted_proxies: TrustedProxies,
         clock: Arc<dyn Clock>,
         request_ids: RequestIdSource,
         observer: Arc<dyn RequestObserver>,
         base_path: &str,
+        cors: Option<Cors>,
     ) -> Self {
         let base_path = base_path.into();
-        Self(Arc::new(EdgeParts { trusted_proxies, clock, request_ids, observer, base_path }))
+        Self(Arc::new(EdgeParts { trusted_proxies, clock, request_ids, observer, base_path, cors }))
     }
 }
 
@@ -99,6 +103,7 @@ where
         let pending = Pending::new(&self.edge.0, &request, arrival.as_ref(), route);
         let state = match arrival.and_then(|arrival| arrival.refusal) {
             Some(refusal) => State::Refused(refusal),
+            None if pending.is_preflight => State::Preflight,
             None => {
                 request.extensions_mut().insert(pending.context.clone());
                 State::Called(self.inner.call(request))
@@ -141,6 +146,8 @@ enum State<F> {
     Called(F),
     /// The listener did not accept the head of this request: no route sees it.
     Refused(Refusal),
+    /// A preflight request, which the layer answers itself.
+    Preflight,
 }
 
 impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
@@ -151,6 +158,7 @@ impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
         let shape = this.pending.shape;
         let (facts, response) = match &mut this.state {
             State::Refused(refusal) => (None, refusal.answer()),
+            State::Preflight => (None, this.pending.grant.preflight().unwrap_or_default()),
             State::Called(inner) => match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(context))) {
                 Ok(Poll::Ready(outcome)) => outcome.split(),
                 Ok(Poll::Pending) if !this.deadline.is_some_and(Tick::has_passed) => return Poll::Pending,
@@ -187,6 +195,8 @@ struct Pending {
     method: &'static str,
     route: Option<RouteName>,
     shape: ErrorShape,
+    grant: Grant,
+    is_preflight: bool,
     context: RequestContext,
     started: Duration,
     is_finished: bool,
@@ -200,6 +210,9 @@ impl Pending {
         route: Option<RouteName>,
     ) -> Self {
         let headers: &HeaderMap = request.headers();
+        let path = ErrorShape::path_below(&edge.base_path, request.uri().path());
+        let grant =
+            edge.cors.as_ref().map_or(Grant::Nothing, |cors| cors.grant(request.method(), path, headers, &*edge.clock));
         let peer = arrival.map(|arrival| arrival.peer.ip());
         let context = RequestContext {
             request_id: RequestId::of_caller(headers).unwrap_or_else(|| RequestId::from_random((edge.request_ids)())),
@@ -210,7 +223,9 @@ impl Pending {
             edge: Arc::clone(edge),
             method: record::method_label(request.method()),
             route,
-            shape: ErrorShape::below(&edge.base_path, request.uri().path()),
+            shape: ErrorShape::of(path),
+            is_preflight: grant != Grant::Nothing && cors::is_preflight(request.method(), headers),
+            grant,
             context,
             started: edge.clock.elapsed(),
             is_finished: false,
@@ -219,7 +234,7 @@ impl Pending {
 
     fn finish(&mut self, facts: Option<RequestFacts>, response: Response) -> Response {
         let Finished { response, facts, failure } =
-            answer::complete(response, facts, self.shape, &self.context.request_id);
+            answer::complete(response, facts, self.shape, &self.context.request_id, &self.grant);
         let (error, cause) = failure.map_or((None, None), |failure| (Some(failure.code), failure.cause));
         self.is_finished = true;
         if let Some(inner) = &facts.request_id {

@@ -160,6 +160,7 @@ impl From<CannotIntrospect> for OAuthError {
             CannotIntrospect::Doubt(doubt) => {
                 Self::unavailable(RETRY_AFTER).because(format!("cannot judge now: {doubt}"))
             }
+            CannotIntrospect::TooManyForged { retry_after } => Self::too_many_requests(retry_after),
             CannotIntrospect::Failed(failure) => caller::oauth_failure(failure),
         }
     }

@@ -28,8 +28,10 @@ pub struct TokenRequest {
     refresh_token: Option<String>,
     /// Scopes, separated by spaces.
     scope: Option<String>,
-    /// One of the client's audiences; `resource` (RFC 8707) means the same.
+    /// One of the client's audiences.
     audience: Option<String>,
+    /// The same (RFC 8707); may be repeated for a token with several audiences.
+    resource: Option<Vec<String>>,
     /// Where the client does not authenticate by header.
     client_id: Option<String>,
     /// `client_secret_post`.
@@ -96,7 +98,7 @@ fn client_credentials(
     caller: &Caller,
     form: &FormParams,
 ) -> Result<(RequestFacts, Response), OAuthError> {
-    let tokens = shared.service.client_credentials(caller, scope(form)?, audience(form)?)?;
+    let tokens = shared.service.client_credentials(caller, scope(form)?, &audience(form)?)?;
     shared.metrics.tokens_issued.count(Grant::ClientCredentials);
     Ok(token_answer::respond(&tokens, middleware::Caller::of(caller), "issued"))
 }
@@ -121,16 +123,18 @@ fn scope(form: &FormParams) -> Result<Option<ScopeSet>, OAuthError> {
     scope.map_err(|_| OAuthError::new(OAuthCode::InvalidScope, OAuthDescription::Malformed("scope")))
 }
 
-/// The `audience` parameter, or `resource` (RFC 8707 §2), which means the same; none when both are absent, which means all.
-fn audience(form: &FormParams) -> Result<Option<Audience>, OAuthError> {
+/// The `audience` parameter, or each `resource` (RFC 8707 §2), which means the same; none when all are absent, which means all.
+fn audience(form: &FormParams) -> Result<Vec<Audience>, OAuthError> {
     let invalid = |description| OAuthError::new(OAuthCode::InvalidTarget, description);
-    let text = match (form.optional("audience", 1024)?, form.optional("resource", 1024)?) {
-        (Some(audience), Some(resource)) if audience != resource => {
+    let resources = form.all("resource", 1024)?;
+    let named = match form.optional("audience", 1024)? {
+        Some(audience) if resources.iter().any(|resource| *resource != audience) => {
             return Err(invalid(OAuthDescription::AudienceNotGranted));
         }
-        (audience, resource) => audience.or(resource),
+        Some(audience) => vec![audience],
+        None => resources,
     };
-    let audience = text.map(Audience::parse).transpose();
+    let audience = named.into_iter().map(Audience::parse).collect::<Result<_, _>>();
     audience.map_err(|_| invalid(OAuthDescription::Malformed("audience")))
 }
 

@@ -5,13 +5,56 @@ use std::sync::OnceLock;
 use http::StatusCode;
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
-use utoipa::openapi::{ObjectBuilder, OpenApi, RefOr, Required, Server, Type};
+use utoipa::openapi::server::{Server, ServerBuilder, ServerVariableBuilder};
+use utoipa::openapi::{ObjectBuilder, OpenApi, RefOr, Required, Type};
 use utoipa::{Modify, OpenApi as _};
 
 use crate::http::{admin, health, oauth, openapi, v1, well_known};
 
-/// Where the operations listener is unless an operator says otherwise.
-const OPERATIONS: &str = "http://localhost:9090";
+/// The servers in the document of one service.
+#[derive(Debug, Clone, Copy)]
+pub struct Servers<'a> {
+    /// The issuer's path, empty or beginning with `/`: relative, because proxies have names of their own.
+    pub base_path: &'a str,
+    /// `http` or `https`, of the operations listener.
+    pub operations_scheme: &'a str,
+    /// The port of the operations listener.
+    pub operations_port: u16,
+}
+
+impl Servers<'static> {
+    /// The servers of a service without settings.
+    const DEFAULT: Self = Self { base_path: "", operations_scheme: "http", operations_port: 9090 };
+}
+
+impl Servers<'_> {
+    fn public(&self) -> Server {
+        let path = if self.base_path.is_empty() { "/" } else { self.base_path };
+        ServerBuilder::new().url(path).description(Some("The public listener")).build()
+    }
+
+    /// The host is a variable: the listener is reached by an address that the service does not know.
+    fn operations(&self) -> Server {
+        let variable = |value: &str| ServerVariableBuilder::new().default_value(value).build();
+        ServerBuilder::new()
+            .url(format!("{}://{{host}}:{{port}}", self.operations_scheme))
+            .description(Some("The operations listener"))
+            .parameter("host", variable("localhost"))
+            .parameter("port", variable(&self.operations_port.to_string()))
+            .build()
+    }
+
+    fn write_into(&self, document: &mut OpenApi) {
+        document.servers = Some(vec![self.public()]);
+        for (path, item) in &mut document.paths.paths {
+            if path.starts_with("/admin/") || path == "/metrics" {
+                item.servers = Some(vec![self.operations()]);
+            } else if path == "/livez" || path == "/readyz" {
+                item.servers = Some(vec![self.public(), self.operations()]);
+            }
+        }
+    }
+}
 
 #[derive(utoipa::OpenApi)]
 #[openapi(
@@ -20,14 +63,13 @@ const OPERATIONS: &str = "http://localhost:9090";
         description = "Short-lived access tokens, rotating refresh tokens, and introspection from memory.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
-    servers((url = "/", description = "The public listener")),
     paths(
         v1::login::login, v1::refresh::refresh, v1::logout::logout,
         v1::me::me, v1::me::change_password, v1::me::sessions, v1::me::end_session, v1::me::end_all_sessions,
         v1::verify::verify, v1::introspect_batch::introspect_batch,
         oauth::token::token, oauth::introspect::introspect, oauth::revoke::revoke, oauth::authorize::authorize,
         well_known::jwks::jwks, well_known::metadata::oauth, well_known::metadata::openid,
-        openapi::json, openapi::page, health::livez, health::readyz, health::metrics,
+        openapi::json, openapi::root, openapi::page, health::livez, health::readyz, health::metrics,
         admin::users::list, admin::users::create, admin::users::read, admin::users::change, admin::users::set_password,
         admin::users::delete, admin::users::import,
         admin::clients::list, admin::clients::create, admin::clients::read, admin::clients::change,
@@ -47,7 +89,7 @@ const OPERATIONS: &str = "http://localhost:9090";
         (name = "administration", description = "On the operations listener"),
     ),
     components(schemas(crate::http::error::ProblemBody)),
-    modifiers(&Credentials, &BelowVerify, &Operations, &Names)
+    modifiers(&Credentials, &BelowVerify, &Open, &Names)
 )]
 struct Document;
 
@@ -85,16 +127,14 @@ fn suffix() -> Parameter {
         .build()
 }
 
-/// What is on the operations listener says so.
-struct Operations;
+/// Operations that need no credentials say so: a generated client then sends none.
+struct Open;
 
-impl Modify for Operations {
+impl Modify for Open {
     fn modify(&self, document: &mut OpenApi) {
-        for (path, item) in &mut document.paths.paths {
-            if path.starts_with("/admin/") || path == "/metrics" {
-                item.servers = Some(vec![Server::new(OPERATIONS)]);
-            } else if path == "/livez" || path == "/readyz" {
-                item.servers = Some(vec![Server::new("/"), Server::new(OPERATIONS)]);
+        for item in document.paths.paths.values_mut() {
+            for (_, operation) in operations(item) {
+                operation.security.get_or_insert_default();
             }
         }
     }
@@ -149,5 +189,12 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
 /// The document, as it is checked in.
 pub fn document() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
-    TEXT.get_or_init(|| Document::openapi().to_pretty_json().unwrap_or_default() + "\n")
+    TEXT.get_or_init(|| document_of(&Servers::DEFAULT))
+}
+
+/// The document of a service that answers at `servers`.
+pub fn document_of(servers: &Servers<'_>) -> String {
+    let mut document = Document::openapi();
+    servers.write_into(&mut document);
+    document.to_pretty_json().unwrap_or_default() + "\n"
 }

@@ -2,11 +2,17 @@
 
 mod document;
 
-use axum::response::{IntoResponse, Response};
-use http::HeaderValue;
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE};
+use std::sync::Arc;
 
-pub use document::document;
+use axum::extract::State;
+use axum::response::{IntoResponse, Redirect, Response};
+use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY};
+use http::{HeaderMap, HeaderValue};
+
+use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::extract::names;
+use crate::http::state::Shared;
+pub use document::{Servers, document, document_of};
 
 /// The documentation page: one file, nothing loaded from elsewhere.
 const PAGE: &str = include_str!("docs.html");
@@ -16,13 +22,30 @@ const PAGE: &str = include_str!("docs.html");
     get, path = "/openapi.json", tag = "discovery",
     responses((status = 200, description = "An OpenAPI 3.1 document", body = serde_json::Value))
 )]
-pub async fn json() -> Response {
+pub async fn json(State(shared): State<Arc<Shared>>) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (CACHE_CONTROL, HeaderValue::from_static("public, max-age=300")),
-        (ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*")),
     ];
-    (headers, document()).into_response()
+    (headers, shared.api_document.clone()).into_response()
+}
+
+/// Leads a browser to the page that shows this document. Any other client gets 404: there is nothing here.
+#[utoipa::path(
+    get, path = "/", tag = "discovery",
+    responses(
+        (status = 303, description = "To `/docs`, for a client that accepts `text/html`"),
+        (status = 404, description = "`not_found`", body = ProblemBody, content_type = "application/problem+json"),
+    )
+)]
+pub async fn root(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Result<Response, ApiError> {
+    if !names(&headers, "text/html") {
+        return Err(ApiError::new(ProblemCode::NotFound));
+    }
+    // Without scheme and host: a browser of another machine would not reach the `localhost` of a default issuer.
+    let path = shared.service.issuer().splitn(4, '/').nth(3).map_or_else(String::new, |path| format!("/{path}"));
+    let vary = [(VARY, HeaderValue::from_static("accept"))];
+    Ok((vary, Redirect::to(&format!("{path}/docs"))).into_response())
 }
 
 /// A page that shows this document to people. Loads nothing from elsewhere.

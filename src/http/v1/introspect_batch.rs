@@ -18,6 +18,7 @@ use crate::http::requester::Address;
 use crate::http::state::Shared;
 use crate::http::{bearer, caller};
 use crate::service::CannotIntrospect;
+use crate::telemetry::metrics;
 
 /// Most tokens in one request.
 const MAX_TOKENS: usize = 256;
@@ -51,7 +52,7 @@ pub struct BatchAnswer<'a> {
     responses(
         (status = 200, description = "A judgement for each token, in order", body = BatchAnswer),
         (status = 401, description = "`invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "`too_many_attempts`: this client failed to authenticate too often from this address", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 429, description = "`too_many_attempts`: this client failed to authenticate too often from this address, or sent too many forged tokens", body = ProblemBody, content_type = "application/problem+json"),
         (status = 503, description = "This replica cannot judge now", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security(("client" = []))
 )]
@@ -71,8 +72,14 @@ pub async fn introspect_batch(
         return Err(ApiError::invalid_field("tokens", "holds at most 256 tokens"));
     }
     let tokens: Vec<&str> = request.tokens.iter().map(|Text(token)| &**token).collect();
-    let all = shared.service.introspect_all(&caller.client, &tokens).await.map_err(|error| match error {
+    let all = shared.service.introspect_all(&caller.client, &tokens, address).await.map_err(|error| match error {
         CannotIntrospect::Doubt(doubt) => bearer::cannot_judge(doubt),
+        CannotIntrospect::TooManyForged { retry_after } => {
+            shared.metrics.attempts_refused.count(metrics::Limit::Client);
+            ApiError::new(ProblemCode::TooManyAttempts)
+                .detail("Too many tokens of this client had a signature that is not valid.")
+                .retry_after(retry_after)
+        }
         CannotIntrospect::Failed(failure) => failure.into(),
     })?;
     let mut body = BytesMut::with_capacity(request.tokens.len() * 512 + 16);

@@ -45,7 +45,8 @@ pub struct LoginRequest {
         (status = 401, description = "`invalid_credentials`, or `invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The client may not log users in", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "`too_many_attempts`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`busy`, or `temporarily_unavailable`", body = ProblemBody, content_type = "application/problem+json"), BodyProblems)
+        (status = 503, description = "`busy`, or `temporarily_unavailable`", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
+    security((), ("client" = []))
 )]
 pub async fn login(
     State(shared): State<Arc<Shared>>,

@@ -39,7 +39,8 @@ pub struct RefreshRequest {
         (status = 401, description = "`invalid_refresh_token`, `refresh_token_reused` or `invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The client may not refresh", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "`too_many_attempts`: this client failed to authenticate too often from this address", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`temporarily_unavailable`; nothing was consumed", body = ProblemBody, content_type = "application/problem+json"), BodyProblems)
+        (status = 503, description = "`temporarily_unavailable`; nothing was consumed", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
+    security((), ("client" = []))
 )]
 pub async fn refresh(
     State(shared): State<Arc<Shared>>,
@@ -51,7 +52,7 @@ pub async fn refresh(
     let scope = request.scope.as_deref().map(ScopeSet::parse).transpose();
     let scope = scope.map_err(|error| ApiError::unparsable("scope", &error))?.filter(|scope| !scope.is_empty());
     let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
-    let asked = Narrowing { scope, audience: None };
+    let asked = Narrowing { scope, ..Narrowing::default() };
     let result = shared.service.refresh(&caller, &request.refresh_token, &asked, &from).await;
     count(&shared.metrics, &result);
     let names_client = request.client_id.is_some() || headers.contains_key(AUTHORIZATION);

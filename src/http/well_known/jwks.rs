@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::{ACCESS_CONTROL_ALLOW_ORIGIN, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
 use crate::http::state::Shared;
@@ -42,7 +42,6 @@ pub fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
     headers.reserve(EXPECTED_HEADERS);
     headers.insert(CACHE_CONTROL, cache);
     headers.insert(ETAG, etag);
-    headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, HeaderValue::from_static("*"));
     if is_held {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {

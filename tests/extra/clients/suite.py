@@ -58,6 +58,7 @@ def main():
     if options.rust:
         jobs["rust openidconnect"] = lambda: program([options.rust], folder, environment)
     jobs["typescript generated from the document"] = lambda: generated(service, sources, environment)
+    jobs["redocly lint"] = lambda: redocly(service, sources, environment)
     jobs["idwcc, strict"] = lambda: idwcc(blueprint, folder / "idwcc")
     jobs["guide: protect your service"] = lambda: guide_programs(blueprint, folder / "guide", options)
     jobs["schemathesis"] = lambda: schemathesis(blueprint, folder / "schemathesis", options.python)
@@ -126,6 +127,24 @@ def guide_programs(blueprint, folder, options):
     if options.guide:
         commands["rust"] = lambda _: [options.guide]
     return list(guide.check(blueprint, folder, commands, {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}))
+
+
+def redocly(service, sources, environment):
+    document = sources.parent / "redocly.json"
+    document.write_bytes(service.ask("/openapi.json").body)
+    command = [str(sources / "node_modules/.bin/redocly"), "lint", str(document), "--format", "json"]
+    quiet = {"REDOCLY_TELEMETRY": "off", "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true"}
+    done = subprocess.run(command, cwd=sources.parent, env={**environment, **quiet}, capture_output=True, text=True,
+                          timeout=PROGRAM_TIMEOUT, check=False)
+    try:
+        found = json.loads(done.stdout[done.stdout.index("{"):])
+        errors = found["totals"]["errors"]
+    except (ValueError, KeyError):
+        return [f"FAILED exit {done.returncode}: {(done.stderr or done.stdout).strip()[-600:]}"]
+    if errors or done.returncode != 0:
+        problems = [problem["message"] for problem in found["problems"] if problem["severity"] == "error"]
+        return [f"FAILED {errors} errors: {problems[:5]}"]
+    return [f"ok 0 errors in the served document ({found['totals']['warnings']} warnings)"]
 
 
 def schemathesis(blueprint, folder, python):

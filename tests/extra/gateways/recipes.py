@@ -87,6 +87,14 @@ RECIPES = [
         promise=Promise(revoked_for=6),
     ),
     Recipe(
+        # `Vary` alone keeps the answers apart: the default key is the address of the subrequest, the same for every token.
+        name="nginx: auth_request to forward-auth, default cache key", folder="nginx",
+        files={"forward-auth.conf": "recipe.conf"}, around={"nginx.conf": NGINX % ""},
+        replace={**EVERYWHERE, **SERVICE, "/run/nginx-countersign": "{folder}/cache",
+                 "        proxy_cache_key $http_authorization;\n": ""},
+        command=NGINX_COMMAND, promise=Promise(revoked_for=6),
+    ),
+    Recipe(
         name="nginx: njs calls introspection, proxy_cache", folder="nginx",
         files={"njs-introspection.conf": "recipe.conf", "introspection.js": "introspection.js",
                "gateway-credentials.conf": "gateway-credentials.conf"},

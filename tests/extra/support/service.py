@@ -14,6 +14,8 @@ from .processes import Failed, Process, free_port, request, wait_for
 from .tokens import header_of
 
 USER = "ada"
+# A user without roles, of a client without scopes: a token with no optional claim.
+BARE_USER, BARE_CLIENT = "bob", "bare"
 PASSWORD = "correct horse battery staple 7"
 API = "https://api.example.com"
 OTHER_API = "https://other.example.com"
@@ -62,9 +64,12 @@ class Blueprint:
             service.admin(f"/keys/{kid}/withdraw", "POST", {})
         service.rotate("EdDSA")
         service.admin("/users", "POST", {"username": USER, "password": PASSWORD, "roles": ["reader"]})
+        service.admin("/users", "POST", {"username": BARE_USER, "password": PASSWORD})
         resources = {"audiences": [API, OTHER_API], "scopes": "read write"}
         self._client(service, "app", type="public", grants=["password_login", "refresh_token"], **resources)
         self._client(service, "webapp", type="confidential", grants=["password_login", "refresh_token"], **resources)
+        self._client(service, BARE_CLIENT, type="confidential", grants=["password_login", "refresh_token", "client_credentials"],
+                     audiences=[API])
         self._client(service, "gateway", type="confidential", introspect="any")
         robot = {"type": "confidential", "grants": ["client_credentials"], **resources}
         for algorithm in ALGORITHMS:

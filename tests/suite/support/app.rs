@@ -69,6 +69,7 @@ pub struct Tokens {
     pub refresh_token: String,
     #[serde(default)]
     pub refresh_expires_in: u64,
+    #[serde(default)]
     pub scope: String,
     #[serde(default)]
     pub session_id: String,
@@ -231,6 +232,11 @@ impl TestApp {
     pub fn logged(&self) -> String {
         assert!(self.logger.flush(Duration::from_secs(5)));
         self.log.text()
+    }
+
+    /// Collects the events of this thread, on which a test without a flavor runs everything.
+    pub fn collect_events(&self) -> tracing::subscriber::DefaultGuard {
+        tracing::subscriber::set_default(self.logger.subscriber())
     }
 
     /// Stops as production does.

@@ -1,7 +1,7 @@
 // The libraries that @fastify/jwt consists of.
 import { createVerifier } from 'fast-jwt';
 import buildGetJwks from 'get-jwks';
-import { acrossARotation, algorithms, audience, check, demand, forged, issuer, login, machineToken, refused } from './harness.mjs';
+import { acrossARotation, algorithms, audience, bareTokens, check, demand, forged, issuer, login, machineToken, refused } from './harness.mjs';
 
 // get-jwks does not support OKP keys.
 const taken = algorithms.filter((algorithm) => algorithm !== 'EdDSA');
@@ -23,5 +23,8 @@ await check('a forged token and a foreign audience are refused', async () => {
     const token = await machineToken();
     await refused(verify(forged(token)), 'a forged token');
     await refused(verifier('https://other.example.com')(token), 'a foreign audience');
+});
+await check('takes tokens without optional claims', async () => {
+    for (const token of await bareTokens()) await verify(token);
 });
 await check('offline verification across a rotation', () => acrossARotation(verify));

@@ -9,15 +9,25 @@ export const secret = (client) => process.env[`SECRET_${client.toUpperCase().rep
 
 const basic = (client) => 'Basic ' + Buffer.from(`${client}:${secret(client)}`).toString('base64');
 
-/** A user's tokens for the confidential client `webapp`: a REST call, not part of any library. */
-export async function login() {
+/** A user's tokens for a confidential client: a REST call, not part of any library. */
+export async function login(username = 'ada', client = 'webapp') {
     const answer = await fetch(`${issuer}/v1/login`, {
         method: 'POST',
-        headers: { 'content-type': 'application/json', authorization: basic('webapp') },
-        body: JSON.stringify({ username: 'ada', password: process.env.PASSWORD, client_id: 'webapp', audience }),
+        headers: { 'content-type': 'application/json', authorization: basic(client) },
+        body: JSON.stringify({ username, password: process.env.PASSWORD, client_id: client, audience }),
     });
     if (!answer.ok) throw new Error(`login was answered ${answer.status}`);
     return answer.json();
+}
+
+/** A user's and a client's access token without any optional claim. */
+export async function bareTokens() {
+    const answer = await fetch(`${issuer}/oauth2/token`, {
+        method: 'POST',
+        headers: { authorization: basic('bare') },
+        body: new URLSearchParams({ grant_type: 'client_credentials', audience }),
+    });
+    return [(await login('bob', 'bare')).access_token, (await answer.json()).access_token];
 }
 
 /** A token of a machine, signed with `algorithm`. */

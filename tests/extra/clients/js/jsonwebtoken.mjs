@@ -1,6 +1,6 @@
 import jwt from 'jsonwebtoken';
 import { JwksClient } from 'jwks-rsa';
-import { acrossARotation, algorithms, audience, check, demand, forged, issuer, login, machineToken, refused } from './harness.mjs';
+import { acrossARotation, algorithms, audience, bareTokens, check, demand, forged, issuer, login, machineToken, refused } from './harness.mjs';
 
 // jsonwebtoken does not support EdDSA.
 const taken = algorithms.filter((algorithm) => algorithm !== 'EdDSA');
@@ -22,5 +22,8 @@ await check('a forged token and a foreign audience are refused', async () => {
     const token = await machineToken();
     await refused(verify(forged(token)), 'a forged token');
     await refused(verify(token, { audience: 'https://other.example.com' }), 'a foreign audience');
+});
+await check('takes tokens without optional claims', async () => {
+    for (const token of await bareTokens()) await verify(token);
 });
 await check('offline verification across a rotation', () => acrossARotation(verify));

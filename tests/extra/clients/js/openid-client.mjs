@@ -27,6 +27,12 @@ await check('refresh, introspection and revocation', async () => {
     const error = await oidc.refreshTokenGrant(app, tokens.refresh_token).then(() => null, (error) => error);
     demand(error?.error === 'invalid_grant', `a revoked refresh token: ${error}`);
 });
+await check('a token response and introspection without a scope', async () => {
+    const tokens = await oidc.clientCredentialsGrant(await discover('bare', oidc.ClientSecretBasic), { audience });
+    const gateway = await discover('gateway', oidc.ClientSecretBasic);
+    const said = await oidc.tokenIntrospection(gateway, tokens.access_token);
+    demand(tokens.scope === undefined && said.active === true && !('scope' in said), JSON.stringify(said));
+});
 await check('a wrong secret is told as invalid_client', async () => {
     const config = await oidc.discovery(new URL(issuer), 'gateway', undefined, oidc.ClientSecretBasic('wrong'));
     const error = await oidc.clientCredentialsGrant(config).then(() => null, (error) => error);

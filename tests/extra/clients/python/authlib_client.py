@@ -8,7 +8,7 @@ from authlib.oauth2.rfc8414 import AuthorizationServerMetadata
 from authlib.oauth2.rfc9068 import JWTBearerTokenValidator
 from authlib.oidc.discovery import OpenIDProviderMetadata
 
-from harness import ALGORITHMS, AUDIENCE, ISSUER, across_a_rotation, check, demand, forged, login, machine_token, refused, secret
+from harness import ALGORITHMS, AUDIENCE, ISSUER, across_a_rotation, bare_tokens, check, demand, forged, login, machine_token, refused, secret
 
 well_known = f"{ISSUER}/.well-known"
 metadata = requests.get(f"{well_known}/oauth-authorization-server", timeout=10).json()
@@ -53,6 +53,8 @@ def _():
     demand(ask()["active"] is True, "active")
     app.revoke_token(metadata["revocation_endpoint"], token=token["refresh_token"]).raise_for_status()
     demand(ask() == {"active": False}, "inactive once revoked")
+    bare = session("bare").fetch_token(metadata["token_endpoint"], grant_type="client_credentials", audience=AUDIENCE)
+    demand("scope" not in bare, str(bare))
 
 
 TAKEN = [algorithm for algorithm in ALGORITHMS if algorithm not in os.environ.get("AUTHLIB_REFUSES", "").split()]
@@ -61,6 +63,18 @@ for algorithm in TAKEN:
     @check(f"its RFC 9068 validator takes {algorithm}")
     def _():
         verify(machine_token(algorithm))
+
+
+@check("takes a user's token with every optional claim")
+def _():
+    claims = verify(login()["access_token"])
+    demand(claims["roles"] == ["reader"] and claims["scope"] == "read write", str(dict(claims)))
+
+
+@check("takes tokens without optional claims")
+def _():
+    for token in bare_tokens():
+        verify(token)
 
 
 @check("a forged token is refused")

@@ -15,12 +15,25 @@ def secret(client):
     return os.environ["SECRET_" + client.upper().replace("-", "_")]
 
 
-def login():
-    """A user's tokens for the confidential client `webapp`: a REST call, not part of any library."""
-    body = {"username": "ada", "password": os.environ["PASSWORD"], "client_id": "webapp", "audience": AUDIENCE}
-    answer = requests.post(f"{ISSUER}/v1/login", json=body, auth=("webapp", secret("webapp")), timeout=10)
+def login(user="ada", client="webapp"):
+    """A user's tokens for a confidential client: a REST call, not part of any library."""
+    body = {"username": user, "password": os.environ["PASSWORD"], "client_id": client, "audience": AUDIENCE}
+    answer = requests.post(f"{ISSUER}/v1/login", json=body, auth=(client, secret(client)), timeout=10)
     answer.raise_for_status()
     return answer.json()
+
+
+def bare_tokens():
+    """A user's and a client's access token without any optional claim."""
+    form = {"grant_type": "client_credentials", "audience": AUDIENCE}
+    answer = requests.post(f"{ISSUER}/oauth2/token", data=form, auth=("bare", secret("bare")), timeout=10).json()
+    tokens = [login("bob", "bare")["access_token"], answer["access_token"]]
+    for token in tokens:
+        part = token.split(".")[1]
+        claims = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+        empty = [name for name, value in claims.items() if value in (None, "", [], {})]
+        demand(not empty and "roles" not in claims and "scope" not in claims, f"claims without a value: {claims}")
+    return tokens
 
 
 def machine_token(algorithm="ES256"):

@@ -4,7 +4,7 @@ import requests
 from joserfc import jwt
 from joserfc.jwk import KeySet
 
-from harness import ALGORITHMS, AUDIENCE, ISSUER, across_a_rotation, check, demand, forged, header_of, login, machine_token, refused
+from harness import ALGORITHMS, AUDIENCE, ISSUER, across_a_rotation, bare_tokens, check, demand, forged, header_of, login, machine_token, refused
 
 REGISTRY = jwt.JWTClaimsRegistry(
     iss={"essential": True, "value": ISSUER}, aud={"essential": True, "value": AUDIENCE}, exp={"essential": True})
@@ -34,6 +34,12 @@ for algorithm in ALGORITHMS:
     @check(f"takes {algorithm}")
     def _():
         demand(verify(machine_token(algorithm)).header["typ"] == "at+jwt", "typ")
+
+
+@check("takes tokens without optional claims")
+def _():
+    for token in bare_tokens():
+        verify(token)
 
 
 @check("a forged token is refused")

@@ -2,7 +2,7 @@
 
 import jwt
 
-from harness import ALGORITHMS, AUDIENCE, ISSUER, across_a_rotation, check, demand, forged, login, machine_token, refused
+from harness import ALGORITHMS, AUDIENCE, ISSUER, across_a_rotation, bare_tokens, check, demand, forged, login, machine_token, refused
 
 keys = jwt.PyJWKClient(f"{ISSUER}/.well-known/jwks.json")
 
@@ -22,6 +22,12 @@ for algorithm in ALGORITHMS:
     @check(f"takes {algorithm}")
     def _():
         verify(machine_token(algorithm))
+
+
+@check("takes tokens without optional claims")
+def _():
+    for token in bare_tokens():
+        verify(token)
 
 
 @check("a forged token and a foreign audience are refused")

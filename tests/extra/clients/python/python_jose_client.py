@@ -3,7 +3,7 @@
 import requests
 from jose import jwt
 
-from harness import AUDIENCE, ISSUER, across_a_rotation, check, demand, forged, header_of, login, machine_token, refused
+from harness import AUDIENCE, ISSUER, across_a_rotation, bare_tokens, check, demand, forged, header_of, login, machine_token, refused
 
 TAKEN = ("ES256", "RS256")
 keys = {}
@@ -38,6 +38,12 @@ for algorithm in ("PS256", "EdDSA"):
     def _():
         token = machine_token(algorithm)
         refused(lambda: jwt.decode(token, key_of(token), algorithms=algorithm, audience=AUDIENCE, issuer=ISSUER), algorithm)
+
+
+@check("takes tokens without optional claims")
+def _():
+    for token in bare_tokens():
+        verify(token)
 
 
 @check("a forged token and a foreign audience are refused")
