@@ -29,6 +29,11 @@ fn of_identity(listener: &str, protocol: Protocol, files: &TlsFiles) -> Option<M
         TlsError::Read(path, cause) => {
             (path, format!("cannot be read ({cause})"), "check the path and its permissions")
         }
+        TlsError::NotRegular(path) => (
+            path,
+            "is not a regular file".to_owned(),
+            "name a regular file: a FIFO or device cannot be read again when the certificate changes",
+        ),
         TlsError::NoCertificate(path) => {
             (path, "holds no PEM certificate".to_owned(), "name a certificate chain in PEM, leaf first")
         }
@@ -57,7 +62,7 @@ fn of_identity(listener: &str, protocol: Protocol, files: &TlsFiles) -> Option<M
 
 fn is_about_certificate(error: &TlsError, certificate: &Path) -> bool {
     match error {
-        TlsError::Read(path, _) => path == certificate,
+        TlsError::Read(path, _) | TlsError::NotRegular(path) => path == certificate,
         TlsError::NoCertificate(_) => true,
         TlsError::NoKey(_) | TlsError::Exposed(_) | TlsError::OtherKey(..) | TlsError::Unusable(..) => false,
     }

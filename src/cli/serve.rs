@@ -27,7 +27,7 @@ pub(super) struct ServeArgs {
     demo: bool,
 }
 
-/// Runs until SIGTERM or SIGINT; a second one does not wait for requests in flight.
+/// Runs until SIGTERM, SIGINT or SIGQUIT; a second one does not wait for requests in flight.
 pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     if args.demo {
         let (demo, config) = Demo::prepare(common)?;
@@ -135,11 +135,14 @@ fn free_address() -> SocketAddr {
     TcpListener::bind(any).and_then(|listener| listener.local_addr()).unwrap_or(any)
 }
 
-/// The signals that concern a service. They are taken over before anything starts, so that none kills it half way.
+/// The signals of a service. Their handlers are installed before anything starts, so that none ends it half way.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    quit: Signal,
     hang_up: Signal,
+    user_defined1: Signal,
+    user_defined2: Signal,
 }
 
 impl Signals {
@@ -147,26 +150,36 @@ impl Signals {
         Ok(Self {
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            quit: signal(SignalKind::quit())?,
             hang_up: signal(SignalKind::hangup())?,
+            user_defined1: signal(SignalKind::user_defined1())?,
+            user_defined2: signal(SignalKind::user_defined2())?,
         })
     }
 }
 
-/// The first signal to stop asks for an orderly end, the second for an end.
+/// The first signal to stop starts an orderly end; the second ends the process. Signals by which other servers reload files or
+/// reopen logs change nothing here, and are logged.
 async fn heed(mut signals: Signals, stop: CancellationToken, abort: CancellationToken) {
     loop {
-        tokio::select! {
-            _ = signals.terminate.recv() => {}
-            _ = signals.interrupt.recv() => {}
-            _ = signals.hang_up.recv() => {
-                tracing::info!("SIGHUP changes nothing: certificates are read again when they change, settings at a start");
-                continue;
-            }
-        }
-        if stop.is_cancelled() {
+        let without_effect = tokio::select! {
+            _ = signals.terminate.recv() => None,
+            _ = signals.interrupt.recv() => None,
+            _ = signals.quit.recv() => None,
+            _ = signals.hang_up.recv() => Some("SIGHUP"),
+            _ = signals.user_defined1.recv() => Some("SIGUSR1"),
+            _ = signals.user_defined2.recv() => Some("SIGUSR2"),
+        };
+        if let Some(signal) = without_effect {
+            tracing::info!(
+                signal,
+                "this signal changes nothing: certificates are read again when they change, settings at a start"
+            );
+        } else if stop.is_cancelled() {
             abort.cancel();
             return;
+        } else {
+            stop.cancel();
         }
-        stop.cancel();
     }
 }

@@ -9,6 +9,7 @@ use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde::Serialize;
 
+use crate::http::error::{ApiError, ErrorShape};
 use crate::http::state::Shared;
 use crate::service::{Readiness, Status};
 
@@ -98,12 +99,16 @@ fn answer(readiness: Readiness, figures: Option<ReadyFigures>) -> Response {
     }
 }
 
-/// The figures in the Prometheus text format.
+/// The metrics in the Prometheus text format.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    (headers, shared.metrics.render()).into_response()
+    let metrics = Arc::clone(&shared.metrics);
+    match tokio::task::spawn_blocking(move || metrics.render()).await {
+        Ok(text) => (headers, text).into_response(),
+        Err(_) => ErrorShape::Problem.answer(ApiError::internal("a metric could not be read")),
+    }
 }

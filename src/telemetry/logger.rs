@@ -24,6 +24,10 @@ use crate::config::{self, LogFormat, LogLevels};
 /// Bytes that may wait for the sink: some ten thousand lines, a second of a busy replica.
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
+/// The HTTP/2 library warns about each connection whose peer breaks a rule, as often as the peer likes. Its errors are logged;
+/// its warnings only where `log.level` names the module.
+const HTTP2_LIBRARY: &str = "h2";
+
 /// Where lines go.
 pub enum LogSink {
     /// Standard output.
@@ -106,7 +110,10 @@ impl Logger {
     /// The receiver of `tracing` events, for [`Logger::install`] or for one thread of a test.
     pub fn subscriber(&self) -> impl Subscriber + Send + Sync + use<> {
         let LogLevels { default, modules } = &self.0.levels;
-        let filter = Targets::new().with_default(*default).with_targets(modules.iter().cloned());
+        let filter = Targets::new()
+            .with_default(*default)
+            .with_target(HTTP2_LIBRARY, (*default).min(LevelFilter::ERROR))
+            .with_targets(modules.iter().cloned());
         Registry::default().with(Events(Arc::clone(&self.0)).with_filter(filter))
     }
 
@@ -255,6 +262,22 @@ mod tests {
         });
         assert_eq!(text.lines().count(), 2, "{text}");
         assert!(text.contains("\"seen\"") && text.contains("\"status\":503"));
+    }
+
+    #[test]
+    fn h10_warnings_of_the_http2_library_are_logged_only_where_they_are_asked_for() {
+        let lines = |level, modules: &[(&str, LevelFilter)]| {
+            let (logger, memory) = logger(LogFormat::Json, level, modules);
+            let text = logged(&logger, &memory, || {
+                tracing::error!(target: "h2::proto", "seen");
+                tracing::warn!(target: "h2::proto::ping_pong", "of a peer");
+                tracing::warn!(target: "h2x", "of another crate");
+            });
+            text.lines().count()
+        };
+        assert_eq!(lines(LevelFilter::TRACE, &[]), 2);
+        assert_eq!(lines(LevelFilter::OFF, &[]), 0);
+        assert_eq!(lines(LevelFilter::INFO, &[("h2", LevelFilter::WARN)]), 3);
     }
 
     #[test]

@@ -16,7 +16,7 @@ on_both_engines! {
         home.user("ada");
         let server = home.serve();
         let mut login = half_a_login(&server);
-        server.signal("TERM");
+        server.signal("QUIT");
         server.line_with("stopping");
         login.write_all(login_body().as_bytes()).unwrap();
         let mut answer = String::new();
@@ -46,8 +46,10 @@ async fn serve_starts_in_an_empty_folder_and_says_where_it_listens() {
         (&json!(issuer), &json!(format!("{issuer}/.well-known/jwks.json")))
     );
     assert!(home.path().join("countersign-data/master.key").exists());
-    server.signal("HUP");
-    server.line_with("SIGHUP");
+    for name in ["HUP", "USR1", "USR2"] {
+        server.signal(name);
+        server.line_with(&format!("\"signal\":\"SIG{name}\""));
+    }
     server.signal("INT");
     assert_eq!(server.wait(), Some(0));
 }

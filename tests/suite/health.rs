@@ -3,9 +3,13 @@
 use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::process::{Command, Stdio};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::Notify;
 
 use crate::support::app::TestApp;
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
@@ -190,4 +194,27 @@ on_both_engines! {
         let said = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success() && said.trim().is_empty(), "{said}");
     }
+}
+
+/// The test runs on one thread: on the async worker, the scrape would keep out the request that releases it.
+#[tokio::test]
+async fn a_scrape_does_not_occupy_an_async_worker() {
+    let app = TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await;
+    let began = Arc::new(Notify::new());
+    let (release, released) = channel::<()>();
+    let (beginning, released) = (Arc::clone(&began), Mutex::new(Some(released)));
+    app.metrics.at_scrape(move |_| {
+        let Some(released) = released.lock().unwrap().take() else { return };
+        beginning.notify_one();
+        released.recv_timeout(Duration::from_secs(10)).expect("another request is answered");
+    });
+    let scrape = app.http.get(format!("http://{}/metrics", app.operations)).send();
+    let other = async {
+        began.notified().await;
+        let answer = app.http.get(format!("http://{}/livez", app.operations)).send().await;
+        let _ = release.send(());
+        answer
+    };
+    let (scrape, other) = tokio::join!(scrape, other);
+    assert_eq!((scrape.unwrap().status().as_u16(), other.unwrap().status().as_u16()), (200, 200));
 }

@@ -1,14 +1,15 @@
 //! TLS with certificate and key from files, followed as the files change.
 
 use std::fmt;
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io;
 use std::io::Read;
-use std::os::unix::fs::MetadataExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
+use rustix::fs::OFlags;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,6 +23,9 @@ pub enum TlsError {
     /// A file cannot be read.
     #[error("{} cannot be read: {}", .0.display(), .1)]
     Read(PathBuf, io::Error),
+    /// A FIFO or device: reading it may never end, and it cannot be read again.
+    #[error("{} is not a regular file: certificate and key are read again when they change, so each must be a regular file", .0.display())]
+    NotRegular(PathBuf),
     /// Every user of the machine could take the key, or put another in its place.
     #[error("{} holds a private key, and every user of this machine may read or write it: chmod o= lets its owner and group alone", .0.display())]
     Exposed(PathBuf),
@@ -117,8 +121,7 @@ impl fmt::Debug for TlsIdentity {
 
 /// TLS 1.2 and 1.3, no client certificates, one protocol.
 fn read(protocol: Protocol, certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
-    let bytes = |path: &Path| std::fs::read(path).map_err(|error| TlsError::Read(path.to_owned(), error));
-    let chain = CertificateDer::pem_slice_iter(&bytes(certificate)?)
+    let chain = CertificateDer::pem_slice_iter(&public_bytes(certificate)?)
         .collect::<Result<Vec<_>, _>>()
         .ok()
         .filter(|chain| !chain.is_empty())
@@ -139,19 +142,33 @@ fn read(protocol: Protocol, certificate: &Path, key: &Path) -> Result<ServerConf
     Ok(config)
 }
 
-/// The bytes of a file that is kept from others.
+fn public_bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
+    let (mut file, _) = open(path)?;
+    let mut bytes = Vec::new();
+    file.read_to_end(&mut bytes).map_err(|error| TlsError::Read(path.to_owned(), error))?;
+    Ok(bytes)
+}
+
+/// The bytes of a file that other users may not read.
 fn private_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
-    let unreadable = |error| TlsError::Read(path.to_owned(), error);
-    let mut file = File::open(path).map_err(unreadable)?;
-    let metadata = file.metadata().map_err(unreadable)?;
+    let (mut file, metadata) = open(path)?;
     if metadata.mode() & RIGHTS_OF_OTHERS != 0 {
         return Err(TlsError::Exposed(path.to_owned()));
     }
-    // As long as it will be at once: a vector that grows leaves copies behind that nobody wipes.
+    // With its final capacity: a vector that grows leaves copies of the key behind, which are not wiped.
     let length = usize::try_from(metadata.len()).unwrap_or_default();
     let mut bytes = Zeroizing::new(Vec::with_capacity(length + 1));
-    file.read_to_end(&mut bytes).map_err(unreadable)?;
+    file.read_to_end(&mut bytes).map_err(|error| TlsError::Read(path.to_owned(), error))?;
     Ok(bytes)
+}
+
+/// Opens a regular file. `O_NONBLOCK`, because opening a FIFO otherwise waits for its writer.
+fn open(path: &Path) -> Result<(File, Metadata), TlsError> {
+    let unreadable = |error| TlsError::Read(path.to_owned(), error);
+    let flags = OFlags::NONBLOCK.bits().cast_signed();
+    let file = File::options().read(true).custom_flags(flags).open(path).map_err(unreadable)?;
+    let metadata = file.metadata().map_err(unreadable)?;
+    if metadata.is_file() { Ok((file, metadata)) } else { Err(TlsError::NotRegular(path.to_owned())) }
 }
 
 fn stamp(certificate: &Path, key: &Path) -> Stamp {
@@ -233,6 +250,29 @@ mod tests {
         std::fs::write(folder.path().join("key.pem"), format!("{other_key}\n\n")).unwrap();
         identity.reload();
         assert!(Arc::ptr_eq(&second, &identity.current()), "the key of another certificate is not taken");
+    }
+
+    #[test]
+    fn k6_a_fifo_as_certificate_or_key_is_refused_and_later_files_are_read() {
+        let folder = tempfile::tempdir().unwrap();
+        write_identity(folder.path(), "a.test");
+        let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+        let (fifo, kept) = (folder.path().join("fifo"), folder.path().join("kept.pem"));
+        let made = std::process::Command::new("mkfifo").args(["-m", "600"]).arg(&fifo).status().unwrap();
+        assert!(made.success());
+        assert!(matches!(TlsIdentity::load(&fifo, &key), Err(TlsError::NotRegular(_))));
+        assert!(matches!(TlsIdentity::load(&certificate, &fifo), Err(TlsError::NotRegular(_))));
+
+        let identity = TlsIdentity::load(&certificate, &key).unwrap();
+        let first = identity.current();
+        std::fs::rename(&certificate, &kept).unwrap();
+        std::fs::rename(&fifo, &certificate).unwrap();
+        identity.reload();
+        assert!(Arc::ptr_eq(&first, &identity.current()), "the old one stays");
+        write_key(&kept, &std::fs::read_to_string(&kept).unwrap());
+        std::fs::rename(&kept, &certificate).unwrap();
+        identity.reload();
+        assert!(!Arc::ptr_eq(&first, &identity.current()), "the next file is read");
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod http;
 mod labels;
 mod process;
 
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntGaugeVec, Registry, Result, TextEncoder};
@@ -60,7 +60,8 @@ pub struct Metrics {
     http: http::Http,
     gauges: Gauges,
     process: process::Process,
-    fillers: RwLock<Vec<Filler>>,
+    /// Locked during a scrape: gauges that are reset and filled, or read and raised, belong to one scrape at a time.
+    fillers: Mutex<Vec<Filler>>,
     registry: Registry,
 }
 
@@ -107,7 +108,7 @@ impl Metrics {
             http: http::Http::new(&registry)?,
             gauges: Gauges::new(&registry)?,
             process: process::Process::new(&registry, started_at)?,
-            fillers: RwLock::default(),
+            fillers: Mutex::default(),
             registry,
         })
     }
@@ -138,14 +139,16 @@ impl Metrics {
         &self.gauges
     }
 
-    /// Calls `fill` before the figures are told. It must not block.
+    /// Calls `fill` at each scrape, before the metrics are rendered. Scrapes run one at a time.
     pub fn at_scrape(&self, fill: impl Fn(&Gauges) + Send + Sync + 'static) {
-        self.fillers.write().unwrap_or_else(PoisonError::into_inner).push(Box::new(fill));
+        self.fillers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(fill));
     }
 
-    /// Every figure in Prometheus' text form, version 0.0.4.
+    /// Every metric in Prometheus' text form, version 0.0.4. Reads files below `/proc` and waits for a scrape in progress:
+    /// call it on a thread that may block.
     pub fn render(&self) -> String {
-        for fill in self.fillers.read().unwrap_or_else(PoisonError::into_inner).iter() {
+        let fillers = self.fillers.lock().unwrap_or_else(PoisonError::into_inner);
+        for fill in fillers.iter() {
             fill(&self.gauges);
         }
         self.process.update();

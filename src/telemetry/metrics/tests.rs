@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
 use crate::domain::{Algorithm, Kid, RevocationKind};
@@ -128,6 +129,28 @@ fn a_key_that_signs_no_more_leaves_the_figures_and_lost_lines_only_grow() {
     let text = metrics.render();
     assert_eq!(text.lines().filter(|line| line.starts_with("countersign_signing_key_expires")).count(), 1);
     assert!(text.contains("countersign_log_lines_dropped_total 9\n"));
+}
+
+#[test]
+fn concurrent_scrapes_run_one_at_a_time() {
+    let metrics = metrics();
+    let kid = Kid::parse(&"k".repeat(43)).unwrap();
+    let running = AtomicUsize::new(0);
+    metrics.at_scrape(move |gauges| {
+        assert_eq!(running.fetch_add(1, Ordering::SeqCst), 0, "another scrape fills the same gauges");
+        gauges.set_signing_keys([(&kid, Algorithm::Es256, 3600.0)]);
+        std::thread::yield_now();
+        running.fetch_sub(1, Ordering::SeqCst);
+    });
+    std::thread::scope(|threads| {
+        for _ in 0..4 {
+            threads.spawn(|| {
+                for _ in 0..50 {
+                    assert!(metrics.render().contains("countersign_signing_key_expires_seconds{"));
+                }
+            });
+        }
+    });
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub struct TestApp {
     pub log: MemoryLog,
     pub database: Arc<TestDatabase>,
     pub follower: Arc<countersign::follower::Follower>,
-    metrics: Arc<Metrics>,
+    pub metrics: Arc<Metrics>,
     logger: Logger,
     stop: CancellationToken,
     running: Option<JoinHandle<()>>,
