@@ -2,6 +2,7 @@
 
 mod examine;
 mod master_key;
+mod memory;
 mod wiring;
 
 use std::io;
@@ -15,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::examine::examine;
 use self::master_key::master_keys;
+pub use self::memory::Memory;
 pub use self::wiring::store_settings;
 use self::wiring::{
     assertion_audiences, attempt_rules, client_failures, cors, grpc_listener, hasher, host_of, http_settings, listener,
@@ -353,11 +355,11 @@ impl App {
     }
 }
 
-/// Tells the figures how many connections of a listener are open, at each scrape.
+/// Copies the numbers of a listener's connections into the metrics at each scrape.
 fn count_connections(metrics: &Metrics, name: ListenerName, listener: &Listener) {
-    let open = listener.open_connections();
+    let counts = listener.connection_counts();
     metrics.at_scrape(move |gauges| {
-        gauges.connections.of(name).set(i64::try_from(open.count()).unwrap_or(i64::MAX));
+        gauges.set_connections(name, counts.open(), counts.refused(), counts.evicted());
     });
 }
 

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use http::HeaderValue;
 
+use super::memory::Memory;
 use super::{Parts, StartError};
 use crate::config::{self, Config, Pooler};
 use crate::crypto::{HashSettings, PasswordHasher};
 use crate::domain::HASHING_THREADS;
 use crate::http::listener::{ListenSettings, Listener, Protocol, TlsIdentity};
-use crate::http::middleware::Cors;
+use crate::http::middleware::{Cors, TrustedProxies};
 use crate::http::{ForwardAuthHeaders, HttpSettings};
 use crate::service::{AttemptRules, ClientFailures, Settings};
 use crate::store::{AttemptLimits, Location, StoreSettings};
@@ -124,8 +125,13 @@ pub(super) fn listener(
     listener: &config::Listener,
     base_path: &str,
 ) -> Result<Listener, StartError> {
+    let memory = Memory::of_process();
+    let max_connections = listener.max_connections.unwrap_or_else(|| memory.connections());
     let settings = ListenSettings {
-        max_connections: listener.max_connections,
+        max_connections,
+        max_per_address: per_address(listener.max_connections_per_address, max_connections),
+        trusted_proxies: TrustedProxies::new(listener.trusted_proxies.iter().copied()),
+        body_memory: memory.bodies(),
         head: listener.header_timeout,
         body: listener.body_timeout,
         request: listener.request_timeout,
@@ -141,10 +147,20 @@ pub(super) fn listener(
     }
 }
 
+/// A quarter of the connections by default: an office behind one address is far below it, and a single machine cannot take the
+/// places of all others.
+fn per_address(setting: Option<usize>, max_connections: usize) -> usize {
+    setting.unwrap_or(max_connections / 4).max(1)
+}
+
 /// The gRPC listener, where there is to be one.
 pub(super) fn grpc_listener(grpc: &config::Grpc) -> Result<Option<Listener>, StartError> {
     let Some(address) = grpc.listen else { return Ok(None) };
-    let settings = ListenSettings { max_connections: grpc.max_connections, ..ListenSettings::default() };
+    let settings = ListenSettings {
+        max_connections: grpc.max_connections,
+        max_per_address: per_address(grpc.max_connections_per_address, grpc.max_connections),
+        ..ListenSettings::default()
+    };
     let bound = bind("grpc", settings, address)?;
     Ok(Some(match &grpc.tls {
         Some(files) => bound.with_tls(identity("grpc", Protocol::Http2, files)?),

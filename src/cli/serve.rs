@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::demo::Demo;
 use super::{CliError, Common, process, workplace};
-use crate::app::{App, Parts, StartError};
+use crate::app::{App, Memory, Parts, StartError};
 use crate::config::{Config, Engine, TlsFiles};
 use crate::telemetry::LogSink;
 
 /// How long the last lines of the log may take.
 const FLUSH: Duration = Duration::from_secs(1);
-/// Files that are no connections of callers: the database, the log, the event queue.
-const OTHER_FILES: u64 = 64;
+/// Files that are no connections: the embedded database, the log, the event queue, `/proc`.
+const OTHER_FILES: usize = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
@@ -36,10 +36,10 @@ pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     start(workplace::load(common)?.config, LogSink::Stdout, None)
 }
 
-fn start(config: Config, sink: LogSink, demo: Option<Demo>) -> Result<(), CliError> {
+fn start(mut config: Config, sink: LogSink, demo: Option<Demo>) -> Result<(), CliError> {
     let parts = workplace::parts(sink, &config.log)?;
     let logger = parts.logger.clone();
-    make_room_for_connections(&config);
+    fit_connections(&mut config, process::raise_file_limit());
     let runtime = runtime().map_err(|error| CliError::about("no threads", error))?;
     let outcome = runtime.block_on(serve(config, parts, demo));
     logger.flush(FLUSH);
@@ -67,12 +67,24 @@ fn runtime() -> io::Result<Runtime> {
     Builder::new_multi_thread().worker_threads(workers).enable_all().build()
 }
 
-/// Raises the limit of open files, and tells if that is not enough: connections beyond it would wait without a word.
-fn make_room_for_connections(config: &Config) {
+/// Lowers `public.max_connections` to what the limit of open files allows. Otherwise callers of the public listener could use up all
+/// files, and the operations listener could accept no connection either.
+fn fit_connections(config: &mut Config, file_limit: Option<u64>) {
+    let wanted = config.public.max_connections.unwrap_or_else(|| Memory::of_process().connections());
     let grpc = config.grpc.listen.map_or(0, |_| config.grpc.max_connections);
-    let wanted = (config.public.max_connections + config.operations.max_connections + grpc) as u64 + OTHER_FILES;
-    if let Some(limit) = process::raise_file_limit().filter(|limit| *limit < wanted) {
-        tracing::warn!(limit, wanted, "the system allows fewer open files than max_connections of the listeners need");
+    let pool = config.database.max_connections as usize;
+    let others = config.operations.max_connections.unwrap_or_default() + grpc + pool + OTHER_FILES;
+    let limit = file_limit.map_or(usize::MAX, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+    let allowed = limit.saturating_sub(others).clamp(1, wanted.max(1));
+    config.public.max_connections = Some(allowed);
+    if allowed < wanted {
+        tracing::warn!(
+            limit,
+            wanted,
+            allowed,
+            "the system allows fewer open files than public.max_connections needs: it is lowered. Raise the limit (LimitNOFILE, \
+             ulimit -n)"
+        );
     }
 }
 

@@ -1,4 +1,4 @@
-//! Where requests come in, and how much of them.
+//! Addresses and limits of the listeners.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -16,9 +16,9 @@ pub(super) const fn loopback(port: u16) -> SocketAddr {
 /// `public.listen` where it is not set.
 pub(super) const PUBLIC: SocketAddr = loopback(8080);
 
-/// More than the 10,000 idle sockets that one hostile machine opens with ease, so that they do not use up every place
-/// before their timeout (security.md H6).
-const PUBLIC_CONNECTIONS: usize = 16_384;
+/// More than the 10,000 sockets that one hostile machine opens with ease (security.md H6). With less than 8 GiB of memory the
+/// default is lower, see `app::Memory`.
+pub const MOST_DEFAULT_CONNECTIONS: usize = 16_384;
 /// Administrators, scrapers and probes.
 const OPERATIONS_CONNECTIONS: usize = 256;
 
@@ -31,10 +31,13 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Above the longest wait for a password hash and the database together; below what gateways wait for us.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// nginx keeps idle upstream connections for 60 s by default; closing much earlier would make it retry.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Above what gateways wait by default: a connection that both sides close at the same moment fails a POST with 502. AWS ALB, nginx
+/// and Kong wait 60 s, Traefik 90 s, Caddy 120 s.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(130);
 /// A peer that takes nothing for so long is gone or hostile (security.md H6).
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+
+const MOST_CONNECTIONS: usize = 1_000_000;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
@@ -48,8 +51,10 @@ pub struct Listener {
     pub tls: Option<TlsFiles>,
     /// Peers whose `X-Forwarded-For` and `Forwarded` are believed (security.md L7).
     pub trusted_proxies: Vec<IpNet>,
-    /// Connections at once.
-    pub max_connections: usize,
+    /// Connections at once; as many as the memory allows when not set.
+    pub max_connections: Option<usize>,
+    /// Connections at once from one address that is no trusted proxy; a quarter of all when not set.
+    pub max_connections_per_address: Option<usize>,
     /// From the first wait for a request until its header block is complete.
     pub header_timeout: Duration,
     /// From the end of the header block until the body is complete.
@@ -71,6 +76,8 @@ pub struct Grpc {
     pub tls: Option<TlsFiles>,
     /// Connections at once.
     pub max_connections: usize,
+    /// Connections at once from one address; a quarter of all when not set.
+    pub max_connections_per_address: Option<usize>,
 }
 
 /// The files of a TLS identity, read again when they change.
@@ -85,15 +92,17 @@ pub struct TlsFiles {
 impl Listener {
     pub(super) fn load_public(read: &mut Reader<'_>) -> Self {
         read.section("Public listener");
-        Self::load(read, "public", PUBLIC, PUBLIC_CONNECTIONS)
+        Self::load(read, "public", PUBLIC, None)
     }
 
     pub(super) fn load_operations(read: &mut Reader<'_>) -> Self {
         read.section("Operations listener");
-        Self::load(read, "operations", loopback(9090), OPERATIONS_CONNECTIONS)
+        Self::load(read, "operations", loopback(9090), Some(OPERATIONS_CONNECTIONS))
     }
 
-    fn load(read: &mut Reader<'_>, prefix: &str, listen: SocketAddr, connections: usize) -> Self {
+    fn load(read: &mut Reader<'_>, prefix: &str, listen: SocketAddr, connections: Option<usize>) -> Self {
+        const CONNECTIONS: &str = "Connections at once. Near the limit, connections that have been idle longest are closed; beyond \
+                                   it, further ones wait in the kernel's queue.";
         let name = |key: &str| format!("{prefix}.{key}");
         Self {
             listen: read.setting(name("listen"), listen, "Address and port; port 0 takes any free one."),
@@ -104,12 +113,18 @@ impl Listener {
                 "Addresses and networks of proxies whose `X-Forwarded-For` and `Forwarded` are believed; from anyone else \
                  they are ignored.",
             ),
-            max_connections: read.within(
-                name("max_connections"),
-                connections,
-                1..=1_000_000,
-                "Connections at once; further ones wait in the kernel's queue.",
-            ),
+            max_connections: match connections {
+                Some(connections) => {
+                    Some(read.within(name("max_connections"), connections, 1..=MOST_CONNECTIONS, CONNECTIONS))
+                }
+                None => read.optional_within(
+                    name("max_connections"),
+                    format!("one per 512 KiB of memory, {MOST_DEFAULT_CONNECTIONS} at most"),
+                    1..=MOST_CONNECTIONS,
+                    CONNECTIONS,
+                ),
+            },
+            max_connections_per_address: per_address(read, prefix),
             header_timeout: read.within(
                 name("header_timeout"),
                 HEADER_TIMEOUT,
@@ -158,11 +173,21 @@ impl Grpc {
             max_connections: read.within(
                 "grpc.max_connections",
                 GRPC_CONNECTIONS,
-                1..=1_000_000,
+                1..=MOST_CONNECTIONS,
                 "Connections at once; further ones wait in the kernel's queue. Envoy opens one for each of its threads.",
             ),
+            max_connections_per_address: per_address(read, "grpc"),
         }
     }
+}
+
+fn per_address(read: &mut Reader<'_>, prefix: &str) -> Option<usize> {
+    read.optional_within(
+        format!("{prefix}.max_connections_per_address"),
+        "a quarter of `max_connections`",
+        1..=MOST_CONNECTIONS,
+        "Connections at once from one address (IPv6: one /64) that is no trusted proxy; further ones are closed at once.",
+    )
 }
 
 impl TlsFiles {

@@ -38,7 +38,7 @@ pub use judging::{Introspection, Revocation};
 pub use keys::Keys;
 pub use lifecycle::{Audit, Shutdown};
 pub use limits::{Limits, RateLimit};
-pub use listener::{Grpc, Listener, TlsFiles};
+pub use listener::{Grpc, Listener, MOST_DEFAULT_CONNECTIONS, TlsFiles};
 pub use log::{Log, LogFormat, LogLevels};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use passwords::Passwords;

@@ -28,7 +28,7 @@ fn setting<'a>(loaded: &'a Loaded, name: &str) -> &'a Setting {
 }
 
 /// A value for every setting, none of them its default, all of them together without a mistake.
-const OTHERS: [(&str, &str); 68] = [
+const OTHERS: [(&str, &str); 71] = [
     ("issuer", "\"http://auth.example.com/tenant\""),
     ("allow_http_issuer", "true"),
     ("database.url", "\"postgres://cs:pw@db/auth\""),
@@ -44,6 +44,7 @@ const OTHERS: [(&str, &str); 68] = [
     ("public.tls.key", "\"/tls/key.pem\""),
     ("public.trusted_proxies", "[\"10.0.0.0/8\", \"::1\"]"),
     ("public.max_connections", "100"),
+    ("public.max_connections_per_address", "30"),
     ("public.header_timeout", "\"5s\""),
     ("public.body_timeout", "\"6s\""),
     ("public.request_timeout", "\"7s\""),
@@ -54,6 +55,7 @@ const OTHERS: [(&str, &str); 68] = [
     ("operations.tls.key", "\"/tls/key2.pem\""),
     ("operations.trusted_proxies", "[\"192.168.0.0/16\"]"),
     ("operations.max_connections", "101"),
+    ("operations.max_connections_per_address", "31"),
     ("operations.header_timeout", "\"5s\""),
     ("operations.body_timeout", "\"6s\""),
     ("operations.request_timeout", "\"7s\""),
@@ -63,6 +65,7 @@ const OTHERS: [(&str, &str); 68] = [
     ("grpc.tls.cert", "\"/tls/cert3.pem\""),
     ("grpc.tls.key", "\"/tls/key3.pem\""),
     ("grpc.max_connections", "102"),
+    ("grpc.max_connections_per_address", "32"),
     ("tokens.access_ttl", "\"10m\""),
     ("tokens.algorithm", "\"EdDSA\""),
     ("tokens.type", "\"JWT\""),

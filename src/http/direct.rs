@@ -8,9 +8,8 @@ use std::sync::Arc;
 use axum::Router;
 use axum::response::Response;
 use http::{Method, Request};
-use hyper::body::Incoming;
 
-use super::listener::Arrival;
+use super::listener::{Arrival, RequestBody};
 use super::middleware::{Edge, EdgeFuture, RequestFacts};
 use super::state::Shared;
 use super::{oauth, v1, well_known};
@@ -94,7 +93,7 @@ impl Direct {
     }
 
     /// Starts on the answer to a request for `endpoint`.
-    pub fn answer(&self, endpoint: Endpoint, request: Request<Incoming>, arrival: &Arrival) -> EdgeFuture<Answer> {
+    pub fn answer(&self, endpoint: Endpoint, request: Request<RequestBody>, arrival: &Arrival) -> EdgeFuture<Answer> {
         let shared = Arc::clone(&self.shared);
         self.edge.pass(endpoint.template(), request, arrival, |request, context| -> Answer {
             match endpoint {

@@ -271,7 +271,7 @@ mod tests {
             let text = logged(&logger, &memory, || {
                 tracing::error!(target: "h2::proto", "seen");
                 tracing::warn!(target: "h2::proto::ping_pong", "of a peer");
-                tracing::warn!(target: "h2x", "of another crate");
+                tracing::warn!(target: "hyper::proto", "of another crate");
             });
             text.lines().count()
         };

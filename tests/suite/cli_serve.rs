@@ -107,7 +107,36 @@ async fn s7_the_process_leaves_no_core_and_may_open_many_files() {
     assert_eq!(limit("Max core file size"), ["0", "0"]);
     let files = limit("Max open files");
     assert_eq!(files, ["2000", "2000"], "the soft limit is raised to the hard one");
-    assert!(server.printed.lock().unwrap().contains("fewer open files"), "and where that is not enough, it is told");
+    assert!(
+        server.printed.lock().unwrap().contains("public.max_connections needs"),
+        "and where that is not enough, it is told"
+    );
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test(flavor = "multi_thread")]
+async fn h18_connections_of_the_public_listener_leave_files_for_the_operations_listener() {
+    const FILES: usize = 500;
+    let home = Home::empty().with("PUBLIC__MAX_CONNECTIONS_PER_ADDRESS", "10000");
+    let mut command = Command::new("sh");
+    let start = format!("ulimit -n {FILES}; exec {} serve", env!("CARGO_BIN_EXE_countersign"));
+    command.env_clear().args(["-c", &start]).current_dir(home.path()).stdin(Stdio::null()).stdout(Stdio::piped());
+    for (name, value) in home.command(&[]).get_envs() {
+        command.env(name, value.unwrap());
+    }
+    let server = Server::start(command);
+    let public = server.public.strip_prefix("http://").unwrap();
+    let held: Vec<_> = (0..FILES)
+        .map(|_| {
+            let mut stream = TcpStream::connect(public).unwrap();
+            // Not idle, so that it is not evicted.
+            stream.write_all(b"GET /livez HT").unwrap();
+            stream
+        })
+        .collect();
+    let alive = server.http.get(format!("{}/livez", server.operations)).send().await.unwrap();
+    assert_eq!(alive.status(), 200);
+    drop(held);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -355,3 +355,34 @@ async fn h15_the_service_stops_although_envoy_holds_a_connection() {
     assert_eq!(envoy.check(&[], &[]).await.status, 401);
     timeout(PATIENCE, app.stop()).await.expect("no drain has to be waited out");
 }
+
+#[tokio::test]
+async fn h10_floods_of_frames_without_a_request_end_the_connection_and_nobody_elses() {
+    let server = start(ListenSettings::default());
+    server.gate.add_permits(Semaphore::MAX_PERMITS);
+    for (kind, payload) in [(PING, &[0; 8][..]), (SETTINGS, &[]), (DATA, &[]), (200, &[])] {
+        let mut stream = connect(server.address).await;
+        let flood = frame(kind, 0, 0, payload).repeat(2000);
+        let (mut reader, mut writer) = stream.split();
+        let flooding = async {
+            // Fails when the connection ends in the middle.
+            let _ = writer.write_all(&flood).await;
+        };
+        let (frames, ()) =
+            timeout(PATIENCE, async { tokio::join!(rest(&mut reader), flooding) }).await.expect("the end");
+        assert!(frames.len() < 2000, "{kind}: {}", frames.len());
+    }
+    assert_eq!(ask(server.address).await, "tls: false");
+}
+
+#[tokio::test]
+async fn h18_an_idle_connection_makes_room_near_the_cap() {
+    let settings =
+        ListenSettings { max_connections: 2, write: Duration::from_millis(300), ..ListenSettings::default() };
+    let server = start(settings);
+    server.gate.add_permits(1);
+    let mut idle = connect(server.address).await;
+    assert_eq!(ask(server.address).await, "tls: false");
+    let frames = timeout(PATIENCE, rest(&mut idle)).await.expect("the end");
+    assert!(frames.iter().any(|frame| frame.kind == GOAWAY), "{frames:?}");
+}

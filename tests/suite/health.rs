@@ -218,3 +218,17 @@ async fn a_scrape_does_not_occupy_an_async_worker() {
     let (scrape, other) = tokio::join!(scrape, other);
     assert_eq!((scrape.unwrap().status().as_u16(), other.unwrap().status().as_u16()), (200, 200));
 }
+
+#[tokio::test]
+async fn h18_connections_over_the_share_of_an_address_are_counted() {
+    let settings = "[public]\nmax_connections_per_address = 1";
+    let app = TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, settings).await;
+    let figure = async |name: &str| app.figure(&format!("countersign_connections_{name}{{listener=\"public\"}}")).await;
+    assert_eq!((figure("refused_total").await, figure("evicted_total").await), (0.0, 0.0));
+    let _held = tokio::net::TcpStream::connect(app.public).await.unwrap();
+    for _ in 0..3 {
+        let mut refused = tokio::net::TcpStream::connect(app.public).await.unwrap();
+        assert_eq!(refused.read(&mut [0; 1]).await.unwrap(), 0, "it is closed at once");
+    }
+    assert_eq!(figure("refused_total").await, 3.0);
+}

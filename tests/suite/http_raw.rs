@@ -10,7 +10,7 @@ use axum::http::HeaderValue;
 use axum::routing::{any, get, post};
 use countersign::clock::SystemClock;
 use countersign::http::extract::FormParams;
-use countersign::http::listener::{ListenSettings, Listener, Shutdown};
+use countersign::http::listener::{ConnectionCounts, ListenSettings, Listener, Shutdown, Tick};
 use countersign::http::middleware::{Cors, Edge, RequestContext, RequestObserver, RequestRecord, TrustedProxies};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -22,6 +22,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An origin whose pages may read answers.
 const PAGE: &str = "https://app.example";
+
+/// Longer than any test.
+const FOREVER: Duration = Duration::from_secs(3600);
 
 /// Timeouts that a test can wait for.
 fn hasty() -> ListenSettings {
@@ -54,6 +57,7 @@ struct Server {
     address: SocketAddr,
     shutdown: Shutdown,
     records: Arc<Records>,
+    counts: ConnectionCounts,
     task: JoinHandle<()>,
 }
 
@@ -78,7 +82,7 @@ impl Server {
             .route("/length", post(|body: Bytes| async move { body.len().to_string() }))
             .route("/ignore", post(|| async { "ignored" }))
             .route("/oauth2/form", post(|form: FormParams| async move { form.required("token", 9).map(str::to_owned) }))
-            .route("/never", get(std::future::pending::<()>))
+            .route("/never", get(std::future::pending::<()>).post(|_: Bytes| std::future::pending::<()>()))
             .route(
                 "/soon",
                 get(|| async {
@@ -91,9 +95,9 @@ impl Server {
             .route("/v1/verify", any(|| async { "judged" }))
             .layer(edge);
         let listener = Listener::bind(settings, "127.0.0.1:0".parse().unwrap()).unwrap();
-        let (address, shutdown) = (listener.address(), Shutdown::new(drain));
+        let (address, counts, shutdown) = (listener.address(), listener.connection_counts(), Shutdown::new(drain));
         let task = tokio::spawn(listener.serve(router, shutdown.clone()));
-        Self { address, shutdown, records, task }
+        Self { address, shutdown, records, counts, task }
     }
 
     async fn connect(&self) -> TcpStream {
@@ -109,6 +113,28 @@ impl Server {
 
     fn statuses(&self) -> Vec<u16> {
         self.records.0.lock().unwrap().iter().map(|record| record.1).collect()
+    }
+
+    /// Whether bytes that `stream` sent wait in the kernel for the listener to read them.
+    fn unread(&self, stream: &TcpStream) -> bool {
+        let sockets = std::fs::read_to_string("/proc/net/tcp").unwrap();
+        let port = |address: &str| u16::from_str_radix(address.rsplit(':').next().unwrap(), 16).unwrap();
+        let (local, remote) = (self.address.port(), stream.local_addr().unwrap().port());
+        let queue = sockets.lines().skip(1).find_map(|line| {
+            let fields: Vec<_> = line.split_whitespace().collect();
+            (port(fields[1]) == local && port(fields[2]) == remote).then(|| fields[4].to_owned())
+        });
+        !queue.expect("a connection").ends_with(":00000000")
+    }
+
+    /// Waits until the statuses of finished requests are these.
+    async fn has_recorded(&self, expected: &[u16]) {
+        let recorded = async {
+            while self.statuses() != expected {
+                sleep(Duration::from_millis(5)).await;
+            }
+        };
+        assert!(timeout(PATIENCE, recorded).await.is_ok(), "{:?}", self.statuses());
     }
 }
 
@@ -230,7 +256,7 @@ async fn h9_requests_in_a_row_are_each_judged() {
     let server = Server::start(patient());
     let row = "GET /ok HTTP/1.1\r\nHost: a\r\n\r\n\
          POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
-         POST /length HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nT: x\r\n\r\n\
+         POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n\
          GET /ok HTTP/1.1\nHost: a\n\n\
          GET /ok HTTP/1.1\r\nHost: a\r\n\r\n";
     // However the bytes arrive, the first three are answered and the fourth ends the connection.
@@ -245,6 +271,62 @@ async fn h9_requests_in_a_row_are_each_judged() {
         let statuses: Vec<_> = answer.split("HTTP/1.1 ").skip(1).map(|one| &one[..3]).collect();
         assert_eq!(statuses, ["200", "200", "200", "400"], "in pieces of {piece}: {answer}");
     }
+}
+
+#[tokio::test]
+async fn h9_a_request_with_a_chunked_body_is_the_last_one_of_its_connection() {
+    let server = Server::start(patient());
+    let chunks = "5;x=y\r\nhello\r\n0\r\nT: x\r\n\r\n";
+    let row = format!(
+        "POST /length HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n{chunks}\
+         GET /ok HTTP/1.1\r\nHost: a\r\n\r\n"
+    );
+    for piece in [row.len(), 1, 7] {
+        let mut stream = server.connect().await;
+        stream.set_nodelay(true).unwrap();
+        for bytes in row.as_bytes().chunks(piece) {
+            let _ = stream.write_all(bytes).await;
+        }
+        // The reset that follows what was not read may overtake the end of the stream, not the answer.
+        let mut answer = Vec::new();
+        let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection ends");
+        let answer = String::from_utf8(answer).unwrap();
+        assert_eq!((status(&answer), header(&answer, "connection")), (200, Some("close")), "{answer}");
+        assert!(answer.ends_with("\r\n\r\n5") && answer.matches("HTTP/1.1 ").count() == 1, "{answer}");
+    }
+    assert_eq!(server.statuses(), [200; 3], "nothing behind it is a request");
+}
+
+#[tokio::test]
+async fn h6_the_body_timeout_holds_for_a_chunked_body_whose_end_is_malformed() {
+    let server = Server::start(ListenSettings { idle: FOREVER, request: FOREVER, ..hasty() });
+    for end in ["0\r\n\n\r\n", "0\r\n\r", "0\n\n", "0\r\n", "0", "0\r\n \r\n\r"] {
+        let request = format!(
+            "POST /oauth2/form HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n\
+             Transfer-Encoding: chunked\r\n\r\n7\r\ntoken=a\r\n{end}"
+        );
+        let answer = server.exchange(request).await;
+        assert!([400, 408].contains(&status(&answer)), "{end:?} {answer}");
+        assert_eq!(header(&answer, "connection"), Some("close"), "{end:?}");
+    }
+}
+
+#[tokio::test]
+async fn h9_bytes_of_another_protocol_are_refused_at_once() {
+    let server = Server::start(ListenSettings { head: FOREVER, idle: FOREVER, ..patient() });
+    for bytes in [
+        &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+        b"\0",
+        b"SSH-2.0-OpenSSH_9.2p1\r\n",
+        b"EHLO client.example\r\n",
+        b"GET / HTTP/1.1\r\nHost: \0",
+    ] {
+        let answer = server.exchange(bytes).await;
+        assert_eq!((status(&answer), header(&answer, "connection")), (400, Some("close")), "{bytes:?} {answer}");
+    }
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    read_until(&mut stream, "fine").await;
 }
 
 #[tokio::test]
@@ -437,7 +519,12 @@ async fn h6_a_client_that_does_not_read_is_cut_off() {
     let server = Server::start(hasty());
     let mut stream = server.connect().await;
     stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    sleep(Duration::from_millis(900)).await;
+    let cut = async {
+        while server.statuses().is_empty() || server.counts.open() > 0 {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, cut).await.expect("the connection ends although nothing is read");
     let mut answer = Vec::new();
     // Reset or closed: either way it is over long before the body.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection ends");
@@ -445,15 +532,26 @@ async fn h6_a_client_that_does_not_read_is_cut_off() {
 }
 
 #[tokio::test]
-async fn h6_connections_over_the_cap_wait_for_a_place() {
+async fn h6_h18_connections_over_the_cap_wait_until_another_is_idle() {
     let server = Server::start(ListenSettings { max_connections: 2, ..patient() });
-    let (first, _second) = (server.connect().await, server.connect().await);
+    let busy = async || {
+        let mut stream = server.connect().await;
+        let expecting = "POST /length HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+        stream.write_all(expecting.as_bytes()).await.unwrap();
+        read_until(&mut stream, "\r\n\r\n").await;
+        stream
+    };
+    let (mut first, mut second) = (busy().await, busy().await);
     let mut third = server.connect().await;
     third.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
     let mut byte = [0];
     assert!(timeout(Duration::from_millis(200), third.read(&mut byte)).await.is_err(), "there is no place yet");
-    drop(first);
+    first.write_all(b"a").await.unwrap();
+    read_until(&mut first, "\r\n\r\n1").await;
     assert_eq!(status(&read_to_end(&mut third).await), 200);
+    assert_eq!(read_to_end(&mut first).await, "", "the idle connection made room");
+    second.write_all(b"a").await.unwrap();
+    read_until(&mut second, "\r\n\r\n1").await;
 }
 
 #[tokio::test]
@@ -585,11 +683,179 @@ async fn a_body_that_nobody_reads_does_not_end_the_connection_if_it_is_there() {
 
 #[tokio::test]
 async fn a_client_that_only_closes_its_own_side_still_gets_its_answer() {
+    let server = Server::start(ListenSettings { half_closed: FOREVER, ..patient() });
+    let mut stream = server.connect().await;
+    let soon = "GET /soon HTTP/1.1\r\nHost: a\r\n\r\n";
+    // The second one is sent ahead.
+    stream.write_all(soon.repeat(2).as_bytes()).await.unwrap();
+    stream.shutdown().await.unwrap();
+    let answers = read_to_end(&mut stream).await;
+    assert!(answers.ends_with("soon") && answers.matches("HTTP/1.1 200").count() == 2, "{answers}");
+    let post = "POST /length HTTP/1.1\r\nHost: a\r\n";
+    for body in ["Content-Length: 3\r\n\r\nabc", "Transfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"] {
+        let mut stream = server.connect().await;
+        stream.write_all(format!("{post}{body}").as_bytes()).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert!(read_to_end(&mut stream).await.ends_with("\r\n\r\n3"), "{body:?}");
+    }
+}
+
+#[tokio::test]
+async fn p5_r10_a_request_ends_when_its_client_leaves_and_is_recorded_as_499() {
+    for request in [
+        "GET /never HTTP/1.1\r\nHost: a\r\n\r\n",
+        "GET /never HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
+        "POST /never HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
+        "POST /never HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+        // The request sent ahead is not answered either.
+        "GET /never HTTP/1.1\r\nHost: a\r\n\r\nGET /ok HTTP/1.1\r\nHost: a\r\n\r\n",
+    ] {
+        for is_reset in [false, true] {
+            let server = Server::start(ListenSettings { request: FOREVER, half_closed: Duration::ZERO, ..patient() });
+            let mut stream = server.connect().await;
+            stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            read_until(&mut stream, "fine").await;
+            stream.write_all(request.as_bytes()).await.unwrap();
+            if is_reset {
+                // Until the request is read: a reset throws away what was not.
+                while server.unread(&stream) {
+                    sleep(Duration::from_millis(5)).await;
+                }
+                stream.set_zero_linger().unwrap();
+            }
+            drop(stream);
+            server.has_recorded(&[200, 499]).await;
+            let ended = async {
+                while server.counts.open() > 0 {
+                    sleep(Duration::from_millis(5)).await;
+                }
+            };
+            timeout(PATIENCE, ended).await.expect("the connection ends");
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_that_are_sent_ahead_of_an_answer_are_answered_in_turn() {
     let server = Server::start(patient());
     let mut stream = server.connect().await;
-    stream.write_all(b"GET /soon HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    stream.shutdown().await.unwrap();
-    assert!(read_to_end(&mut stream).await.ends_with("soon"));
+    stream.write_all(b"GET /soon HTTP/1.1\r\nHost: a\r\n\r\nGET /o").await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    stream.write_all(b"k HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    let padding = "x".repeat(2000);
+    let row = format!("GET /soon HTTP/1.1\r\nHost: a\r\nX: {padding}\r\n\r\n").repeat(20);
+    stream.write_all(row.as_bytes()).await.unwrap();
+    stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let answers = read_to_end(&mut stream).await;
+    assert_eq!(answers.matches("HTTP/1.1 200").count(), 23, "{answers}");
+    assert!(answers.ends_with("fine"), "{answers}");
+}
+
+#[tokio::test]
+async fn h19_a_connection_that_released_its_buffers_serves_the_next_requests() {
+    let server = Server::start(ListenSettings { rest: Duration::ZERO, ..patient() });
+    let mut stream = server.connect().await;
+    for _ in 0..3 {
+        stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\nGET /ok HTTP/1.1\r\nHo").await.unwrap();
+        read_until(&mut stream, "fine").await;
+        stream
+            .write_all(b"st: a\r\n\r\nPOST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+            .await
+            .unwrap();
+        read_until(&mut stream, "\r\n\r\n3").await;
+    }
+    server.shutdown.announced.cancel();
+    server.exchange("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(header(&read_to_end(&mut stream).await, "connection"), Some("close"));
+}
+
+#[tokio::test]
+async fn h18_one_address_has_only_its_share_of_connections_unless_it_is_a_trusted_proxy() {
+    let settings = ListenSettings { max_per_address: 2, ..patient() };
+    let server = Server::start(settings.clone());
+    let (first, _second) = (server.connect().await, server.connect().await);
+    let mut third = server.connect().await;
+    assert_eq!(read_to_end(&mut third).await, "", "it is closed at once");
+    assert_eq!((server.counts.open(), server.counts.refused()), (2, 1));
+    drop(first);
+    let again = async {
+        loop {
+            let mut stream = server.connect().await;
+            let request = b"GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n";
+            let mut answer = String::new();
+            if stream.write_all(request).await.is_ok()
+                && stream.read_to_string(&mut answer).await.is_ok()
+                && !answer.is_empty()
+            {
+                return answer;
+            }
+        }
+    };
+    assert_eq!(status(&timeout(PATIENCE, again).await.expect("a place is free again")), 200);
+
+    let trusted_proxies = TrustedProxies::new(["127.0.0.0/8".parse().unwrap()]);
+    let server = Server::start(ListenSettings { trusted_proxies, ..settings });
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        let mut stream = server.connect().await;
+        stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        read_until(&mut stream, "fine").await;
+        held.push(stream);
+    }
+    assert_eq!((server.counts.open(), server.counts.refused()), (4, 0));
+}
+
+#[tokio::test]
+async fn h18_near_the_cap_the_connection_that_was_idle_longest_is_closed_for_a_new_one() {
+    let server = Server::start(ListenSettings { max_connections: 4, ..patient() });
+    let mut in_flight = server.connect().await;
+    let expecting = "Host: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+    in_flight.write_all(format!("POST /length HTTP/1.1\r\n{expecting}").as_bytes()).await.unwrap();
+    read_until(&mut in_flight, "\r\n\r\n").await;
+    let mut idle = Vec::new();
+    for _ in 0..2 {
+        let mut stream = server.connect().await;
+        stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+        read_until(&mut stream, "fine").await;
+        idle.push(stream);
+        // The clock that orders them is coarse.
+        let began = Tick::now();
+        while Tick::now() <= began {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+    let answer = server.exchange("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    assert_eq!(status(&answer), 200);
+    assert_eq!(read_to_end(&mut idle[0]).await, "", "the older one is closed");
+    assert_eq!(server.counts.evicted(), 1);
+    idle[1].write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    assert_eq!(status(&read_until(&mut idle[1], "fine").await), 200);
+    in_flight.write_all(b"a").await.unwrap();
+    assert_eq!(status(&read_until(&mut in_flight, "\r\n\r\n1").await), 200);
+}
+
+#[tokio::test]
+async fn h19_unfinished_bodies_have_a_bounded_memory_and_complete_ones_are_read() {
+    let server = Server::start(ListenSettings { body_memory: 16 * 1024, body: FOREVER, request: FOREVER, ..patient() });
+    let head = "POST /oauth2/form HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nConnection: close\r\n";
+    let unfinished = format!("{head}Expect: 100-continue\r\nContent-Length: 16000\r\n\r\n");
+    let mut first = server.connect().await;
+    first.write_all(unfinished.as_bytes()).await.unwrap();
+    read_until(&mut first, "\r\n\r\n").await;
+    first.write_all(&[b'a'; 12_000]).await.unwrap();
+    while server.unread(&first) {
+        sleep(Duration::from_millis(5)).await;
+    }
+    let refused = server.exchange(format!("{head}Content-Length: 16000\r\n\r\n{}", "a".repeat(12_000))).await;
+    assert_eq!((status(&refused), header(&refused, "retry-after")), (503, Some("1")), "{refused}");
+    let whole = server.exchange(format!("{head}Content-Length: 7\r\n\r\ntoken=a")).await;
+    assert!(status(&whole) == 200 && whole.ends_with("\r\n\r\na"), "{whole}");
+    drop(first);
+    server.has_recorded(&[503, 200, 400]).await;
+    let body = format!("token=a&x={}", "a".repeat(12_000));
+    let later = server.exchange(format!("{head}Content-Length: {}\r\n\r\n{body}", body.len())).await;
+    assert_eq!(status(&later), 200, "what an ended connection held is free again: {later}");
 }
 
 #[tokio::test]
@@ -639,17 +905,27 @@ async fn h15_a_stop_finishes_what_is_in_flight_and_leaves_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn h15_what_does_not_finish_in_time_is_cut_off_and_recorded() {
+async fn h15_what_does_not_finish_in_time_is_answered_503_and_is_not_recorded_as_left_by_its_client() {
     let server = Server::start_draining(patient(), Duration::from_millis(100));
     let mut stream = server.connect().await;
     stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     // Its connection was accepted before this one was answered.
     server.exchange("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     server.shutdown.stopped.cancel();
-    let mut answer = Vec::new();
-    let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection ends");
-    assert_eq!(answer, b"");
+    let answer = read_to_end(&mut stream).await;
+    assert_eq!((status(&answer), header(&answer, "retry-after")), (503, Some("1")), "{answer}");
+    assert_eq!(header(&answer, "connection"), Some("close"));
     let (task, records) = (server.task, server.records);
     timeout(PATIENCE, task).await.expect("the listener ends").unwrap();
-    assert_eq!(records.0.lock().unwrap().iter().map(|record| record.1).collect::<Vec<_>>(), [200, 499]);
+    assert_eq!(records.0.lock().unwrap().iter().map(|record| record.1).collect::<Vec<_>>(), [200, 503]);
+}
+
+#[tokio::test]
+async fn h15_a_request_that_ends_with_its_listener_is_not_recorded_as_left_by_its_client() {
+    let server = Server::start(patient());
+    let mut stream = server.connect().await;
+    stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    server.exchange("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    server.task.abort();
+    server.has_recorded(&[200, 503]).await;
 }

@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 
 use crate::support::write_private;
 
@@ -125,4 +126,30 @@ async fn a_replaced_certificate_is_used_by_new_connections_while_old_ones_go_on(
     .expect("the new certificate is taken");
     assert!(connect(address, &first, b"http/1.1").await.is_err());
     ask(&mut old).await;
+}
+
+#[tokio::test]
+async fn p5_r10_a_request_over_tls_ends_when_its_client_leaves() {
+    let folder = tempfile::tempdir().unwrap();
+    let certificate = write_identity(folder.path());
+    let identity = TlsIdentity::load(folder.path().join("cert.pem"), folder.path().join("key.pem")).unwrap();
+    let settings = ListenSettings { half_closed: Duration::ZERO, ..ListenSettings::default() };
+    let listener = Listener::bind(settings, "127.0.0.1:0".parse().unwrap()).unwrap().with_tls(identity);
+    let address = listener.address();
+    let (begun, dropped) = (CancellationToken::new(), CancellationToken::new());
+    let (begins, drops) = (begun.clone(), dropped.clone());
+    let never = move || {
+        begins.cancel();
+        let guard = drops.clone().drop_guard();
+        async move {
+            let _guard = guard;
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::spawn(listener.serve(Router::new().route("/never", get(never)), Shutdown::new(PATIENCE)));
+    let mut stream = connect(address, &certificate, b"http/1.1").await.unwrap();
+    stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+    begun.cancelled().await;
+    drop(stream);
+    timeout(PATIENCE, dropped.cancelled()).await.expect("the handler is dropped");
 }

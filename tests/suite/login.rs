@@ -3,6 +3,8 @@
 use countersign::domain::{Audience, ClientKind, ClientSettings, Grant, Grants, Role, ScopeSet};
 use countersign::service::Requester;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::app::{PASSWORD, TestApp, USER, application, error_of, tokens};
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
@@ -208,6 +210,32 @@ on_both_engines! {
         assert_eq!(app.audit("login.failed").await.len(), 20);
         let locks = app.audit("login.locked").await.len();
         assert!((1..=of_the_storm + 1).contains(&locks), "S4: the lock, once: {of_the_storm}, then {locks}");
+    }
+
+    async fn p5_logins_whose_clients_left_cost_no_hash(database: TestDatabase) {
+        const LOGINS: u64 = 60;
+        let app = TestApp::start_with(database, "[passwords]\nthreads = 1\nqueue = 100\n[limits]\nenabled = false").await;
+        let hashed = app.hashed().await;
+        let body = json!({"username": USER, "password": "a wrong password"}).to_string();
+        let request = format!(
+            "POST /v1/login HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        let mut callers = Vec::new();
+        for _ in 0..LOGINS {
+            let mut stream = TcpStream::connect(app.public).await.unwrap();
+            stream.write_all(request.as_bytes()).await.unwrap();
+            callers.push(stream);
+        }
+        let waiting = async || app.figure("countersign_password_queue_depth").await;
+        while waiting().await < 20.0 {}
+        for stream in callers {
+            stream.set_zero_linger().unwrap();
+        }
+        while waiting().await > 0.0 {}
+        assert!(app.hashed().await - hashed < LOGINS - 10, "most of those that waited were dropped");
+        // The pool goes on.
+        app.log_in().await;
     }
 
     async fn t9_a_token_that_would_be_too_long_is_refused_by_name_and_never_half_issued(database: TestDatabase) {

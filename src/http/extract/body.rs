@@ -1,12 +1,19 @@
 //! Reading a request body whole, up to a limit.
 
 use std::error::Error;
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body::Body;
 use http_body_util::BodyExt;
+
+use crate::http::listener::RequestBodyError;
+
+/// When a request may be sent again that found no memory for its body: unfinished ones end within seconds.
+pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
+pub(super) const CROWDED: &str = "unfinished request bodies take too much memory";
 
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +24,8 @@ pub(super) enum BodyError {
     TimedOut,
     /// The connection broke, or its framing is invalid.
     Unreadable,
+    /// Other unfinished bodies take all of the memory that is meant for them.
+    Crowded,
 }
 
 /// Reads `body` whole. A declared length over `limit` is refused before anything is read; a body that arrives in one
@@ -64,10 +73,13 @@ pub(super) fn announces(headers: &HeaderMap, expected: &str) -> bool {
     names_it && is_utf8 && is_plain
 }
 
-/// Tells a body that came too late from one that broke: the listener reports the former as an I/O error.
+/// Distinguishes a body that was too slow (the listener reports an I/O error), one that had no memory, and one that broke.
 fn unreadable(error: &(dyn Error + 'static)) -> BodyError {
     let mut next = Some(error);
     while let Some(error) = next {
+        if matches!(error.downcast_ref(), Some(RequestBodyError::Crowded)) {
+            return BodyError::Crowded;
+        }
         if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
             return BodyError::TimedOut;
         }

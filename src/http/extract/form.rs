@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 use http_body::Body;
 
-use super::body::{self, BodyError};
+use super::body::{self, BodyError, RETRY_AFTER};
 use super::params::{Params, ParamsError};
 use crate::http::error::{OAuthDescription, OAuthError};
 
@@ -35,6 +35,7 @@ impl FormParams {
             BodyError::TimedOut => {
                 OAuthError::invalid_request(OAuthDescription::BodyTimeout).status(StatusCode::REQUEST_TIMEOUT)
             }
+            BodyError::Crowded => OAuthError::unavailable(RETRY_AFTER).because(body::CROWDED),
             BodyError::Unreadable => OAuthError::invalid_request(OAuthDescription::BodyUnreadable),
         })?;
         Self::parse(encoded)

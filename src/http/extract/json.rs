@@ -7,7 +7,7 @@ use memchr::memmem;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::body::{self, BodyError};
+use super::body::{self, BodyError, RETRY_AFTER};
 use super::json_path;
 use super::json_strict::{self, JsonFault};
 use crate::http::error::{ApiError, ProblemCode};
@@ -88,6 +88,7 @@ impl From<BodyError> for ApiError {
         match error {
             BodyError::TooLarge => Self::new(ProblemCode::PayloadTooLarge),
             BodyError::TimedOut => Self::new(ProblemCode::RequestTimeout),
+            BodyError::Crowded => Self::new(ProblemCode::Busy).retry_after(RETRY_AFTER).because(body::CROWDED),
             BodyError::Unreadable => Self::new(ProblemCode::InvalidRequest).detail("The body could not be read."),
         }
     }

@@ -16,6 +16,7 @@ pub async fn lines(request: Request, limit: usize) -> Result<Bytes, ApiError> {
         BodyError::TooLarge => ApiError::new(ProblemCode::PayloadTooLarge)
             .detail("Send at most 1 MiB at a time, or use `countersign users import`."),
         BodyError::TimedOut => ApiError::new(ProblemCode::RequestTimeout),
+        BodyError::Crowded => ApiError::from(BodyError::Crowded),
         BodyError::Unreadable => ApiError::new(ProblemCode::InvalidRequest).detail("The body could not be read."),
     })
 }

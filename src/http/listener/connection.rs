@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use axum::response::Response;
 use axum::routing::future::RouteFuture;
+use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -21,8 +22,8 @@ use tokio::time::Instant;
 use tokio_rustls::Accept;
 use tower::Service as _;
 
-use super::vitals::{Refusal, Tick, Vitals};
-use super::wire::Wire;
+use super::vitals::{Refusal, Stage, Tick, Vitals};
+use super::wire::{SharedWire, Wire};
 use crate::http::Routes;
 use crate::http::direct::{Answer, Endpoint};
 use crate::http::middleware::{EdgeFuture, X_REQUEST_ID};
@@ -34,8 +35,8 @@ const FAR: Duration = Duration::from_secs(3600);
 /// Bytes that the HTTP library buffers for one connection at most; a head fits.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
 
-/// How and when a request came; in the extensions of every request that a listener took.
-#[derive(Debug, Clone, Copy)]
+/// How and when a request arrived; in the extensions of every request that a listener took.
+#[derive(Debug, Clone)]
 pub struct Arrival {
     /// The other end of the socket.
     pub peer: SocketAddr,
@@ -45,6 +46,8 @@ pub struct Arrival {
     pub deadline: Option<Tick>,
     /// Why the head was refused: such a request reaches no route and is answered with this.
     pub refusal: Option<Refusal>,
+    /// How far the listener's shutdown is. The connection's task is woken when requests in flight are cut.
+    pub stage: Arc<Stage>,
 }
 
 /// Serves HTTP/1.1 and HTTP/1.0 on `stream` until either side ends it.
@@ -52,23 +55,47 @@ pub(super) async fn serve<S>(stream: S, peer: SocketAddr, tls: bool, routes: Arc
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let mut wire = Wire::new(stream, Arc::clone(&vitals));
-    let first = drive(poll_fn(|context| wire.poll_first_head(context)), &vitals, OVERTIME).await;
-    if !matches!(first, Some(Ok(true))) {
-        return;
+    let wire = SharedWire::new(Wire::new(stream, Arc::clone(&vitals)));
+    loop {
+        let head = drive(poll_fn(|context| wire.lock().poll_first_head(context)), &vitals, OVERTIME).await;
+        if !matches!(head, Some(Ok(true))) {
+            return;
+        }
+        let service = Requests { routes: Arc::clone(&routes), vitals: Arc::clone(&vitals), peer, tls };
+        let connection = http1::Builder::new()
+            // The HTTP library gives up a request as soon as the client closes its side, before a handler can run. The driver
+            // notices that, see `Wire::poll_hang_up`.
+            .half_close(true)
+            // Answers are small: one buffer costs less than a list of two.
+            .writev(false)
+            .header_read_timeout(None)
+            .max_buf_size(MAX_BUFFER_BYTES)
+            .serve_connection(TokioIo::new(wire.clone()), service);
+        // On the heap, so that a connection without a request costs little.
+        let mut connection = Box::pin(connection);
+        let serving = poll_fn(|context| {
+            if connection.as_mut().poll(context).is_ready() {
+                // Its errors concern nobody: requests have been answered and logged.
+                return Poll::Ready(Next::End);
+            }
+            if vitals.awaits_answer() && wire.lock().poll_hang_up(context).is_ready() {
+                return Poll::Ready(Next::End);
+            }
+            if vitals.may_rest() { Poll::Ready(Next::Rest) } else { Poll::Pending }
+        });
+        match drive(serving, &vitals, OVERTIME).await {
+            Some(Next::Rest) => vitals.begin_rest(),
+            Some(Next::End) | None => return,
+        }
     }
-    let service = Requests { routes, vitals: Arc::clone(&vitals), peer, tls };
-    // Half-closed connections get their answer; the wire has its own timers.
-    let connection = http1::Builder::new()
-        .half_close(true)
-        // Answers are small: one buffer costs less than a list of two.
-        .writev(false)
-        .header_read_timeout(None)
-        .max_buf_size(MAX_BUFFER_BYTES)
-        .serve_connection(TokioIo::new(wire), service);
-    // On the heap, so that a connection that never sends a head costs little. How it ends concerns nobody: requests
-    // have been answered and logged.
-    let _ = drive(Box::pin(connection), &vitals, OVERTIME).await;
+}
+
+/// What follows when the HTTP library is no longer needed.
+enum Next {
+    /// The next request, some time.
+    Rest,
+    /// The end of the connection.
+    End,
 }
 
 /// The same over TLS. The handshake's time is part of the head's.
@@ -91,6 +118,7 @@ async fn drive<F: Future>(future: F, vitals: &Vitals, overtime: Duration) -> Opt
     let mut missed = None;
     poll_fn(|context| {
         vitals.waker.register(context.waker());
+        vitals.apply_eviction();
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Some(output));
@@ -139,10 +167,16 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = Answering;
 
-    fn call(&self, mut request: Request<Incoming>) -> Answering {
+    fn call(&self, request: Request<Incoming>) -> Answering {
+        let mut request = request.map(|body| RequestBody::new(body, &self.vitals));
         let admission = self.vitals.admit();
-        let arrival =
-            Arrival { peer: self.peer, tls: self.tls, deadline: admission.deadline, refusal: admission.refusal };
+        let arrival = Arrival {
+            peer: self.peer,
+            tls: self.tls,
+            deadline: admission.deadline,
+            refusal: admission.refusal,
+            stage: Arc::clone(self.vitals.stage()),
+        };
         let direct = self.routes.direct.as_ref().filter(|_| admission.refusal.is_none());
         let inner = match direct.and_then(|direct| Some((direct, Endpoint::of(&request)?))) {
             Some((direct, endpoint)) => Inner::Direct(direct.answer(endpoint, request, &arrival)),
@@ -152,6 +186,74 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
             }
         };
         Answering { inner, vitals: Arc::clone(&self.vitals), refusal: admission.refusal }
+    }
+}
+
+/// The body of a request. Its bytes count towards the memory of unfinished bodies until it is complete or dropped.
+pub struct RequestBody {
+    body: Incoming,
+    /// None when there is nothing to read.
+    vitals: Option<Arc<Vitals>>,
+    charged: usize,
+}
+
+/// Why a body cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestBodyError {
+    /// The connection broke or is too slow, or the framing is invalid.
+    #[error(transparent)]
+    Http(#[from] hyper::Error),
+    /// Other unfinished bodies take all of the memory that is meant for them.
+    #[error("unfinished request bodies take too much memory")]
+    Crowded,
+}
+
+impl RequestBody {
+    fn new(body: Incoming, vitals: &Arc<Vitals>) -> Self {
+        let vitals = (!body.is_end_stream()).then(|| Arc::clone(vitals));
+        Self { body, vitals, charged: 0 }
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = RequestBodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
+        let this = &mut *self;
+        let frame = ready!(Pin::new(&mut this.body).poll_frame(context)).transpose()?;
+        if let Some(vitals) = &this.vitals {
+            match &frame {
+                Some(frame) if !this.body.is_end_stream() => {
+                    let bytes = frame.data_ref().map_or(0, Bytes::len);
+                    if !vitals.charge_body(bytes) {
+                        return Poll::Ready(Some(Err(RequestBodyError::Crowded)));
+                    }
+                    this.charged += bytes;
+                }
+                _ => vitals.complete_body(),
+            }
+        }
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if let Some(vitals) = &self.vitals {
+            vitals.release_body(self.charged);
+        }
     }
 }
 

@@ -36,6 +36,8 @@ pub(super) struct HeadScan {
     line_start: usize,
     /// Bytes already looked at.
     scanned: usize,
+    /// Whether the first line was judged before the head was complete.
+    has_judged_first_line: bool,
 }
 
 impl HeadScan {
@@ -45,7 +47,10 @@ impl HeadScan {
     }
 
     /// The length of the head in `bytes`, when its end is there. `bytes` is what `advance` saw before and more.
+    /// An incomplete head is refused at the first byte that no request has there: a client that speaks another protocol is
+    /// answered at once.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, ProblemCode> {
+        let fresh = self.scanned.min(bytes.len());
         while let Some(offset) = memchr(b'\n', &bytes[self.scanned..]) {
             let feed = self.scanned + offset;
             let line = &bytes[self.line_start..feed];
@@ -63,7 +68,23 @@ impl HeadScan {
         match bytes.len() >= MAX_HEAD_BYTES {
             true if self.line_start == 0 => Err(ProblemCode::UriTooLong),
             true => Err(ProblemCode::HeadersTooLarge),
-            false => Ok(None),
+            false => self.judge_incomplete(bytes, fresh).map(|()| None),
+        }
+    }
+
+    /// Judges what is there of an incomplete head, of which the bytes from `fresh` on are new.
+    fn judge_incomplete(&mut self, bytes: &[u8], fresh: usize) -> Result<(), ProblemCode> {
+        let is_possible = |byte: &u8| is_value_byte(*byte) || matches!(byte, b'\r' | b'\n');
+        if !bytes[fresh..].iter().all(is_possible) {
+            return Err(ProblemCode::InvalidRequest);
+        }
+        match memchr(b'\n', bytes) {
+            _ if self.has_judged_first_line => Ok(()),
+            Some(feed) => {
+                self.has_judged_first_line = true;
+                request_line(&bytes[..feed.saturating_sub(1)]).map(drop)
+            }
+            None => beginning_of_request_line(bytes.strip_suffix(b"\r").unwrap_or(bytes)),
         }
     }
 }
@@ -107,6 +128,15 @@ fn request_line(line: &[u8]) -> Result<Version, ProblemCode> {
         _ if is_version(version) => Err(ProblemCode::HttpVersionNotSupported),
         _ => Err(ProblemCode::InvalidRequest),
     }
+}
+
+/// Whether a request line can begin with these bytes.
+fn beginning_of_request_line(bytes: &[u8]) -> Result<(), ProblemCode> {
+    let (method, rest) = bytes.split_at(memchr(b' ', bytes).unwrap_or(bytes.len()));
+    let is_method = method.len() <= MAX_METHOD_BYTES && method.iter().all(|byte| IS_TCHAR[usize::from(*byte)]);
+    let is_rest = rest.iter().all(|byte| *byte == b' ' || byte.is_ascii_graphic());
+    let has_method = !method.is_empty() || rest.is_empty();
+    if is_method && is_rest && has_method { Ok(()) } else { Err(ProblemCode::InvalidRequest) }
 }
 
 /// Whether the HTTP library reads this target too: what it cannot read, it answers itself, without a request id, a body or a
@@ -355,6 +385,24 @@ mod tests {
     }
 
     #[test]
+    fn h9_bytes_that_begin_no_request_are_refused_before_a_line_is_complete() {
+        for bytes in [
+            &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
+            b"\0\0\0\0",
+            b"\x80\x2e\x01",
+            b"SSH-2.0-OpenSSH_9.2p1 Debian-2+deb12u3\r\n",
+            b"EHLO client.example\r\n",
+            b"\xef\xbb\xbfGET / HTTP/1.1",
+            b" GET /",
+            b"THIS-METHOD-IS-LONGER-THAN-ANY-METHOD",
+            b"GET /\x7f",
+            b"GET / HTTP/1.1\r\nHost: a\0",
+        ] {
+            assert_eq!(HeadScan::default().advance(bytes), Err(ProblemCode::InvalidRequest), "{bytes:?}");
+        }
+    }
+
+    #[test]
     fn h9_http_1_1_names_one_host_and_http_1_0_may_name_none() {
         assert_eq!(judge(b"GET / HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
         assert_eq!(judge(b"GET / HTTP/1.1\r\nhost:\r\n\r\n"), Ok(Framing::Length(0)));
@@ -518,11 +566,23 @@ mod tests {
 
         #[test]
         fn h9_any_bytes_in_any_pieces_get_one_verdict(bytes: Vec<u8>, cut in 0_usize..200) {
+            let verdict = |advanced: Result<Option<usize>, ProblemCode>| match advanced {
+                Ok(Some(length)) => screen(&bytes[..length]).is_ok().then_some(Some(length)),
+                other => other.ok(),
+            };
             let whole = HeadScan::default().advance(&bytes);
             let mut scan = HeadScan::default();
             let first = scan.advance(&bytes[..cut.min(bytes.len())]);
             let pieces = if first == Ok(None) { scan.advance(&bytes) } else { first };
-            prop_assert_eq!(whole, pieces);
+            prop_assert_eq!(verdict(whole), verdict(pieces));
+        }
+
+        #[test]
+        fn h9_no_beginning_of_a_sound_head_is_refused(cut: usize) {
+            let head = b"POST /v1/login?a=%20b HTTP/1.1\r\nHost: a\r\nX: \xe9\t.\r\n\r\n";
+            let mut scan = HeadScan::default();
+            prop_assert_eq!(scan.advance(&head[..cut % head.len()]), Ok(None));
+            prop_assert_eq!(scan.advance(head), Ok(Some(head.len())));
         }
 
         #[test]

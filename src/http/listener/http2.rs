@@ -15,14 +15,16 @@ use hyper::server::conn::http2;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::Accept;
 use tokio_util::sync::CancellationToken;
 use tower::Service as _;
 
 use super::connection::Arrival;
+use super::flood::Frames;
 use super::settings::{ListenSettings, Shutdown};
-use super::vitals::STOPPING_IDLE;
+use super::vitals::{STOPPING_IDLE, Stage, Tick};
 
 /// Requests of one connection at a time. A gateway that has more waits for one to end.
 const MAX_STREAMS: u32 = 128;
@@ -47,6 +49,8 @@ pub(super) struct Connection {
     pub(super) router: Router,
     pub(super) settings: Arc<ListenSettings>,
     pub(super) shutdown: Shutdown,
+    pub(super) stage: Arc<Stage>,
+    pub(super) calls: Arc<Calls>,
 }
 
 impl Connection {
@@ -74,6 +78,7 @@ impl Connection {
             biased;
             begun = timeout(self.settings.head, beginning) => begun.ok(),
             () = stopping => None,
+            () = self.calls.evicted.notified() => None,
         }
     }
 
@@ -81,14 +86,14 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { peer, router, settings, shutdown } = self;
+        let Self { peer, router, settings, shutdown, stage, calls } = self;
         let cut = CancellationToken::new();
         // Requests in flight end with their connection.
         let _requests = cut.clone().drop_guard();
-        let calls = Arc::new(Calls::new(&settings));
-        let arrival = Arrival { peer, tls, deadline: None, refusal: None };
+        let arrival = Arrival { peer, tls, deadline: None, refusal: None, stage: Arc::clone(&stage) };
         let service = Requests { router, calls: Arc::clone(&calls), arrival };
-        let mut connection = pin!(limited(Streams(cut), &settings).serve_connection(TokioIo::new(stream), service));
+        let mut connection =
+            pin!(limited(Streams(cut), &settings).serve_connection(TokioIo::new(Frames::new(stream)), service));
         let mut deadline = calls.idle_until();
         // Whoever connects to a service that is about to stop has nowhere else to go: it stays until the end.
         let (mut leaves_early, mut is_ending) = (!shutdown.announced.is_cancelled(), false);
@@ -106,8 +111,18 @@ impl Connection {
                     connection.as_mut().graceful_shutdown();
                     deadline = now() + shutdown.drain;
                 }
+                () = calls.evicted.notified(), if !is_ending => {
+                    if calls.idle_since().is_some() {
+                        is_ending = true;
+                        connection.as_mut().graceful_shutdown();
+                        deadline = now() + settings.write;
+                    }
+                }
                 () = sleep_until(deadline) => {
                     if is_ending {
+                        if shutdown.stopped.is_cancelled() {
+                            stage.cut();
+                        }
                         return;
                     }
                     deadline = calls.idle_until();
@@ -157,22 +172,37 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     }
 }
 
-/// What the requests of one connection say about its being idle.
-struct Calls {
+/// The requests of one connection, and since when there are none.
+pub(super) struct Calls {
     idle: Duration,
     state: Mutex<CallsState>,
+    evicted: Notify,
 }
 
 struct CallsState {
     running: usize,
+    /// When the last request ended.
+    idle_since: Tick,
     /// Until when the next request must have begun, unless one is being answered.
     next: Instant,
 }
 
 impl Calls {
     /// None yet: the first has the time of a head.
-    fn new(settings: &ListenSettings) -> Self {
-        Self { idle: settings.idle, state: Mutex::new(CallsState { running: 0, next: now() + settings.head }) }
+    pub(super) fn new(settings: &ListenSettings) -> Self {
+        let state = CallsState { running: 0, idle_since: Tick::now(), next: now() + settings.head };
+        Self { idle: settings.idle, state: Mutex::new(state), evicted: Notify::new() }
+    }
+
+    /// Since when the connection has been idle, if it is.
+    pub(super) fn idle_since(&self) -> Option<Tick> {
+        let state = self.lock();
+        (state.running == 0).then_some(state.idle_since)
+    }
+
+    /// Asks the connection to end, if it is still idle when it notices.
+    pub(super) fn evict(&self) {
+        self.evicted.notify_one();
     }
 
     /// The earliest instant at which the connection has been idle for too long.
@@ -198,6 +228,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.running -= 1;
+        state.idle_since = Tick::now();
         state.next = now() + self.0.idle;
     }
 }
@@ -215,7 +246,7 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.arrival);
+        request.extensions_mut().insert(self.arrival.clone());
         let answer = self.router.clone().call(request);
         let call = self.calls.begin();
         Box::pin(async move {

@@ -6,17 +6,18 @@
 //! answer, a request id and a line in the log.
 
 mod accept;
-mod chunked;
 mod connection;
+mod flood;
 mod head;
 mod http2;
+mod places;
 mod settings;
 mod tls;
 mod vitals;
 mod wire;
 
-pub use accept::{Listener, OpenConnections, Protocol};
-pub use connection::Arrival;
+pub use accept::{ConnectionCounts, Listener, Protocol};
+pub use connection::{Arrival, RequestBody, RequestBodyError};
 pub use settings::{ListenSettings, Shutdown};
 pub use tls::{TlsError, TlsIdentity};
-pub use vitals::{Refusal, Tick};
+pub use vitals::{Refusal, Stage, Tick};

@@ -2,7 +2,7 @@
 //! bytes; the service, which sees requests; the driver, which owns the only timer.
 
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -52,33 +52,46 @@ impl std::ops::Add<Duration> for Tick {
     }
 }
 
-/// How far a listener is in its life.
+/// What the connections of a listener share: how far its shutdown is, and the memory of unfinished bodies.
 #[derive(Debug, Default)]
-pub(super) struct Stage(AtomicU8);
+pub struct Stage {
+    step: AtomicU8,
+    body_bytes: AtomicUsize,
+}
 
 impl Stage {
     const ANNOUNCED: u8 = 1;
     const STOPPED: u8 = 2;
+    const CUT: u8 = 3;
 
     pub(super) fn announce(&self) {
-        self.0.fetch_max(Self::ANNOUNCED, Ordering::Relaxed);
+        self.step.fetch_max(Self::ANNOUNCED, Ordering::Relaxed);
     }
 
     pub(super) fn stop(&self) {
-        self.0.fetch_max(Self::STOPPED, Ordering::Relaxed);
+        self.step.fetch_max(Self::STOPPED, Ordering::Relaxed);
+    }
+
+    pub(super) fn cut(&self) {
+        self.step.fetch_max(Self::CUT, Ordering::Relaxed);
     }
 
     pub(super) fn is_announced(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= Self::ANNOUNCED
+        self.step.load(Ordering::Relaxed) >= Self::ANNOUNCED
     }
 
     pub(super) fn is_stopped(&self) -> bool {
-        self.0.load(Ordering::Relaxed) >= Self::STOPPED
+        self.step.load(Ordering::Relaxed) >= Self::STOPPED
+    }
+
+    /// Whether the time for requests in flight is over: the server, not the client, ends those that are left.
+    pub fn is_cut(&self) -> bool {
+        self.step.load(Ordering::Relaxed) >= Self::CUT
     }
 }
 
-/// One connection's state. Only the connection's own task writes and reads it, so nothing here is ever contended, and no
-/// ordering is needed; other tasks touch the waker and the stage alone.
+/// One connection's state. Only the connection's own task writes it, so nothing here is contended and no ordering is needed. The
+/// accept loop reads whether it is idle, asks it to end, and wakes it.
 #[derive(Debug)]
 pub(super) struct Vitals {
     settings: Arc<ListenSettings>,
@@ -91,14 +104,37 @@ pub(super) struct Vitals {
     write: Deadline,
     /// Until when the request must be answered, and then the answer written.
     request: Deadline,
+    /// When an idle connection releases its buffers.
+    rest: Deadline,
+    /// Until when a client that closed its side may get its answer.
+    hang_up: Deadline,
+    phase: AtomicU8,
+    /// Since when the connection has been idle, if it is.
+    idle_since: Deadline,
+    /// Whether the listener wants the place of this connection, as long as it is idle.
+    is_evicted: Flag,
     /// Whether no request has come yet.
     is_fresh: Flag,
-    /// Whether the head that is being waited for has begun.
-    head_has_begun: Flag,
+    /// Whether the request in flight is the last one of the connection.
+    is_last: Flag,
     /// Whether the body of the request in flight was handed over whole.
     body_is_complete: Flag,
     /// Why the head of the last request was refused: nothing comes after it.
     refusal: OnceLock<Refusal>,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Phase {
+    /// Waiting for the first byte of a request.
+    Idle,
+    /// Reading a head.
+    Head,
+    /// A request has no answer yet.
+    Request,
+    /// An answer is being written.
+    Answer,
 }
 
 /// A [`Tick`], or none.
@@ -168,18 +204,102 @@ impl Vitals {
             read: Deadline::default(),
             write: Deadline::default(),
             request: Deadline::default(),
+            rest: Deadline::default(),
+            hang_up: Deadline::default(),
+            phase: AtomicU8::new(Phase::Idle as u8),
+            idle_since: Deadline::default(),
+            is_evicted: Flag::default(),
             is_fresh: Flag(AtomicBool::new(true)),
-            head_has_begun: Flag::default(),
+            is_last: Flag::default(),
             body_is_complete: Flag(AtomicBool::new(true)),
             refusal: OnceLock::new(),
         };
-        vitals.read.set(Tick::now() + vitals.settings.head);
+        let now = Tick::now();
+        vitals.idle_since.set(now);
+        vitals.read.set(now + vitals.settings.head);
         vitals
     }
 
     /// The earliest instant at which something is overdue.
     pub(super) fn next_deadline(&self) -> Option<Tick> {
-        [self.read.get(), self.write.get(), self.request.get()].into_iter().flatten().min()
+        let rest = self.rest.get().filter(|_| self.is_idle());
+        let others = [&self.read, &self.write, &self.request, &self.hang_up];
+        others.into_iter().filter_map(Deadline::get).chain(rest).min()
+    }
+
+    /// Whether there is no request, no beginning of one and no rest of an answer.
+    fn is_idle(&self) -> bool {
+        self.is_in(Phase::Idle) && self.write.get().is_none()
+    }
+
+    fn is_in(&self, phase: Phase) -> bool {
+        self.phase.load(Ordering::Relaxed) == phase as u8
+    }
+
+    fn enter(&self, phase: Phase) {
+        self.phase.store(phase as u8, Ordering::Relaxed);
+    }
+
+    /// Since when the connection has been idle, if it is.
+    pub(super) fn idle_since(&self) -> Option<Tick> {
+        self.idle_since.get().filter(|_| self.is_idle())
+    }
+
+    /// Asks the connection to end, if it is still idle when it notices.
+    pub(super) fn evict(&self) {
+        self.is_evicted.set(true);
+        self.waker.wake();
+    }
+
+    /// Makes the bytes that an evicted idle connection waits for overdue.
+    pub(super) fn apply_eviction(&self) {
+        if self.is_evicted.get() && self.is_idle() {
+            self.read.set(Tick::now());
+        }
+    }
+
+    /// Whether the connection has been idle for long enough to release its buffers.
+    pub(super) fn may_rest(&self) -> bool {
+        self.rest.has_passed() && self.is_idle()
+    }
+
+    /// The connection has released its buffers.
+    pub(super) fn begin_rest(&self) {
+        self.rest.clear();
+    }
+
+    /// Whether a whole request was received and has no answer yet.
+    pub(super) fn awaits_answer(&self) -> bool {
+        self.is_in(Phase::Request) && self.body_is_complete.get()
+    }
+
+    /// The client closed its side while its request is in flight. Returns whether its time for the answer is over: a client that
+    /// left looks the same as one that only closed its side.
+    pub(super) fn has_hung_up(&self) -> bool {
+        if self.hang_up.get().is_none() {
+            self.hang_up.set(Tick::now() + self.settings.half_closed);
+        }
+        self.hang_up.has_passed()
+    }
+
+    /// Counts bytes of a body that is not complete; false when such bodies take as much memory as they may.
+    pub(super) fn charge_body(&self, bytes: usize) -> bool {
+        let before = self.stage.body_bytes.fetch_add(bytes, Ordering::Relaxed);
+        let fits = before + bytes <= self.settings.body_memory;
+        if !fits {
+            self.release_body(bytes);
+        }
+        fits
+    }
+
+    /// Gives back what [`Self::charge_body`] counted.
+    pub(super) fn release_body(&self, bytes: usize) {
+        self.stage.body_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    /// What the connection shares with the others of its listener.
+    pub(super) const fn stage(&self) -> &Arc<Stage> {
+        &self.stage
     }
 
     /// Whether the bytes that are being waited for are overdue.
@@ -191,16 +311,22 @@ impl Vitals {
     /// the first call that has bytes.
     pub(super) fn await_head(&self, has_bytes: bool) {
         self.request.clear();
-        if has_bytes && !self.head_has_begun.get() {
-            self.head_has_begun.set(true);
-            // Of the first head of a connection, the clock has been running since it was accepted.
+        self.hang_up.clear();
+        if has_bytes && !self.is_in(Phase::Head) {
+            self.enter(Phase::Head);
+            self.rest.clear();
+            // The clock of a connection's first head runs since the connection was accepted.
             if !self.is_fresh.get() {
                 self.read.set(Tick::now() + self.settings.head);
             }
-        } else if self.read.get().is_none() {
-            self.read.set(Tick::now() + self.settings.idle);
+        } else if self.is_in(Phase::Answer) {
+            let now = Tick::now();
+            self.enter(Phase::Idle);
+            self.idle_since.set(now);
+            self.rest.set(now + self.settings.rest);
+            self.read.set(now + self.settings.idle);
         }
-        if !self.head_has_begun.get() && self.stage.is_stopped() {
+        if self.is_in(Phase::Idle) && self.stage.is_stopped() {
             let deadline = Tick::now() + STOPPING_IDLE;
             self.read.set(self.read.get().map_or(deadline, |earlier| earlier.min(deadline)));
         }
@@ -212,10 +338,13 @@ impl Vitals {
     }
 
     /// The wire hands a head over.
-    pub(super) fn begin_request(&self, has_body: bool, refusal: Option<Refusal>) {
+    pub(super) fn begin_request(&self, has_body: bool, is_last: bool, refusal: Option<Refusal>) {
         let now = Tick::now();
         self.is_fresh.set(false);
-        self.head_has_begun.set(false);
+        self.enter(Phase::Request);
+        self.is_evicted.set(false);
+        self.rest.clear();
+        self.is_last.set(is_last);
         self.body_is_complete.set(!has_body);
         if has_body {
             self.read.set(now + self.settings.body);
@@ -228,7 +357,7 @@ impl Vitals {
         }
     }
 
-    /// The wire has handed the whole body over.
+    /// The whole body was handed over.
     pub(super) fn complete_body(&self) {
         self.body_is_complete.set(true);
         self.read.clear();
@@ -241,14 +370,16 @@ impl Vitals {
 
     /// The service has an answer; returns whether the connection must end with it.
     pub(super) fn end_request(&self) -> bool {
+        self.enter(Phase::Answer);
         self.request.set(Tick::now() + self.settings.idle);
         self.read.clear();
+        self.hang_up.clear();
         self.must_linger() || self.stage.is_announced()
     }
 
     /// Whether the client may still be sending what nobody will read.
     pub(super) fn must_linger(&self) -> bool {
-        !self.body_is_complete.get() || self.refusal.get().is_some()
+        self.is_last.get() || !self.body_is_complete.get()
     }
 
     /// The wire throws away what still comes.

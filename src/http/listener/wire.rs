@@ -1,15 +1,14 @@
-//! The socket as the HTTP library sees it: heads are handed over whole, one at a time and only when they are sound, and
-//! whoever is too slow is told or cut off.
+//! The socket as the HTTP library sees it: heads are handed over whole, one at a time and only when they are sound. Clients that
+//! are too slow are answered 408 or cut off.
 
 use std::io;
 use std::mem::MaybeUninit;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::chunked::ChunkScan;
 use super::head::{self, Framing, HeadScan};
 use super::vitals::Vitals;
 use crate::http::error::ProblemCode;
@@ -19,6 +18,9 @@ use crate::http::error::ProblemCode;
 const REFUSED_HEAD: &[u8] = b"REFUSED * HTTP/1.1\r\nhost: -\r\norigin: ";
 /// Bytes that an idle connection keeps allocated at most.
 const MAX_IDLE_CAPACITY: usize = 4 * 1024;
+/// Bytes that a client may send ahead of an answer. Beyond it nothing is read until the answer is made, not even the end of the
+/// stream.
+const MAX_AHEAD_BYTES: usize = 16 * 1024;
 /// Bytes that are thrown away after a refusal at most.
 const MAX_LINGER_BYTES: usize = 1024 * 1024;
 
@@ -31,6 +33,8 @@ pub(super) struct Wire<S> {
     held: Vec<u8>,
     taken: usize,
     is_refused: bool,
+    /// Whether the client closed its side.
+    has_ended: bool,
     lingered: usize,
 }
 
@@ -57,7 +61,9 @@ enum Step {
 
 enum BodyScan {
     Length(u64),
-    Chunked(ChunkScan),
+    /// The HTTP library finds the end. Such a request is the last one of its connection, so no head follows that would have to be
+    /// found here.
+    Chunked,
 }
 
 impl Inbound {
@@ -71,7 +77,7 @@ impl Inbound {
 
     /// Whether the last byte of the message was handed over.
     fn is_message_end(&self) -> bool {
-        matches!(self, Self::Message { head_left: 0, body: BodyScan::Length(0) | BodyScan::Chunked(ChunkScan::Done) })
+        matches!(self, Self::Message { head_left: 0, body: BodyScan::Length(0) })
     }
 }
 
@@ -83,7 +89,7 @@ impl BodyScan {
                 *left -= used as u64;
                 used
             }
-            Self::Chunked(scan) => scan.advance(bytes),
+            Self::Chunked => bytes.len(),
         }
     }
 }
@@ -91,10 +97,10 @@ impl BodyScan {
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     pub(super) fn new(stream: S, vitals: Arc<Vitals>) -> Self {
         let inbound = Inbound::Head(HeadScan::default());
-        Self { stream, vitals, inbound, held: Vec::new(), taken: 0, is_refused: false, lingered: 0 }
+        Self { stream, vitals, inbound, held: Vec::new(), taken: 0, is_refused: false, has_ended: false, lingered: 0 }
     }
 
-    /// Waits for the first head, before anything is allocated for the connection; false when there will be none.
+    /// Waits for a head without the HTTP library and its buffers; false when there will be none.
     pub(super) fn poll_first_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut scratch = [MaybeUninit::uninit(); 2048];
         while let Inbound::Head(_) = self.inbound {
@@ -129,7 +135,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     /// Holds back what was read into `out` behind its first `kept` bytes.
     fn hold(&mut self, out: &mut ReadBuf<'_>, kept: usize) {
-        self.held.extend_from_slice(&out.filled()[kept..]);
+        let fresh = &out.filled()[kept..];
+        // A client decides how far this grows: no more than needed.
+        self.held.reserve_exact(fresh.len());
+        self.held.extend_from_slice(fresh);
         out.set_filled(kept);
     }
 
@@ -154,9 +163,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     fn begin(&mut self, head_left: usize, framing: Framing) {
         let body = match framing {
             Framing::Length(length) => BodyScan::Length(length),
-            Framing::Chunked => BodyScan::Chunked(ChunkScan::START),
+            Framing::Chunked => BodyScan::Chunked,
         };
-        self.vitals.begin_request(framing != Framing::Length(0), None);
+        self.vitals.begin_request(framing != Framing::Length(0), framing == Framing::Chunked, None);
         self.inbound = Inbound::Message { head_left, body };
     }
 
@@ -184,7 +193,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
 
     fn refuse(&mut self, code: ProblemCode) {
         let refusal = self.vitals.refusal(code, &head::path_of(self.held()));
-        self.vitals.begin_request(false, Some(refusal));
+        self.vitals.begin_request(false, true, Some(refusal));
         let origin = head::origin_of(self.held());
         self.held = [REFUSED_HEAD, origin.unwrap_or_default(), b"\r\n\r\n"].concat();
         self.taken = 0;
@@ -214,6 +223,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         self.settle();
         Poll::Ready(Ok(()))
+    }
+
+    /// Waits for the end of the stream while a request is being answered, and holds what the client sends ahead. Ready when the
+    /// client has left, or closed its side for longer than it may.
+    pub(super) fn poll_hang_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [MaybeUninit::uninit(); 2048];
+        while !self.has_ended && self.held().len() < MAX_AHEAD_BYTES {
+            let mut ahead = ReadBuf::uninit(&mut scratch);
+            match ready!(Pin::new(&mut self.stream).poll_read(context, &mut ahead)) {
+                Ok(()) => self.has_ended = ahead.filled().is_empty(),
+                Err(_) => return Poll::Ready(()),
+            }
+            self.hold(&mut ahead, 0);
+        }
+        if self.has_ended && self.vitals.has_hung_up() { Poll::Ready(()) } else { Poll::Pending }
     }
 
     /// Past the last byte of a message, the next head begins.
@@ -252,6 +276,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(())
     }
 
+    /// Hands bytes to the HTTP library: of a head when it is complete, of a body as they arrive.
+    fn poll_read(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        loop {
+            match self.inbound {
+                Inbound::Closed => return Poll::Ready(Ok(())),
+                Inbound::Message { .. } => return self.poll_message(context, out),
+                Inbound::Head(_) => {
+                    let filled = out.filled().len();
+                    let step = ready!(self.poll_head(context, out))?;
+                    if step == Step::End || (step == Step::Read && self.keep_whole_head(out, filled)) {
+                        return Poll::Ready(Ok(()));
+                    }
+                }
+            }
+        }
+    }
+
     fn judge_write<T>(&self, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match progress {
             Poll::Pending if self.vitals.write_is_stalled() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
@@ -264,59 +305,52 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for Wire<S> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        loop {
-            match this.inbound {
-                Inbound::Closed => return Poll::Ready(Ok(())),
-                Inbound::Message { .. } => return this.poll_message(context, out),
-                Inbound::Head(_) => {
-                    let filled = out.filled().len();
-                    let step = ready!(this.poll_head(context, out))?;
-                    if step == Step::End || (step == Step::Read && this.keep_whole_head(out, filled)) {
-                        return Poll::Ready(Ok(()));
-                    }
-                }
-            }
-        }
+/// The wire in the hands of the HTTP library and of the connection's driver. Both belong to one task, so the lock is never waited
+/// for.
+pub(super) struct SharedWire<S>(Arc<Mutex<Wire<S>>>);
+
+impl<S> SharedWire<S> {
+    pub(super) fn new(wire: Wire<S>) -> Self {
+        Self(Arc::new(Mutex::new(wire)))
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Wire<S>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<S> {
+impl<S> Clone for SharedWire<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for SharedWire<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        self.lock().poll_read(context, out)
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for SharedWire<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let progress = Pin::new(&mut this.stream).poll_write(context, bytes);
-        this.judge_write(progress)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let progress = Pin::new(&mut this.stream).poll_write_vectored(context, slices);
-        this.judge_write(progress)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        let mut wire = self.lock();
+        let progress = Pin::new(&mut wire.stream).poll_write(context, bytes);
+        wire.judge_write(progress)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let progress = Pin::new(&mut this.stream).poll_flush(context);
-        this.judge_write(progress)
+        let mut wire = self.lock();
+        let progress = Pin::new(&mut wire.stream).poll_flush(context);
+        wire.judge_write(progress)
     }
 
     /// Ends our side, then waits a little for a refused client to end its own.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = self.get_mut();
-        let progress = Pin::new(&mut this.stream).poll_shutdown(context);
-        ready!(this.judge_write(progress))?;
-        if this.vitals.must_linger() {
-            ready!(this.poll_linger(context));
+        let mut wire = self.lock();
+        let progress = Pin::new(&mut wire.stream).poll_shutdown(context);
+        ready!(wire.judge_write(progress))?;
+        if wire.vitals.must_linger() {
+            ready!(wire.poll_linger(context));
         }
         Poll::Ready(Ok(()))
     }

@@ -71,7 +71,8 @@ impl TrustedProxies {
         }
     }
 
-    fn trusts(&self, address: ClientAddress) -> bool {
+    /// Whether this is a trusted proxy.
+    pub fn trusts(&self, address: ClientAddress) -> bool {
         self.0.iter().any(|network| network.contains(&address.ip()))
     }
 }

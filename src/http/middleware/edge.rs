@@ -20,7 +20,7 @@ use super::record::{self, CLIENT_CLOSED_REQUEST, RequestObserver, RequestRecord}
 use super::{ClientAddress, Cors, RequestContext, RequestFacts, RequestId, TrustedProxies};
 use crate::clock::Clock;
 use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
-use crate::http::listener::{Arrival, Refusal, Tick};
+use crate::http::listener::{Arrival, Refusal, Stage, Tick};
 
 /// Makes the 16 bytes of a request id; they have to differ, and need not be unguessable.
 pub type RequestIdSource = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
@@ -98,10 +98,10 @@ where
     }
 
     fn call(&mut self, mut request: Request) -> EdgeFuture<S::Future> {
-        let arrival = request.extensions().get::<Arrival>().copied();
+        let arrival = request.extensions().get::<Arrival>().cloned();
         let route = request.extensions().get::<MatchedPath>().cloned().map(RouteName::Matched);
         let pending = Pending::new(&self.edge.0, &request, arrival.as_ref(), route);
-        let state = match arrival.and_then(|arrival| arrival.refusal) {
+        let state = match arrival.as_ref().and_then(|arrival| arrival.refusal) {
             Some(refusal) => State::Refused(refusal),
             None if pending.is_preflight => State::Preflight,
             None => {
@@ -161,10 +161,15 @@ impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
             State::Preflight => (None, this.pending.grant.preflight().unwrap_or_default()),
             State::Called(inner) => match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(context))) {
                 Ok(Poll::Ready(outcome)) => outcome.split(),
-                Ok(Poll::Pending) if !this.deadline.is_some_and(Tick::has_passed) => return Poll::Pending,
                 Ok(Poll::Pending) => {
-                    let error = ApiError::new(ProblemCode::TemporarilyUnavailable);
-                    (None, shape.answer(error.because("the request took too long")))
+                    let cause = if this.pending.is_cut() {
+                        "the service stopped before the request was answered"
+                    } else if this.deadline.is_some_and(Tick::has_passed) {
+                        "the request took too long"
+                    } else {
+                        return Poll::Pending;
+                    };
+                    (None, shape.answer(ApiError::new(ProblemCode::TemporarilyUnavailable).because(cause)))
                 }
                 // The payload of a panic can quote anything, so it does not go into the record (security.md S1).
                 Err(_payload) => (None, shape.answer(ApiError::internal("a handler panicked"))),
@@ -199,6 +204,7 @@ struct Pending {
     is_preflight: bool,
     context: RequestContext,
     started: Duration,
+    stage: Option<Arc<Stage>>,
     is_finished: bool,
 }
 
@@ -228,8 +234,14 @@ impl Pending {
             grant,
             context,
             started: edge.clock.elapsed(),
+            stage: arrival.map(|arrival| Arc::clone(&arrival.stage)),
             is_finished: false,
         }
+    }
+
+    /// Whether the listener's shutdown leaves requests no more time.
+    fn is_cut(&self) -> bool {
+        self.stage.as_ref().is_some_and(|stage| stage.is_cut())
     }
 
     fn finish(&mut self, facts: Option<RequestFacts>, response: Response) -> Response {
@@ -261,10 +273,17 @@ impl Pending {
 }
 
 impl Drop for Pending {
-    /// The caller went away: its connection, and with it this future, was dropped.
+    /// The connection ended, and with it this future: the caller left, or a shutdown gave the request no more time.
     fn drop(&mut self) {
-        if !self.is_finished {
-            self.report(CLIENT_CLOSED_REQUEST, &RequestFacts::default(), None, None);
+        if self.is_finished {
+            return;
         }
+        let (status, error) = if self.is_cut() {
+            let code = ProblemCode::TemporarilyUnavailable;
+            (code.status().as_u16(), Some(code.as_str()))
+        } else {
+            (CLIENT_CLOSED_REQUEST, None)
+        };
+        self.report(status, &RequestFacts::default(), error, None);
     }
 }

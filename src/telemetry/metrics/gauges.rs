@@ -23,8 +23,9 @@ pub struct Gauges {
     pub database_pool_idle: IntGauge,
     /// `database_pool_waiting`.
     pub database_pool_waiting: IntGauge,
-    /// `connections{listener}`.
-    pub connections: Family<ListenerName, IntGauge>,
+    connections: Family<ListenerName, IntGauge>,
+    connections_refused: Family<ListenerName, IntCounter>,
+    connections_evicted: Family<ListenerName, IntCounter>,
     log_lines_dropped: IntCounter,
     ready: IntGaugeVec,
     rows: IntGaugeVec,
@@ -51,6 +52,18 @@ impl Gauges {
             database_pool_idle: integer("database_pool_idle", "Database connections without work.")?,
             database_pool_waiting: integer("database_pool_waiting", "Requests that wait for a database connection.")?,
             connections: Family::gauges(registry, "connections", "Open connections of callers.", "listener")?,
+            connections_refused: Family::counters(
+                registry,
+                "connections_refused_total",
+                "Connections closed at once because their address had as many as it may.",
+                "listener",
+            )?,
+            connections_evicted: Family::counters(
+                registry,
+                "connections_evicted_total",
+                "Idle connections closed because the listener had almost as many as it may.",
+                "listener",
+            )?,
             log_lines_dropped: register(registry, IntCounter::with_opts(dropped)?)?,
             ready: register(registry, IntGaugeVec::new(ready, &["check"])?)?,
             rows: register(registry, IntGaugeVec::new(rows, &["table"])?)?,
@@ -60,7 +73,14 @@ impl Gauges {
 
     /// `log_lines_dropped_total`, as the log counts it.
     pub fn set_log_lines_dropped(&self, total: u64) {
-        self.log_lines_dropped.inc_by(total.saturating_sub(self.log_lines_dropped.get()));
+        raise(&self.log_lines_dropped, total);
+    }
+
+    /// `connections{listener}`, `connections_refused_total{listener}` and `connections_evicted_total{listener}`.
+    pub fn set_connections(&self, listener: ListenerName, open: usize, refused: usize, evicted: usize) {
+        self.connections.of(listener).set(i64::try_from(open).unwrap_or(i64::MAX));
+        raise(self.connections_refused.of(listener), refused as u64);
+        raise(self.connections_evicted.of(listener), evicted as u64);
     }
 
     /// `ready{check}`.
@@ -80,4 +100,9 @@ impl Gauges {
             self.signing_key_expires.with_label_values(&[kid.as_str(), algorithm.as_str()]).set(seconds);
         }
     }
+}
+
+/// Brings a counter to a total that is counted elsewhere. Scrapes run one at a time, so nothing is added twice.
+fn raise(counter: &IntCounter, total: u64) {
+    counter.inc_by(total.saturating_sub(counter.get()));
 }

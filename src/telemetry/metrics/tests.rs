@@ -48,6 +48,8 @@ fn every_figure_of_the_contract_is_there_under_its_name() {
         ("log_lines_dropped_total", "counter"),
         ("attempts_refused_total", "counter"),
         ("connections", "gauge"),
+        ("connections_refused_total", "counter"),
+        ("connections_evicted_total", "counter"),
     ];
     for (name, kind) in promised {
         assert!(described.contains(&(format!("countersign_{name}").as_str(), kind)), "{name}");
