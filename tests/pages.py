@@ -128,6 +128,7 @@ def run(page, program):
             if page.name not in OWN_SERVICE:
                 shell.run("countersign serve >service.log 2>&1 &")
                 wait_for(ports["9090"])
+                shell.run(f"until curl -sSf http://127.0.0.1:{ports['9090']}/readyz; do sleep 0.05; done")
                 if page.name != "api.md" and "ADMIN_KEY" in page.read_text() and "ADMIN_KEY=$" not in page.read_text():
                     shell.run("ADMIN_KEY=$(countersign admin-key create pages)")
             output = content = None
