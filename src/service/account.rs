@@ -94,7 +94,13 @@ impl Service {
                 idle_ttl: self.settings.idle_ttl,
             }),
             revocation_expires_at: now.plus(REVOCATION_LIFE),
-            audit: Some(from.acting(user.id).event("user.password_changed").about(user.id).on(&client.id)),
+            audit: Some(
+                from.acting(user.id)
+                    .event("user.password_changed")
+                    .about_user(user.id)
+                    .of_session(bearer.session)
+                    .on(&client.id),
+            ),
         };
         let changed = match self.store.users().change_password(change, now).await {
             Ok(written) => self.follower.honour(written).await,
@@ -124,6 +130,11 @@ impl Service {
     ) -> Result<SessionPage, Failure> {
         let page = self.store.sessions().of_user(user, after, limit, self.clock.now()).await?;
         Ok(SessionPage::new(page, limit))
+    }
+
+    /// How many sessions have neither ended nor expired: of a user, of a client, or of all.
+    pub async fn count_sessions(&self, user: Option<UserId>, client: Option<&ClientId>) -> Result<i64, Failure> {
+        Ok(self.store.sessions().count(user, client, self.clock.now()).await?)
     }
 
     /// A page of a client's live sessions, in the order of their ids.

@@ -134,8 +134,8 @@ impl Service {
         }
     }
 
-    /// Writes a failed login to the audit trail, and the lock that it brought: with the account, where there is one, and
-    /// never with the name as it was typed, because people type passwords there (security.md S4).
+    /// Writes a failed login to the audit trail, or counts it (security.md S9), and writes the lock that it brought. An event
+    /// names the account, where there is one, and never the name as it was typed: people type passwords there (S4).
     pub(super) async fn note_failed_login(
         &self,
         attempt: &Attempt,
@@ -143,13 +143,20 @@ impl Service {
         client: &ClientId,
         from: &Requester,
     ) -> Result<(), Failure> {
-        let names = ["login.failed"].into_iter().chain(attempt.is_last.then_some("login.locked"));
+        let failed = self.failed_logins.is_written_singly(from.address, user).then_some("login.failed");
+        let names = failed.into_iter().chain(attempt.is_last.then_some("login.locked"));
         let events = names.map(|name| {
-            let mut event = from.event(name).on(client);
-            event.subject = user.map(|user| user.to_string());
-            event
+            let event = from.event(name).on(client);
+            match user {
+                Some(user) => event.about_user(user),
+                None => event,
+            }
         });
-        Ok(self.store.audit().append(events.collect(), self.clock.now()).await?)
+        let events: Vec<_> = events.collect();
+        if events.is_empty() {
+            return Ok(());
+        }
+        Ok(self.store.audit().append(events, self.clock.now()).await?)
     }
 }
 

@@ -1,5 +1,7 @@
 //! Reading the audit trail.
 
+use tokio::sync::Semaphore;
+
 use crate::store::{AuditFilter, AuditRecord, LiveRevocation};
 
 use super::{Failure, Service};
@@ -22,16 +24,43 @@ impl<T> Page<T> {
     }
 }
 
+/// Bounded steps that one search takes: up to 200,000 index entries, about a quarter of a second.
+const SEARCH_STEPS: u32 = 20;
+
+/// Searches that a replica runs at a time. Further ones wait, because requests share their connections.
+const SEARCHES: usize = 2;
+
+/// The permits for searches.
+#[derive(Debug)]
+pub struct AuditSearches(Semaphore);
+
+impl Default for AuditSearches {
+    fn default() -> Self {
+        Self(Semaphore::new(SEARCHES))
+    }
+}
+
 impl Service {
-    /// The newest events that pass `filter`, from before `before` on.
+    /// The newest events that pass `filter`, from before `before` on. A search for a rare combination of common values may
+    /// return fewer than `limit` and the place where the next one goes on: each call reads a bounded part of the trail.
     pub async fn audit(
         &self,
         filter: AuditFilter,
         before: Option<i64>,
         limit: u32,
     ) -> Result<Page<AuditRecord>, Failure> {
-        let records = self.store.audit().page(filter, before, limit).await?;
-        Ok(Page::new(records, limit, |record| record.seq))
+        let _turn = if filter == AuditFilter::default() { None } else { self.audit_searches.0.acquire().await.ok() };
+        let mut page = Page { items: Vec::new(), next: before };
+        for _ in 0..SEARCH_STEPS {
+            let wanted = limit.saturating_sub(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
+            let step = self.store.audit().step(&filter, page.next, wanted).await?;
+            page.items.extend(step.records);
+            page.next = step.next;
+            if page.next.is_none() || page.items.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+                break;
+            }
+        }
+        Ok(page)
     }
 
     /// Revocations that still matter, oldest first, from after `after` on.

@@ -38,9 +38,8 @@ impl Service {
             return Ok(());
         }
         let event = |(caller, count): (&ClientId, &u64)| {
-            let mut event = Requester::background().acting(caller).event("token.introspection_denied").on(caller);
-            event.detail = Some(format!("{{\"tokens\":{count}}}"));
-            event
+            let from = Requester::background().acting(caller);
+            from.event("token.introspection_denied").on(caller).noting("tokens", *count)
         };
         let events = denials.iter().map(event).collect();
         let written = self.store.audit().append(events, self.clock.now()).await;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::crypto::{FamilySecret, HashingError, RefreshToken};
 use crate::domain::{
-    Audience, Client, Grant, Password, ScopeSet, Session, SessionId, SessionState, Timestamp, Username,
+    Audience, Client, EndReason, Grant, Password, ScopeSet, Session, SessionId, SessionState, Timestamp, Username,
 };
 use crate::store::{NewSession, SessionDetail};
 
@@ -167,6 +167,8 @@ impl Service {
             state: SessionState::Live,
         };
         let methods = vec!["pwd".to_owned()];
+        let from = from.acting(user.id);
+        let event = |name| from.event(name);
         let new = NewSession {
             id: session.id,
             user: user.id,
@@ -182,7 +184,8 @@ impl Service {
             max_per_user: self.settings.max_sessions,
             revocation_expires_at: now.plus(REVOCATION_LIFE),
             settled: proven.attempt.settlements(),
-            audit: vec![from.acting(user.id).event("login.succeeded").about(user.id).on(&client.id)],
+            audit: event("login.succeeded").about_user(user.id).of_session(session.id).on(&client.id),
+            displaced_audit: event("session.displaced").noting("reason", EndReason::Displaced.as_str()),
         };
         let detail = SessionDetail { session, methods, username: user.username.clone(), roles: user.roles.clone() };
         let tokens = self.tokens_of_generation(

@@ -80,7 +80,7 @@ impl Service {
             owner,
             reason,
             revocation_expires_at,
-            audit: Some(from.event("session.ended").about(session)),
+            audit: Some(from.event("session.ended").noting("reason", reason.as_str())),
         };
         let written = self.store.sessions().end(request, now).await?;
         let outcome = self.follower.honour(written).await;

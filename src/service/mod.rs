@@ -11,6 +11,7 @@ mod client_credentials;
 mod client_failures;
 mod clients;
 mod denials;
+mod failed_logins;
 mod granted;
 mod import;
 mod import_line;
@@ -44,12 +45,13 @@ pub use account::{PasswordChangeError, SessionPage};
 pub use admin_keys::AdminKeyError;
 pub use administrator::{ADMIN_KEY_PREFIX, AdminError};
 pub use attempts::{AttemptRules, Limit};
-pub use audit::Page;
+pub use audit::{AuditSearches, Page};
 pub use client_auth::{Caller, CallerError, ClientProof};
 pub use client_credentials::GrantError;
 pub use client_failures::ClientFailures;
 pub use clients::{ClientError, ClientSecret};
 pub use denials::Denials;
+pub use failed_logins::FailedLogins;
 pub use granted::Narrowing;
 pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
 pub use import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
@@ -120,6 +122,8 @@ pub struct Service {
     pub(crate) client_failures: ClientFailures,
     pub(crate) proven_clients: ProvenClients,
     pub(crate) denials: Denials,
+    pub(crate) failed_logins: FailedLogins,
+    pub(crate) audit_searches: AuditSearches,
     pub(crate) refresh_codec: RefreshCodec,
     pub(crate) issuer: String,
     /// What an assertion of a client may name as its audience (RFC 7523 §3).

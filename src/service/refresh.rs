@@ -1,7 +1,7 @@
 //! Refresh: the next pair of tokens of a session, and the same pair again for a retry (design.md §4).
 
 use crate::crypto::RefreshToken;
-use crate::domain::{Client, ClientKind, Grant, RefreshRefusal, SessionState, Timestamp};
+use crate::domain::{Client, ClientKind, EndReason, Grant, RefreshRefusal, SessionState, Timestamp};
 use crate::store::{Answerable, ProvenSession, RotateOutcome, RotateRequest, SessionDetail};
 
 use super::granted::{Granted, Narrowing, NotGranted};
@@ -56,9 +56,12 @@ impl Service {
             return Err(RefreshError::ClientNotAllowed);
         }
         if client.settings.kind == ClientKind::Confidential && !caller.authenticated {
+            let cause = "client_not_authenticated";
+            tracing::info!(cause, client = %client.id, "refresh refused");
             return Err(RefreshError::Refused(RefreshRefusal::ForeignClient));
         }
         let Ok(presented) = self.refresh_codec.read(token) else {
+            tracing::info!(cause = RefreshRefusal::Forged.as_str(), client = %client.id, "refresh refused");
             return Err(RefreshError::Refused(RefreshRefusal::Forged));
         };
         let successor = presented.successor().map_err(Failure::internal)?;
@@ -72,7 +75,7 @@ impl Service {
             idle_ttl: self.settings.idle_ttl,
             retry_window: self.settings.retry_window,
             revocation_expires_at: now.plus(REVOCATION_LIFE),
-            reuse_audit: from.event("session.reused").about(presented.session).on(&client.id),
+            reuse_audit: from.event("session.reused").noting("reason", EndReason::Reused.as_str()),
             only: None,
         };
         if !asked.is_none() {
@@ -92,12 +95,7 @@ impl Service {
         match outcome {
             RotateOutcome::Rotated(detail) => self.answer(&detail, &successor, client, asked).map(Refreshed::Rotated),
             RotateOutcome::Retried(detail) => self.answer(&detail, &successor, client, asked).map(Refreshed::Retried),
-            RotateOutcome::Refused(refusal) => {
-                if refusal == RefreshRefusal::Reused {
-                    tracing::warn!(session = %presented.session, client = %client.id, "refresh token reuse: session ended");
-                }
-                Err(RefreshError::Refused(refusal))
-            }
+            RotateOutcome::Refused(refusal) => Err(RefreshError::Refused(refusal)),
             RotateOutcome::Undecided(_) => Err(Failure::internal(UNDECIDED).into()),
         }
     }

@@ -24,12 +24,15 @@ impl Requester {
 
     /// An event of the audit trail that this requester caused.
     pub fn event(&self, name: &'static str) -> AuditEvent {
-        AuditEvent {
+        let event = AuditEvent {
             event: name,
             actor: Some(self.actor.clone()),
             request_id: Some(self.request_id.clone()).filter(|id| !id.is_empty()),
-            detail: self.address.map(|address| format!("{{\"address\":\"{address}\"}}")),
             ..AuditEvent::default()
+        };
+        match self.address {
+            Some(address) => event.noting("address", address.to_string()),
+            None => event,
         }
     }
 

@@ -77,7 +77,7 @@ impl Service {
             Target::Key(kid) => self.withdraw_key(&kid, from).await,
             Target::Session(session) => self.end_session(session, Owner::Anyone, EndReason::Administrator, from).await,
             Target::User(user) => {
-                let event = from.event("user.revoked").about(user);
+                let event = from.event("user.revoked").about_user(user);
                 self.known(self.store.users().revoke(user, expires_at, now, Some(event)).await).await
             }
             Target::Client(client) => {

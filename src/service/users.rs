@@ -49,7 +49,7 @@ impl Service {
             disabled: false,
             created_at: None,
         };
-        let event = from.event("user.created").about(new.id);
+        let event = from.event("user.created").about_user(new.id);
         self.store.users().create(new, self.clock.now(), Some(event)).await.map_err(|error| match error {
             StoreError::Conflict { .. } => UserError::Taken,
             error => Failure::from(error).into(),
@@ -77,7 +77,7 @@ impl Service {
     /// Replaces a user's roles. Tokens that are out keep the former ones until they expire; the next refresh has the new.
     pub async fn set_roles(&self, id: UserId, roles: Vec<Role>, from: &Requester) -> Result<(), UserError> {
         check_roles(&roles).map_err(UserError::Roles)?;
-        let event = from.event("user.roles_changed").about(id);
+        let event = from.event("user.roles_changed").about_user(id);
         self.store.users().set_roles(id, roles, self.clock.now(), Some(event)).await.map_err(unknown_or_failed)?;
         Ok(())
     }
@@ -86,10 +86,10 @@ impl Service {
     pub async fn set_user_enabled(&self, id: UserId, enabled: bool, from: &Requester) -> Result<(), UserError> {
         let now = self.clock.now();
         if enabled {
-            let event = from.event("user.enabled").about(id);
+            let event = from.event("user.enabled").about_user(id);
             self.store.users().enable(id, now, Some(event)).await.map_err(unknown_or_failed)?;
         } else {
-            let event = from.event("user.disabled").about(id);
+            let event = from.event("user.disabled").about_user(id);
             let disabled = self.store.users().disable(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
             self.follower.honour(disabled.map_err(unknown_or_failed)?).await;
         }
@@ -108,7 +108,7 @@ impl Service {
             password_hash: hash.as_str().to_owned(),
             kept: None,
             revocation_expires_at: now.plus(REVOCATION_LIFE),
-            audit: Some(from.event("user.password_set").about(id)),
+            audit: Some(from.event("user.password_set").about_user(id)),
         };
         let changed = self.store.users().change_password(change, now).await.map_err(unknown_or_failed)?;
         self.follower.honour(changed).await;
@@ -118,7 +118,7 @@ impl Service {
     /// Deletes a user with every session; the id is never used again.
     pub async fn delete_user(&self, id: UserId, from: &Requester) -> Result<(), UserError> {
         let now = self.clock.now();
-        let event = from.event("user.deleted").about(id);
+        let event = from.event("user.deleted").about_user(id);
         let deleted = self.store.users().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
         if self.follower.honour(deleted.map_err(Failure::from)?).await { Ok(()) } else { Err(UserError::Unknown) }
     }

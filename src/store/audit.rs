@@ -1,48 +1,79 @@
 //! The audit trail: what happened, who did it, and to whom.
 
-use crate::domain::{ClientId, Timestamp};
+use crate::domain::{ClientId, SessionId, Timestamp, UserId};
 use crate::store::StoreError;
-use crate::store::db::{Database, Row, Tx, values};
+use crate::store::db::{Database, Row, Sql, Tx, Value, values};
 
-/// Something to be remembered, in the transaction of what it is about.
+/// An event to be written in the transaction of the change that it describes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuditEvent {
     /// What happened, such as `session.reused`.
     pub event: &'static str,
-    /// Who did it.
+    /// The actor.
     pub actor: Option<String>,
-    /// Whom it was about.
+    /// The object of the event.
     pub subject: Option<String>,
     /// The client through which it happened.
     pub client: Option<String>,
+    /// The user concerned, whatever the subject is.
+    pub user: Option<String>,
+    /// The session concerned, whatever the subject is.
+    pub session: Option<String>,
     /// The request that caused it.
     pub request_id: Option<String>,
-    /// More, as JSON. Never a secret, and never a name that no account has (security.md S4).
+    /// More, as a JSON object. Never a secret, and never a name that no account has (security.md S4).
     pub detail: Option<String>,
 }
 
 impl AuditEvent {
-    /// Whom or what it was about.
+    /// Sets the subject.
     #[must_use]
     pub fn about(mut self, subject: impl std::fmt::Display) -> Self {
         self.subject = Some(subject.to_string());
         self
     }
 
-    /// The client through which it happened.
+    /// Sets a user as the subject.
+    #[must_use]
+    pub fn about_user(self, user: UserId) -> Self {
+        self.about(user).of_user(user)
+    }
+
+    /// Sets a session as the subject.
+    #[must_use]
+    pub fn about_session(self, session: SessionId) -> Self {
+        self.about(session).of_session(session)
+    }
+
+    /// Sets the user concerned.
+    #[must_use]
+    pub fn of_user(mut self, user: UserId) -> Self {
+        self.user = Some(user.to_string());
+        self
+    }
+
+    /// Sets the session concerned.
+    #[must_use]
+    pub fn of_session(mut self, session: SessionId) -> Self {
+        self.session = Some(session.to_string());
+        self
+    }
+
+    /// Sets the client through which it happened.
     #[must_use]
     pub fn on(mut self, client: &ClientId) -> Self {
         self.client = Some(client.to_string());
         self
     }
 
-    /// How many it was about, beside what [`AuditEvent::detail`] says already.
+    /// Adds a member to [`AuditEvent::detail`].
     #[must_use]
-    pub fn counting(mut self, what: &'static str, count: usize) -> Self {
-        let told = self.detail.as_deref().and_then(|detail| detail.strip_suffix('}'));
-        self.detail = Some(match told {
-            Some(told) => format!("{told},\"{what}\":{count}}}"),
-            None => format!("{{\"{what}\":{count}}}"),
+    pub fn noting(mut self, name: &'static str, value: impl Into<serde_json::Value>) -> Self {
+        let value = value.into();
+        let before = self.detail.as_deref().and_then(|detail| detail.strip_suffix('}'));
+        self.detail = Some(match before {
+            Some(before) => format!("{before},\"{name}\":{value}}}"),
+            None => format!("{{\"{name}\":{value}}}"),
         });
         self
     }
@@ -63,6 +94,10 @@ pub struct AuditRecord {
     pub subject: Option<String>,
     /// As [`AuditEvent`].
     pub client: Option<String>,
+    /// As [`AuditEvent`]; none in events of releases before 0.2.
+    pub user: Option<String>,
+    /// As [`AuditEvent`]; none in events of releases before 0.2.
+    pub session: Option<String>,
     /// As [`AuditEvent`].
     pub request_id: Option<String>,
     /// As [`AuditEvent`].
@@ -80,18 +115,76 @@ pub struct AuditFilter {
     pub subject: Option<String>,
     /// Through this client alone.
     pub client: Option<String>,
+    /// Concerning this user alone.
+    pub user: Option<String>,
+    /// Concerning this session alone.
+    pub session: Option<String>,
     /// From here on.
     pub since: Option<Timestamp>,
     /// Before this.
     pub until: Option<Timestamp>,
 }
 
+/// What one bounded step of a search found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditStep {
+    /// The newest matching events, in the order of their age.
+    pub records: Vec<AuditRecord>,
+    /// Where the next step begins; none when no older event can match.
+    pub next: Option<i64>,
+}
+
+/// Index entries that one step of a search reads at most.
+const STEP: u32 = 10_000;
+
+/// The statements of a search that reads one index. Each has a text of its own, so that the server plans it by itself.
+struct Leader {
+    /// The page of matches between two places of the trail.
+    page: &'static str,
+    /// The place that [`STEP`] entries of the index reach back to.
+    reach: &'static str,
+}
+
+macro_rules! leader {
+    ($condition:literal) => {
+        Leader {
+            page: concat!(
+                "SELECT seq, at, event, actor, subject, client, user_id, session, request_id, detail FROM audit WHERE ",
+                $condition,
+                " AND seq < $2 AND seq >= $3
+                    AND ($4 IS NULL OR event = $4) AND ($5 IS NULL OR actor = $5) AND ($6 IS NULL OR subject = $6)
+                    AND ($7 IS NULL OR client = $7) AND ($8 IS NULL OR user_id = $8) AND ($9 IS NULL OR session = $9)
+                    AND at >= $10 AND at < $11
+                ORDER BY seq DESC LIMIT $12"
+            ),
+            reach: concat!(
+                "SELECT seq FROM audit WHERE ",
+                $condition,
+                " AND seq < $2 ORDER BY seq DESC LIMIT 1 OFFSET $3"
+            ),
+        }
+    };
+}
+
+/// In the order of [`AuditFilter`]'s members.
+const LEADERS: [Leader; 6] = [
+    leader!("event = $1"),
+    leader!("actor = $1"),
+    leader!("subject = $1"),
+    leader!("client = $1"),
+    leader!("user_id = $1"),
+    leader!("session = $1"),
+];
+
+/// Reads the trail itself, in its own order.
+const UNLED: Leader = leader!("$1 IS NULL");
+
 /// The audit trail.
 #[derive(Clone, Copy)]
 pub struct Audit<'a>(pub(super) &'a Database);
 
 impl Audit<'_> {
-    /// Remembers events that accompany no other change.
+    /// Writes events that accompany no other change.
     pub async fn append(&self, events: Vec<AuditEvent>, now: Timestamp) -> Result<(), StoreError> {
         self.0
             .write("audit_append", (events, now), |tx, (events, now)| {
@@ -101,23 +194,51 @@ impl Audit<'_> {
             .map(|written| written.value)
     }
 
-    /// The newest events that pass `filter`, from before `before` (a `seq`) on.
-    pub async fn page(
-        &self,
-        filter: AuditFilter,
-        before: Option<i64>,
-        limit: u32,
-    ) -> Result<Vec<AuditRecord>, StoreError> {
-        const PAGE: &str = "SELECT seq, at, event, actor, subject, client, request_id, detail FROM audit
-            WHERE seq < $1 AND ($2 IS NULL OR event = $2) AND ($3 IS NULL OR actor = $3)
-              AND ($4 IS NULL OR subject = $4) AND ($5 IS NULL OR client = $5)
-              AND at >= $6 AND at < $7
-            ORDER BY seq DESC LIMIT $8";
-        let AuditFilter { event, actor, subject, client, since, until } = filter;
-        let (since, until) = (since.map_or(i64::MIN, Timestamp::millis), until.map_or(i64::MAX, Timestamp::millis));
+    /// The newest events that pass `filter`, from before `before` (a `seq`) on. Reads a bounded number of index entries,
+    /// whatever the filter and the size of the trail.
+    ///
+    /// One criterion is answered by its index. Of several, the step follows the index whose next [`STEP`] entries reach
+    /// back the furthest: that of the rarest value.
+    pub async fn step(&self, filter: &AuditFilter, before: Option<i64>, limit: u32) -> Result<AuditStep, StoreError> {
+        let AuditFilter { event, actor, subject, client, user, session, since, until } = filter;
         let before = before.unwrap_or(i64::MAX);
-        let rows = self.0.rows("audit_page", PAGE, values![before, event, actor, subject, client, since, until, limit]);
-        rows.await?.iter().map(AuditRecord::try_from).collect()
+        let criteria = [event, actor, subject, client, user, session];
+        let is_timed = since.is_some() || until.is_some();
+        let mut leaders: Vec<(&Leader, Option<&String>)> =
+            LEADERS.iter().zip(criteria).filter_map(|(leader, value)| Some((leader, Some(value.as_ref()?)))).collect();
+        if leaders.is_empty() {
+            leaders.push((&UNLED, None));
+        }
+        let (mut best, mut floor) = (leaders[0], i64::MIN);
+        if leaders.len() > 1 || is_timed {
+            floor = i64::MAX;
+            for (leader, value) in leaders {
+                let reach = self.reach(leader, value, before).await?;
+                if reach < floor {
+                    (best, floor) = ((leader, value), reach);
+                }
+                if floor == i64::MIN {
+                    break;
+                }
+            }
+        }
+        let (since, until) = (since.map_or(i64::MIN, Timestamp::millis), until.map_or(i64::MAX, Timestamp::millis));
+        let (leader, value) = best;
+        let mut bound = values![value.cloned(), before, floor];
+        bound.extend(criteria.map(|value| Value::from(value.clone())));
+        bound.extend(values![since, until, limit]);
+        let rows = self.0.rows("audit_page", leader.page, bound).await?;
+        let records = rows.iter().map(AuditRecord::try_from).collect::<Result<Vec<_>, _>>()?;
+        let is_full = records.len() == usize::try_from(limit).unwrap_or(usize::MAX);
+        let next =
+            if is_full { records.last().map(|last| last.seq) } else { Some(floor).filter(|seq| *seq > i64::MIN) };
+        Ok(AuditStep { records, next })
+    }
+
+    /// How far back [`STEP`] index entries reach.
+    async fn reach(&self, leader: &Leader, value: Option<&String>, before: i64) -> Result<i64, StoreError> {
+        let row = self.0.row("audit_reach", leader.reach, values![value.cloned(), before, STEP - 1]).await?;
+        row.map_or(Ok(i64::MIN), |row| row.of("audit", "seq").int("seq"))
     }
 }
 
@@ -133,24 +254,33 @@ impl TryFrom<&Row> for AuditRecord {
             actor: row.opt_text("actor")?,
             subject: row.opt_text("subject")?,
             client: row.opt_text("client")?,
+            user: row.opt_text("user_id")?,
+            session: row.opt_text("session")?,
             request_id: row.opt_text("request_id")?,
             detail: row.opt_text("detail")?,
         })
     }
 }
 
-/// Writes events in the transaction of what they are about.
+/// Writes events in the transaction of what they are about, with one statement.
 pub(super) async fn record(
     tx: &mut Tx,
     now: Timestamp,
     events: impl IntoIterator<Item = &AuditEvent>,
 ) -> Result<(), StoreError> {
-    const INSERT: &str = "INSERT INTO audit (at, event, actor, subject, client, request_id, detail)
-        VALUES ($1, $2, $3, $4, $5, $6, $7)";
-    for AuditEvent { event, actor, subject, client, request_id, detail } in events {
-        let (actor, subject, client) = (actor.clone(), subject.clone(), client.clone());
-        let values = values![now, *event, actor, subject, client, request_id.clone(), detail.clone()];
-        tx.run(INSERT, values).await?;
-    }
-    Ok(())
+    const INSERT: Sql = Sql::each(
+        "INSERT INTO audit (at, event, actor, subject, client, user_id, session, request_id, detail)
+        SELECT value ->> 0, value ->> 1, value ->> 2, value ->> 3, value ->> 4, value ->> 5, value ->> 6, value ->> 7,
+            value ->> 8
+        FROM json_each($1)",
+        "INSERT INTO audit (at, event, actor, subject, client, user_id, session, request_id, detail)
+        SELECT at, event, actor, subject, client, user_id, session, request_id, detail
+        FROM unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::text[],
+            $9::text[]) AS new (at, event, actor, subject, client, user_id, session, request_id, detail)",
+    );
+    let rows = events.into_iter().map(|event| {
+        let AuditEvent { event, actor, subject, client, user, session, request_id, detail } = event.clone();
+        values![now, event, actor, subject, client, user, session, request_id, detail]
+    });
+    tx.run_many(INSERT, &rows.collect::<Vec<_>>()).await
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 pub use self::admin_keys::{AdminKey, AdminKeys, NewAdminKey};
 pub use self::assertions::Assertions;
 pub use self::attempts::{AttemptKey, AttemptLimits, Attempts, Decision, Exemption, Settlement};
-pub use self::audit::{Audit, AuditEvent, AuditFilter, AuditRecord};
+pub use self::audit::{Audit, AuditEvent, AuditFilter, AuditRecord, AuditStep};
 pub use self::clients::{Clients, NewClient};
 use self::db::Database;
 pub use self::db::{ChangeListener, PoolStatus, Written};

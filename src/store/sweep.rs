@@ -6,8 +6,9 @@
 use std::time::Duration;
 
 use crate::domain::Timestamp;
-use crate::store::db::values;
-use crate::store::{Store, StoreError};
+use crate::store::db::{Row, values};
+use crate::store::sessions::about_session_in;
+use crate::store::{AuditEvent, Store, StoreError, audit};
 
 /// Rows of one table that a call deletes, or looks at, at most.
 pub const SWEEP_BATCH: u32 = 1000;
@@ -132,7 +133,12 @@ impl Round {
                         WHERE id > $1 ORDER BY id LIMIT $3) AS batch
                     ORDER BY id DESC LIMIT 1",
                 delete: "DELETE FROM sessions WHERE id > $1 AND id <= $2
-                    AND (idle_expires_at < $3 OR absolute_expires_at < $3) RETURNING id",
+                    AND (idle_expires_at < $3 OR absolute_expires_at < $3)
+                    RETURNING id, user_id, client_id, idle_expires_at, absolute_expires_at,
+                        CAST(CASE WHEN ended_at IS NULL
+                            AND user_epoch = (SELECT epoch FROM users WHERE users.id = user_id)
+                            AND client_epoch = (SELECT epoch FROM clients WHERE clients.id = client_id)
+                            THEN 1 ELSE 0 END AS BIGINT) AS was_live",
                 grace: DAY,
             },
             Self::LoginAttempts => RoundRule {
@@ -174,7 +180,8 @@ impl Store {
         swept
     }
 
-    /// Looks at the next rows of a round and deletes those that are dead.
+    /// Reads the next rows of a round and deletes the dead ones. Each session that expired gets its audit event in the same
+    /// transaction.
     pub async fn sweep_round(
         &self,
         round: Round,
@@ -193,12 +200,38 @@ impl Store {
         let deleted = if dead == 0 {
             0
         } else {
-            let values = values![cursor.last.clone(), end.clone(), end_of_life];
-            self.0.write_one("sweep", delete, values).await?.len()
+            let input = (round, delete, cursor.last.clone(), end.clone(), end_of_life, now);
+            let deleted = self.0.write("sweep", input, |tx, (round, delete, after, end, end_of_life, now)| {
+                Box::pin(async move {
+                    let rows = tx.rows(*delete, values![after, end, *end_of_life]).await?;
+                    if *round == Round::Sessions {
+                        audit::record(tx, *now, &expired_sessions(&rows)?).await?;
+                    }
+                    Ok(rows.len())
+                })
+            });
+            deleted.await?.value
         };
         cursor.last = end;
         Ok(SweepLook::Deleted(deleted))
     }
+}
+
+/// The events of sessions that expired. Sessions that were ended or revoked before have their events already.
+fn expired_sessions(deleted: &[Row]) -> Result<Vec<AuditEvent>, StoreError> {
+    let event = AuditEvent { event: "session.expired", actor: Some("background".to_owned()), ..AuditEvent::default() };
+    let mut events = Vec::new();
+    for row in deleted {
+        let fields = row.of("sessions", "id");
+        if fields.int("was_live")? == 0 {
+            continue;
+        }
+        let (idle, absolute) = (fields.time("idle_expires_at")?, fields.time("absolute_expires_at")?);
+        let (reason, at) = if idle < absolute { ("idle_ttl", idle) } else { ("absolute_ttl", absolute) };
+        let event = event.clone().noting("reason", reason).noting("expired_at", at.rfc3339());
+        events.push(about_session_in(row, &event)?);
+    }
+    Ok(events)
 }
 
 impl Swept {

@@ -151,7 +151,8 @@ on_both_engines! {
             assert_eq!(app.audit("session.reused").await.len(), round, "exactly one event");
         }
         let event = &app.audit("session.reused").await[0];
-        assert_eq!((&event["client"], &event["detail"]), (&json!("countersign"), &json!({"address": "127.0.0.1"})));
+        let detail = json!({"address": "127.0.0.1", "reason": "reused"});
+        assert_eq!((&event["client"], &event["detail"]), (&json!("countersign"), &detail));
         assert!(event["subject"].as_str().unwrap().starts_with("ses_") && event["request_id"].is_string());
     }
 

@@ -584,7 +584,8 @@ on_both_engines! {
             ALTER TABLE login_attempts ADD COLUMN source TEXT;
             CREATE TABLE devices (name TEXT);
             CREATE INDEX users_by_locale ON users (locale);
-            INSERT INTO schema_migrations SELECT 2, '0002_next', checksum, 1, 0 FROM schema_migrations WHERE version = 1";
+            INSERT INTO schema_migrations SELECT version + 1, 'next', checksum, 1, 0 FROM schema_migrations
+                ORDER BY version DESC LIMIT 1";
         let old = TestApp::start(database).await;
         let mut session = old.log_in().await;
         // Statements have been used, prepared and kept.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use countersign::store::{
-    AttemptKey, AttemptLimits, AuditEvent, AuditFilter, Decision, Exemption, NewAdminKey, Settlement, StoreError,
+    AttemptKey, AttemptLimits, AuditEvent, AuditFilter, AuditStep, Decision, Exemption, NewAdminKey, Settlement,
+    StoreError,
 };
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
@@ -170,21 +171,58 @@ on_both_engines! {
             actor: Some("admin".to_owned()),
             subject: Some("ada".to_owned()),
             client: Some("app".to_owned()),
+            user: Some("ada".to_owned()),
+            session: Some("s-1".to_owned()),
             request_id: Some("r-1".to_owned()),
             detail: Some("{\"a\":1}".to_owned()),
         };
         store.audit().append(vec![full.clone()], at(10)).await.unwrap();
-        let newest = store.audit().page(AuditFilter::default(), None, 3).await.unwrap();
+        let all = AuditFilter::default();
+        let newest = store.audit().step(&all, None, 3).await.unwrap();
+        assert_eq!(newest.next, Some(newest.records[2].seq));
+        let newest = newest.records;
         let mut times = newest.iter().map(|record| record.at);
         assert!(times.by_ref().eq([at(10), at(9), at(8)]));
         assert_eq!((&newest[0].actor, &newest[0].detail, &newest[0].client), (&full.actor, &full.detail, &full.client));
-        let next = store.audit().page(AuditFilter::default(), Some(newest[2].seq), 3).await.unwrap();
+        assert_eq!((&newest[0].user, &newest[0].session), (&full.user, &full.session));
+        let next = store.audit().step(&all, Some(newest[2].seq), 3).await.unwrap().records;
         assert_eq!(next[0].at, at(7));
         let filter = AuditFilter { subject: Some("even".to_owned()), since: Some(at(2)), until: Some(at(8)), ..Default::default() };
-        let found = store.audit().page(filter, None, 100).await.unwrap();
-        assert_eq!(found.iter().map(|record| record.at).collect::<Vec<_>>(), [at(6), at(4), at(2)]);
-        let filter = AuditFilter { actor: Some("admin".to_owned()), client: Some("app".to_owned()), ..Default::default() };
-        assert_eq!(store.audit().page(filter, None, 100).await.unwrap().len(), 1);
+        let found = store.audit().step(&filter, None, 100).await.unwrap();
+        assert_eq!((found.records.len(), found.next), (3, None));
+        assert_eq!(found.records.iter().map(|record| record.at).collect::<Vec<_>>(), [at(6), at(4), at(2)]);
+        let of = |text: &str| Some(text.to_owned());
+        for filter in [
+            AuditFilter { actor: of("admin"), client: of("app"), ..Default::default() },
+            AuditFilter { user: of("ada"), ..Default::default() },
+            AuditFilter { session: of("s-1"), ..Default::default() },
+            AuditFilter { event: of("full"), subject: of("ada"), user: of("ada"), session: of("s-1"), ..Default::default() },
+        ] {
+            assert_eq!(store.audit().step(&filter, None, 100).await.unwrap().records.len(), 1, "{filter:?}");
+        }
+        let none = AuditFilter { user: of("ada"), event: of("tested"), ..Default::default() };
+        assert_eq!(store.audit().step(&none, None, 100).await.unwrap().records, []);
+    }
+
+    async fn one_step_of_a_search_reads_a_bounded_part_of_the_trail(database: TestDatabase) {
+        const EVENTS: usize = 20_050;
+        let store = database.open().await;
+        let of = |text: &str| Some(text.to_owned());
+        // Half of the events are failed logins, half are of the client "web", and only the oldest is both.
+        store.audit().append(vec![AuditEvent { client: of("web"), ..event("login.failed", "ada") }], START).await.unwrap();
+        let mixed = |number: usize| match number % 2 {
+            0 => event("login.failed", "ada"),
+            _ => AuditEvent { client: of("web"), ..event("login.succeeded", "ada") },
+        };
+        store.audit().append((0..EVENTS).map(mixed).collect(), at(1)).await.unwrap();
+        let both = AuditFilter { event: of("login.failed"), client: of("web"), ..Default::default() };
+        let first = store.audit().step(&both, None, 10).await.unwrap();
+        assert_eq!(first.records, [], "nothing among the newest");
+        let second = store.audit().step(&both, first.next, 10).await.unwrap();
+        assert_eq!((second.records.len(), second.next), (1, None));
+        // A third criterion that few events meet leads the search to them at once.
+        let rare = AuditFilter { subject: of("bob"), ..both };
+        assert_eq!(store.audit().step(&rare, None, 10).await.unwrap(), AuditStep { records: Vec::new(), next: None });
     }
 
     async fn an_installation_has_one_id_whoever_asks_first(database: TestDatabase) {

@@ -8,7 +8,12 @@ use countersign::store::{Location, SchemaStatus, Store, StoreError, StoreSetting
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
 
-const CURRENT: SchemaStatus = SchemaStatus { current: 1, latest: 1, pending: 0 };
+/// Every migration of this release is applied.
+fn current() -> SchemaStatus {
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations/sqlite")).unwrap().count();
+    let latest = u32::try_from(files).unwrap();
+    SchemaStatus { current: latest, latest, pending: 0 }
+}
 
 /// Rounds of starts at once on an empty database.
 const STARTS: usize = 4;
@@ -30,7 +35,7 @@ async fn start_together(engine: Engine) {
             starts.push(tokio::spawn(async move { store.migrate(START).await }));
         }
         for start in starts {
-            assert_eq!(start.await.unwrap(), Ok(CURRENT));
+            assert_eq!(start.await.unwrap(), Ok(current()));
         }
     }
 }
@@ -51,8 +56,8 @@ on_both_engines! {
     async fn d1_an_empty_database_says_what_is_missing(database: TestDatabase) {
         let bare = TestDatabase::bare(database.engine).await;
         let status = bare.open().await.check_schema().await.unwrap();
-        assert_eq!(status, SchemaStatus { current: 0, latest: 1, pending: 1 });
-        assert_eq!(database.open().await.check_schema().await, Ok(CURRENT));
+        assert_eq!(status, SchemaStatus { current: 0, latest: current().latest, pending: current().latest });
+        assert_eq!(database.open().await.check_schema().await, Ok(current()));
     }
 
     async fn d1_a_changed_checksum_is_refused(database: TestDatabase) {
@@ -65,13 +70,15 @@ on_both_engines! {
     async fn c10_a_newer_schema_is_refused_unless_it_says_that_this_release_may_run(database: TestDatabase) {
         let store = database.open().await;
         database
-            .tamper("INSERT INTO schema_migrations SELECT 2, 'next', checksum, 1, 0 FROM schema_migrations")
+            .tamper("INSERT INTO schema_migrations SELECT version + 1, 'next', checksum, 1, 0 FROM schema_migrations
+                ORDER BY version DESC LIMIT 1")
             .await;
-        let tolerated = SchemaStatus { current: 2, ..CURRENT };
+        let next = current().latest + 1;
+        let tolerated = SchemaStatus { current: next, ..current() };
         assert_eq!(store.check_schema().await, Ok(tolerated));
         assert_eq!(store.migrate(START).await, Ok(tolerated));
-        database.tamper("UPDATE schema_migrations SET compatible_with = 2 WHERE version = 2").await;
-        let newer = StoreError::SchemaNewer { found: 2, needed: 2, known: 1 };
+        database.tamper(&format!("UPDATE schema_migrations SET compatible_with = {next} WHERE version = {next}")).await;
+        let newer = StoreError::SchemaNewer { found: next, needed: next, known: current().latest };
         assert_eq!(store.check_schema().await, Err(newer.clone()));
         assert_eq!(store.migrate(START).await, Err(newer));
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use countersign::domain::{Algorithm, Jti, Kid, SecretDigest};
 use countersign::store::{
-    AttemptKey, AttemptLimits, AuditEvent, Decision, NewKey, Owner, Round, Settlement, Store, SweepCursor, SweepLook,
+    AttemptKey, AttemptLimits, AuditEvent, AuditFilter, Decision, NewKey, NewSession, Owner, Round, Settlement, Store,
+    SweepCursor, SweepLook,
 };
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
@@ -245,6 +246,42 @@ on_both_engines! {
         assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepLook::Deleted(3));
         assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepLook::RoundOver);
         assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepLook::Deleted(6));
+    }
+
+    async fn s4_a_session_that_expired_leaves_one_event_with_its_user_and_client(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, client) = ada_logged_in(&store).await;
+        let absolute = NewSession {
+            idle_expires_at: START.plus(ABSOLUTE),
+            ..new_session(2, &user, &client, START)
+        };
+        done(store.sessions().open(absolute, START).await);
+        done(store.sessions().open(new_session(3, &user, &client, START), START).await);
+        done(Ok(end(&store, 3, Owner::Anyone, at(1)).await));
+        let (bob, other) = (add_user(&store, 4, "bob").await, add_client(&store, "other").await);
+        done(store.sessions().open(new_session(4, &bob, &other, START), START).await);
+        done(store.users().revoke(bob.id, at(99), at(2), None).await);
+        let now = START.plus(ABSOLUTE).plus(Duration::from_secs(2 * DAY));
+        assert_eq!((sweep(&store, "sessions", now).await, sweep(&store, "sessions", now).await), (4, 0));
+        let expired = AuditFilter { event: Some("session.expired".to_owned()), ..AuditFilter::default() };
+        let mut events = store.audit().step(&expired, None, 10).await.unwrap().records;
+        events.sort_by(|one, other| one.detail.cmp(&other.detail));
+        let told: Vec<_> = events
+            .iter()
+            .map(|event| [&event.subject, &event.session, &event.user, &event.client, &event.actor, &event.detail].map(|text| text.as_deref().unwrap()))
+            .collect();
+        let user = user.id.to_string();
+        let (first, second) = (session_id(1).to_string(), session_id(2).to_string());
+        let detail = |reason: &str, after| format!(r#"{{"reason":"{reason}","expired_at":"{}"}}"#, START.plus(after).rfc3339());
+        assert_eq!(
+            told,
+            [
+                [&*second, &second, &user, "app", "background", &detail("absolute_ttl", ABSOLUTE)],
+                [&*first, &first, &user, "app", "background", &detail("idle_ttl", IDLE)],
+            ],
+            "ended and revoked sessions have their events already"
+        );
+        assert!(events.iter().all(|event| event.at == now));
     }
 
     async fn everything_else_goes_when_nothing_depends_on_it(database: TestDatabase) {

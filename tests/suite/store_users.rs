@@ -54,7 +54,7 @@ on_both_engines! {
         store.users().import(users(), START, event(Some(r#"{"address":"::1"}"#))).await.unwrap();
         store.users().import(users(), START, event(None)).await.unwrap();
         store.users().import(vec![new_user(4, "bob"), new_user(5, "zoe")], START, event(None)).await.unwrap();
-        let told = store.audit().page(AuditFilter::default(), None, 10).await.unwrap();
+        let told = store.audit().step(&AuditFilter::default(), None, 10).await.unwrap().records;
         let details: Vec<_> = told.iter().map(|event| event.detail.as_deref().unwrap()).collect();
         assert_eq!(details, [r#"{"created":1}"#, r#"{"address":"::1","created":2}"#]);
     }

@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::connection::Sql;
 use super::pool::{Pool, Share};
 use super::repeat::{MAX_RUNS, pause};
-use super::value::{Row, Value};
+use super::value::{Row, Value, columns};
 use super::{Failure, Fault, run_once};
 use crate::store::StoreError;
 
@@ -145,12 +145,8 @@ impl Lanes {
     async fn execute(&self, batch: &[Waiting]) -> Result<Changed, StoreError> {
         let Some(first) = batch.first() else { return Ok(Changed::default()) };
         let sql = first.asked.sql;
-        let columns = (0..first.asked.values.len()).map(|place| {
-            let column = batch.iter().map(|waiting| waiting.asked.values.get(place).cloned());
-            column.collect::<Option<Vec<_>>>().and_then(Value::column)
-        });
-        let mixed = || StoreError::Internal("the values of one statement differ in type".to_owned());
-        let columns = columns.collect::<Option<Vec<_>>>().ok_or_else(mixed)?;
+        let rows: Vec<_> = batch.iter().map(|waiting| &waiting.asked.values).collect();
+        let columns = columns(&rows, first.asked.values.len())?;
         let mut runs = 1;
         let rows = loop {
             match run_once(&self.pool, Share::Refresh, self.patience, sql, &columns).await {

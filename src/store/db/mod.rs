@@ -30,9 +30,6 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
-use tracing::Instrument;
-
 use self::announcer::Announcer;
 use self::combiner::{Asked, Combiner};
 use self::connection::Connection;
@@ -49,7 +46,9 @@ pub use self::tx::Written;
 pub(in crate::store) use self::value::{Fields, Row, Value, values};
 use self::writer::Writer;
 use crate::clock::Clock;
+use crate::request_id::RequestId;
 use crate::store::{Location, StoreError, StoreObserver, StoreSettings};
+use futures_util::future::BoxFuture;
 
 /// How much longer than the server the client waits: when even this passes, the connection is lost.
 const CLIENT_GRACE: Duration = Duration::from_millis(500);
@@ -313,7 +312,7 @@ impl Database {
             inner.observer.query(name, inner.clock.elapsed().saturating_sub(began), is_well);
             outcome
         };
-        let ended = tokio::spawn(observed.instrument(tracing::Span::current())).await;
+        let ended = tokio::spawn(RequestId::continued(RequestId::current(), observed)).await;
         ended.unwrap_or_else(|_| Err(StoreError::Internal(format!("`{name}` did not run to its end"))))
     }
 }

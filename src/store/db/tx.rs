@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::connection::{Connection, Sql};
 use super::fault::{Failure, Fault};
-use super::value::{Row, Value, values};
+use super::value::{Row, Value, columns, json_rows, values};
 use crate::domain::Timestamp;
 use crate::domain::{Change, Revocation};
 use crate::store::{FeedEntry, StoreError};
@@ -80,6 +80,17 @@ impl Tx {
     /// Runs a statement whose rows do not matter.
     pub async fn run(&mut self, sql: impl Into<Sql>, values: Vec<Value>) -> Result<(), StoreError> {
         self.rows(sql, values).await.map(|_| ())
+    }
+
+    /// Runs a statement on many rows of values at once: on PostgreSQL it takes an array for each place, on SQLite a JSON
+    /// array of all rows.
+    pub async fn run_many(&mut self, sql: Sql, rows: &[Vec<Value>]) -> Result<(), StoreError> {
+        let Some(first) = rows.first() else { return Ok(()) };
+        let values = match self.connection {
+            Connection::Sqlite(_) => values![json_rows(rows.iter().map(Vec::as_slice))],
+            Connection::Postgres { .. } => columns(rows, first.len())?,
+        };
+        self.run(sql, values).await
     }
 
     /// Runs statements without values.

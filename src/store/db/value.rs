@@ -87,6 +87,16 @@ value_from! {
     SessionId => |value| Bytes(value.as_bytes().to_vec()),
 }
 
+/// Rows of values as one array for each place, for PostgreSQL's `unnest`.
+pub(super) fn columns(rows: &[impl AsRef<[Value]>], width: usize) -> Result<Vec<Value>, StoreError> {
+    let column = |place: usize| {
+        let values = rows.iter().map(|row| row.as_ref().get(place).cloned());
+        values.collect::<Option<Vec<_>>>().and_then(Value::column)
+    };
+    let mixed = || StoreError::Internal("the values of one statement differ in type".to_owned());
+    (0..width).map(column).collect::<Option<Vec<_>>>().ok_or_else(mixed)
+}
+
 /// Rows of values as a JSON array of arrays, for SQLite's `json_each`; bytes in hexadecimal, for its `unhex`.
 pub(super) fn json_rows<'a>(rows: impl IntoIterator<Item = &'a [Value]>) -> String {
     let cell = |value: &Value| match value {

@@ -1,6 +1,6 @@
 //! Ending a session.
 
-use super::Sessions;
+use super::{Sessions, about_session_in};
 use crate::domain::{ClientId, EndReason, Revocation, SessionId, Timestamp, UserId};
 use crate::store::db::{Tx, Value, Written, values};
 use crate::store::{AuditEvent, StoreError, audit};
@@ -16,7 +16,7 @@ pub struct EndRequest {
     pub reason: EndReason,
     /// Until when its revocation is remembered.
     pub revocation_expires_at: Timestamp,
-    /// What to remember, if it was live.
+    /// The event to write if it was live; user, session and client are filled in.
     pub audit: Option<AuditEvent>,
 }
 
@@ -54,15 +54,17 @@ async fn end(tx: &mut Tx, request: &EndRequest, now: Timestamp) -> Result<EndOut
     const END: &str = "UPDATE sessions SET ended_at = $5, end_reason = $6
         WHERE id = $1 AND ($2 IS NULL OR user_id = $2) AND ($3 IS NULL OR family_digest = $3)
           AND ($4 IS NULL OR client_id = $4) AND ended_at IS NULL
-        RETURNING id";
+        RETURNING id, user_id, client_id";
     const EXISTS: &str = "SELECT id FROM sessions
         WHERE id = $1 AND ($2 IS NULL OR user_id = $2) AND ($3 IS NULL OR family_digest = $3)
           AND ($4 IS NULL OR client_id = $4)";
     let mut ending = owned(request);
     ending.extend(values![now, request.reason.as_str()]);
-    if tx.row(END, ending).await?.is_some() {
+    if let Some(row) = tx.row(END, ending).await? {
         tx.revoke(Revocation::Session(request.session), now, request.revocation_expires_at).await?;
-        audit::record(tx, now, &request.audit).await?;
+        if let Some(event) = &request.audit {
+            audit::record(tx, now, [&about_session_in(&row, event)?]).await?;
+        }
         return Ok(EndOutcome::Ended);
     }
     let exists = tx.row(EXISTS, owned(request)).await?.is_some();

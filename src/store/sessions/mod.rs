@@ -8,10 +8,10 @@ pub use self::end::{EndOutcome, EndRequest, Owner};
 pub use self::open::{NewSession, Opened};
 pub use self::rotate::{Answerable, ProvenSession, RotateOutcome, RotateRequest};
 use crate::domain::{ClientId, Role, Session, SessionId, Timestamp, UserId, Username};
-use crate::store::StoreError;
 use crate::store::columns::session_columns;
 use crate::store::db::{Database, Row, values};
 use crate::store::rows::{roles, username, words};
+use crate::store::{AuditEvent, StoreError};
 
 /// A session with what its tokens say about its user.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,6 +75,20 @@ impl Sessions<'_> {
         rows.iter().map(SessionDetail::try_from).collect()
     }
 
+    /// How many sessions have neither ended nor expired: of a user, of a client, or of all.
+    pub async fn count(
+        &self,
+        user: Option<UserId>,
+        client: Option<&ClientId>,
+        now: Timestamp,
+    ) -> Result<i64, StoreError> {
+        const COUNT: &str = "SELECT count(*) AS size FROM sessions
+            WHERE ($1 IS NULL OR user_id = $1) AND ($2 IS NULL OR client_id = $2)
+              AND ended_at IS NULL AND idle_expires_at > $3 AND absolute_expires_at > $3";
+        let row = self.0.row("sessions_count", COUNT, values![user, client.map(ClientId::as_str), now]).await?;
+        row.map_or(Ok(0), |row| row.of("sessions", "size").int("size"))
+    }
+
     /// Sessions on a client that can still be refreshed at `now`, in the order of their ids, from after `after` on.
     pub async fn of_client(
         &self,
@@ -96,6 +110,14 @@ impl Sessions<'_> {
         let rows = self.0.rows("sessions_of_client", PAGE, values![client, start(after), now, limit]).await?;
         rows.iter().map(SessionDetail::try_from).collect()
     }
+}
+
+/// `event` about the session of a row that has `id`, `user_id` and `client_id`.
+pub(super) fn about_session_in(row: &Row, event: &AuditEvent) -> Result<AuditEvent, StoreError> {
+    let row = row.of("sessions", "id");
+    let (id, user) = (SessionId::from_bytes(row.array("id")?), UserId::from_bytes(row.array("user_id")?));
+    let client = Some(row.text("client_id")?);
+    Ok(AuditEvent { client, ..event.clone().about_session(id).of_user(user) })
 }
 
 /// The bytes after which a page begins: nothing sorts before the empty string.

@@ -1,6 +1,6 @@
 //! Opening a session: the last step of a login.
 
-use super::Sessions;
+use super::{Sessions, about_session_in};
 use crate::domain::{Audience, ClientId, EndReason, Revocation, ScopeSet, SessionId, Timestamp, UserId};
 use crate::store::attempts::{Settlement, settle};
 use crate::store::db::{Tx, Written, values};
@@ -41,8 +41,10 @@ pub struct NewSession {
     pub revocation_expires_at: Timestamp,
     /// Counts of failed logins that this success settles.
     pub settled: Vec<Settlement>,
-    /// What to remember.
-    pub audit: Vec<AuditEvent>,
+    /// The event of the login.
+    pub audit: AuditEvent,
+    /// The event of each displaced session; user, session and client are filled in.
+    pub displaced_audit: AuditEvent,
 }
 
 /// A session was opened.
@@ -79,7 +81,7 @@ async fn open(tx: &mut Tx, new: &NewSession, now: Timestamp) -> Result<Option<Op
             WHERE user_id = $3 AND id <> $4 AND user_epoch = $5 AND ended_at IS NULL
               AND idle_expires_at > $1 AND absolute_expires_at > $1
             ORDER BY rotated_at DESC, id LIMIT $6 OFFSET $7)
-        RETURNING id";
+        RETURNING id, user_id, client_id";
     let login = values![now, new.user, new.user_epoch, &new.client, new.client_epoch];
     if tx.row(NOTE_LOGIN, login).await?.is_none() {
         return Ok(None);
@@ -105,13 +107,14 @@ async fn open(tx: &mut Tx, new: &NewSession, now: Timestamp) -> Result<Option<Op
     }
     let (reason, others) = (EndReason::Displaced.as_str(), new.max_per_user.saturating_sub(1));
     let excess = values![now, reason, new.user, new.id, new.user_epoch, MOST_DISPLACED, others];
-    let mut displaced = Vec::new();
+    let (mut displaced, mut events) = (Vec::new(), vec![new.audit.clone()]);
     for row in tx.rows(DISPLACE, excess).await? {
         let id = SessionId::from_bytes(row.of("sessions", "id").array("id")?);
         tx.revoke(Revocation::Session(id), now, new.revocation_expires_at).await?;
         displaced.push(id);
+        events.push(about_session_in(&row, &new.displaced_audit)?);
     }
     settle(tx, &new.settled).await?;
-    audit::record(tx, now, &new.audit).await?;
+    audit::record(tx, now, &events).await?;
     Ok(Some(Opened { displaced }))
 }

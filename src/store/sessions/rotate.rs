@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use super::{SessionDetail, Sessions};
-use crate::domain::{Audience, ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp};
+use super::{SessionDetail, Sessions, about_session_in};
+use crate::domain::{
+    Audience, ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp, UserId,
+};
 use crate::store::columns::session_columns;
 use crate::store::db::{Lane, Row, Sql, Tx, Written, values};
 use crate::store::rows::joined;
@@ -130,10 +132,18 @@ impl Sessions<'_> {
             if let Some(row) = self.0.write_row("session_rotate", "sessions", ROTATE, id, values).await? {
                 return Ok(unchanged(RotateOutcome::Rotated(SessionDetail::try_from(&row)?)));
             }
-            return match judge(self.look(Lane::Refreshes, session).await?, &request, now) {
+            let found = self.look(Lane::Refreshes, session).await?;
+            let known = found.as_ref().map(|found| (found.detail.session.user, found.detail.session.state));
+            return match judge(found, &request, now) {
                 Verdict::Retry(detail) => Ok(unchanged(RotateOutcome::Retried(*detail))),
-                Verdict::Refuse(refusal) => Ok(unchanged(RotateOutcome::Refused(refusal))),
-                Verdict::Reuse => self.end_reused(request, now).await,
+                Verdict::Refuse(refusal) => {
+                    log_refusal(&request, known, refusal);
+                    Ok(unchanged(RotateOutcome::Refused(refusal)))
+                }
+                Verdict::Reuse => {
+                    log_refusal(&request, known, RefreshRefusal::Reused);
+                    self.end_reused(request, now).await
+                }
                 Verdict::LookAgain(detail) if request.only.is_some() => Ok(unchanged(RotateOutcome::Undecided(detail))),
                 Verdict::LookAgain(_) => continue,
             };
@@ -187,11 +197,11 @@ impl Sessions<'_> {
 
 async fn end_reused(tx: &mut Tx, request: &RotateRequest, now: Timestamp) -> Result<(), StoreError> {
     const END: &str = "UPDATE sessions SET ended_at = $1, end_reason = $2
-        WHERE id = $3 AND family_digest = $4 AND ended_at IS NULL RETURNING id";
+        WHERE id = $3 AND family_digest = $4 AND ended_at IS NULL RETURNING id, user_id, client_id";
     let values = values![now, EndReason::Reused.as_str(), request.session, request.family_digest];
-    if tx.row(END, values).await?.is_some() {
+    if let Some(row) = tx.row(END, values).await? {
         tx.revoke(Revocation::Session(request.session), now, request.revocation_expires_at).await?;
-        audit::record(tx, now, [&request.reuse_audit]).await?;
+        audit::record(tx, now, [&about_session_in(&row, &request.reuse_audit)?]).await?;
     }
     Ok(())
 }
@@ -274,6 +284,24 @@ fn judge(found: Option<Found>, request: &RotateRequest, now: Timestamp) -> Verdi
     }
 }
 
+/// Logs why a refresh was refused. The token's MAC was checked, so its session is known, and the user where the row exists.
+fn log_refusal(request: &RotateRequest, known: Option<(UserId, SessionState)>, refusal: RefreshRefusal) {
+    let (session, client) = (request.session, &request.client);
+    let user = known.map(|(user, _)| tracing::field::display(user));
+    if refusal == RefreshRefusal::Reused {
+        tracing::warn!(cause = refusal.as_str(), %session, user, %client, "refresh refused: the session is over");
+        return;
+    }
+    // The session exists, and a password change has replaced its family secret since.
+    let is_superseded = refusal == RefreshRefusal::Unknown && known.is_some();
+    let cause = if is_superseded { "superseded" } else { refusal.as_str() };
+    let ended = known.and_then(|(_, state)| match state {
+        SessionState::Ended(_, reason) => Some(reason.as_str()),
+        SessionState::Live => None,
+    });
+    tracing::info!(cause, ended, %session, user, %client, "refresh refused");
+}
+
 const fn unchanged(value: RotateOutcome) -> Written<RotateOutcome> {
     Written { value, changes: Vec::new() }
 }
@@ -281,7 +309,7 @@ const fn unchanged(value: RotateOutcome) -> Written<RotateOutcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ScopeSet, Session, UserId, Username};
+    use crate::domain::{ScopeSet, Session, Username};
 
     const NOW: Timestamp = Timestamp::from_seconds(1000);
     const WINDOW: Duration = Duration::from_secs(10);

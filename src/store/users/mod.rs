@@ -85,7 +85,7 @@ impl Users<'_> {
                 }
                 let count = created.iter().filter(|is_created| **is_created).count();
                 if count > 0 {
-                    audit::record(tx, *now, &audit.clone().map(|event| event.counting("created", count))).await?;
+                    audit::record(tx, *now, &audit.clone().map(|event| event.noting("created", count))).await?;
                 }
                 Ok(created)
             })

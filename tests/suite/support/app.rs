@@ -239,6 +239,12 @@ impl TestApp {
         tracing::subscriber::set_default(self.logger.subscriber())
     }
 
+    /// The lines of the process's log at every level that contain `part`: other tests run beside this one.
+    pub fn events(&self, part: &str) -> Vec<String> {
+        let log = self.watch.as_ref().unwrap().log();
+        log.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
+    }
+
     /// Stops as production does.
     pub async fn stop(mut self) {
         self.stop.cancel();

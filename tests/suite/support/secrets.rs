@@ -90,6 +90,13 @@ impl Watch {
         Self { ledger, number }
     }
 
+    /// What the process has logged since this began, of every test that runs beside this one.
+    pub fn log(&self) -> String {
+        let kept = self.ledger.kept();
+        let (from, _) = kept.watches[&self.number];
+        String::from_utf8_lossy(&kept.log[(from - kept.log_begins_at) as usize..]).into_owned()
+    }
+
     /// Ends, and describes what slipped out into the process's log or into `others`, each with a name.
     pub fn search(self, others: &[(&str, &[u8])]) -> Vec<String> {
         let (log, secrets) = {

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use countersign::crypto::{FamilySecret, MasterKey, RefreshCodec, RefreshToken, SeededRandom};
 use countersign::domain::{ClientId, SessionId, UserId, Username};
 use countersign::service::{BUILT_IN_CLIENT, Requester};
-use countersign::store::{NewSession, Store};
+use countersign::store::{AuditEvent, NewSession, Store};
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 
@@ -49,6 +49,15 @@ impl TestApp {
     pub async fn audit(&self, event: &str) -> Vec<Value> {
         let mut list = self.administer(Method::GET, &format!("/admin/v1/audit?limit=1000&event={event}"), None).await;
         serde_json::from_value(list["events"].take()).unwrap()
+    }
+
+    /// How many failed logins the audit trail holds, those that `replicas` have only counted so far among them.
+    pub async fn failed_logins(replicas: &[Arc<Self>]) -> u64 {
+        for replica in replicas {
+            replica.service.audit_failed_logins().await.unwrap();
+        }
+        let events = replicas[0].audit("login.failed").await;
+        events.iter().map(|event| event["detail"]["attempts"].as_u64().unwrap_or(1)).sum()
     }
 
     /// How many passwords this replica has hashed or looked at.
@@ -129,7 +138,8 @@ impl Sessions {
             max_per_user: 10_000,
             revocation_expires_at: now.plus(REMEMBERED),
             settled: Vec::new(),
-            audit: Vec::new(),
+            audit: AuditEvent { event: "login.succeeded", ..AuditEvent::default() },
+            displaced_audit: AuditEvent { event: "session.displaced", ..AuditEvent::default() },
         };
         assert!(self.store.sessions().open(new, now).await.unwrap().value.is_some());
         let text = self.codec.mint(&token).expose().to_owned();
