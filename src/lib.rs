@@ -22,6 +22,7 @@ pub mod follower;
 pub mod grpc;
 pub mod http;
 pub mod keyring;
+pub mod request_id;
 pub mod service;
 pub mod store;
 pub mod telemetry;

@@ -75,6 +75,8 @@ mod refresh_faults;
 mod refresh_races;
 #[path = "suite/replicas.rs"]
 mod replicas;
+#[path = "suite/request_log.rs"]
+mod request_log;
 #[path = "suite/restore.rs"]
 mod restore;
 #[path = "suite/revocation.rs"]

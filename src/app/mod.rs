@@ -5,10 +5,11 @@ mod master_key;
 mod memory;
 mod wiring;
 
+use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -34,7 +35,9 @@ use crate::http::middleware::{Cors, Edge, RequestIdSource, TrustedProxies};
 use crate::http::openapi::{self, Servers};
 use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
 use crate::keyring::{Keyring, RotationLead, UnreadableKeys};
-use crate::service::{BUILT_IN_CLIENT, Denials, Judge, MaintenanceError, ProvenClients, Service};
+use crate::service::{
+    AuditSearches, BUILT_IN_CLIENT, Denials, FailedLogins, Judge, MaintenanceError, ProvenClients, Service,
+};
 use crate::store::{Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver};
 use crate::telemetry::metrics::ListenerName;
 use crate::telemetry::{Logger, Metrics};
@@ -69,9 +72,6 @@ pub enum Founding {
     /// Whatever is missing: the embedded database if `database.create_if_missing` says so, its schema, and the master key
     /// beside it. For `serve` and `migrate`.
     Everything,
-    /// The same, but a schema that is there and older stays as it is: that is for `migrate`. For commands that a newcomer
-    /// begins with.
-    IfEmpty,
     /// Nothing. For commands that look, or change what is there.
     Nothing,
     /// Nothing, and signing keys that the master key does not open are left out instead of refused. For the commands that
@@ -82,7 +82,7 @@ pub enum Founding {
 impl Founding {
     /// Whether anything may be brought into being.
     const fn is_allowed(self) -> bool {
-        matches!(self, Self::Everything | Self::IfEmpty)
+        matches!(self, Self::Everything)
     }
 }
 
@@ -223,6 +223,8 @@ impl Core {
             client_failures: client_failures(&config.limits),
             proven_clients: ProvenClients::default(),
             denials: Denials::default(),
+            failed_logins: FailedLogins::default(),
+            audit_searches: AuditSearches::default(),
             refresh_codec: RefreshCodec::new(&current, previous.as_ref()),
             issuer: config.issuer.as_str().to_owned(),
             assertion_audiences: assertion_audiences(config.issuer.as_str()),
@@ -270,7 +272,7 @@ impl App {
             Edge::new(
                 TrustedProxies::new(trusted_proxies.iter().copied()),
                 Arc::clone(&parts.clock),
-                request_ids(&*parts.random),
+                request_ids(&parts.random),
                 Arc::new(Observer::new(
                     Arc::clone(&core.metrics),
                     parts.logger.clone(),
@@ -363,16 +365,23 @@ fn count_connections(metrics: &Metrics, name: ListenerName, listener: &Listener)
     });
 }
 
-/// Ids of requests that bring none: 64 random bits of this listener and a count. They name a request and grant nothing, so
-/// they need not be unguessable, and asking the system for randomness would cost each request a system call.
-fn request_ids(random: &dyn Random) -> RequestIdSource {
-    let listener: [u8; 8] = random.bytes();
-    let count = AtomicU64::new(0);
+/// Ids of requests that bring none: 128 random bits, so that they reveal nothing about the traffic. One read of the system's
+/// generator serves 32 requests of a thread; a read for each would cost a system call.
+fn request_ids(random: &Arc<dyn Random>) -> RequestIdSource {
+    const BATCH: usize = 32;
+    thread_local! {
+        static IDS: RefCell<([[u8; 16]; BATCH], usize)> = const { RefCell::new(([[0; 16]; BATCH], 0)) };
+    }
+    let random = Arc::clone(random);
     Arc::new(move || {
-        let mut id = [0; 16];
-        id[..8].copy_from_slice(&listener);
-        id[8..].copy_from_slice(&count.fetch_add(1, Ordering::Relaxed).to_be_bytes());
-        id
+        IDS.with_borrow_mut(|(ids, left)| {
+            if *left == 0 {
+                random.fill(ids.as_flattened_mut());
+                *left = BATCH;
+            }
+            *left -= 1;
+            ids[*left]
+        })
     })
 }
 
@@ -393,7 +402,6 @@ async fn bring_schema_up_to_date(store: &Store, parts: &Parts, founding: Foundin
     let SchemaStatus { current, latest, pending } = store.check_schema().await?;
     match (founding, current, pending) {
         (_, _, 0) => Ok(()),
-        (Founding::IfEmpty, 0, _) => store.migrate(parts.clock.now()).await.map(drop).map_err(StartError::from),
         (_, 0, _) => Err(StartError::NotFounded),
         _ => Err(StartError::SchemaOlder { current, latest }),
     }

@@ -6,12 +6,14 @@ use crate::domain::Subject;
 use crate::http::caller::RETRY_AFTER;
 use crate::http::error::{ApiError, Challenge, ProblemCode};
 use crate::http::extract::{Authorization, AuthorizationFault, authorization};
-use crate::http::middleware::{Caller, RequestFacts};
+use crate::http::middleware::{Caller, RequestFacts, note_caller};
 use crate::service::{Bearer, BearerError, Doubt, Service};
 
 /// The user behind the request's access token.
 pub async fn user(service: &Service, headers: &HeaderMap) -> Result<Bearer, ApiError> {
-    service.bearer(token(headers)?).await.map_err(refusal)
+    let bearer = service.bearer(token(headers)?).await.map_err(refusal)?;
+    note_caller(Some(Caller::User(bearer.user)));
+    Ok(bearer)
 }
 
 /// The answer to a bearer who is not let in.

@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderValue};
 
 use crate::http::error::{ApiError, OAuthCode, OAuthDescription, OAuthError, ProblemCode};
 use crate::http::extract::{BodyCredentials, ClientCredentialsInput, FormParams};
+use crate::http::middleware::{self, note_caller};
 use crate::http::state::Shared;
 use crate::service::{BUILT_IN_CLIENT, Caller, CallerError, ClientProof, Failure, HashingError};
 use crate::telemetry::metrics;
@@ -21,6 +22,7 @@ pub async fn of_form(
     let body = BodyCredentials::of_form(form)?;
     let header = if body.is_empty() { sole_authorization(headers) } else { None };
     if let Some(caller) = header.and_then(|header| shared.service.recall_client(header)) {
+        note_caller(middleware::Caller::of(&caller));
         return Ok(caller);
     }
     let before = shared.service.before_authentication();
@@ -71,8 +73,10 @@ pub async fn of_rest(
 
 async fn authenticate(shared: &Shared, proof: &ClientProof<'_>, address: IpAddr) -> Result<Caller, CallerError> {
     let caller = shared.service.authenticate(proof, address).await;
-    if matches!(caller, Err(CallerError::TooManyFailures { .. })) {
-        shared.metrics.attempts_refused.count(metrics::Limit::Client);
+    match &caller {
+        Ok(caller) => note_caller(middleware::Caller::of(caller)),
+        Err(CallerError::TooManyFailures { .. }) => shared.metrics.attempts_refused.count(metrics::Limit::Client),
+        Err(_) => {}
     }
     caller
 }

@@ -56,7 +56,7 @@ impl RequestObserver for Observer {
         if !self.writes_lines {
             return;
         }
-        let caller = record.facts.caller.as_ref().map(Caller::text);
+        let caller = record.caller.map(Caller::text);
         let subject = record.facts.subject.as_ref().map(Subject::text);
         self.logger.request(&RequestLine {
             at: self.clock.now(),
@@ -108,6 +108,7 @@ mod tests {
             duration: Duration::ZERO,
             request_id: &RequestId::from_random([0; 16]),
             client: ClientAddress::new(std::net::Ipv4Addr::LOCALHOST.into()),
+            caller: None,
             facts: &RequestFacts::default(),
             error: None,
             cause: answer.extensions().get::<Failure>().unwrap().cause.as_ref(),

@@ -13,9 +13,13 @@ use tracing_subscriber::registry::LookupSpan;
 use super::escape::{write_bare, write_json, write_text};
 use super::logger::{Form, Shared};
 use super::time::write_rfc3339;
+use crate::request_id::RequestId;
 
 /// Names of a line's own members; a field of the same name gets a `_` at its end.
 const RESERVED: [&str; 3] = ["timestamp", "level", "target"];
+
+/// Member that names the request.
+const REQUEST_ID: &str = "request_id";
 
 /// Writes events to the log.
 pub(super) struct Events(pub Arc<Shared>);
@@ -45,6 +49,9 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Events {
                 fields.surround(outer);
             }
         }
+        if let Some(id) = RequestId::current() {
+            fields.set_request_id(id.as_str());
+        }
         let mut line = Vec::with_capacity(256);
         fields.write(&mut line, &self.0, event);
         self.0.writer.push(&line);
@@ -72,6 +79,19 @@ impl Fields {
                 self.values.push((name, value.clone()));
             }
         }
+    }
+
+    /// The id of the current request, unless the event names one itself.
+    fn set_request_id(&mut self, id: &str) {
+        if self.values.iter().any(|(name, _)| *name == REQUEST_ID) {
+            return;
+        }
+        let mut value = Vec::new();
+        match self.form {
+            Form::Json => write_json(&mut value, id),
+            Form::Text => write_text(&mut value, id),
+        }
+        self.values.push((REQUEST_ID, value));
     }
 
     fn set(&mut self, field: &Field, write: impl FnOnce(&mut Vec<u8>)) {

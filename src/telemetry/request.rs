@@ -13,6 +13,9 @@ use crate::domain::Timestamp;
 /// The target under which `log.level` can give request lines a level of their own.
 pub(super) const TARGET: &str = "countersign::request";
 
+/// Routes that orchestrators and Prometheus poll.
+const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
+
 /// Whether a look-up was answered from memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheUse {
@@ -61,13 +64,14 @@ pub struct RequestLine<'a> {
 }
 
 impl RequestLine<'_> {
-    /// A refusal to judge is a warning, another failure of ours an error, and whatever callers do wrong is neither: among
-    /// that is a version of HTTP that is not spoken here.
-    pub(super) const fn level(&self) -> Level {
+    /// An unavailable answer is a warning, another failure of the server an error, and an error of the caller neither; 505
+    /// is one of those. Successful probes and scrapes repeat every few seconds and say nothing new.
+    pub(super) fn level(&self) -> Level {
         match self.status {
             503 => Level::WARN,
             505 => Level::INFO,
             500.. => Level::ERROR,
+            ..400 if PROBES.contains(&self.route) => Level::DEBUG,
             _ => Level::INFO,
         }
     }
@@ -203,6 +207,14 @@ pub(super) mod tests {
         assert_eq!([200, 400, 499, 505].map(level), [Level::INFO; 4]);
         assert_eq!([500, 502].map(level), [Level::ERROR; 2]);
         assert_eq!(level(503), Level::WARN);
+    }
+
+    #[test]
+    fn a_successful_probe_or_scrape_is_logged_at_debug_and_a_failed_one_as_a_failure() {
+        for route in PROBES {
+            let level = |status| RequestLine { route, status, ..example() }.level();
+            assert_eq!([200, 404, 500, 503].map(level), [Level::DEBUG, Level::INFO, Level::ERROR, Level::WARN]);
+        }
     }
 
     #[test]

@@ -4,19 +4,20 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// What each room of the house may import of ours. Rooms that are missing here (`app`, `cli`, `main`, `lib`) see everything.
-const MAY_IMPORT: [(&str, &[&str]); 13] = [
+const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("clock", &["domain"]),
+    ("request_id", &[]),
     ("crypto", &["domain", "clock"]),
-    ("store", &["domain", "clock"]),
+    ("store", &["domain", "clock", "request_id"]),
     ("view", &["domain", "clock", "crypto"]),
     ("keyring", &["domain", "clock", "crypto", "store"]),
     ("follower", &["domain", "clock", "crypto", "store", "view", "keyring"]),
     ("background", &["app", "config", "domain", "follower", "service", "store", "telemetry"]),
     ("config", &["domain"]),
-    ("telemetry", &["domain", "clock", "config"]),
+    ("telemetry", &["domain", "clock", "config", "request_id"]),
     ("service", &["domain", "clock", "crypto", "store", "view", "keyring", "follower"]),
-    ("http", &["domain", "clock", "config", "telemetry", "service"]),
+    ("http", &["domain", "clock", "config", "request_id", "telemetry", "service"]),
     // An answer over gRPC is forward-auth's in another envelope.
     ("grpc", &["domain", "clock", "config", "telemetry", "service", "http"]),
 ];

@@ -33,7 +33,13 @@ pub struct AuditItem {
     /// The client that was involved.
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<String>,
-    /// More, such as the address that the request came from.
+    /// The user concerned, whatever the subject is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user: Option<String>,
+    /// The session concerned, whatever the subject is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
+    /// More: the `address` that the request came from, the `reason` why a session ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<serde_json::Value>,
     /// The request that caused it.
@@ -46,7 +52,8 @@ pub struct AuditItem {
 pub struct AuditList {
     /// Newest first.
     events: Vec<AuditItem>,
-    /// Send it as `cursor` for the next page; absent on the last.
+    /// Send it as `cursor` for the next page; absent on the last. A page of a search may hold fewer events than `limit`, or
+    /// none, and still have one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -56,6 +63,7 @@ pub struct AuditList {
     get, path = "/admin/v1/audit", tag = "administration",
     params(
         ("event" = Option<String>, Query), ("subject" = Option<String>, Query), ("actor" = Option<String>, Query), ("client" = Option<String>, Query),
+        ("user" = Option<String>, Query), ("session" = Option<String>, Query),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query),
     ),
     responses((status = 200, body = AuditList), AdminProblems),
@@ -66,13 +74,15 @@ pub async fn list(
     _: Administrator,
     query: QueryParams,
 ) -> Result<JsonBody<AuditList>, ApiError> {
-    let query = query.only(&["event", "subject", "actor", "client", "limit", "cursor"])?;
+    let query = query.only(&["event", "subject", "actor", "client", "user", "session", "limit", "cursor"])?;
     let text = |name| query.optional(name, 512).map(|found| found.map(str::to_owned));
     let filter = AuditFilter {
         event: text("event")?,
         subject: text("subject")?,
         actor: text("actor")?,
         client: text("client")?,
+        user: text("user")?,
+        session: text("session")?,
         ..AuditFilter::default()
     };
     let before = page::cursor(&query, page::number)?;
@@ -86,6 +96,8 @@ pub async fn list(
             actor: event.actor,
             subject: event.subject,
             client: event.client,
+            user: event.user,
+            session: event.session,
             detail: event.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()),
             request_id: event.request_id,
         })

@@ -19,6 +19,7 @@ use http::request::Parts;
 
 use crate::http::bearer;
 use crate::http::error::{ApiError, Challenge, ProblemCode};
+use crate::http::middleware::{Caller, note_caller};
 use crate::http::requester::RequestedBy;
 use crate::http::state::Shared;
 use crate::service::{AdminError, Requester};
@@ -42,6 +43,7 @@ impl FromRequestParts<Arc<Shared>> for Administrator {
             AdminError::Doubt(doubt) => bearer::cannot_judge(doubt),
             AdminError::Failed(failure) => failure.into(),
         })?;
+        note_caller(Some(Caller::Administrator(from.actor.as_str().into())));
         Ok(Self(from))
     }
 }

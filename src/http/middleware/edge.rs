@@ -16,13 +16,13 @@ use tower::{Layer, Service};
 
 use super::answer::{self, Finished};
 use super::cors::{self, Grant};
-use super::record::{self, CLIENT_CLOSED_REQUEST, RequestObserver, RequestRecord};
+use super::record::{self, CLIENT_CLOSED_REQUEST, Caller, RequestObserver, RequestRecord};
 use super::{ClientAddress, Cors, RequestContext, RequestFacts, RequestId, TrustedProxies};
 use crate::clock::Clock;
 use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
 use crate::http::listener::{Arrival, Refusal, Stage, Tick};
 
-/// Makes the 16 bytes of a request id; they have to differ, and need not be unguessable.
+/// Makes the 16 bytes of a request id.
 pub type RequestIdSource = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
 
 /// The layer. Goes around a whole router, after its routes: `router.layer(edge)`.
@@ -159,7 +159,7 @@ impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
         let (facts, response) = match &mut this.state {
             State::Refused(refusal) => (None, refusal.answer()),
             State::Preflight => (None, this.pending.grant.preflight().unwrap_or_default()),
-            State::Called(inner) => match catch_unwind(AssertUnwindSafe(|| Pin::new(inner).poll(context))) {
+            State::Called(inner) => match this.pending.within(|| Pin::new(inner).poll(context)) {
                 Ok(Poll::Ready(outcome)) => outcome.split(),
                 Ok(Poll::Pending) => {
                     let cause = if this.pending.is_cut() {
@@ -203,6 +203,8 @@ struct Pending {
     grant: Grant,
     is_preflight: bool,
     context: RequestContext,
+    /// The caller, as soon as a handler has authenticated it.
+    caller: Option<Caller>,
     started: Duration,
     stage: Option<Arc<Stage>>,
     is_finished: bool,
@@ -233,6 +235,7 @@ impl Pending {
             is_preflight: grant != Grant::Nothing && cors::is_preflight(request.method(), headers),
             grant,
             context,
+            caller: None,
             started: edge.clock.elapsed(),
             stage: arrival.map(|arrival| Arc::clone(&arrival.stage)),
             is_finished: false,
@@ -242,6 +245,12 @@ impl Pending {
     /// Whether the listener's shutdown leaves requests no more time.
     fn is_cut(&self) -> bool {
         self.stage.as_ref().is_some_and(|stage| stage.is_cut())
+    }
+
+    /// Polls the handler as part of this request.
+    fn within<T>(&mut self, poll: impl FnOnce() -> T) -> std::thread::Result<T> {
+        let caller = &mut self.caller;
+        self.context.request_id.within(|| record::noting(caller, || catch_unwind(AssertUnwindSafe(poll))))
     }
 
     fn finish(&mut self, facts: Option<RequestFacts>, response: Response) -> Response {
@@ -265,6 +274,7 @@ impl Pending {
             duration: self.edge.clock.elapsed().saturating_sub(self.started),
             request_id: &self.context.request_id,
             client: self.context.client,
+            caller: facts.caller.as_ref().or(self.caller.as_ref()),
             facts,
             error,
             cause,

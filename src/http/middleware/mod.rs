@@ -7,12 +7,11 @@ mod cors;
 mod edge;
 mod forwarded;
 mod record;
-mod request_id;
 
+pub use crate::request_id::{RequestId, X_REQUEST_ID};
 pub use answer::make_room;
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use context::RequestContext;
 pub use cors::{Cors, is_preflight};
 pub use edge::{Edge, EdgeFuture, EdgeService, Outcome, RequestIdSource};
-pub use record::{CLIENT_CLOSED_REQUEST, Caller, RequestFacts, RequestObserver, RequestRecord};
-pub use request_id::{RequestId, X_REQUEST_ID};
+pub use record::{CLIENT_CLOSED_REQUEST, Caller, RequestFacts, RequestObserver, RequestRecord, note_caller};

@@ -1,49 +1,64 @@
 //! What is worth knowing about a request once it is over.
 
+use std::cell::Cell;
 use std::convert::Infallible;
-use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::response::{IntoResponseParts, ResponseParts};
 use http::Method;
 
 use super::{ClientAddress, RequestId};
-use crate::domain::{ClientId, IdText, Subject, UserId};
+use crate::domain::{Client, IdText, Subject, UserId};
 use crate::http::error::Cause;
 use crate::service;
 
 /// The status recorded when the caller went away before there was an answer (nginx's number).
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
-/// Who called: not the same as whom the request was about.
+thread_local! {
+    /// The caller of the request that is being polled.
+    static CALLER: Cell<Option<Caller>> = const { Cell::new(None) };
+}
+
+/// The caller of a request, which need not be its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
     /// A client that authenticated itself.
-    Client(ClientId),
+    Client(Arc<Client>),
     /// A user, by a bearer token.
     User(UserId),
+    /// An administrator, as the audit trail names the actor.
+    Administrator(Arc<str>),
+}
+
+/// Notes who called, for the log line, also of a request that is refused later.
+pub fn note_caller(caller: Option<Caller>) {
+    if caller.is_some() {
+        CALLER.set(caller);
+    }
+}
+
+/// Calls `poll` and keeps in `caller` what [`note_caller`] noted meanwhile. `poll` does not unwind.
+pub(super) fn noting<T>(caller: &mut Option<Caller>, poll: impl FnOnce() -> T) -> T {
+    CALLER.set(caller.take());
+    let polled = poll();
+    *caller = CALLER.take();
+    polled
 }
 
 impl Caller {
     /// The client, if it proved who it is; a public one has only named itself.
     pub fn of(caller: &service::Caller) -> Option<Self> {
-        caller.authenticated.then(|| Self::Client(caller.client.id.clone()))
+        caller.authenticated.then(|| Self::Client(Arc::clone(&caller.client)))
     }
 
     /// The id as it is written.
     pub fn text(&self) -> IdText<'_> {
         match self {
-            Self::Client(id) => IdText::Borrowed(id.as_str()),
+            Self::Client(client) => IdText::Borrowed(client.id.as_str()),
             Self::User(id) => id.text(),
-        }
-    }
-}
-
-impl fmt::Display for Caller {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Client(id) => id.fmt(f),
-            Self::User(id) => id.fmt(f),
+            Self::Administrator(actor) => IdText::Borrowed(actor),
         }
     }
 }
@@ -89,6 +104,8 @@ pub struct RequestRecord<'a> {
     pub request_id: &'a RequestId,
     /// Who is asking, by address.
     pub client: ClientAddress,
+    /// The caller, if it authenticated.
+    pub caller: Option<&'a Caller>,
     /// What the endpoint added.
     pub facts: &'a RequestFacts,
     /// The stable code of an error answer.

@@ -134,7 +134,7 @@ fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
         Introspection::Inactive => (None, "inactive"),
     };
     RequestFacts {
-        caller: Some(middleware::Caller::Client(caller.client.id.clone())),
+        caller: Some(middleware::Caller::Client(Arc::clone(&caller.client))),
         subject,
         cache_hit: Some(introspected.from_cache),
         outcome: Some(outcome),

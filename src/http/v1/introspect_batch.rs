@@ -98,6 +98,6 @@ pub async fn introspect_batch(
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
         (CACHE_CONTROL, HeaderValue::from_static("no-store")),
     ];
-    let caller = Some(middleware::Caller::Client(caller.client.id.clone()));
+    let caller = Some(middleware::Caller::Client(Arc::clone(&caller.client)));
     Ok((RequestFacts { caller, ..RequestFacts::default() }, headers, body.freeze()).into_response())
 }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::http::bearer;
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::OptionalJson;
-use crate::http::middleware::RequestFacts;
+use crate::http::middleware::{Caller, RequestFacts, note_caller};
 use crate::http::requester::RequestedBy;
 use crate::http::state::Shared;
 use crate::service::BearerError;
@@ -50,6 +50,7 @@ pub async fn logout(
     }
     match shared.service.bearer(bearer::token(&headers)?).await {
         Ok(bearer) => {
+            note_caller(Some(Caller::User(bearer.user)));
             shared.service.log_out_bearer(&bearer, &from).await?;
             Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT))
         }

@@ -1,8 +1,15 @@
-//! The name of one request in every answer, log line and problem body.
+//! The id of a request in its answer, in problem bodies and in every log line.
+//!
+//! Events that are logged while a request is worked on carry its id. A `tracing` span would do the same and cost each
+//! introspection several allocations; a task-local costs a copy at each poll.
 
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+
+tokio::task_local! {
+    static CURRENT: RequestId;
+}
 
 /// `X-Request-Id`, of requests and answers alike.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -12,7 +19,7 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 #[derive(Clone)]
 pub struct RequestId(Text);
 
-/// A made id stays on the stack: every request without one of its own gets one.
+/// A generated id stays on the stack: every request without one of its own gets one.
 #[derive(Clone)]
 enum Text {
     Made([u8; 32]),
@@ -37,6 +44,24 @@ impl RequestId {
             pair[1] = DIGITS[usize::from(byte & 15)];
         }
         Self(Text::Made(text))
+    }
+
+    /// The id of the request that the current task works on.
+    pub fn current() -> Option<Self> {
+        CURRENT.try_with(Self::clone).ok()
+    }
+
+    /// Calls `work` as part of this request.
+    pub fn within<T>(&self, work: impl FnOnce() -> T) -> T {
+        CURRENT.sync_scope(self.clone(), work)
+    }
+
+    /// Makes `work`, which another task will run, part of the current request.
+    pub async fn continued<T>(current: Option<Self>, work: impl Future<Output = T>) -> T {
+        match current {
+            Some(id) => CURRENT.scope(id, work).await,
+            None => work.await,
+        }
     }
 
     /// The text.
