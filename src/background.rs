@@ -27,8 +27,8 @@ const LOOK_ON_AFTER: Duration = Duration::from_millis(200);
 const LEARN_SCHEMES_EVERY: Duration = Duration::from_secs(60);
 /// Between two counts of rows.
 const COUNT_ROWS_EVERY: Duration = Duration::from_secs(60);
-/// Between two entries about a caller who asks for tokens that it may not see.
-const AUDIT_DENIALS_EVERY: Duration = Duration::from_secs(60);
+/// Between two writes of the events that are counted in memory.
+const AUDIT_COUNTS_EVERY: Duration = Duration::from_secs(60);
 /// Before a loop that ended unexpectedly is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -67,7 +67,7 @@ pub fn start(core: &Core, config: &Config, stop: CancellationToken) -> Loops {
         learn_password_schemes(Arc::clone(&service), stop)
     });
     let service = Arc::clone(&core.service);
-    supervise(&tracker, "audit denials", stop.clone(), move |stop| audit_denials(Arc::clone(&service), stop));
+    supervise(&tracker, "audit counts", stop.clone(), move |stop| audit_counts(Arc::clone(&service), stop));
     let (metrics, store) = (Arc::clone(&core.metrics), core.store.clone());
     supervise(&tracker, "count rows", stop, move |stop| count_rows(Arc::clone(&metrics), store.clone(), stop));
     Loops(tracker)
@@ -186,11 +186,14 @@ const fn until_next_look(look: SweepLook) -> Duration {
 }
 
 /// The last time after the stop: what was counted until then is not lost with an orderly end.
-async fn audit_denials(service: Arc<Service>, stop: CancellationToken) {
+async fn audit_counts(service: Arc<Service>, stop: CancellationToken) {
     loop {
-        pause(AUDIT_DENIALS_EVERY, &stop).await;
+        pause(AUDIT_COUNTS_EVERY, &stop).await;
         if let Err(error) = service.audit_denials().await {
             tracing::warn!(%error, "denied introspections could not be written into the audit trail yet");
+        }
+        if let Err(error) = service.audit_failed_logins().await {
+            tracing::warn!(%error, "failed logins could not be written into the audit trail yet");
         }
         if stop.is_cancelled() {
             return;

@@ -7,6 +7,7 @@ use std::path::Path;
 use super::{Parts, StartError};
 use crate::config::Config;
 use crate::crypto::MasterKey;
+use crate::domain::without_byte_order_mark;
 
 /// The current and the previous master key. Beside an embedded database the current one is made if it is missing and
 /// `may_make`: nothing may be sealed under a lost one yet.
@@ -22,7 +23,10 @@ pub(super) fn master_keys(
             if may_make {
                 make_key_file(&path, parts).map_err(|error| in_key_file(&path, error))?;
             }
-            MasterKey::parse(read_key_file(&path).map_err(|error| in_key_file(&path, error))?.trim())?
+            {
+                let text = read_key_file(&path).map_err(|error| in_key_file(&path, error))?;
+                MasterKey::parse(without_byte_order_mark(&text).trim())?
+            }
         }
         (None, None) => return Err(StartError::Setting("master_key: is needed with PostgreSQL".to_owned())),
     };

@@ -5,11 +5,11 @@ use std::time::Duration;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::operator::operator;
 use super::workplace::on_database;
 use super::{CliError, Common};
 use crate::app::{Core, Founding};
 use crate::http::rfc3339;
-use crate::service::Requester;
 
 const COLUMNS: [&str; 4] = ["name", "created_at", "expires_at", "last_used_at"];
 
@@ -33,9 +33,9 @@ pub(super) enum AdminKeyCommand {
 }
 
 pub(super) fn run(command: AdminKeyCommand, common: &Common) -> Result<(), CliError> {
-    let from = Requester::command_line();
+    let from = operator();
     match command {
-        AdminKeyCommand::Create { name, expires_in } => on_database(common, Founding::IfEmpty, async |core| {
+        AdminKeyCommand::Create { name, expires_in } => on_database(common, Founding::Nothing, async |core| {
             let key = core.service.create_admin_key(&name, expires_in, &from).await.map_err(CliError::failed)?;
             let json = json!({"name": name, "admin_key": key.expose()});
             common.output().answer(&json, || format!("{}\n", key.expose()))

@@ -6,13 +6,15 @@ use clap::Subcommand;
 use serde_json::{Value, json};
 
 use super::client_options::ClientOptions;
+use super::confirmation::{Confirmation, counted};
+use super::operator::operator;
 use super::output::json_of;
 use super::workplace::on_database;
 use super::{CliError, Common};
 use crate::app::{Core, Founding};
 use crate::domain::{Client, ClientId, ClientKind, ClientSettings};
 use crate::http::ClientItem;
-use crate::service::{ClientError, ClientSecret, Requester};
+use crate::service::{ClientError, ClientSecret};
 
 const COLUMNS: [&str; 6] = ["client_id", "type", "enabled", "grants", "introspect", "display_name"];
 const FIELDS: [&str; 14] = [
@@ -80,11 +82,13 @@ pub(super) enum ClientsCommand {
     Delete {
         /// The client's id
         id: String,
+        #[command(flatten)]
+        confirmation: Confirmation,
     },
 }
 
 pub(super) fn run(command: ClientsCommand, common: &Common) -> Result<(), CliError> {
-    let from = Requester::command_line();
+    let from = operator();
     match command {
         ClientsCommand::Create { id, kind, options } => create(&id, kind, &options, common),
         ClientsCommand::List => on_database(common, Founding::Nothing, async |core| list(core, common)),
@@ -99,7 +103,7 @@ pub(super) fn run(command: ClientsCommand, common: &Common) -> Result<(), CliErr
             core.service.set_client_enabled(&client.id, true, &from).await.map_err(CliError::failed)
         }),
         ClientsCommand::NewSecret { id, grace } => new_secret(&id, grace, common),
-        ClientsCommand::Delete { id } => delete(&id, common),
+        ClientsCommand::Delete { id, confirmation } => delete(&id, &confirmation, common),
     }
 }
 
@@ -122,8 +126,8 @@ pub(super) fn find(core: &Core, id: &ClientId) -> Result<Client, CliError> {
 fn create(id: &str, kind: ClientKind, options: &ClientOptions, common: &Common) -> Result<(), CliError> {
     let id = client_id(id)?;
     let settings = options.apply(ClientSettings::new(kind))?;
-    on_database(common, Founding::IfEmpty, async |core| {
-        let created = core.service.create_client(id, settings, true, &Requester::command_line()).await;
+    on_database(common, Founding::Nothing, async |core| {
+        let created = core.service.create_client(id, settings, true, &operator()).await;
         let (client, secret) = created.map_err(CliError::failed)?;
         hand_over(json!({"client_id": client.id.as_str()}), secret.as_ref(), common)
     })
@@ -132,7 +136,7 @@ fn create(id: &str, kind: ClientKind, options: &ClientOptions, common: &Common) 
 fn new_secret(id: &str, grace: Duration, common: &Common) -> Result<(), CliError> {
     let id = client_id(id)?;
     on_database(common, Founding::Nothing, async |core| {
-        let made = core.service.new_client_secret(&id, grace, &Requester::command_line()).await;
+        let made = core.service.new_client_secret(&id, grace, &operator()).await;
         let (secret, until) = made.map_err(CliError::failed)?;
         let json = json!({"client_id": id.as_str(), "former_secrets_expire_at": crate::http::rfc3339(until)});
         hand_over(json, Some(&secret), common)
@@ -175,10 +179,14 @@ fn on_client(
     })
 }
 
-fn delete(id: &str, common: &Common) -> Result<(), CliError> {
+fn delete(id: &str, confirmation: &Confirmation, common: &Common) -> Result<(), CliError> {
     let id = client_id(id)?;
     on_database(common, Founding::Nothing, async |core| {
-        if !core.service.delete_client(&id, &Requester::command_line()).await.map_err(CliError::failed)? {
+        find(core, &id)?;
+        let sessions = core.service.count_sessions(None, Some(&id)).await.map_err(CliError::failed)?;
+        let ended = counted(sessions, "session", "sessions");
+        confirmation.ask(&format!("This deletes the client {id} and ends {ended}."))?;
+        if !core.service.delete_client(&id, &operator()).await.map_err(CliError::failed)? {
             return Err(CliError::failed("there is no such client"));
         }
         common.output().answer(&json!({"deleted": id.as_str()}), || format!("deleted {id}\n"))

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tracing::level_filters::LevelFilter;
 
+use super::operator::operator;
 use super::output::print;
 use super::{CliError, Common, workplace};
 use crate::app::App;
 use crate::config::{Config, LogLevels, Origin};
 use crate::crypto::{Random, SystemRandom, random_secret};
 use crate::domain::{ClientId, ClientKind, ClientSettings, IntrospectRight, Password, Username};
-use crate::service::Requester;
 
 const USER: &str = "demo";
 const GATEWAY: &str = "gateway";
@@ -74,7 +74,7 @@ impl Demo {
     /// Makes a user and a gateway, and prints what to do with them.
     pub async fn furnish(&self, app: &App) -> Result<(), CliError> {
         let service = &app.core().service;
-        let from = Requester::command_line();
+        let from = operator();
         let secret = random_secret(&SystemRandom::default());
         let password: String = secret.expose().chars().take(PASSWORD_LENGTH).collect();
         let username = Username::parse(USER).map_err(CliError::failed)?;

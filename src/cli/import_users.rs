@@ -6,11 +6,12 @@ use std::path::Path;
 
 use serde_json::json;
 
+use super::operator::operator;
 use super::output::note;
 use super::workplace::on_database;
 use super::{CliError, Common};
 use crate::app::{Core, Founding};
-use crate::service::{IMPORT_BATCH, ImportReport, MAX_IMPORT_LINE_BYTES, RefusedLine, Requester};
+use crate::service::{IMPORT_BATCH, ImportReport, MAX_IMPORT_LINE_BYTES, RefusedLine};
 
 /// Imports every line that can be imported, batch by batch, and tells of the others as it meets them.
 pub(super) fn run(path: &Path, common: &Common) -> Result<(), CliError> {
@@ -24,7 +25,7 @@ pub(super) fn run(path: &Path, common: &Common) -> Result<(), CliError> {
     let mut lines = Lines(BufReader::new(source));
     let progress = Progress { size, is_shown: io::stderr().is_terminal() };
     let (report, refused) =
-        on_database(common, Founding::IfEmpty, async |core| import(core, &mut lines, &progress).await)?;
+        on_database(common, Founding::Nothing, async |core| import(core, &mut lines, &progress).await)?;
     let counts = report.progress;
     let list: Vec<_> = refused.iter().map(|line| json!({"line": line.number, "detail": line.reason})).collect();
     let json = json!({
@@ -49,7 +50,7 @@ async fn import(
     progress: &Progress,
 ) -> Result<(ImportReport, Vec<RefusedLine>), CliError> {
     let (mut report, mut refused) = (ImportReport::default(), Vec::new());
-    let from = Requester::command_line();
+    let from = operator();
     loop {
         let batch = lines.batch().map_err(|error| CliError::about("the import", error))?;
         let slices: Vec<&[u8]> = batch.iter().map(Vec::as_slice).collect();

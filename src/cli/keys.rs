@@ -6,13 +6,13 @@ use clap::Subcommand;
 use serde_json::json;
 use zeroize::Zeroizing;
 
+use super::operator::operator;
 use super::output::json_of;
 use super::workplace::{on_database, read_text};
 use super::{CliError, Common};
 use crate::app::{Core, Founding};
 use crate::domain::{Algorithm, Kid};
 use crate::http::KeyItem;
-use crate::service::Requester;
 
 const COLUMNS: [&str; 6] = ["kid", "algorithm", "state", "signs_from", "retires_at", "gone_at"];
 /// Longer than any private key.
@@ -47,7 +47,7 @@ pub(super) enum KeysCommand {
 }
 
 pub(super) fn run(command: KeysCommand, common: &Common) -> Result<(), CliError> {
-    let from = Requester::command_line();
+    let from = operator();
     match command {
         KeysCommand::List => on_database(common, Founding::NothingNorKeys, async |core| list(core, common).await),
         KeysCommand::Rotate { algorithm } => on_database(common, Founding::Nothing, async |core| {
@@ -57,7 +57,7 @@ pub(super) fn run(command: KeysCommand, common: &Common) -> Result<(), CliError>
         }),
         KeysCommand::Import { algorithm, file } => {
             let pem = Zeroizing::new(read_text(&file, LONGEST_PEM)?);
-            on_database(common, Founding::IfEmpty, async |core| {
+            on_database(common, Founding::Nothing, async |core| {
                 let kid = core.service.import_key(&pem, algorithm, &from).await.map_err(CliError::failed)?;
                 added(core, &kid, common)
             })

@@ -6,6 +6,7 @@ mod client_options;
 mod clients;
 mod completions;
 mod config;
+mod confirmation;
 mod demo;
 mod error;
 mod fetch;
@@ -14,6 +15,7 @@ mod import_users;
 mod keys;
 mod migrate;
 mod openapi;
+mod operator;
 mod output;
 mod process;
 mod revoke;
@@ -45,7 +47,7 @@ pub struct Cli {
 /// What every command takes.
 #[derive(Debug, Args)]
 struct Common {
-    /// Configuration file [default: countersign.toml in the working folder, if there is one]
+    /// Configuration file [default: COUNTERSIGN_CONFIG, else countersign.toml in the working folder, if there is one]
     #[arg(long, global = true, value_name = "FILE", help_heading = "General")]
     config: Option<PathBuf>,
     /// Print machine-readable JSON

@@ -5,12 +5,14 @@ use std::path::PathBuf;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::confirmation::{Confirmation, counted};
+use super::operator::operator;
 use super::workplace::on_database;
 use super::{CliError, Common, clients, secret_input, users};
 use crate::app::{Core, Founding};
 use crate::crypto::looks_like_refresh_token;
 use crate::domain::{Jti, SessionId};
-use crate::service::{Requester, Target, Verdict};
+use crate::service::{Target, Verdict};
 
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false, args = ["user", "client", "session", "jti", "token", "token_file", "everything"])]
@@ -36,6 +38,8 @@ pub(super) struct RevokeArgs {
     /// Everything issued so far, after a restore from a backup
     #[arg(long)]
     everything: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
 }
 
 pub(super) fn run(args: RevokeArgs, common: &Common) -> Result<(), CliError> {
@@ -47,9 +51,17 @@ pub(super) fn run(args: RevokeArgs, common: &Common) -> Result<(), CliError> {
     let session = parsed(args.session.as_deref(), SessionId::parse)?;
     on_database(common, Founding::Nothing, async |core| {
         if args.everything {
-            let revoked = core.service.revoke_everything(&Requester::command_line()).await;
+            let sessions = core.service.count_sessions(None, None).await.map_err(CliError::failed)?;
+            let ended = counted(sessions, "session", "sessions");
+            args.confirmation
+                .ask(&format!("This ends {ended} and makes every token of every user and client inactive."))?;
+            let revoked = core.service.revoke_everything(&operator()).await;
             revoked.map_err(CliError::failed)?;
-            return tell(&json!({"everything": true}), "everything that was issued so far", common);
+            return tell(
+                &json!({"everything": true, "sessions": sessions}),
+                "everything that was issued so far",
+                common,
+            );
         }
         if let Some(token) = token {
             return revoke_token(core, &token, common).await;
@@ -107,7 +119,7 @@ async fn revoke_session(core: &Core, session: SessionId, common: &Common) -> Res
 }
 
 async fn revoke(core: &Core, target: Target, json: &Value, what: &str, common: &Common) -> Result<(), CliError> {
-    if core.service.revoke(target, &Requester::command_line()).await.map_err(CliError::failed)? {
+    if core.service.revoke(target, &operator()).await.map_err(CliError::failed)? {
         tell(json, what, common)
     } else {
         Err(CliError::failed(format!("{what}: not found")))

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use clap::Subcommand;
 use serde_json::{Value, json};
 
+use super::confirmation::{Confirmation, counted};
+use super::operator::operator;
 use super::output::{json_of, print, table};
 use super::secret_input::PasswordSource;
 use super::workplace::on_database;
@@ -12,7 +14,6 @@ use super::{CliError, Common, import_users};
 use crate::app::{Core, Founding};
 use crate::domain::{Role, User, UserId, Username};
 use crate::http::UserItem;
-use crate::service::Requester;
 
 const COLUMNS: [&str; 6] = ["username", "id", "enabled", "roles", "created_at", "last_login_at"];
 const FIELDS: [&str; 7] = ["id", "username", "enabled", "roles", "epoch", "created_at", "last_login_at"];
@@ -66,6 +67,8 @@ pub(super) enum UsersCommand {
     Delete {
         /// Name or id
         user: String,
+        #[command(flatten)]
+        confirmation: Confirmation,
     },
     /// Import users with the password hashes that they have; run it again to resume
     Import {
@@ -80,25 +83,25 @@ pub(super) fn run(command: UsersCommand, common: &Common) -> Result<(), CliError
         UsersCommand::List => on_database(common, Founding::Nothing, async |core| list(core, common).await),
         UsersCommand::Show { user } => change(&user, common, async |_, _| Ok(())),
         UsersCommand::Disable { user } => change(&user, common, async |core, user| {
-            core.service.set_user_enabled(user.id, false, &cli()).await.map_err(CliError::failed)
+            core.service.set_user_enabled(user.id, false, &operator()).await.map_err(CliError::failed)
         }),
         UsersCommand::Enable { user } => change(&user, common, async |core, user| {
-            core.service.set_user_enabled(user.id, true, &cli()).await.map_err(CliError::failed)
+            core.service.set_user_enabled(user.id, true, &operator()).await.map_err(CliError::failed)
         }),
         UsersCommand::SetPassword { user, password } => {
             let password = password.read()?;
             change(&user, common, async |core, user| {
-                core.service.set_password(user.id, password, &cli()).await.map_err(CliError::failed)
+                core.service.set_password(user.id, password, &operator()).await.map_err(CliError::failed)
             })
         }
         UsersCommand::SetRoles { user, roles } => {
             let roles = roles.split(',').map(str::trim).filter(|role| !role.is_empty()).map(Role::parse);
             let roles = roles.collect::<Result<Vec<_>, _>>().map_err(|error| CliError::Usage(error.to_string()))?;
             change(&user, common, async |core, user| {
-                core.service.set_roles(user.id, roles, &cli()).await.map_err(CliError::failed)
+                core.service.set_roles(user.id, roles, &operator()).await.map_err(CliError::failed)
             })
         }
-        UsersCommand::Delete { user } => delete(&user, common),
+        UsersCommand::Delete { user, confirmation } => delete(&user, &confirmation, common),
         UsersCommand::Import { file } => import_users::run(&file, common),
     }
 }
@@ -115,15 +118,11 @@ pub(super) async fn find(core: &Core, text: &str) -> Result<User, CliError> {
     found.map_err(CliError::failed)?.ok_or_else(|| CliError::failed("there is no such user"))
 }
 
-fn cli() -> Requester {
-    Requester::command_line()
-}
-
 fn create(name: &str, roles: Vec<Role>, password: &PasswordSource, common: &Common) -> Result<(), CliError> {
     let name = Username::parse(name).map_err(|error| CliError::Usage(error.to_string()))?;
     let password = password.read()?;
-    on_database(common, Founding::IfEmpty, async |core| {
-        let user = core.service.create_user(name, password, roles, &cli()).await.map_err(CliError::failed)?;
+    on_database(common, Founding::Nothing, async |core| {
+        let user = core.service.create_user(name, password, roles, &operator()).await.map_err(CliError::failed)?;
         common.output().answer(&json_of(&UserItem::from(&user))?, || format!("{}\n", user.id))
     })
 }
@@ -148,10 +147,13 @@ fn change(
     })
 }
 
-fn delete(text: &str, common: &Common) -> Result<(), CliError> {
+fn delete(text: &str, confirmation: &Confirmation, common: &Common) -> Result<(), CliError> {
     on_database(common, Founding::Nothing, async |core| {
         let user = find(core, text).await?;
-        core.service.delete_user(user.id, &cli()).await.map_err(CliError::failed)?;
+        let sessions = core.service.count_sessions(Some(user.id), None).await.map_err(CliError::failed)?;
+        let ended = counted(sessions, "session", "sessions");
+        confirmation.ask(&format!("This deletes {} ({}) and ends {ended}.", user.username, user.id))?;
+        core.service.delete_user(user.id, &operator()).await.map_err(CliError::failed)?;
         let json = json!({"deleted": user.id.to_string(), "username": user.username.as_str()});
         common.output().answer(&json, || format!("deleted {} ({})\n", user.username, user.id))
     })

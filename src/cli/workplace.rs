@@ -13,6 +13,7 @@ use crate::app::{Core, Founding, Parts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Loaded, LogFormat, LogLevels, Sources};
 use crate::crypto::SystemRandom;
+use crate::domain::without_byte_order_mark;
 use crate::telemetry::{LogSink, Logger, tell_panics};
 
 /// A command needs one connection to read and one to write.
@@ -87,7 +88,7 @@ pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, CliError> {
         Ok(bytes) if bytes as u64 > limit => {
             Err(CliError::about(path.display(), format!("is longer than {limit} bytes")))
         }
-        Ok(_) => Ok(text),
+        Ok(_) => Ok(without_byte_order_mark(&text).to_owned()),
         Err(error) => Err(CliError::about(path.display(), error)),
     }
 }

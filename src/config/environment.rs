@@ -4,18 +4,16 @@ use std::collections::BTreeMap;
 
 use super::mistake::Origin;
 use super::raw::{Found, Raw};
+use super::sources::FILE_VARIABLE;
 
 /// Every variable with this prefix must be a setting.
 const PREFIX: &str = "COUNTERSIGN_";
-
-/// Variables with the prefix that the command line reads and that are no settings.
-const NOT_SETTINGS: [&str; 1] = ["COUNTERSIGN_CONFIG"];
 
 /// The values of `variables` that are ours, by dotted name.
 pub(super) fn read(variables: &[(String, String)]) -> BTreeMap<String, Found> {
     let ours = variables.iter().filter_map(|(name, value)| {
         let rest = name.strip_prefix(PREFIX)?;
-        if NOT_SETTINGS.contains(&name.as_str()) || is_service_link(rest, value) {
+        if name == FILE_VARIABLE || is_service_link(rest, value) {
             return None;
         }
         let found = Found { raw: Raw::Loose(value.clone()), origin: Origin::Environment(name.clone()) };

@@ -117,13 +117,13 @@ impl Hidden for MasterKey {
 /// The master key and the one before it.
 pub(super) fn load_master_keys(read: &mut Reader<'_>) -> (Option<SecretText>, Option<SecretText>) {
     read.section("Master key");
-    let current = read.secret::<MasterKey>(
+    let current = read.optional_secret::<MasterKey>(
         "master_key",
         "a file of mode 0600 beside the embedded database",
         "32 random bytes in base64 (`openssl rand -base64 32`) that seal the signing keys and derive the refresh tokens. \
          Required with PostgreSQL, the same on every replica. Also as `master_key_file`.",
     );
-    let previous = read.secret::<MasterKey>(
+    let previous = read.optional_secret::<MasterKey>(
         "master_key_previous",
         "none",
         "The master key before this one, while `countersign keys reseal` has not run. Also as `master_key_previous_file`.",

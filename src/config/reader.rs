@@ -71,14 +71,17 @@ impl<'a> Reader<'a> {
         self.read(name.into(), default.show(), allowed, meaning, read).unwrap_or(default)
     }
 
-    /// A setting without a value unless somebody gives one; `otherwise` says what holds then.
+    /// A setting that need not have a value; `otherwise` says what holds then. An empty variable means "not set": container
+    /// tools pass one for each value that the operator left out.
     pub fn optional<T: Value>(
         &mut self,
         name: impl Into<String>,
         otherwise: impl Into<String>,
         meaning: impl Into<String>,
     ) -> Option<T> {
-        self.read(name.into(), otherwise.into(), String::new(), meaning, T::read)
+        let name = name.into();
+        self.drop_empty_variable(&name);
+        self.read(name, otherwise.into(), String::new(), meaning, T::read)
     }
 
     /// The same within a range.
@@ -89,8 +92,10 @@ impl<'a> Reader<'a> {
         range: RangeInclusive<T>,
         meaning: impl Into<String>,
     ) -> Option<T> {
+        let name = name.into();
+        self.drop_empty_variable(&name);
         let (allowed, read) = bounded(range);
-        self.read(name.into(), otherwise.into(), allowed, meaning, read)
+        self.read(name, otherwise.into(), allowed, meaning, read)
     }
 
     /// A secret: given itself, or by the path of a file that holds it under the name with `_file` at its end.
@@ -115,6 +120,18 @@ impl<'a> Reader<'a> {
         let shown = value.as_ref().map_or_else(|| default.clone(), T::show);
         self.record(Setting { secret: true, ..self.describe(name, shown, default, String::new(), meaning, origin) });
         value
+    }
+
+    /// The same where the secret need not be set: an empty variable means "not set".
+    pub fn optional_secret<T: Hidden>(
+        &mut self,
+        name: &'static str,
+        otherwise: impl Into<String>,
+        meaning: impl Into<String>,
+    ) -> Option<T> {
+        self.drop_empty_variable(name);
+        self.drop_empty_variable(&format!("{name}_file"));
+        self.secret(name, otherwise, meaning)
     }
 
     /// A rule over several settings, silent when one of them is wrong in itself. The first is the one to change; where
@@ -188,6 +205,12 @@ impl<'a> Reader<'a> {
         let shown = value.as_ref().map_or_else(|| default.clone(), Value::show);
         self.record(self.describe(&name, shown, default, allowed, meaning, origin));
         value
+    }
+
+    fn drop_empty_variable(&mut self, name: &str) {
+        if self.environment.get(name).is_some_and(|found| found.raw.text().is_some_and(str::is_empty)) {
+            self.environment.remove(name);
+        }
     }
 
     fn take_secret(&mut self, name: &'static str) -> Option<Found> {

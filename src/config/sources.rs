@@ -6,6 +6,10 @@ use std::path::Path;
 
 use super::mistake::{Mistake, Mistakes, Origin};
 use super::{Config, Inputs, Loaded, environment};
+use crate::domain::without_byte_order_mark;
+
+/// Names the configuration file where `--config` does not.
+pub(super) const FILE_VARIABLE: &str = "COUNTERSIGN_CONFIG";
 
 /// Taken from the working folder when no file is named.
 const DEFAULT_FILE: &str = "countersign.toml";
@@ -20,11 +24,15 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Reads the file at `path`, or the default one if it exists, and `environment` (`std::env::vars_os`).
+    /// Reads `environment` (`std::env::vars_os`) and the file at `path`; without a path, the file that
+    /// `COUNTERSIGN_CONFIG` names; without either, the default one if it exists.
     pub fn gather<V>(path: Option<&Path>, environment: V) -> Result<Self, Mistakes>
     where
         V: IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
     {
+        let environment: Vec<_> = environment.into_iter().collect();
+        let named = environment.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
+        let path = path.or_else(|| named.map(|(_, value)| Path::new(value)));
         let name = path.unwrap_or(Path::new(DEFAULT_FILE));
         let mut mistakes = Vec::new();
         let file = match read_text(name) {
@@ -41,11 +49,11 @@ impl Sources {
             }
         };
         let mut ours = Vec::new();
-        for (name, value) in environment {
+        for (name, value) in &environment {
             let Some(name) = name.to_str().filter(|name| environment::is_ours(name)) else { continue };
-            match value.into_string() {
-                Ok(value) => ours.push((name.to_owned(), value)),
-                Err(_) => mistakes.push(Mistake {
+            match value.to_str() {
+                Some(value) => ours.push((name.to_owned(), value.to_owned())),
+                None => mistakes.push(Mistake {
                     setting: name.to_owned(),
                     origin: Origin::Environment(name.to_owned()),
                     problem: "is not UTF-8".to_owned(),
@@ -69,7 +77,7 @@ fn read_text(path: &Path) -> io::Result<String> {
     if text.len() as u64 > LONGEST_FILE {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, "it is longer than 1 MiB"));
     }
-    Ok(text)
+    Ok(without_byte_order_mark(&text).to_owned())
 }
 
 #[cfg(test)]
@@ -87,6 +95,27 @@ mod tests {
     }
 
     #[test]
+    fn the_variable_names_the_file_unless_the_command_line_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, issuer: &str| {
+            let path = folder.path().join(name);
+            std::fs::write(&path, format!("\u{feff}issuer = \"https://{issuer}.example\"\n")).unwrap();
+            path
+        };
+        let (by_variable, by_argument) = (write("a.toml", "a"), write("b.toml", "b"));
+        let issuer = |path: Option<&Path>, variable: &Path| {
+            let environment = [("COUNTERSIGN_CONFIG".into(), variable.into())];
+            let loaded = Sources::gather(path, environment).and_then(|sources| sources.load());
+            loaded.map(|loaded| loaded.config.issuer.as_str().to_owned())
+        };
+        assert_eq!(issuer(None, &by_variable).unwrap(), "https://a.example");
+        assert_eq!(issuer(Some(&by_argument), &by_variable).unwrap(), "https://b.example");
+        assert_eq!(issuer(None, Path::new("")).unwrap(), "http://localhost:8080", "empty is not set");
+        let missing = issuer(None, Path::new("/nowhere/cs.toml")).unwrap_err().to_string();
+        assert!(missing.contains("/nowhere/cs.toml cannot be read"), "{missing}");
+    }
+
+    #[test]
     fn a_variable_that_is_not_text_is_a_mistake_only_when_it_is_ours() {
         let value = std::ffi::OsString::from_vec(vec![0xff]);
         assert!(Sources::gather(None, [("LS_COLORS".into(), value.clone())]).is_ok());
@@ -97,7 +126,7 @@ mod tests {
     fn file_secret_file_and_environment_come_together() {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("url");
-        std::fs::write(&secret, "sqlite:///srv/x.db\n").unwrap();
+        std::fs::write(&secret, "\u{feff}sqlite:///srv/x.db\n").unwrap();
         let file = folder.path().join("cs.toml");
         std::fs::write(&file, format!("[database]\nurl_file = {secret:?}\n")).unwrap();
         let variables = [("COUNTERSIGN_ISSUER".into(), "https://auth.example.com".into())];

@@ -370,6 +370,28 @@ fn sections_are_no_settings_but_may_stand_empty() {
 }
 
 #[test]
+fn an_empty_variable_leaves_an_optional_setting_unset() {
+    let names = [
+        "TOKENS__DEFAULT_AUDIENCE",
+        "PUBLIC__TLS__CERT",
+        "PUBLIC__TLS__KEY",
+        "GRPC__LISTEN",
+        "PASSWORDS__THREADS",
+        "MASTER_KEY",
+        "MASTER_KEY_FILE",
+        "MASTER_KEY_PREVIOUS",
+    ];
+    let names: Vec<String> = names.iter().map(|name| format!("COUNTERSIGN_{name}")).collect();
+    let empty: Vec<(&str, &str)> = names.iter().map(|name| (name.as_str(), "")).collect();
+    let mut loaded = load("", &empty).unwrap();
+    assert_eq!(loaded, load("", &[]).unwrap());
+    let file = format!("master_key = \"{KEY}\"\n[grpc]\nlisten = \"127.0.0.1:7070\"\n");
+    loaded = load(&file, &empty).unwrap();
+    assert!(loaded.config.master_key.is_some() && loaded.config.grpc.listen.is_some(), "the file holds then");
+    assert_eq!(mistakes("", &[("COUNTERSIGN_DATABASE__URL", "")])[0].setting, "database.url", "it has a default");
+}
+
+#[test]
 fn what_is_shown_for_machines_is_json_with_an_origin_for_each_setting() {
     let loaded = load("", &[("COUNTERSIGN_ISSUER", "https://auth.example.com")]).unwrap();
     let shown: serde_json::Value = serde_json::from_str(&loaded.render_json()).unwrap();

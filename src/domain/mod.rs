@@ -33,6 +33,11 @@ pub use session::{EndReason, RefreshRefusal, Session, SessionState};
 pub use time::Timestamp;
 pub use user::{User, UserState, Username};
 
+/// A text file without U+FEFF at its start, which editors on Windows write there.
+pub fn without_byte_order_mark(text: &str) -> &str {
+    text.strip_prefix('\u{feff}').unwrap_or(text)
+}
+
 /// Why a text is not a value of the type it was parsed as: a sentence for the person who sent it, free of what they sent.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

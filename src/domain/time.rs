@@ -1,6 +1,6 @@
 //! A point in time as the database stores it.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch, UTC. Never negative in practice; arithmetic saturates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +25,12 @@ impl Timestamp {
     /// Whole Unix seconds, rounded down: the `NumericDate` of this instant.
     pub const fn seconds(self) -> i64 {
         self.0.div_euclid(1000)
+    }
+
+    /// RFC 3339 in UTC with milliseconds.
+    pub fn rfc3339(self) -> String {
+        let since_epoch = Duration::from_millis(u64::try_from(self.0).unwrap_or(0));
+        humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
     }
 
     /// This instant with its fraction of a second cut off, as a token can carry it.

@@ -138,13 +138,16 @@ struct Line {
     created_at: Value,
 }
 
+/// U+FEFF, with which editors on Windows begin a file.
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 impl ImportedUser {
     /// Reads one line, with or without its line end. `None` for a line of white space.
     pub fn parse(line: &[u8]) -> Result<Option<Self>, ImportLineError> {
         if line.len() > MAX_LINE_BYTES {
             return Err(ImportLineError::TooLong);
         }
-        let line = line.trim_ascii();
+        let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii();
         let Some(first) = line.first() else { return Ok(None) };
         // serde would read an array as well, and repeat a text in its error.
         if *first != b'{' {

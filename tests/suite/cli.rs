@@ -39,7 +39,9 @@ on_both_engines! {
         let table = home.out(&["users", "list"]);
         assert_eq!(table.lines().count(), 3, "{table}");
         assert!(table.starts_with("USERNAME  ID ") && table.contains(&id));
-        home.out(&["users", "delete", "grace"]);
+        let asked = home.run(&["users", "delete", "grace"]).refusal(2);
+        assert!(asked.contains("ends 0 sessions") && asked.contains("--yes"), "{asked}");
+        home.out(&["users", "delete", "grace", "--yes"]);
         assert!(home.run(&["users", "show", "grace"]).refusal(1).contains("no such user"));
     }
 
@@ -99,7 +101,8 @@ on_both_engines! {
         let list = home.json(&["clients", "list"]);
         let ids: Vec<&Value> = list["clients"].as_array().unwrap().iter().map(|client| &client["client_id"]).collect();
         assert_eq!(ids, ["app", "countersign", "shop"]);
-        home.out(&["clients", "delete", "app"]);
+        assert!(home.run(&["clients", "delete", "app"]).refusal(2).contains("--yes"));
+        home.out(&["clients", "delete", "app", "--yes"]);
         assert!(home.run(&["clients", "delete", "app"]).refusal(1).contains("no such client"));
     }
 
@@ -190,9 +193,9 @@ async fn migrate_says_what_is_missing_and_applies_it() {
 }
 
 #[test]
-fn d4_commands_that_look_bring_nothing_into_being() {
+fn d4_only_serve_and_migrate_make_a_database_and_a_master_key() {
     let home = Home::empty();
-    let commands: [&[&str]; 8] = [
+    let commands: [&[&str]; 11] = [
         &["users", "list"],
         &["users", "show", "ada"],
         &["clients", "list"],
@@ -201,9 +204,12 @@ fn d4_commands_that_look_bring_nothing_into_being() {
         &["revoke", "--user", "ada"],
         &["migrate", "--check"],
         &["keys", "rotate"],
+        &["users", "create", "ada", "--password-stdin"],
+        &["clients", "create", "app", "--type", "public"],
+        &["admin-key", "create", "ci"],
     ];
     for command in commands {
-        assert!(home.run(command).refusal(1).contains("countersign migrate"), "{command:?}");
+        assert!(home.run_with(command, PASSWORD).refusal(1).contains("countersign migrate"), "{command:?}");
         assert_eq!(std::fs::read_dir(home.path()).unwrap().count(), 0, "{command:?}");
     }
     let mistyped = Home::empty().with("DATABASE__URL", "sqlite://mistyped/countersign.db");
@@ -214,21 +220,35 @@ fn d4_commands_that_look_bring_nothing_into_being() {
 }
 
 #[test]
-fn a_newcomer_begins_with_any_command_that_creates() {
-    let beginnings: [&[&str]; 4] = [
-        &["users", "create", "ada", "--password-stdin"],
-        &["clients", "create", "app", "--type", "public"],
-        &["admin-key", "create", "ci"],
-        &["migrate"],
-    ];
-    for beginning in beginnings {
-        let home = Home::empty();
-        home.run_with(beginning, PASSWORD).ok(beginning);
-        assert_eq!(mode(&home.path().join("countersign-data/master.key")), 0o600);
-        assert_eq!(mode(&home.path().join("countersign-data/countersign.db")), 0o600);
-        home.out(&["clients", "show", "countersign"]);
-        home.out(&["keys", "list"]);
-    }
+fn migrate_sets_up_what_the_commands_that_create_need() {
+    let home = Home::empty();
+    home.out(&["migrate"]);
+    assert_eq!(mode(&home.path().join("countersign-data/master.key")), 0o600);
+    assert_eq!(mode(&home.path().join("countersign-data/countersign.db")), 0o600);
+    home.out(&["clients", "show", "countersign"]);
+    home.out(&["keys", "list"]);
+    home.user("ada");
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_a_password_a_key_or_an_import() {
+    let home = Home::empty();
+    home.out(&["migrate"]);
+    let file = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        write_private(&path, &format!("\u{feff}{text}"));
+        path.display().to_string()
+    };
+    let password = file("password", PASSWORD);
+    home.out(&["users", "create", "ada", "--password-file", &password]);
+    let key = home.path().join("countersign-data/master.key");
+    let marked = std::fs::read_to_string(&key).unwrap();
+    std::fs::write(&key, format!("\u{feff}{marked}")).unwrap();
+    let users = home.json(&["users", "show", "ada"]);
+    assert_eq!(users["username"], "ada", "the master key is read");
+    let hash = "$2b$04$abcdefghijklmnopqrstuu5Lo0g67CiD3M4RpN1BmBb4Crp5w7dbK";
+    let import = file("users.jsonl", &format!("{{\"username\":\"bob\",\"password_hash\":\"{hash}\"}}\n"));
+    assert_eq!(home.json(&["users", "import", &import])["created"], 1);
 }
 
 #[test]
@@ -345,7 +365,7 @@ fn the_built_in_client_can_be_disabled_and_not_deleted() {
     let home = Home::empty();
     home.out(&["migrate"]);
     home.user("ada");
-    assert!(home.run(&["clients", "delete", "countersign"]).refusal(1).contains("disable it instead"));
+    assert!(home.run(&["clients", "delete", "countersign", "--yes"]).refusal(1).contains("disable it instead"));
     assert_eq!(home.json(&["clients", "show", "countersign"])["enabled"], true);
     assert_eq!(home.json(&["clients", "disable", "countersign"])["enabled"], false);
 }

@@ -61,7 +61,10 @@ on_both_engines! {
         is_dead(&server, &by_client, "--client").await;
         assert_eq!(server.introspect(&secret, &of_everything.access_token).await["active"], true);
 
-        home.out(&["revoke", "--everything"]);
+        let asked = home.run(&["revoke", "--everything"]).refusal(2);
+        assert!(asked.contains("sessions and makes every token") && asked.contains("--yes"), "{asked}");
+        assert_eq!(server.introspect(&secret, &of_everything.access_token).await["active"], true);
+        home.out(&["revoke", "--everything", "--yes"]);
         let after = server.log_in("ada").await;
         is_dead(&server, &of_everything, "--everything").await;
         is_spent(&server, &of_everything).await;

@@ -68,7 +68,7 @@ async fn drill(lost: TestDatabase, restored: TestDatabase) {
 
     restore(&copy, &restored.settings.location);
     let home = Home::on(restored);
-    home.out(&["revoke", "--everything"]);
+    home.out(&["revoke", "--everything", "--yes"]);
     let all = [
         ("untouched", &untouched),
         ("revoked", &revoked),

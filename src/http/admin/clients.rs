@@ -14,7 +14,7 @@ use crate::domain::{
     StoredSecret, Timestamp, TokenType,
 };
 use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
-use crate::http::extract::{Json, PathSegment, QueryParams};
+use crate::http::extract::{Json, OptionalJson, PathSegment, QueryParams};
 use crate::http::page;
 use crate::http::state::Shared;
 use crate::http::time::rfc3339;
@@ -273,7 +273,7 @@ pub async fn change(
 
 /// Gives a client a new secret; the old one is valid for a while.
 #[utoipa::path(
-    post, path = "/admin/v1/clients/{client_id}/secret", tag = "administration", request_body = NewSecretRequest,
+    post, path = "/admin/v1/clients/{client_id}/secret", tag = "administration", request_body = Option<NewSecretRequest>,
     params(("client_id" = String, Path)),
     responses((status = 201, body = NewSecretAnswer), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
@@ -282,9 +282,9 @@ pub async fn new_secret(
     State(shared): State<Arc<Shared>>,
     Administrator(from): Administrator,
     PathSegment(id): PathSegment,
-    Json(request): Json<NewSecretRequest>,
+    OptionalJson(request): OptionalJson<NewSecretRequest>,
 ) -> Result<(StatusCode, JsonBody<NewSecretAnswer>), ApiError> {
-    let grace = request.grace.map_or(DEFAULT_GRACE, Duration::from_secs);
+    let grace = request.unwrap_or_default().grace.map_or(DEFAULT_GRACE, Duration::from_secs);
     if grace > LONGEST_GRACE {
         return Err(ApiError::invalid_field("grace", "is at most 90 days (7776000 seconds)"));
     }

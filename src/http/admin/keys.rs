@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::Administrator;
 use crate::domain::{Algorithm, Kid};
 use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
-use crate::http::extract::{Json, PathSegment};
+use crate::http::extract::{Json, OptionalJson, PathSegment};
 use crate::http::state::Shared;
 use crate::http::time::rfc3339;
 use crate::service::{AddKeyError, KeyInfo};
@@ -87,15 +87,16 @@ pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBo
 
 /// Announces a new key now; it signs after `keys.announce_for`.
 #[utoipa::path(
-    post, path = "/admin/v1/keys/rotate", tag = "administration", request_body = RotateOrder,
+    post, path = "/admin/v1/keys/rotate", tag = "administration", request_body = Option<RotateOrder>,
     responses((status = 201, body = NewKey), (status = 409, description = "Five keys are published, or another replica was faster", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn rotate(
     State(shared): State<Arc<Shared>>,
     Administrator(from): Administrator,
-    Json(order): Json<RotateOrder>,
+    OptionalJson(order): OptionalJson<RotateOrder>,
 ) -> Result<(StatusCode, JsonBody<NewKey>), ApiError> {
+    let order = order.unwrap_or_default();
     let algorithm = algorithm(order.algorithm.as_deref())?.unwrap_or_else(|| shared.service.default_algorithm());
     let kid = shared.service.rotate_key(algorithm, &from).await?;
     Ok((StatusCode::CREATED, JsonBody(NewKey { kid: kid.to_string() })))
