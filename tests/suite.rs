@@ -87,6 +87,8 @@ mod revocation_races;
 mod sessions;
 #[path = "suite/short_way.rs"]
 mod short_way;
+#[path = "suite/sqlite_to_postgres.rs"]
+mod sqlite_to_postgres;
 #[path = "suite/store_clients.rs"]
 mod store_clients;
 #[path = "suite/store_feed.rs"]

@@ -1,6 +1,6 @@
 //! jsonwebtoken with ring behind it, for tests alone: what the service signs and verifies is laid beside what the whole library
 //! makes of it. The service itself uses the library's traits and passes by its `encode` and `decode`, which let through what
-//! security.md lists (section 5).
+//! security.md lists (section 1, point 1, and the requirements T).
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, Result, new_error};

@@ -1,5 +1,5 @@
 //! What a gateway is told about a request that it holds back, whichever way it asks: over HTTP (`/v1/verify`), or over gRPC
-//! (`envoy.service.auth.v3`). The answers are 200, 401, 403 and 503, and no others (contract.md §4).
+//! (`envoy.service.auth.v3`). The answers are 200, 401, 403 and 503, and no others.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -190,7 +190,7 @@ fn count(shared: &Shared, judgement: &Judgement, started: Duration) {
     shared.metrics.introspection(result, Some(cache), judgement.proven_at.saturating_sub(started));
 }
 
-/// The token, or the challenge for what came instead. A malformed header is 401 as well (contract.md §4).
+/// The token, or the challenge for what came instead. A malformed header is 401 as well.
 fn bearer_token(headers: &HeaderMap) -> Result<&str, Challenge> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(Challenge::Bearer)?;

@@ -211,7 +211,7 @@ pub const fn cache_use(introspected: &Introspected) -> Option<CacheUse> {
 }
 
 /// `max-age=N` with N = min(configured, `exp` − now), whole seconds rounded down: a kept answer never outlives the token.
-/// Not `private`, which would keep nginx from caching (contract.md §4).
+/// Not `private`, which would keep nginx from caching.
 pub fn cache_control(max_age: Duration, expires_at: Timestamp, now: Timestamp) -> HeaderValue {
     let seconds = max_age.min(expires_at.since(now)).as_secs();
     match seconds {

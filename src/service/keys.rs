@@ -12,7 +12,7 @@ use super::{Failure, REVOCATION_LIFE, Requester, Service};
 /// A retired key stays published for the longest life of a token that it signed, and this much longer.
 const KEEP_BEYOND_LAST_TOKEN: Duration = Duration::from_secs(60 * 60);
 
-/// The longest life of any access token (contract.md §7).
+/// The longest life of any access token.
 const LONGEST_ACCESS_TTL: Duration = Duration::from_secs(60 * 60);
 
 /// How often a withdrawal is tried again because another replica changed the keys in the same moment.
@@ -21,7 +21,7 @@ const WITHDRAWAL_ATTEMPTS: u32 = 3;
 /// The least difference between two instants.
 const A_TICK: Duration = Duration::from_millis(1);
 
-/// A JWK set of more than this makes some verifiers drop keys (contract.md §3).
+/// A JWK set of more than this makes some verifiers drop keys.
 const MOST_PUBLISHED_KEYS: usize = 5;
 
 /// A key as administrators see it.

@@ -168,7 +168,6 @@ impl Service {
         };
         let methods = vec!["pwd".to_owned()];
         let from = from.acting(user.id);
-        let event = |name| from.event(name);
         let new = NewSession {
             id: session.id,
             user: user.id,
@@ -184,8 +183,8 @@ impl Service {
             max_per_user: self.settings.max_sessions,
             revocation_expires_at: now.plus(REVOCATION_LIFE),
             settled: proven.attempt.settlements(),
-            audit: event("login.succeeded").about_user(user.id).of_session(session.id).on(&client.id),
-            displaced_audit: event("session.displaced").noting("reason", EndReason::Displaced.as_str()),
+            audit: from.event("login.succeeded").about_user(user.id).of_session(session.id).on(&client.id),
+            displaced_audit: from.event("session.displaced").noting("reason", EndReason::Displaced.as_str()),
         };
         let detail = SessionDetail { session, methods, username: user.username.clone(), roles: user.roles.clone() };
         let tokens = self.tokens_of_generation(

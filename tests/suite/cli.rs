@@ -71,6 +71,7 @@ on_both_engines! {
 
     async fn clients_are_administered_and_their_secrets_shown_once(database: TestDatabase) {
         let home = Home::on(database);
+        home.out(&["migrate"]);
         let made = home.json(&["clients", "create", "shop", "--type", "confidential", "--grants", "client_credentials",
             "--audience", "https://a.test", "--audience", "https://b.test", "--scopes", "read write", "--introspect", "own",
             "--access-ttl", "10m", "--algorithm", "EdDSA", "--token-type", "JWT", "--display-name", "The shop"]);

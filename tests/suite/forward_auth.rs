@@ -1,4 +1,4 @@
-//! `/v1/verify`: what gateways ask before they let a request pass (contract.md section 4).
+//! `/v1/verify`: what gateways ask before they let a request pass.
 
 use std::time::Duration;
 

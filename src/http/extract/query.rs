@@ -54,7 +54,7 @@ impl<S: Sync> FromRequestParts<S> for QueryParams {
 }
 
 /// The query of a forward-auth request. Proxies append the caller's own query string, so parameters can be repeated,
-/// malformed and none of our business; for the names that matter each occurrence counts (contract.md 4: parameters only
+/// malformed and none of our business; for the names that matter each occurrence counts (api.md, Forward-auth: parameters only
 /// ever restrict).
 #[derive(Debug, Clone, Copy)]
 pub struct LenientQuery<'a>(&'a str);

@@ -1,4 +1,4 @@
-//! `POST /v1/introspect`: many tokens at once (contract.md §4).
+//! `POST /v1/introspect`: many tokens at once.
 
 use std::borrow::Cow;
 use std::sync::Arc;

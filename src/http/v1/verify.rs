@@ -1,4 +1,4 @@
-//! `/v1/verify` and `/v1/verify/*`: forward-auth for gateways (contract.md §4).
+//! `/v1/verify` and `/v1/verify/*`: forward-auth for gateways.
 //!
 //! Answers 200, 401, 403 or 503 and nothing else: nginx turns anything else into 500, Envoy passes only 200. Method, path
 //! suffix, body, and conditional, range and encoding headers are not looked at.

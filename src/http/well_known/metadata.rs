@@ -1,7 +1,7 @@
 //! `/.well-known/oauth-authorization-server` (RFC 8414) and `/.well-known/openid-configuration`.
 //!
 //! Every URL comes from the configured issuer, never from the request (security.md H12). The OIDC document carries, beside
-//! what is true of this service, what strict discovery clients insist on (contract.md §3).
+//! what is true of this service, what strict discovery clients insist on.
 
 use std::sync::Arc;
 

@@ -1,4 +1,4 @@
-//! The figures, with the prefix `countersign_` (contract.md §8).
+//! The figures, with the prefix `countersign_`.
 //!
 //! On the request path a figure is an atomic increment of a counter found by index. What can be read when somebody asks
 //! is read then: see [`Metrics::at_scrape`]. Labels have few values; none is an id of a user, client or token.
