@@ -428,6 +428,7 @@ fn the_document_and_completions_are_printed() {
 #[test]
 fn s3_a_name_from_elsewhere_cannot_steer_the_terminal() {
     let home = Home::empty();
+    home.out(&["migrate"]);
     home.out(&["clients", "create", "app", "--type", "public", "--display-name", "a\u{1b}[2Jb"]);
     assert!(!home.out(&["clients", "list"]).contains('\u{1b}'));
     assert!(!home.out(&["clients", "list", "--json"]).contains('\u{1b}'));

@@ -226,6 +226,7 @@ async fn tokens_are_decoded_and_verified_offline() {
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let issuer = format!("http://{free}");
     let home = Home::empty().with("PUBLIC__LISTEN", &free.to_string()).with("ISSUER", &issuer);
+    home.out(&["migrate"]);
     home.user("ada");
     let server = home.serve();
     let token = server.log_in("ada").await.access_token;
