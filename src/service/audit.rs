@@ -41,8 +41,8 @@ impl Default for AuditSearches {
 }
 
 impl Service {
-    /// The newest events that pass `filter`, from before `before` on. A search for a rare combination of common values may
-    /// return fewer than `limit` and the place where the next one goes on: each call reads a bounded part of the trail.
+    /// The newest events that pass `filter`, from before `before` on. Each call reads a bounded part of the trail. A search
+    /// for a rare combination of common values may therefore return fewer than `limit`, and where the next one begins.
     pub async fn audit(
         &self,
         filter: AuditFilter,

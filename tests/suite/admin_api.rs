@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use countersign::domain::{Audience, ClientSettings, ScopeSet};
+use countersign::domain::{Audience, ClientKind, ClientSettings, ScopeSet};
 use countersign::http::openapi::document;
 use countersign::service::{ADMIN_SCOPE, Requester};
 use reqwest::{Method, RequestBuilder};
@@ -570,5 +570,19 @@ on_both_engines! {
         app.administer(Method::PATCH, &format!("/admin/v1/users/{ada}"), Some(json!({"roles": [ADMIN_SCOPE]}))).await;
         assert_eq!(tokens(log_in(&app, USER, None).await).await.scope, "read");
         assert_eq!(error_of(log_in(&app, USER, Some(ADMIN_SCOPE)).await).await, (400, "invalid_scope".into()));
+    }
+}
+
+on_both_engines! {
+    async fn an_order_without_required_members_needs_no_body(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        app.confidential("web", ClientSettings::new(ClientKind::Confidential)).await;
+        for path in ["/admin/v1/keys/rotate", "/admin/v1/clients/web/secret"] {
+            assert_eq!(app.admin(Method::POST, path).send().await.unwrap().status(), 201, "{path}");
+            let announced = app.admin(Method::POST, path).header("content-type", "application/json");
+            assert_eq!(announced.send().await.unwrap().status(), 201, "{path}");
+            let other = app.admin(Method::POST, path).header("content-type", "text/plain").body("{}");
+            assert_eq!(other.send().await.unwrap().status(), 415, "{path}");
+        }
     }
 }

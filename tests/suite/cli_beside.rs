@@ -141,3 +141,16 @@ async fn until(what: &str, is_reached: impl AsyncFn() -> bool) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn s4_the_audit_trail_names_the_system_user_and_the_machine_of_a_command() {
+    let home = Home::empty();
+    let server = home.serve();
+    home.user("ada");
+    let key = home.json(&["admin-key", "create", "tests"])["admin_key"].as_str().unwrap().to_owned();
+    let trail = server.http.get(format!("{}/admin/v1/audit?event=user.created", server.operations)).bearer_auth(key);
+    let trail: serde_json::Value = trail.send().await.unwrap().json().await.unwrap();
+    let actor = trail["events"][0]["actor"].as_str().unwrap();
+    let (user, host) = actor.strip_prefix("cli:").unwrap().split_once('@').unwrap();
+    assert!(!user.is_empty() && !host.is_empty(), "{actor}");
+}
