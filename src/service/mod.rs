@@ -58,7 +58,7 @@ pub use issue::{IssuedRefresh, IssuedTokens};
 pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
 pub use keys::{AddKeyError, KeyInfo, MaintenanceError};
 pub use login::{Login, LoginError};
-pub use logout::{Bearer, BearerError};
+pub use logout::{Bearer, BearerError, WrongAudience};
 pub use proven_clients::{BeforeAuthentication, ProvenClients};
 pub use refresh::{RefreshError, Refreshed};
 pub use request::Requester;
