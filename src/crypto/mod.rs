@@ -10,7 +10,7 @@ mod claims;
 mod der;
 mod digest;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod forgeries;
 mod import;
