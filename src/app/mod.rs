@@ -12,6 +12,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use self::examine::examine;
@@ -34,7 +35,9 @@ use crate::http::middleware::{Cors, Edge, RequestIdSource, TrustedProxies};
 use crate::http::openapi::{self, Servers};
 use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
 use crate::keyring::{Keyring, RotationLead, UnreadableKeys};
-use crate::service::{BUILT_IN_CLIENT, Denials, Judge, MaintenanceError, ProvenClients, Service};
+use crate::service::{
+    AssertionKeys, BUILT_IN_CLIENT, Denials, Judge, MaintenanceError, ProvenClients, Refusals, Service, UNKNOWN_CLIENTS,
+};
 use crate::store::{Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver};
 use crate::telemetry::metrics::ListenerName;
 use crate::telemetry::{Logger, Metrics};
@@ -220,7 +223,10 @@ impl Core {
             passwords: hasher(config, parts, &metrics)?,
             policy: PasswordPolicy::new(config.passwords.min_length, host_of(config.issuer.as_str())),
             attempt_rules: attempt_rules(&config.limits),
+            refusals: Refusals::new(config.limits.max_entries),
             client_failures: client_failures(&config.limits),
+            assertion_keys: AssertionKeys::default(),
+            unknown_clients: Semaphore::new(UNKNOWN_CLIENTS),
             proven_clients: ProvenClients::default(),
             denials: Denials::default(),
             refresh_codec: RefreshCodec::new(&current, previous.as_ref()),

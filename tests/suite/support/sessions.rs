@@ -130,6 +130,7 @@ impl Sessions {
             revocation_expires_at: now.plus(REMEMBERED),
             settled: Vec::new(),
             audit: Vec::new(),
+            caller: tokio_util::sync::CancellationToken::new(),
         };
         assert!(self.store.sessions().open(new, now).await.unwrap().value.is_some());
         let text = self.codec.mint(&token).expose().to_owned();

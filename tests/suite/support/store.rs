@@ -90,6 +90,7 @@ pub fn new_session(number: u8, user: &User, client: &Client, now: Timestamp) -> 
         revocation_expires_at: now.plus(REMEMBERED),
         settled: Vec::new(),
         audit: Vec::new(),
+        caller: tokio_util::sync::CancellationToken::new(),
     }
 }
 
