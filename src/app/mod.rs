@@ -13,6 +13,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use self::examine::examine;
@@ -36,7 +37,8 @@ use crate::http::openapi::{self, Servers};
 use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
 use crate::keyring::{Keyring, RotationLead, UnreadableKeys};
 use crate::service::{
-    AuditSearches, BUILT_IN_CLIENT, Denials, FailedLogins, Judge, MaintenanceError, ProvenClients, Service,
+    AssertionKeys, AuditSearches, BUILT_IN_CLIENT, Denials, FailedLogins, Judge, MaintenanceError, ProvenClients,
+    Refusals, Service, UNKNOWN_CLIENTS,
 };
 use crate::store::{Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver};
 use crate::telemetry::metrics::ListenerName;
@@ -220,7 +222,10 @@ impl Core {
             passwords: hasher(config, parts, &metrics)?,
             policy: PasswordPolicy::new(config.passwords.min_length, host_of(config.issuer.as_str())),
             attempt_rules: attempt_rules(&config.limits),
+            refusals: Refusals::new(config.limits.max_entries),
             client_failures: client_failures(&config.limits),
+            assertion_keys: AssertionKeys::default(),
+            unknown_clients: Semaphore::new(UNKNOWN_CLIENTS),
             proven_clients: ProvenClients::default(),
             denials: Denials::default(),
             failed_logins: FailedLogins::default(),

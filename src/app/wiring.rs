@@ -47,6 +47,8 @@ pub(super) fn hasher(config: &Config, parts: &Parts, metrics: &Metrics) -> Resul
         parallelism: passwords.parallelism,
         threads: passwords.threads.unwrap_or_else(|| threads_for(cores)),
         queue: passwords.queue,
+        legacy_cost: u32::try_from(passwords.legacy_cost).unwrap_or(u32::MAX),
+        legacy_memory_kib: u32::try_from(passwords.legacy_memory_kib).unwrap_or(u32::MAX),
     };
     let seconds = metrics.password_hash_seconds.clone();
     let observer = Arc::new(move |took: Duration| seconds.observe(took.as_secs_f64()));
@@ -201,6 +203,8 @@ mod tests {
             parallelism: 1,
             threads: threads_for(cores),
             queue: 1,
+            legacy_cost: 24,
+            legacy_memory_kib: 131_072,
         };
         assert!([1, 256].map(settings).iter().all(|settings| settings.scheme().is_ok()));
     }

@@ -1,7 +1,7 @@
 //! The price of a password.
 
 use super::reader::Reader;
-use crate::domain::{HASHING_QUEUE, HASHING_THREADS};
+use crate::domain::{HASHING_QUEUE, HASHING_THREADS, LEGACY_COST, LEGACY_MEMORY_KIB};
 
 /// The least that security.md P1 accepts, and OWASP's first choice: some 30 ms on one core.
 const MEMORY_KIB: u32 = 19_456;
@@ -13,8 +13,12 @@ const PARALLELISM: u32 = 1;
 const MOST_MEMORY_KIB: u32 = 1024 * 1024;
 /// As above.
 const MOST_ITERATIONS: u32 = 16;
-/// About one second of waiting on two cores; whoever comes after is told to come back at once (security.md P5).
+/// About one second of waiting on two cores. Further logins are answered 503 at once (security.md P5).
 const QUEUE: usize = 64;
+/// Bcrypt of cost 13 and PBKDF2 of Django's 1,200,000 iterations fit; a refused login takes less than a second.
+const LEGACY_COST_DEFAULT: usize = 24;
+/// Fits scrypt with N = 2^17 and r = 8, the most memory that a common system asks for.
+const LEGACY_MEMORY_DEFAULT: usize = 128 * 1024;
 /// Between NIST's 8 for a second factor and 15 for none; the blocklist and the limits carry the rest.
 const MIN_LENGTH: usize = 12;
 
@@ -31,6 +35,10 @@ pub struct Passwords {
     pub threads: Option<usize>,
     /// Logins waiting for a hash; more are refused with 503.
     pub queue: usize,
+    /// Limit on the work that hashes of other schemes add to a refused login, in hashes of the current settings.
+    pub legacy_cost: usize,
+    /// Memory for hashes that need more than `memory_kib`, KiB.
+    pub legacy_memory_kib: usize,
     /// Least length of a new password, in code points.
     pub min_length: usize,
 }
@@ -63,6 +71,20 @@ impl Passwords {
                 QUEUE,
                 HASHING_QUEUE,
                 "Logins that may wait for a hash; further ones are answered 503 at once.",
+            ),
+            legacy_cost: read.within(
+                "passwords.legacy_cost",
+                LEGACY_COST_DEFAULT,
+                LEGACY_COST,
+                "How much work verifying hashes from imports and former settings may add to a refused login, in hashes of \
+                 the current settings. An import refuses hashes that cost more.",
+            ),
+            legacy_memory_kib: read.within(
+                "passwords.legacy_memory_kib",
+                LEGACY_MEMORY_DEFAULT,
+                LEGACY_MEMORY_KIB,
+                "Memory in KiB that hashes share which need more than `passwords.memory_kib`. An import refuses hashes that \
+                 need more.",
             ),
             min_length: read.within(
                 "passwords.min_length",

@@ -28,7 +28,7 @@ fn setting<'a>(loaded: &'a Loaded, name: &str) -> &'a Setting {
 }
 
 /// A value for every setting, none of them its default, all of them together without a mistake.
-const OTHERS: [(&str, &str); 71] = [
+const OTHERS: [(&str, &str); 73] = [
     ("issuer", "\"http://auth.example.com/tenant\""),
     ("allow_http_issuer", "true"),
     ("database.url", "\"postgres://cs:pw@db/auth\""),
@@ -86,6 +86,8 @@ const OTHERS: [(&str, &str); 71] = [
     ("passwords.parallelism", "2"),
     ("passwords.threads", "4"),
     ("passwords.queue", "10"),
+    ("passwords.legacy_cost", "40"),
+    ("passwords.legacy_memory_kib", "65536"),
     ("passwords.min_length", "15"),
     ("limits.enabled", "false"),
     ("limits.address.burst", "1"),
@@ -145,6 +147,8 @@ fn without_any_configuration_the_promised_defaults_hold() {
         ("passwords.memory_kib", "19456"),
         ("passwords.iterations", "2"),
         ("passwords.parallelism", "1"),
+        ("passwords.legacy_cost", "24"),
+        ("passwords.legacy_memory_kib", "131072"),
         ("passwords.min_length", "12"),
         ("forward_auth.header_prefix", "X-Auth-Request-"),
         ("cors.allowed_origins", "none"),
@@ -212,6 +216,8 @@ fn ranges_hold_at_both_ends() {
         ("passwords.parallelism", "1", "0", "16", "17"),
         ("passwords.min_length", "8", "7", "64", "65"),
         ("passwords.threads", "1", "0", "64", "65"),
+        ("passwords.legacy_cost", "1", "0", "1000", "1001"),
+        ("passwords.legacy_memory_kib", "8192", "8191", "1048576", "1048577"),
         ("passwords.queue", "1", "0", "10000", "10001"),
         ("sessions.max_per_user", "1", "0", "10000", "10001"),
         ("limits.hard_stop", "1", "0", "100", "101"),

@@ -11,11 +11,11 @@ use crate::domain::{
 pub(super) const ISSUER: &str = "https://auth.example.com";
 pub(super) const NOW: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
-pub(super) fn eddsa_key() -> SigningKey {
+pub(crate) fn eddsa_key() -> SigningKey {
     SigningKey::generate(Algorithm::EdDsa, &SeededRandom::new(1)).unwrap()
 }
 
-pub(super) fn es256_key() -> SigningKey {
+pub(crate) fn es256_key() -> SigningKey {
     SigningKey::generate(Algorithm::Es256, &SeededRandom::new(1)).unwrap()
 }
 
@@ -27,21 +27,21 @@ macro_rules! pem {
 }
 pub(super) use pem;
 
-pub(super) fn rs256_key() -> SigningKey {
+pub(crate) fn rs256_key() -> SigningKey {
     import_private_key(pem!("rsa-2048"), Some(Algorithm::Rs256)).unwrap()
 }
 
 /// One key for each algorithm.
-pub(super) fn all_keys() -> [SigningKey; 4] {
+pub(crate) fn all_keys() -> [SigningKey; 4] {
     [eddsa_key(), es256_key(), rs256_key(), import_private_key(pem!("rsa-3072"), Some(Algorithm::Ps256)).unwrap()]
 }
 
-pub(super) fn keys_of(signing: &[&SigningKey]) -> HashMap<Kid, VerifyingKey> {
+pub(crate) fn keys_of(signing: &[&SigningKey]) -> HashMap<Kid, VerifyingKey> {
     signing.iter().map(|key| (key.kid().clone(), key.verifying_key().clone())).collect()
 }
 
 /// A user's token, issued at [`NOW`] for five minutes.
-pub(super) fn user_claims() -> AccessClaims {
+pub(crate) fn user_claims() -> AccessClaims {
     AccessClaims {
         issuer: ISSUER.to_owned(),
         subject: Subject::User(UserId::from_bytes([1; 16])),
@@ -65,7 +65,7 @@ pub(super) fn user_claims() -> AccessClaims {
 }
 
 /// A client's own token with several audiences and no scope.
-pub(super) fn client_claims() -> AccessClaims {
+pub(crate) fn client_claims() -> AccessClaims {
     let client = ClientId::parse("batch").unwrap();
     AccessClaims {
         subject: Subject::Client(client.clone()),

@@ -10,7 +10,7 @@ mod claims;
 mod der;
 mod digest;
 #[cfg(test)]
-mod fixtures;
+pub(crate) mod fixtures;
 #[cfg(test)]
 mod forgeries;
 mod import;
@@ -45,8 +45,8 @@ pub use jwk_set::{JwkSetError, PublicKeySet};
 pub use jws::{JwsRefusal, MAX_TOKEN_BYTES, SignatureKey, UnverifiedJws, VerifiedJws};
 pub use master_key::{MasterKey, MasterKeyError, MasterKeyId};
 pub use password::{
-    HashObserver, HashRefusal, HashSettings, HashingError, PasswordHash, PasswordHasher, Pbkdf2Digest, Scheme,
-    SettingsError, Verdict,
+    HashObserver, HashRefusal, HashSettings, HashingError, PasswordHash, PasswordHasher, Pbkdf2Digest, Priority,
+    Scheme, SettingsError, Verdict,
 };
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use raw_jwk::JwkError;

@@ -24,7 +24,7 @@ pub use claims::{AccessClaims, LoginClaims, Subject, TokenType};
 pub use client::{Client, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, SecretDigest, StoredSecret};
 pub use id::{ClientId, IdText, Jti, Kid, SessionId, UserId};
 pub use key::{Algorithm, KeyPhase, KeySchedule, signer_of};
-pub use password::{HASHING_QUEUE, HASHING_THREADS, Password};
+pub use password::{HASHING_QUEUE, HASHING_THREADS, LEGACY_COST, LEGACY_MEMORY_KIB, Password};
 pub use password_policy::{PasswordPolicy, PolicyRefusal};
 pub use revocation::{Change, Revocation, RevocationKind};
 pub use scope::ScopeSet;

@@ -16,7 +16,11 @@ pub const MAX_PASSWORD_BYTES: usize = 1024;
 pub const HASHING_THREADS: RangeInclusive<usize> = 1..=64;
 /// Callers that may be allowed to wait for one. Without any, a second login at the same moment would be refused.
 pub const HASHING_QUEUE: RangeInclusive<usize> = 1..=10_000;
-/// What is looked at at all. A decomposed spelling may be three times as long as the canonical form.
+/// What hashes of other schemes may add to a refused login, in hashes of the current scheme.
+pub const LEGACY_COST: RangeInclusive<usize> = 1..=1000;
+/// Memory in KiB for hashes that need more than a hashing thread owns. The most is that of one hash (security.md P11).
+pub const LEGACY_MEMORY_KIB: RangeInclusive<usize> = 8192..=1024 * 1024;
+/// Maximum input length in bytes. A decomposed spelling may be three times as long as the canonical form.
 const MAX_TYPED_BYTES: usize = 3 * MAX_PASSWORD_BYTES;
 
 /// A password in its canonical form; never truncated. Cannot be printed; wiped when dropped.

@@ -7,7 +7,7 @@ use crate::http::caller::RETRY_AFTER;
 use crate::http::error::{ApiError, Challenge, ProblemCode};
 use crate::http::extract::{Authorization, AuthorizationFault, authorization};
 use crate::http::middleware::{Caller, RequestFacts, note_caller};
-use crate::service::{Bearer, BearerError, Doubt, Service};
+use crate::service::{Bearer, BearerError, Doubt, Service, WrongAudience};
 
 /// The user behind the request's access token.
 pub async fn user(service: &Service, headers: &HeaderMap) -> Result<Bearer, ApiError> {
@@ -20,8 +20,17 @@ pub async fn user(service: &Service, headers: &HeaderMap) -> Result<Bearer, ApiE
 pub fn refusal(error: BearerError) -> ApiError {
     match error {
         BearerError::Inactive | BearerError::SessionEnded => ApiError::new(ProblemCode::InvalidToken),
+        BearerError::WrongAudience(error) => wrong_audience(&error),
         BearerError::Doubt(doubt) => cannot_judge(doubt),
     }
+}
+
+/// 401 for a token that is meant for resource servers alone.
+pub fn wrong_audience(_: &WrongAudience) -> ApiError {
+    ApiError::new(ProblemCode::InvalidToken).detail(
+        "The token's `aud` does not name this service. Use a token whose audience is the issuer: add the issuer to the \
+         client's audiences.",
+    )
 }
 
 /// The bearer, for the record of the request.

@@ -1,21 +1,25 @@
-//! Who may administer: bearers of an access token with the scope, and of admin keys.
+//! Who may administer: users with the role, by an access token with the scope, and bearers of admin keys.
 
 use crate::crypto;
-use crate::domain::Subject;
+use crate::domain::{Subject, UserState};
 
 use super::judge::{Doubt, Verdict};
+use super::logout::WrongAudience;
 use super::{ADMIN_SCOPE, Failure, Service};
 
-/// What every admin key begins with.
+/// Prefix of every admin key.
 pub const ADMIN_KEY_PREFIX: &str = "cs_admin_";
 
-/// Why somebody may not administer.
+/// Why a caller may not administer.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
     /// The token or key is not good.
     #[error("the token is not valid")]
     Refused,
-    /// The token is good but lacks the scope, or is for somebody else.
+    /// The token is good but not issued for this service.
+    #[error(transparent)]
+    WrongAudience(#[from] WrongAudience),
+    /// The token lacks the scope, is a client's own, or its user does not have the role now.
     #[error("the token does not allow administration")]
     NotAllowed,
     /// It cannot be judged now.
@@ -27,8 +31,9 @@ pub enum AdminError {
 }
 
 impl Service {
-    /// Who administers with `token`, as the audit trail names them. An access token must carry the scope and be for this
-    /// service: one that a resource server received must not open the administration.
+    /// The administrator behind `token`, as the audit trail names them. An access token must name this service as its
+    /// audience, because resource servers receive tokens too. It must be a user's and carry the scope. The user must have the
+    /// role now: the scope only says that the user had it when the token was issued (security.md I16, I17).
     pub async fn administrator(&self, token: &str) -> Result<String, AdminError> {
         if token.starts_with(ADMIN_KEY_PREFIX) {
             let digest = crypto::sha256(token.as_bytes());
@@ -37,18 +42,17 @@ impl Service {
         }
         match self.judge.judge(token).await.verdict {
             Verdict::Active(token) => {
+                self.check_audience(&token)?;
                 let claims = &token.claims;
-                let is_for_us = claims
-                    .audience
-                    .iter()
-                    .any(|audience| *audience == self.settings.default_audience || audience.as_str() == self.issuer);
-                if !is_for_us || !claims.scope.contains(ADMIN_SCOPE) {
+                let Subject::User(id) = claims.subject else { return Err(AdminError::NotAllowed) };
+                if !claims.scope.contains(ADMIN_SCOPE) {
                     return Err(AdminError::NotAllowed);
                 }
-                Ok(match &claims.subject {
-                    Subject::User(user) => user.to_string(),
-                    Subject::Client(client) => client.to_string(),
-                })
+                let user = self.store.users().by_id(id).await.map_err(Failure::from)?;
+                let administers = user.is_some_and(|user| {
+                    user.state == UserState::Enabled && user.roles.iter().any(|role| role.as_str() == ADMIN_SCOPE)
+                });
+                if administers { Ok(id.to_string()) } else { Err(AdminError::NotAllowed) }
             }
             Verdict::Inactive(_) => Err(AdminError::Refused),
             Verdict::CannotJudge(doubt) => Err(AdminError::Doubt(doubt)),

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::crypto;
+use crate::crypto::{self, Priority};
 use crate::domain::{ClientId, Timestamp, UserId, Username};
 use crate::store::{AttemptKey, AttemptLimits, Decision, Exemption, Settlement};
 
@@ -15,6 +15,10 @@ use super::{Failure, LoginError, Requester, Service};
 
 /// How long an address stays known after a login.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// Longest time for which a refusal is answered from memory. A success elsewhere can lift a lock before its time; a replica
+/// notices that within this.
+const REFUSAL_MEMORY: Duration = Duration::from_secs(30);
 
 /// How many failed logins are borne.
 #[derive(Debug, Clone)]
@@ -40,13 +44,56 @@ pub enum Limit {
     Pair,
 }
 
+/// Attempts that the database refused, so that a repeated one costs no statement (security.md L10). Bounded: what is
+/// forgotten is looked up again.
+#[derive(Debug)]
+pub struct Refusals(moka::sync::Cache<AttemptKey, Refusal>);
+
+/// Times are a stopwatch's.
+#[derive(Debug, Clone, Copy)]
+struct Refusal {
+    limit: Limit,
+    /// When the next attempt is counted, as far as was known.
+    until: Duration,
+    /// When the database is asked again.
+    ask_at: Duration,
+}
+
+impl Refusals {
+    /// Remembers this many refusals at most.
+    pub fn new(entries: usize) -> Self {
+        Self(moka::sync::Cache::new(entries as u64))
+    }
+
+    /// An account's limit does not hold for addresses that the account knows, so it is remembered for this pair alone.
+    fn remember(&self, keys: &Keys, limit: Limit, retry_after: Duration, now: Duration) {
+        let key = if limit == Limit::Address { keys.address } else { keys.pair };
+        let refusal = Refusal { limit, until: now + retry_after, ask_at: now + retry_after.min(REFUSAL_MEMORY) };
+        self.0.insert(key, refusal);
+    }
+
+    fn check(&self, keys: &Keys, now: Duration) -> Result<(), LoginError> {
+        let known = [keys.pair, keys.address].into_iter().filter_map(|key| self.0.get(&key));
+        match known.filter(|refusal| now < refusal.ask_at).max_by_key(|refusal| refusal.until) {
+            None => Ok(()),
+            Some(Refusal { limit, until, .. }) => {
+                Err(LoginError::TooManyAttempts { limit, retry_after: until.saturating_sub(now) })
+            }
+        }
+    }
+
+    fn forget(&self, keys: &Keys) {
+        [keys.pair, keys.address].iter().for_each(|key| self.0.invalidate(key));
+    }
+}
+
 /// An attempt that was counted and not settled yet.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
     keys: Keys,
     at: Timestamp,
-    /// Empty while limits are off.
-    counted: Vec<AttemptKey>,
+    /// The keys with the failures before this attempt. Empty while limits are off.
+    counted: Vec<(AttemptKey, u32)>,
     /// Should it fail, the account takes no password for a long time.
     is_last: bool,
 }
@@ -82,6 +129,13 @@ impl Keys {
 }
 
 impl Attempt {
+    /// Attempts from an address with recent failures wait behind others for a hash. Logins that were abandoned count as
+    /// failures.
+    pub(super) fn priority(&self) -> Priority {
+        let has_failed = self.counted.iter().any(|(key, failures)| *key == self.keys.address && *failures > 0);
+        if has_failed { Priority::Low } else { Priority::Normal }
+    }
+
     /// What a success does to the counts.
     pub(super) fn settlements(&self) -> Vec<Settlement> {
         if self.counted.is_empty() {
@@ -106,12 +160,16 @@ impl Service {
         if !rules.enabled {
             return Ok(Attempt { keys, at, counted: Vec::new(), is_last: false });
         }
+        let now = self.clock.elapsed();
+        self.refusals.check(&keys, now)?;
         let counts = vec![(keys.pair, rules.pair), (keys.address, rules.address), (keys.account, rules.account)];
         let exemption = Exemption { from: keys.account, known: keys.known };
         match self.store.attempts().register(counts, Some(exemption), at).await.map_err(Failure::from)? {
             Decision::Allowed { counted, is_last } => Ok(Attempt { keys, at, counted, is_last }),
             Decision::Blocked { by, retry_after } => {
-                Err(LoginError::TooManyAttempts { limit: keys.limit(by), retry_after })
+                let limit = keys.limit(by);
+                self.refusals.remember(&keys, limit, retry_after, now);
+                Err(LoginError::TooManyAttempts { limit, retry_after })
             }
         }
     }
@@ -119,11 +177,19 @@ impl Service {
     /// Settles the counts of a success that opened no session. If that fails, the success counts as one more failure.
     pub(super) async fn settle_attempt(&self, attempt: &Attempt) {
         self.settle(attempt.settlements()).await;
+        self.forget_refusals(attempt);
     }
 
     /// Takes back an attempt whose password was not looked at: what keeps the service from hashing must lock nobody out.
     pub(super) async fn withdraw_attempt(&self, attempt: &Attempt) {
-        self.settle(attempt.counted.iter().map(|key| Settlement::TakeBack(*key, attempt.at)).collect()).await;
+        let taken_back = attempt.counted.iter().map(|(key, _)| Settlement::TakeBack(*key, attempt.at));
+        self.settle(taken_back.collect()).await;
+        self.forget_refusals(attempt);
+    }
+
+    /// Forgets what stood against an attempt that succeeded: its success lifted that.
+    pub(super) fn forget_refusals(&self, attempt: &Attempt) {
+        self.refusals.forget(&attempt.keys);
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) {

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::{self, PublicKeySet, UnverifiedAssertion};
+use crate::crypto::{self, UnverifiedAssertion};
 use crate::domain::{Client, ClientKind, Timestamp};
 
 use super::judge::Doubt;
@@ -94,6 +94,9 @@ impl Service {
         if matches!(proof, ClientProof::Named(None)) {
             return Err(CallerError::Refused);
         }
+        let Ok(_permit) = self.unknown_clients.try_acquire() else {
+            return Err(Failure::doubt(Doubt::BehindCaller).into());
+        };
         let caught_up = Box::pin(self.follower.catch_up_for_stranger()).await;
         caught_up.map_err(|_| Failure::doubt(Doubt::BehindCaller))?;
         if self.view.generation() == generation {
@@ -145,10 +148,10 @@ impl Service {
         let Some(client) = client.filter(|client| named.is_none_or(|named| named == client.id.as_str())) else {
             return Err(CallerError::Refused);
         };
-        let Some(jwks) = &client.settings.jwks else {
+        let Some(keys) = self.assertion_keys.of(&client) else {
             return Err(CallerError::Refused);
         };
-        let keys = PublicKeySet::parse(jwks).map_err(Failure::internal)?;
+        let keys = keys.map_err(Failure::internal)?;
         let now = self.clock.now();
         let audiences: Vec<&str> = self.assertion_audiences.iter().map(String::as_str).collect();
         let assertion = assertion.verify(&keys, &audiences, now).map_err(|refusal| {

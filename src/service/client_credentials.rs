@@ -2,7 +2,7 @@
 
 use crate::domain::{Audience, Grant, ScopeSet};
 
-use super::granted::Granted;
+use super::granted::{Granted, scope_of_client};
 use super::{Caller, Failure, IssuedTokens, Service};
 
 /// Why there is no token.
@@ -34,8 +34,9 @@ impl Service {
         if !caller.authenticated || !client.settings.grants.allow(Grant::ClientCredentials) {
             return Err(GrantError::ClientNotAllowed);
         }
-        let scope = scope.unwrap_or_else(|| client.settings.scopes.clone());
-        if !scope.is_subset_of(&client.settings.scopes) {
+        let allowed = scope_of_client(client);
+        let scope = scope.unwrap_or_else(|| allowed.clone());
+        if !scope.is_subset_of(&allowed) {
             return Err(GrantError::InvalidScope);
         }
         let audience = self.audience_for(client, audience).ok_or(GrantError::InvalidAudience)?;

@@ -1,8 +1,8 @@
-//! Limits on failed client authentication: of one client from one address (security.md L1).
+//! Limits on failed client authentication: of one client from one address, and of one address (security.md L1).
 //!
-//! Secrets have 256 random bits and cannot be guessed, so a right one passes whatever was counted: nobody can lock a client
-//! out. What the limit bounds is the work and the noise that a misconfigured or hostile caller makes. Counted by each
-//! replica in bounded memory (L6).
+//! Secrets have 256 random bits and cannot be guessed, so a right one passes whatever was counted: no other caller can lock a
+//! client out. The limit bounds the work and the noise of a misconfigured or hostile caller. The name is the caller's choice,
+//! so the address is bounded as well. Counted by each replica in bounded memory (L6).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,44 +12,73 @@ use std::time::Duration;
 use super::attempts::network;
 use crate::crypto;
 
-/// Failures of clients, each client at each address in a bucket that empties by and by.
+/// Failures of all clients of one address together, as a multiple of those of one client: several may share a gateway.
+const CLIENTS_OF_AN_ADDRESS: u32 = 10;
+
+/// Failures of clients.
 #[derive(Debug)]
 pub struct ClientFailures {
-    /// Milliseconds that one failure weighs.
+    limits: Option<Limits>,
+}
+
+#[derive(Debug)]
+struct Limits {
+    of_clients: Buckets,
+    of_addresses: Buckets,
+}
+
+/// Buckets that drain over time, each for one key.
+#[derive(Debug)]
+struct Buckets {
+    /// Nanoseconds that one failure weighs.
     weight: u64,
-    /// Milliseconds that a bucket holds.
+    /// Nanoseconds that a bucket holds.
     depth: u64,
-    /// When each bucket will be empty, in milliseconds of the clock that `now` is read from.
-    empty_at: Option<moka::sync::Cache<[u8; 16], Arc<AtomicU64>>>,
+    /// When each bucket will be empty, in nanoseconds of the clock that `now` is read from.
+    empty_at: moka::sync::Cache<[u8; 16], Arc<AtomicU64>>,
 }
 
 impl ClientFailures {
-    /// Bears `burst` failures at once and `per_minute` after that, for `entries` clients and addresses at most: those
-    /// that are used least make room.
+    /// Allows `burst` failures at once and `per_minute` after that to one client at one address, and ten times as many to
+    /// one address. Remembers `entries` clients and as many addresses: the least used make room.
     pub fn new(burst: u32, per_minute: u32, entries: usize) -> Self {
-        let weight = 60_000 / u64::from(per_minute.max(1));
-        let entries = moka::sync::Cache::new(entries as u64);
-        Self { weight, depth: weight.saturating_mul(burst.into()), empty_at: Some(entries) }
+        let more = |number: u32| number.saturating_mul(CLIENTS_OF_AN_ADDRESS);
+        let of_clients = Buckets::new(burst, per_minute, entries);
+        let of_addresses = Buckets::new(more(burst), more(per_minute), entries);
+        Self { limits: Some(Limits { of_clients, of_addresses }) }
     }
 
     /// No limit.
     pub const fn unlimited() -> Self {
-        Self { weight: 0, depth: 0, empty_at: None }
+        Self { limits: None }
     }
 
     /// Counts a failure; how long to wait, when there were too many. `now` is a stopwatch's time.
     pub(super) fn count(&self, client: &str, address: IpAddr, now: Duration) -> Result<(), Duration> {
-        let Some(buckets) = &self.empty_at else { return Ok(()) };
-        let key = crypto::id128(&format!("{client}\n{}", network(address)));
-        let bucket = buckets.get_with(key, Arc::default);
-        let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
+        let Some(limits) = &self.limits else { return Ok(()) };
+        let address = network(address);
+        // The address first: above its limit, no further names take memory.
+        limits.of_addresses.count(&address, now)?;
+        limits.of_clients.count(&format!("{client}\n{address}"), now)
+    }
+}
+
+impl Buckets {
+    fn new(burst: u32, per_minute: u32, entries: usize) -> Self {
+        let weight = 60_000_000_000 / u64::from(per_minute.max(1));
+        Self { weight, depth: weight.saturating_mul(burst.into()), empty_at: moka::sync::Cache::new(entries as u64) }
+    }
+
+    fn count(&self, key: &str, now: Duration) -> Result<(), Duration> {
+        let bucket = self.empty_at.get_with(crypto::id128(key), Arc::default);
+        let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let fill = |empty_at: u64| {
             let next = empty_at.max(now).saturating_add(self.weight);
             (next.saturating_sub(now) <= self.depth).then_some(next)
         };
         let filled = bucket.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fill);
         filled.map(drop).map_err(|empty_at| {
-            Duration::from_millis(empty_at.saturating_add(self.weight).saturating_sub(now).saturating_sub(self.depth))
+            Duration::from_nanos(empty_at.saturating_add(self.weight).saturating_sub(now).saturating_sub(self.depth))
         })
     }
 }
@@ -85,8 +114,30 @@ mod tests {
         for number in 0..20_000 {
             let _ = failures.count(&number.to_string(), IpAddr::from([192, 0, 2, 1]), SECOND);
         }
-        let buckets = failures.empty_at.as_ref().unwrap();
-        buckets.run_pending_tasks();
-        assert!(buckets.entry_count() <= 1000);
+        let limits = failures.limits.as_ref().unwrap();
+        for buckets in [&limits.of_clients.empty_at, &limits.of_addresses.empty_at] {
+            buckets.run_pending_tasks();
+            assert!(buckets.entry_count() <= 1000);
+        }
+    }
+
+    #[test]
+    fn l1_an_address_is_limited_whatever_names_it_gives() {
+        let failures = ClientFailures::new(3, 60, 100_000);
+        let count = |number: u32, last| failures.count(&number.to_string(), IpAddr::from([192, 0, 2, last]), SECOND);
+        let allowed = (0..1000).filter(|number| count(*number, 1).is_ok()).count();
+        assert_eq!(allowed, 30);
+        assert_eq!(count(1001, 1), Err(SECOND / 10));
+        assert_eq!(count(1001, 2), Ok(()));
+        let names = &failures.limits.as_ref().unwrap().of_clients.empty_at;
+        names.run_pending_tasks();
+        assert_eq!(names.entry_count(), 31, "refused names take no memory");
+    }
+
+    #[test]
+    fn l1_a_high_rate_is_a_limit_and_not_none() {
+        let failures = ClientFailures::new(5, 1_000_000, 100);
+        let allowed = (0..100).filter(|_| failures.count("app", IpAddr::from([192, 0, 2, 1]), SECOND).is_ok());
+        assert_eq!(allowed.count(), 5);
     }
 }

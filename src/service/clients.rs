@@ -10,7 +10,7 @@ use crate::domain::{
 };
 use crate::store::{NewClient, StoreError};
 
-use super::{BUILT_IN_CLIENT, Failure, REVOCATION_LIFE, Requester, Service};
+use super::{ADMIN_SCOPE, BUILT_IN_CLIENT, Failure, REVOCATION_LIFE, Requester, Service};
 
 /// A client secret, shown once. Not printable.
 pub struct ClientSecret(pub SecretText);
@@ -197,6 +197,15 @@ fn check(settings: &ClientSettings) -> Result<(), ClientError> {
     }
     if is_public && settings.introspect == crate::domain::IntrospectRight::Any {
         return invalid("introspect", "only a confidential client may introspect every token");
+    }
+    let acts_for_itself_alone =
+        settings.grants.allow(Grant::ClientCredentials) && !settings.grants.allow(Grant::PasswordLogin);
+    if acts_for_itself_alone && settings.scopes.contains(ADMIN_SCOPE) {
+        return invalid(
+            "scopes",
+            "countersign:admin is for users with the role of that name; a program administers with an admin key, made by \
+             `countersign admin-key create`",
+        );
     }
     let lifetimes = Duration::from_secs(30)..=Duration::from_secs(3600);
     if settings.access_ttl.is_some_and(|ttl| !lifetimes.contains(&ttl)) {

@@ -54,13 +54,15 @@ pub(super) enum NotGranted {
 
 impl Service {
     /// The audiences of a client's tokens: those of `asked`, if the client has each of them. All of the client's where nothing
-    /// is asked, or the service's default where the client has none.
+    /// is asked, or the service's default where the client has none. Such a client may ask for the issuer beside the default,
+    /// so that its users reach their account and the administration wherever `tokens.default_audience` is another name.
     pub(super) fn audience_for(&self, client: &Client, asked: &[Audience]) -> Option<Vec<Audience>> {
-        let own = match client.settings.audiences.as_slice() {
-            [] => std::slice::from_ref(&self.settings.default_audience),
-            own => own,
-        };
-        narrowed(own.iter(), asked)
+        let default = &self.settings.default_audience;
+        let issuer = Audience::parse(&self.issuer).ok().filter(|issuer| !asked.is_empty() && issuer != default);
+        match client.settings.audiences.as_slice() {
+            [] => narrowed([default].into_iter().chain(&issuer), asked),
+            own => narrowed(own.iter(), asked),
+        }
     }
 
     /// What the tokens of a session may say now: narrowing only, and never an audience that the client lost.
@@ -86,7 +88,11 @@ impl Service {
 
     fn may_name(&self, client: &Client, audience: &Audience) -> bool {
         let own = &client.settings.audiences;
-        if own.is_empty() { *audience == self.settings.default_audience } else { own.contains(audience) }
+        if own.is_empty() {
+            *audience == self.settings.default_audience || audience.as_str() == self.issuer
+        } else {
+            own.contains(audience)
+        }
     }
 }
 
@@ -98,6 +104,11 @@ fn narrowed<'a>(all: impl Iterator<Item = &'a Audience>, asked: &[Audience]) -> 
     }
     let has_each = asked.iter().all(|audience| all.contains(audience));
     has_each.then(|| all.into_iter().filter(|audience| asked.contains(audience)).collect())
+}
+
+/// What a client's own tokens may carry: all of its scopes but the administration's, which needs a user with the role.
+pub(super) fn scope_of_client(client: &Client) -> ScopeSet {
+    client.settings.scopes.filter(|word| word != ADMIN_SCOPE)
 }
 
 /// What a user's tokens may carry of `scope`: what the client may have, and the administration only with the role of the

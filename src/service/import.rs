@@ -7,8 +7,11 @@ use crate::store::NewUser;
 use super::import_line::{ImportLineError, ImportOutcome, ImportProgress, ImportedUser};
 use super::{Failure, Requester, Service};
 
-/// Users that are inserted in one transaction.
+/// Lines that are read at once.
 pub const IMPORT_BATCH: usize = 500;
+
+/// Users that are inserted in one transaction. On SQLite every other write waits for it: these take a few milliseconds.
+const TRANSACTION: usize = 50;
 
 /// A line that was not imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +22,7 @@ pub struct RefusedLine {
     pub reason: String,
 }
 
-/// What came of an import so far.
+/// The outcome of an import so far.
 #[derive(Debug, Clone, Default)]
 pub struct ImportReport {
     /// Counts.
@@ -30,8 +33,8 @@ pub struct ImportReport {
 }
 
 impl Service {
-    /// Imports a batch of lines, at most [`IMPORT_BATCH`] of them, and adds what came of it to `report`. Running a whole
-    /// import again continues it: what is there already is left alone.
+    /// Imports a batch of lines, at most [`IMPORT_BATCH`] of them, and adds their outcomes to `report`. Running a whole import
+    /// again continues it: users that exist are left alone.
     pub async fn import_users(
         &self,
         lines: &[&[u8]],
@@ -43,27 +46,29 @@ impl Service {
         for line in lines {
             report.lines_seen += 1;
             let (number, bytes) = (report.lines_seen, line.len() as u64 + 1);
-            match ImportedUser::parse(line) {
+            let parsed = ImportedUser::parse(line).and_then(|user| {
+                user.as_ref().map_or(Ok(()), |user| self.passwords.check_import(&user.password_hash))?;
+                Ok(user)
+            });
+            match parsed {
                 Ok(Some(user)) => batch.push((number, bytes, user)),
                 Ok(None) => report.progress.bytes += bytes,
                 Err(error) => report.refuse(number, bytes, &error),
             }
         }
-        let new: Vec<NewUser> = batch.iter().map(|(_, _, user)| self.new_user(user)).collect();
-        let event = from.event("users.imported");
-        let created = self.store.users().import(new, now, Some(event)).await?;
-        self.learn_password_schemes().await?;
-        for ((number, bytes, user), is_created) in batch.into_iter().zip(created) {
-            let outcome = if is_created { ImportOutcome::Created } else { self.present(&user).await? };
-            report.progress.record(outcome, bytes);
-            if outcome == ImportOutcome::Taken {
-                report.refused.push(RefusedLine {
-                    number,
-                    reason: "the name belongs to an account with another password hash; it was left alone".to_owned(),
-                });
+        for part in batch.chunks(TRANSACTION) {
+            let new: Vec<NewUser> = part.iter().map(|(_, _, user)| self.new_user(user)).collect();
+            let created = self.store.users().import(new, now, Some(from.event("users.imported"))).await?;
+            for ((number, bytes, user), is_created) in part.iter().zip(created) {
+                let outcome = if is_created { ImportOutcome::Created } else { self.present(user).await? };
+                report.progress.record(outcome, *bytes);
+                if outcome == ImportOutcome::Taken {
+                    let reason = "the name belongs to an account with another password hash; it was left alone";
+                    report.refused.push(RefusedLine { number: *number, reason: reason.to_owned() });
+                }
             }
         }
-        Ok(())
+        self.learn_password_schemes().await
     }
 
     fn new_user(&self, user: &ImportedUser) -> NewUser {

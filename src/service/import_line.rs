@@ -66,7 +66,7 @@ pub enum ImportLineError {
     Username(ParseError),
     /// The hash.
     #[error("password_hash: {0}")]
-    PasswordHash(HashRefusal),
+    PasswordHash(#[from] HashRefusal),
     /// The roles together.
     #[error("roles: {0}")]
     Roles(ParseError),

@@ -1,12 +1,17 @@
 //! Login: a user name and a password for a pair of tokens.
 
+use std::sync::Arc;
 use std::time::Duration;
+
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
 use crate::crypto::{FamilySecret, HashingError, RefreshToken};
 use crate::domain::{
     Audience, Client, EndReason, Grant, Password, ScopeSet, Session, SessionId, SessionState, Timestamp, Username,
 };
-use crate::store::{NewSession, SessionDetail};
+use crate::store::{NewSession, Owner, SessionDetail};
 
 use super::granted::{Granted, scope_of_user};
 use super::password::Proven;
@@ -63,13 +68,55 @@ struct Prepared {
     tokens: IssuedTokens,
 }
 
+/// A session in the database whose tokens the caller does not have yet. Dropped, it ends the session: a caller that
+/// disconnected must not leave a session behind that nobody holds (security.md R13).
+struct OpenedSession {
+    service: Arc<Service>,
+    session: SessionId,
+    from: Requester,
+    /// `None` once the caller has them.
+    tokens: Option<IssuedTokens>,
+}
+
+impl OpenedSession {
+    /// The tokens, for the answer. `None` never happens: they are taken once.
+    fn claim(mut self) -> Option<IssuedTokens> {
+        self.tokens.take()
+    }
+}
+
+impl Drop for OpenedSession {
+    fn drop(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.tokens.is_none() {
+            return;
+        }
+        let (service, session, from) = (Arc::clone(&self.service), self.session, self.from.clone());
+        let ending = async move {
+            tracing::info!(%session, "the caller of a login disconnected; its session ends");
+            if let Err(error) = service.end_session(session, Owner::Anyone, EndReason::LoggedOut, &from).await {
+                tracing::warn!(%session, %error, "a session that nobody holds could not be ended; it expires by itself");
+            }
+        };
+        runtime.spawn(ending.in_current_span());
+    }
+}
+
 impl Service {
     /// Logs a user in on `caller`'s client.
     ///
     /// The attempt is counted before the password is hashed (security.md L3), the hash is computed whatever is known of
     /// the name (P6), and the session is created only if the user's epoch is still the one that was read with the hash:
     /// a login that began before a revocation cannot outlive it.
-    pub async fn log_in(&self, caller: &Caller, login: Login, from: &Requester) -> Result<IssuedTokens, LoginError> {
+    ///
+    /// Dropping the future before it ends leaves no session: one that was opened meanwhile is ended. A session whose answer
+    /// is lost on the way to the client stays until it expires; the server cannot know of it.
+    pub async fn log_in(
+        self: &Arc<Self>,
+        caller: &Caller,
+        login: Login,
+        from: &Requester,
+    ) -> Result<IssuedTokens, LoginError> {
         let client = &*caller.client;
         if !client.settings.grants.allow(Grant::PasswordLogin) {
             return Err(LoginError::ClientNotAllowed);
@@ -79,27 +126,28 @@ impl Service {
             return Err(LoginError::InvalidScope);
         }
         let proven = self.prove(&login.username, login.password, &client.id, from).await?;
-        let Some(tokens) = self.open_session(client, &proven, login.scope.as_ref(), &audience, from).await? else {
+        let Some(opened) = self.open_session(client, &proven, login.scope.as_ref(), &audience, from).await? else {
             // The user or the client was disabled, deleted or revoked between the look-up and now.
             self.note_failed_login(&proven.attempt, Some(proven.user.id), &client.id, from).await?;
             return Err(LoginError::InvalidCredentials);
         };
+        self.forget_refusals(&proven.attempt);
         self.upgrade_hash(&proven).await;
-        Ok(tokens)
+        opened.claim().ok_or_else(|| Failure::internal("the tokens of a login were taken twice").into())
     }
 
     /// Opens a session and writes its first tokens. A client that was revoked elsewhere, of which this replica has not heard
     /// yet, is read anew, once: the revocation ended what was issued before it, and the user's password was right.
     async fn open_session(
-        &self,
+        self: &Arc<Self>,
         client: &Client,
         proven: &Proven,
         asked: Option<&ScopeSet>,
         audience: &[Audience],
         from: &Requester,
-    ) -> Result<Option<IssuedTokens>, LoginError> {
-        if let Some(tokens) = self.try_open_session(client, proven, asked, audience, from).await? {
-            return Ok(Some(tokens));
+    ) -> Result<Option<OpenedSession>, LoginError> {
+        if let Some(opened) = self.try_open_session(client, proven, asked, audience, from).await? {
+            return Ok(Some(opened));
         }
         self.follower.sync().await.map_err(|error| Failure::Unavailable(Box::new(error)))?;
         match self.view.client(client.id.as_str()) {
@@ -111,13 +159,13 @@ impl Service {
     }
 
     async fn try_open_session(
-        &self,
+        self: &Arc<Self>,
         client: &Client,
         proven: &Proven,
         asked: Option<&ScopeSet>,
         audience: &[Audience],
         from: &Requester,
-    ) -> Result<Option<IssuedTokens>, LoginError> {
+    ) -> Result<Option<OpenedSession>, LoginError> {
         let Prepared { new, at, tokens } = match self.prepare(client, proven, asked, audience, from) {
             Ok(prepared) => prepared,
             Err(error) => {
@@ -126,8 +174,25 @@ impl Service {
                 return Err(error);
             }
         };
-        let opened = self.store.sessions().open(new, at).await.map_err(Failure::from)?;
-        Ok(self.follower.honour(opened).await.map(|_| tokens))
+        let caller = new.caller.clone();
+        // Cancelled when this future is dropped. The task goes on, because the transaction may commit.
+        let _guard = caller.drop_guard();
+        let (answer, opened) = oneshot::channel();
+        let (service, session, from) = (Arc::clone(self), new.id, from.acting(proven.user.id));
+        let opening = async move {
+            let written = match service.store.sessions().open(new, at).await {
+                Ok(written) => Ok(service.follower.honour(written).await),
+                Err(error) => Err(Failure::from(error)),
+            };
+            let opened = written.map(|opened| {
+                opened.map(|_| OpenedSession { service: Arc::clone(&service), session, from, tokens: Some(tokens) })
+            });
+            // Without a receiver the session is dropped here, which ends it.
+            drop(answer.send(opened));
+        };
+        tokio::spawn(opening.in_current_span());
+        let opened = opened.await.unwrap_or_else(|_| Err(Failure::internal("a login did not run to its end")));
+        Ok(opened?)
     }
 
     /// The session and its first tokens, of which nothing is written yet.
@@ -183,8 +248,14 @@ impl Service {
             max_per_user: self.settings.max_sessions,
             revocation_expires_at: now.plus(REVOCATION_LIFE),
             settled: proven.attempt.settlements(),
-            audit: from.event("login.succeeded").about_user(user.id).of_session(session.id).on(&client.id),
+            audit: from
+                .acting(user.id)
+                .event("login.succeeded")
+                .about_user(user.id)
+                .of_session(session.id)
+                .on(&client.id),
             displaced_audit: from.event("session.displaced").noting("reason", EndReason::Displaced.as_str()),
+            caller: CancellationToken::new(),
         };
         let detail = SessionDetail { session, methods, username: user.username.clone(), roles: user.roles.clone() };
         let tokens = self.tokens_of_generation(

@@ -6,13 +6,21 @@ use crate::store::{EndOutcome, EndRequest, Owner};
 use super::judge::{Doubt, Inactivity, Verdict};
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
+/// A token that is good for other services than this one.
+#[derive(Debug, thiserror::Error)]
+#[error("the audience of the access token does not name this service")]
+pub struct WrongAudience;
+
 /// Why a bearer was not let in.
 #[derive(Debug, thiserror::Error)]
 pub enum BearerError {
     /// The token is not active, or no user's session stands behind it.
     #[error("the access token is not active")]
     Inactive,
-    /// It was ours and good until its session ended.
+    /// The token is good but not issued for this service.
+    #[error(transparent)]
+    WrongAudience(#[from] WrongAudience),
+    /// The token was good until its session ended.
     #[error("the session of the access token has ended")]
     SessionEnded,
     /// It cannot be judged now.
@@ -32,12 +40,13 @@ pub struct Bearer {
 }
 
 impl Service {
-    /// The user behind an access token. Whatever its audience: what the user may do here concerns the sessions that the
-    /// token itself belongs to, and needs the password where it goes further.
+    /// The user behind an access token. Its audience must name this service: a resource server that received a user's token
+    /// must not act on the user's account (security.md I16).
     pub async fn bearer(&self, access_token: &str) -> Result<Bearer, BearerError> {
         match self.judge.judge(access_token).await.verdict {
             Verdict::Active(token) => match (&token.claims.subject, &token.claims.login) {
                 (crate::domain::Subject::User(user), Some(login)) => {
+                    self.check_audience(&token)?;
                     Ok(Bearer { user: *user, session: login.session, token: token.clone() })
                 }
                 _ => Err(BearerError::Inactive),
@@ -46,6 +55,12 @@ impl Service {
             Verdict::Inactive(_) => Err(BearerError::Inactive),
             Verdict::CannotJudge(doubt) => Err(BearerError::Doubt(doubt)),
         }
+    }
+
+    /// Whether a token may be used on this service's own endpoints. `tokens.default_audience` is no other name of it.
+    pub(super) fn check_audience(&self, token: &super::JudgedToken) -> Result<(), WrongAudience> {
+        let is_named = token.claims.audience.iter().any(|audience| audience.as_str() == self.issuer);
+        if is_named { Ok(()) } else { Err(WrongAudience) }
     }
 
     /// Ends the session of a refresh token, whatever its generation: its bearer held the family's secret. A token that is

@@ -4,6 +4,7 @@
 mod account;
 mod admin_keys;
 mod administrator;
+mod assertion_keys;
 mod attempts;
 mod audit;
 mod client_auth;
@@ -33,6 +34,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use crate::clock::Clock;
 use crate::crypto::{PasswordHasher, Random, RefreshCodec, Sealer};
 use crate::domain::{Algorithm, Audience, PasswordPolicy, TokenType};
@@ -44,7 +47,8 @@ use crate::view::View;
 pub use account::{PasswordChangeError, SessionPage};
 pub use admin_keys::AdminKeyError;
 pub use administrator::{ADMIN_KEY_PREFIX, AdminError};
-pub use attempts::{AttemptRules, Limit};
+pub use assertion_keys::AssertionKeys;
+pub use attempts::{AttemptRules, Limit, Refusals};
 pub use audit::{AuditSearches, Page};
 pub use client_auth::{Caller, CallerError, ClientProof};
 pub use client_credentials::GrantError;
@@ -60,7 +64,7 @@ pub use issue::{IssuedRefresh, IssuedTokens};
 pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
 pub use keys::{AddKeyError, KeyInfo, MaintenanceError};
 pub use login::{Login, LoginError};
-pub use logout::{Bearer, BearerError};
+pub use logout::{Bearer, BearerError, WrongAudience};
 pub use proven_clients::{BeforeAuthentication, ProvenClients};
 pub use refresh::{RefreshError, Refreshed};
 pub use request::Requester;
@@ -80,6 +84,10 @@ pub const ADMIN_SCOPE: &str = "countersign:admin";
 /// How long a revocation is remembered: no token lives longer than an hour, and two minutes cover clock skew
 /// (security.md I12).
 pub const REVOCATION_LIFE: Duration = Duration::from_secs(60 * 60 + 120);
+
+/// Callers that may wait for a sync before they are refused as unknown clients. A sync takes milliseconds and serves all of
+/// them, so more wait only while the database is slow; they are answered 503.
+pub const UNKNOWN_CLIENTS: usize = 1024;
 
 /// What the use cases need of the configuration.
 #[derive(Debug, Clone)]
@@ -119,7 +127,11 @@ pub struct Service {
     pub(crate) passwords: PasswordHasher,
     pub(crate) policy: PasswordPolicy,
     pub(crate) attempt_rules: AttemptRules,
+    pub(crate) refusals: Refusals,
     pub(crate) client_failures: ClientFailures,
+    pub(crate) assertion_keys: AssertionKeys,
+    /// Permits of callers that wait for a sync before they are refused as unknown clients.
+    pub(crate) unknown_clients: Semaphore,
     pub(crate) proven_clients: ProvenClients,
     pub(crate) denials: Denials,
     pub(crate) failed_logins: FailedLogins,

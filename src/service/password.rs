@@ -1,6 +1,6 @@
 //! Proving who one is by a password: the one way in, whatever it is proven for (security.md section 1, point 8).
 
-use crate::crypto::PasswordHash;
+use crate::crypto::{PasswordHash, Priority};
 use crate::domain::{ClientId, Password, User, UserId, UserState, Username};
 
 use super::attempts::Attempt;
@@ -16,7 +16,7 @@ pub(super) struct Proven {
     upgrade: Option<(String, PasswordHash)>,
 }
 
-/// What a look at the password said.
+/// The result of verifying a password.
 enum Looked {
     Right(User, Option<(String, PasswordHash)>),
     /// With the account, where there is one.
@@ -34,7 +34,7 @@ impl Service {
         from: &Requester,
     ) -> Result<Proven, LoginError> {
         let attempt = self.begin_attempt(username, from).await?;
-        match self.look_at(username, password).await {
+        match self.look_at(username, password, attempt.priority()).await {
             Ok(Looked::Right(user, upgrade)) => Ok(Proven { user, attempt, upgrade }),
             Ok(Looked::Wrong(user)) => {
                 self.note_failed_login(&attempt, user, client, from).await?;
@@ -47,9 +47,9 @@ impl Service {
         }
     }
 
-    /// One path and one cost for every refusal: a name that does not exist, an account that is disabled and a stored hash
-    /// that cannot be read are hashed like a wrong password (security.md P6, P11).
-    async fn look_at(&self, username: &Username, password: Password) -> Result<Looked, LoginError> {
+    /// One path and one cost for every refusal. An unknown name, a disabled account and an unreadable hash are hashed like a
+    /// wrong password (security.md P6, P11).
+    async fn look_at(&self, username: &Username, password: Password, priority: Priority) -> Result<Looked, LoginError> {
         let credentials = self.store.users().credentials(username).await.map_err(Failure::from)?;
         let account = credentials.as_ref().map(|credentials| credentials.user.id);
         let usable = credentials.filter(|credentials| credentials.user.state == UserState::Enabled);
@@ -58,7 +58,7 @@ impl Service {
                 .inspect_err(|error| tracing::error!(user = %credentials.user.id, %error, "the stored password hash is unreadable"))
                 .ok()
         });
-        let verdict = self.passwords.verify(password, stored).await?;
+        let verdict = self.passwords.verify(password, stored, priority).await?;
         Ok(match usable.filter(|_| verdict.matches) {
             Some(credentials) => {
                 Looked::Right(credentials.user, verdict.replacement.map(|better| (credentials.password_hash, better)))

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use countersign::domain::{Audience, ClientKind, ClientSettings, ScopeSet};
+use countersign::domain::{Audience, ClientKind, ClientSettings, Grant, Grants, ScopeSet};
 use countersign::http::openapi::document;
 use countersign::service::{ADMIN_SCOPE, Requester};
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 
-use crate::support::app::{PASSWORD, TestApp, USER, application, error_of, machine, tokens};
+use crate::support::app::{ISSUER, PASSWORD, TestApp, USER, application, error_of, machine, tokens};
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
 use crate::support::judging::*;
 use crate::support::outage;
@@ -73,8 +73,12 @@ on_both_engines! {
     async fn whoever_is_no_administrator_is_told_so_before_anything_else(database: TestDatabase) {
         let app = TestApp::start(database).await;
         console(&app).await;
-        let scoped = ClientSettings { audiences: vec![Audience::parse("https://api.example").unwrap()], ..machine(&[], ADMIN_SCOPE) };
-        let elsewhere = app.confidential("elsewhere", scoped).await;
+        // It may have the scope because it may log users in. Its own tokens do not carry it.
+        let robot = ClientSettings {
+            grants: Grants::new([Grant::ClientCredentials, Grant::PasswordLogin]),
+            ..machine(&[], ADMIN_SCOPE)
+        };
+        let robot = app.confidential("robot", robot).await;
         let batch = app.confidential("batch", machine(&[], "read")).await;
         let session = app.log_in().await;
         let revoked = app.log_in().await;
@@ -95,8 +99,7 @@ on_both_engines! {
             &session.access_token,
             &without_role.access_token,
             &app.token_of(&batch).await.access_token,
-            // The scope, but for another resource server: what that one received opens nothing here.
-            &app.token_of(&elsewhere).await.access_token,
+            &app.token_of(&robot).await.access_token,
         ];
         for operation in operations() {
             let name = format!("{} {}", operation.0, operation.1);
@@ -126,14 +129,12 @@ on_both_engines! {
     async fn keys_clients_and_users_with_the_role_administer_every_endpoint(database: TestDatabase) {
         let app = TestApp::start(database).await;
         console(&app).await;
-        let robot = app.confidential("robot", machine(&[], ADMIN_SCOPE)).await;
         let ada = user_id(&app, USER).await;
         app.administer(Method::PATCH, &format!("/admin/v1/users/{ada}"), Some(json!({"roles": [ADMIN_SCOPE]}))).await;
         let user = tokens(log_in(&app, USER, Some(ADMIN_SCOPE)).await).await.access_token;
         let default = tokens(log_in(&app, USER, None).await).await;
         assert_eq!(default.scope, ADMIN_SCOPE);
-        let client = app.token_of(&robot).await.access_token;
-        for token in [&app.admin_key, &user, &client] {
+        for token in [&app.admin_key, &user] {
             for operation in operations() {
                 let answer = request(&app, &operation).bearer_auth(token).send().await.unwrap();
                 let status = answer.status().as_u16();
@@ -146,7 +147,7 @@ on_both_engines! {
             let order = json!({"client_id": name, "type": "public"});
             app.http.post(format!("http://{}/admin/v1/clients", app.operations)).bearer_auth(token).json(&order)
         };
-        for (token, name, actor) in [(app.admin_key.as_str(), "one", "admin-key:tests"), (&user, "two", &ada), (&client, "three", "robot")] {
+        for (token, name, actor) in [(app.admin_key.as_str(), "one", "admin-key:tests"), (&user, "two", &ada)] {
             let answer = make(token, name).header("x-request-id", format!("made-{name}")).send().await.unwrap();
             assert_eq!(answer.status(), 201);
             let found = app.administer(Method::GET, &format!("/admin/v1/audit?event=client.created&client={name}"), None).await;
@@ -159,6 +160,76 @@ on_both_engines! {
         let refreshed = app.post_json("/v1/refresh", &json!({"refresh_token": default.refresh_token, "client_id": "console"}));
         let refreshed = tokens(refreshed.send().await.unwrap()).await;
         assert_eq!(refreshed.scope, "", "r9");
+    }
+
+    async fn i17_a_user_who_lost_the_role_administers_nothing_from_then_on_on_any_replica(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        console(&app).await;
+        let other = app.beside(2, "").await;
+        let ada = user_id(&app, USER).await;
+        let path = format!("/admin/v1/users/{ada}");
+        app.administer(Method::PATCH, &path, Some(json!({"roles": [ADMIN_SCOPE]}))).await;
+        let token = tokens(log_in(&app, USER, Some(ADMIN_SCOPE)).await).await.access_token;
+        let promote = async |replica: &TestApp| {
+            let request = replica.http.patch(format!("http://{}{path}", replica.operations)).bearer_auth(&token);
+            request.json(&json!({"roles": [ADMIN_SCOPE]})).send().await.unwrap()
+        };
+        assert_eq!(promote(&other).await.status(), 200);
+        app.administer(Method::PATCH, &path, Some(json!({"roles": ["reader"]}))).await;
+        for replica in [&app, &other] {
+            assert_eq!(error_of(promote(replica).await).await, (403, "insufficient_scope".into()));
+        }
+        let user = app.administer(Method::GET, &path, None).await;
+        assert_eq!(user["roles"], json!(["reader"]), "the role was not given back");
+        app.set_enabled(USER, false).await;
+        assert_eq!(error_of(promote(&app).await).await, (401, "invalid_token".into()));
+    }
+
+    async fn i17_a_client_is_no_administrator_by_its_own_token(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let order = json!({
+            "client_id": "robot", "type": "confidential", "grants": ["client_credentials"], "scopes": ADMIN_SCOPE,
+        });
+        let answer = app.admin(Method::POST, "/admin/v1/clients").json(&order).send().await.unwrap();
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!((&problem["status"], &problem["errors"][0]["field"]), (&json!(400), &json!("scopes")), "{problem}");
+        assert!(problem["errors"][0]["detail"].as_str().unwrap().contains("countersign admin-key create"), "{problem}");
+        // One that an earlier release created.
+        let robot = app.confidential("robot", machine(&[], "read")).await;
+        app.database.tamper(&format!("UPDATE clients SET scopes = 'read {ADMIN_SCOPE}' WHERE id = 'robot'")).await;
+        let app = app.beside(2, "").await;
+        assert_eq!(app.token_of(&robot).await.scope, "read");
+        let form = [("grant_type", "client_credentials"), ("scope", ADMIN_SCOPE)];
+        let request = app.http.post(format!("http://{}/oauth2/token", app.public)).form(&form);
+        let answer = request.basic_auth(&robot.id, Some(&robot.secret)).send().await.unwrap();
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["error"], json!("invalid_scope"));
+    }
+
+    async fn i16_a_token_for_the_default_audience_or_another_server_opens_no_administration(database: TestDatabase) {
+        let app = TestApp::start_with(database, "[tokens]\ndefault_audience = \"https://apis.example\"").await;
+        console(&app).await;
+        let orders = ClientSettings { audiences: vec![Audience::parse("https://orders.example").unwrap()], ..application(ADMIN_SCOPE) };
+        app.client("orders", orders).await;
+        let ada = user_id(&app, USER).await;
+        app.administer(Method::PATCH, &format!("/admin/v1/users/{ada}"), Some(json!({"roles": [ADMIN_SCOPE]}))).await;
+        let login = json!({"username": USER, "password": PASSWORD, "client_id": "orders"});
+        let for_orders = tokens(app.post_json("/v1/login", &login).send().await.unwrap()).await;
+        let by_default = tokens(log_in(&app, USER, Some(ADMIN_SCOPE)).await).await;
+        let ask = async |token: &str| {
+            app.http.get(format!("http://{}/admin/v1/status", app.operations)).bearer_auth(token).send().await.unwrap()
+        };
+        for token in [&for_orders, &by_default] {
+            assert_eq!(token.scope, ADMIN_SCOPE);
+            let answer = ask(&token.access_token).await;
+            assert_eq!(header(&answer, "www-authenticate"), "Bearer realm=\"countersign\", error=\"invalid_token\"");
+            let problem: Value = answer.json().await.unwrap();
+            assert_eq!(problem["code"], json!("invalid_token"));
+            assert!(problem["detail"].as_str().unwrap().contains("audience"), "{problem}");
+        }
+        let login = json!({"username": USER, "password": PASSWORD, "client_id": "console", "audience": ISSUER});
+        let for_us = tokens(app.post_json("/v1/login", &login).send().await.unwrap()).await;
+        assert_eq!(ask(&for_us.access_token).await.status(), 200);
     }
 
     async fn h14_nothing_of_the_administration_is_on_the_public_listener(database: TestDatabase) {
@@ -176,8 +247,7 @@ on_both_engines! {
 
     async fn while_the_view_is_stale_a_key_administers_and_a_token_is_not_judged(database: TestDatabase) {
         let app = TestApp::start(database).await;
-        let robot = app.confidential("robot", machine(&[], ADMIN_SCOPE)).await;
-        let token = app.token_of(&robot).await.access_token;
+        let token = app.log_in().await.access_token;
         outage::take_feed_away(&app.database).await;
         app.clock.advance(TOO_LONG);
         let status = |token: &str| app.http.get(format!("http://{}/admin/v1/status", app.operations)).bearer_auth(token);

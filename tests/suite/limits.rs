@@ -198,6 +198,70 @@ on_both_engines! {
         assert_eq!(app.audit("login.failed").await, [Value::Null; 0]);
     }
 
+    async fn l10_a_login_that_was_refused_costs_no_statement_until_it_may_try_again(database: TestDatabase) {
+        let settings = format!("{BEHIND_A_PROXY}[limits.pair]\nfree = 2\n[limits.address]\nburst = 4\nper_minute = 4\n");
+        let app = TestApp::start_with(database, &settings).await;
+        let statements = async || {
+            let text = app.metrics().await;
+            let counts = text.lines().filter_map(|line| line.strip_prefix("countersign_database_seconds_count{query=\"attempts_"));
+            counts.map(|line| line.rsplit(' ').next().unwrap().parse::<u64>().unwrap()).sum::<u64>()
+        };
+        let address = "198.51.100.9";
+        for _ in 0..3 {
+            assert_eq!(attempt(&app, address, USER, "wrong password").await.0, 401);
+        }
+        assert_eq!(attempt(&app, address, USER, PASSWORD).await, (429, 1), "looked up once");
+        let before = statements().await;
+        for _ in 0..20 {
+            assert_eq!(attempt(&app, address, USER, PASSWORD).await, (429, 1));
+        }
+        assert_eq!(statements().await, before);
+        assert_eq!(attempt(&app, address, "another", "wrong password").await.0, 401, "the pair is refused, and not the address");
+        assert_eq!(attempt(&app, OWNER, USER, "wrong password").await.0, 401, "nor the account");
+        // One more failure of the address: it is refused whatever the name.
+        assert_eq!(attempt(&app, address, "third", "wrong password").await.0, 401);
+        assert_eq!(attempt(&app, address, "fourth", "wrong password").await, (429, 1));
+        let before = statements().await;
+        for number in 0..20 {
+            assert_eq!(attempt(&app, address, &format!("name{number}"), "wrong password").await, (429, 1));
+        }
+        assert_eq!(statements().await, before);
+        app.advance(Duration::from_secs(1)).await;
+        assert_eq!(attempt(&app, address, USER, PASSWORD).await.0, 200, "it lifts at the time that it told");
+        assert_eq!(attempt(&app, address, USER, PASSWORD).await.0, 200);
+    }
+
+    async fn l10_a_lock_that_a_success_elsewhere_lifts_is_not_kept_in_memory_for_its_whole_time(database: TestDatabase) {
+        let settings = format!("{BEHIND_A_PROXY}[limits]\nhard_stop = 5\nhard_stop_for = \"1h\"\n[limits.account]\nfree = 5\n");
+        let app = TestApp::start_with(database, &settings).await;
+        assert_eq!(attempt(&app, OWNER, USER, PASSWORD).await.0, 200);
+        for address in 1..=5 {
+            assert_eq!(attempt(&app, &format!("198.51.100.{address}"), USER, "wrong password").await.0, 401);
+        }
+        let travelling = "192.0.2.200";
+        assert_eq!(attempt(&app, travelling, USER, PASSWORD).await, (429, 3600));
+        assert_eq!(attempt(&app, OWNER, USER, PASSWORD).await.0, 200, "from a known address, which ends the lock");
+        app.advance(Duration::from_secs(30)).await;
+        assert_eq!(attempt(&app, travelling, USER, PASSWORD).await.0, 200);
+    }
+
+    async fn l1_made_up_client_names_do_not_escape_the_limit_of_their_address(database: TestDatabase) {
+        let settings = format!("{BEHIND_A_PROXY}[limits.client]\nburst = 2\nper_minute = 6\n");
+        let app = TestApp::start_with(database, &settings).await;
+        let ask = async |number: u32, address: &str| {
+            let caller = Credentials { id: format!("made-up-{number}"), secret: "wrong".to_owned() };
+            app.ask(&caller, "x").header("x-forwarded-for", address).send().await.unwrap().status().as_u16()
+        };
+        for number in 0..20 {
+            assert_eq!(ask(number, OWNER).await, 401);
+        }
+        assert_eq!(ask(20, OWNER).await, 429);
+        assert_eq!(ask(20, "192.0.2.2").await, 401);
+        let gateway = app.gateway();
+        let answer = app.ask(&gateway, "x").header("x-forwarded-for", OWNER).send().await.unwrap();
+        assert_eq!(answer.status(), 200, "a right secret always passes");
+    }
+
     async fn p8_a_count_stays_although_the_request_fails_after_it(database: TestDatabase) {
         let app = TestApp::start_with(database, "[limits]\nhard_stop = 3\n").await;
         let broken = Broken::on(&app.database, "BEFORE INSERT", "audit").await;

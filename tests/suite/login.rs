@@ -1,7 +1,11 @@
 //! `POST /v1/login`.
 
-use countersign::domain::{Audience, ClientKind, ClientSettings, Grant, Grants, Role, ScopeSet};
-use countersign::service::Requester;
+use std::future::Future as _;
+
+use countersign::domain::{
+    Audience, ClientId, ClientKind, ClientSettings, Grant, Grants, Password, Role, ScopeSet, Username,
+};
+use countersign::service::{BUILT_IN_CLIENT, Caller, Login, Requester};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
@@ -287,5 +291,43 @@ on_both_engines! {
         assert_eq!(app.audit("login.succeeded").await, [Value::Null; 0], "all or nothing");
         let first = app.log_in().await;
         assert!(app.is_active(&first.access_token).await);
+    }
+
+    async fn r13_a_login_that_is_dropped_at_any_point_leaves_no_session(database: TestDatabase) {
+        let settings = "[limits.pair]\nfree = 90\n[limits.account]\nfree = 90\n[limits.address]\nburst = 1000\n";
+        let app = TestApp::start_with(database, settings).await;
+        let client = app.service.client(&ClientId::parse(BUILT_IN_CLIENT).unwrap()).unwrap();
+        let caller = Caller { client, authenticated: false };
+        let ended = async || app.settled("countersign_database_seconds_count{query=\"session_end\"}").await;
+        let (mut polls, mut completed) = (0, 0);
+        // How often a login is polled depends on what is ready when: until one was dropped with its session open.
+        while completed < 30 && (completed == 0 || ended().await == 0) {
+            polls += 1;
+            let login = Login {
+                username: Username::parse(USER).unwrap(),
+                password: Password::parse(PASSWORD).unwrap(),
+                scope: None,
+                audience: None,
+            };
+            let from = Requester::command_line();
+            let mut login = std::pin::pin!(app.service.log_in(&caller, login, &from));
+            let mut left = polls;
+            // Dropped when it is woken after so many polls, with the next result waiting to be read.
+            let outcome = std::future::poll_fn(|context| {
+                if left == 0 {
+                    return std::task::Poll::Ready(None);
+                }
+                left -= 1;
+                login.as_mut().poll(context).map(Some)
+            });
+            if let Some(outcome) = outcome.await {
+                outcome.unwrap();
+                (polls, completed) = (0, completed + 1);
+            }
+        }
+        assert!(ended().await > 0, "a login was dropped after its session was opened");
+        let live = app.service.sessions_of_user(app.user_id(USER).await, None, 100).await.unwrap().sessions;
+        assert_eq!(live.len(), completed, "those of the logins that were not dropped");
+        assert_eq!(app.audit("login.failed").await, [Value::Null; 0]);
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::support::app::{PASSWORD, TestApp, Tokens, USER, application, error_of, machine, tokens};
+use crate::support::app::{ISSUER, PASSWORD, TestApp, Tokens, USER, application, error_of, machine, tokens};
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
 use crate::support::sessions::*;
 
@@ -70,6 +70,47 @@ on_both_engines! {
             assert_eq!(error_of(twice.send().await.unwrap()).await, (400, "invalid_request".into()));
         }
         assert!(app.is_active(&mine.access_token).await, "and nothing of this ended a session");
+    }
+
+    async fn i16_a_token_for_a_resource_server_does_nothing_to_the_account(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let audiences = |names: &[&str]| countersign::domain::ClientSettings { audiences: machine(names, "").audiences, ..application("") };
+        app.client("orders", audiences(&["https://orders.example"])).await;
+        app.client("both", audiences(&["https://orders.example", ISSUER])).await;
+        let log_in = async |client: &str| {
+            let login = json!({"username": USER, "password": PASSWORD, "client_id": client});
+            tokens(app.login(&login).await).await
+        };
+        let (for_orders, for_both) = (log_in("orders").await, log_in("both").await);
+        let change = json!({"current_password": PASSWORD, "new_password": "an even longer pass phrase"});
+        for (method, path) in [
+            (Method::GET, "/v1/me".to_owned()),
+            (Method::GET, "/v1/me/sessions".to_owned()),
+            (Method::PUT, "/v1/me/password".to_owned()),
+            (Method::DELETE, format!("/v1/me/sessions/{}", for_both.session_id)),
+            (Method::DELETE, "/v1/me/sessions".to_owned()),
+            (Method::POST, "/v1/logout".to_owned()),
+        ] {
+            let request = app.request(method.clone(), &path).bearer_auth(&for_orders.access_token);
+            let request = if method == Method::PUT { request.json(&change) } else { request };
+            let problem: Value = request.send().await.unwrap().json().await.unwrap();
+            assert_eq!((&problem["status"], &problem["code"]), (&json!(401), &json!("invalid_token")), "{method} {path}");
+            assert!(problem["detail"].as_str().unwrap().contains("audience"), "{problem}");
+        }
+        assert!(app.is_active(&for_orders.access_token).await && app.is_active(&for_both.access_token).await);
+        assert_eq!(app.as_bearer(Method::GET, "/v1/me", &for_both.access_token).await.status(), 200);
+        // Its own application narrows the tokens that it hands on, and ends the session by its refresh token.
+        let narrowed = app.http.post(format!("http://{}/oauth2/token", app.public)).form(&[
+            ("grant_type", "refresh_token"),
+            ("refresh_token", &for_both.refresh_token),
+            ("client_id", "both"),
+            ("resource", "https://orders.example"),
+        ]);
+        let narrowed = tokens(narrowed.send().await.unwrap()).await;
+        assert_eq!(app.as_bearer(Method::GET, "/v1/me", &narrowed.access_token).await.status(), 401);
+        let answer = app.post_json("/v1/logout", &json!({"refresh_token": for_orders.refresh_token})).send().await.unwrap();
+        assert_eq!(answer.status(), 204);
+        assert!(!app.is_active(&for_orders.access_token).await);
     }
 
     async fn sessions_are_listed_in_pages_and_only_while_they_can_be_refreshed(database: TestDatabase) {

@@ -97,14 +97,14 @@ on_both_engines! {
         replicas[0].attempts().settle(vec![Settlement::Know(known, at(1000))]).await.unwrap();
         let strict = AttemptLimits { free: 0, hard_stop: 1, ..LIMITS };
         assert!(replicas[0].attempts().register(vec![(account, strict)], None, START).await.unwrap().is_allowed());
-        for store in &replicas {
+        for (failures, store) in (0..).zip(&replicas) {
             let keys = vec![(account, strict), (pair, LIMITS)];
             let stranger = Exemption { from: account, known: AttemptKey([4; 32]) };
             let refused = store.attempts().register(keys.clone(), Some(stranger), START).await.unwrap();
             assert_eq!(refused, Decision::Blocked { by: account, retry_after: LIMITS.window });
             let owner = Exemption { from: account, known };
             let allowed = store.attempts().register(keys.clone(), Some(owner), at(999)).await.unwrap();
-            assert_eq!(allowed, Decision::Allowed { counted: vec![pair], is_last: false });
+            assert_eq!(allowed, Decision::Allowed { counted: vec![(pair, failures)], is_last: false });
             assert!(!store.attempts().register(keys, Some(owner), at(1000)).await.unwrap().is_allowed());
         }
     }
@@ -116,7 +116,7 @@ on_both_engines! {
         assert!(store.attempts().register(strict.clone(), None, START).await.unwrap().is_allowed());
         for second in 1..20 {
             let decision = store.attempts().register(strict.clone(), None, at(second)).await.unwrap();
-            assert_eq!(decision, Decision::Allowed { counted: vec![key], is_last: true });
+            assert_eq!(decision, Decision::Allowed { counted: vec![(key, 1)], is_last: true });
             assert!(!store.attempts().register(strict.clone(), None, at(second)).await.unwrap().is_allowed());
             store.attempts().settle(vec![Settlement::TakeBack(key, at(second))]).await.unwrap();
         }

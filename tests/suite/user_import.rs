@@ -100,4 +100,53 @@ on_both_engines! {
         app.set_enabled("gone", true).await;
         assert_eq!(app.login(&json!({"username": "gone", "password": PASSWORD})).await.status(), 200);
     }
+
+    async fn p14_a_login_never_changes_which_passwords_an_imported_hash_accepts(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        // bcrypt compares 72 bytes: the system that made this hash accepted every longer spelling as well.
+        let seventy_two = "012345678901234567890123456789012345678901234567890123456789012345678901";
+        let hash = "$2b$04$l.RnhUmRRPNC4cclp4TrpOrfwXP1SRexanciu1qYI31hp4OBYzxj.";
+        import(&app, json!({"username": "longwinded", "password_hash": hash}).to_string()).await;
+        for typed in [format!("{seventy_two} mistyped"), format!("{seventy_two} as the owner knows it"), seventy_two.to_owned()] {
+            for _ in 0..2 {
+                let answer = app.login(&json!({"username": "longwinded", "password": typed})).await;
+                assert_eq!(answer.status(), 200, "{typed}");
+            }
+        }
+        let answer = app.login(&json!({"username": "longwinded", "password": &seventy_two[..71]})).await;
+        assert_eq!(error_of(answer).await, (401, "invalid_credentials".into()));
+    }
+
+    async fn p13_a_hash_that_would_make_every_refusal_expensive_is_refused_by_line_parameter_and_limit(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let bcrypt = HASHES[0].1.replace("$2y$04$", "$2y$16$");
+        let argon2 = HASHES[4].1.replace("m=64,t=2", "m=1048576,t=1");
+        let lines: Vec<_> = [("good", HASHES[0].1), ("slow", &bcrypt), ("large", &argon2)]
+            .iter()
+            .map(|(name, hash)| json!({"username": name, "password_hash": hash}).to_string())
+            .collect();
+        let report = import(&app, lines.join("\n")).await;
+        let error = |line: u64, detail: &str| json!({"line": line, "detail": detail});
+        let errors = [
+            error(2, "password_hash: the bcrypt hash has the cost 16; passwords.legacy_cost allows 13 at most"),
+            error(3, "password_hash: the argon2id hash has m 1048576; passwords.legacy_memory_kib allows 131072 at most"),
+        ];
+        assert_eq!(report, json!({"created": 1, "skipped": 0, "errors": errors}));
+        // An earlier release imported such a hash: its user is refused, and no memory is taken for it.
+        app.database.tamper(&format!("UPDATE users SET password_hash = '{argon2}' WHERE username = 'good'")).await;
+        app.service.learn_password_schemes().await.unwrap();
+        let answer = app.login(&json!({"username": "good", "password": PASSWORD})).await;
+        assert_eq!(error_of(answer).await, (401, "invalid_credentials".into()));
+    }
+
+    async fn an_import_keeps_other_writes_waiting_for_a_few_users_only(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let lines: Vec<_> = (0..120)
+            .map(|number| json!({"username": format!("user{number}"), "password_hash": HASHES[0].1}).to_string())
+            .collect();
+        assert_eq!(import(&app, lines.join("\n")).await["created"], 120);
+        let events = app.audit("users.imported").await;
+        let created: Vec<_> = events.iter().map(|event| event["detail"]["created"].as_u64().unwrap()).collect();
+        assert_eq!((created.iter().sum::<u64>(), created.iter().max()), (120, Some(&50)), "one event for each transaction");
+    }
 }

@@ -1,23 +1,21 @@
 //! What one hashing thread works with: its memory, and every algorithm on it.
 
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use argon2::{Argon2, Block, Params};
 use ring::pbkdf2::{PBKDF2_HMAC_SHA1, PBKDF2_HMAC_SHA256, PBKDF2_HMAC_SHA512};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
+use super::limits::SharedMemory;
 use super::phc::BCRYPT_OUTPUT_BYTES;
 use super::scheme::{OUTPUT_BYTES, Pbkdf2Digest, Scheme};
 use super::stored::{NEW_OUTPUT_BYTES, NEW_SALT_BYTES, PasswordHash};
 use super::work::{Kind, Work};
 
 /// bcrypt reads no further. The systems that made the hashes cut longer passwords here, so verifying must as well.
-const BCRYPT_PASSWORD_BYTES: usize = 72;
-/// A hash that needs more memory than this, and more than the thread owns, takes turns with others like it. So the whole
-/// pool never needs more than each thread's share and one hash of the greatest size that is read.
-const LARGE_MEMORY_KIB: u32 = 64 * 1024;
+pub(super) const BCRYPT_PASSWORD_BYTES: usize = 72;
 /// Address space that a thread reserves at least, of which it touches what its hashes need. glibc maps what is larger than
 /// this by itself and gives it back to the system when it is freed; smaller memory it would keep from the second time on.
 const RESERVED_BYTES: usize = 33 * 1024 * 1024;
@@ -34,21 +32,21 @@ pub(super) struct Bench {
     /// Empty until the first hash, and again after [`Bench::rest`]; its room is reserved all the while.
     memory: Vec<Block>,
     blocks: usize,
-    large: Arc<Mutex<()>>,
+    shared: Arc<SharedMemory>,
     /// All work done so far.
     #[cfg(test)]
     pub(super) trace: Vec<Work>,
 }
 
 impl Bench {
-    /// With room for as much memory as a hash of `scheme` needs, reused for every hash that needs no more. `None` when the
-    /// operating system refuses it. A page of it costs something once it is touched, by the first hash.
-    pub(super) fn new(scheme: Scheme, large: Arc<Mutex<()>>) -> Option<Self> {
+    /// Reserves the memory of a hash of `scheme`, which every hash that needs no more reuses. Other hashes take from
+    /// `shared`. `None` when the operating system refuses the memory. Its pages are touched by the first hash.
+    pub(super) fn new(scheme: Scheme, shared: Arc<SharedMemory>) -> Option<Self> {
         let blocks = scheme.memory_kib() as usize;
         Some(Self {
             memory: reserve(blocks)?,
             blocks,
-            large,
+            shared,
             #[cfg(test)]
             trace: Vec::new(),
         })
@@ -69,6 +67,12 @@ impl Bench {
             self.memory = reserve(self.blocks).ok_or(Unhashable)?;
         }
         Ok(())
+    }
+
+    /// The memory that all threads share.
+    #[cfg(test)]
+    pub(super) fn shared_memory(&self) -> Arc<SharedMemory> {
+        Arc::clone(&self.shared)
     }
 
     /// Blocks that the thread holds now.
@@ -109,6 +113,15 @@ impl Bench {
         Ok(output.ct_eq(stored.output()).into())
     }
 
+    /// A bcrypt hash, which only imports contain.
+    #[cfg(test)]
+    pub(super) fn bcrypt_hash(&mut self, cost: u32, password: &[u8]) -> Result<PasswordHash, Unhashable> {
+        let scheme = Scheme::bcrypt(cost).map_err(|_| Unhashable)?;
+        let mut output = vec![0; BCRYPT_OUTPUT_BYTES];
+        self.compute(scheme, password, &NO_SALT, &mut output)?;
+        PasswordHash::new(scheme, NO_SALT.to_vec(), output).map_err(|_| Unhashable)
+    }
+
     /// Does work for its cost alone.
     pub(super) fn spend(&mut self, work: Work, password: &[u8]) -> Result<(), Unhashable> {
         let (scheme, length) = match work.kind {
@@ -129,9 +142,7 @@ impl Bench {
     fn compute(&mut self, scheme: Scheme, password: &[u8], salt: &[u8], output: &mut [u8]) -> Result<(), Unhashable> {
         #[cfg(test)]
         self.trace.push(Work::of(scheme));
-        let large = Arc::clone(&self.large);
-        let takes_turns = scheme.memory_kib() > LARGE_MEMORY_KIB && scheme.memory_kib() as usize > self.blocks;
-        let _turn = takes_turns.then(|| large.lock().unwrap_or_else(PoisonError::into_inner));
+        let shared = Arc::clone(&self.shared);
         match scheme {
             Scheme::Argon2 { variant, version, memory_kib, passes, lanes } => {
                 let params = Params::new(memory_kib, passes, lanes, Some(output.len())).map_err(|_| Unhashable)?;
@@ -139,12 +150,18 @@ impl Bench {
                 let argon2 = Argon2::new(variant, version, params);
                 match self.memory(blocks)? {
                     Some(memory) => argon2.hash_password_into_with_memory(password, salt, output, memory),
-                    None => argon2.hash_password_into(password, salt, output),
+                    None => {
+                        let _permit = shared.take(memory_kib);
+                        let mut memory = reserve(blocks).ok_or(Unhashable)?;
+                        memory.resize(blocks, Block::new());
+                        argon2.hash_password_into_with_memory(password, salt, output, &mut memory)
+                    }
                 }
                 .map_err(|_| Unhashable)
             }
             Scheme::Bcrypt { cost } => bcrypt(cost, password, salt, output),
             Scheme::Scrypt { log_n, block, lanes } => {
+                let _permit = shared.take(scheme.memory_kib());
                 let params = scrypt::Params::new(log_n, block, lanes).map_err(|_| Unhashable)?;
                 scrypt::scrypt(password, salt, &params, output).map_err(|_| Unhashable)
             }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 
 use super::bench::{Bench, Unhashable};
-use super::queue::{Queue, Turn};
+use super::limits::{Limits, SharedMemory};
+use super::queue::{Full, Priority, Queue, Turn};
 use super::scheme::Scheme;
 use super::settings::{HashSettings, SettingsError};
-use super::stored::PasswordHash;
+use super::stored::{HashRefusal, PasswordHash};
 use super::work::{RefusalCost, Step};
 use crate::clock::Clock;
 use crate::crypto::Random;
@@ -44,7 +45,7 @@ pub struct Verdict {
     pub matches: bool,
     /// On a match with a hash of another scheme than the current one: the hash to store in its place, if the stored one is
     /// still the one that matched. Made in the same job, so that upgrading needs neither the password nor a place in the
-    /// queue again.
+    /// queue again. `None` if the stored hash also matches other passwords, which the new one would refuse.
     pub replacement: Option<PasswordHash>,
 }
 
@@ -62,7 +63,8 @@ pub enum HashingError {
     Failed,
 }
 
-type Job = Box<dyn FnOnce(&mut Bench) + Send>;
+/// Is given a thread's memory, or the reason why it does not run.
+type Job = Box<dyn FnOnce(Result<&mut Bench, HashingError>) + Send>;
 
 /// Closes the queue when the last handle goes.
 struct Pool(Arc<Shared>);
@@ -70,6 +72,7 @@ struct Pool(Arc<Shared>);
 struct Shared {
     queue: Arc<Queue<Job>>,
     scheme: Scheme,
+    limits: Limits,
     threads: usize,
     refusal_cost: Mutex<RefusalCost>,
     random: Arc<dyn Random>,
@@ -87,12 +90,14 @@ impl PasswordHasher {
         observer: HashObserver,
     ) -> Result<Self, SettingsError> {
         let scheme = settings.scheme()?;
-        let HashSettings { threads, queue, memory_kib, .. } = settings;
+        let HashSettings { threads, queue, memory_kib, legacy_cost, legacy_memory_kib, .. } = settings;
+        let limits = Limits::new(scheme, legacy_cost, legacy_memory_kib);
         let shared = Arc::new(Shared {
             queue: Arc::new(Queue::new(queue)),
             scheme,
+            limits,
             threads,
-            refusal_cost: Mutex::new(RefusalCost::of(scheme)),
+            refusal_cost: Mutex::new(RefusalCost::of(scheme, &limits)),
             random,
             clock,
             observer,
@@ -100,10 +105,10 @@ impl PasswordHasher {
         });
         // From here on, an early return ends the threads that run already.
         let pool = Pool(Arc::clone(&shared));
-        let large = Arc::new(Mutex::new(()));
+        let memory = Arc::new(SharedMemory::new(legacy_memory_kib));
         for number in 0..threads {
             let no_memory = SettingsError::NoMemory(threads * memory_kib as usize);
-            let bench = Bench::new(scheme, Arc::clone(&large)).ok_or(no_memory)?;
+            let bench = Bench::new(scheme, Arc::clone(&memory)).ok_or(no_memory)?;
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(format!("password-{number}"));
             thread.spawn(move || shared.work(bench)).map_err(SettingsError::NoThread)?;
@@ -113,30 +118,42 @@ impl PasswordHasher {
 
     /// The hash of a new password, under the current scheme and a salt of its own.
     ///
-    /// Whoever drops the future before a thread took it up gives its place to somebody else.
+    /// Dropping the future before a thread took the job removes it from the queue.
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, HashingError> {
         let shared = Arc::clone(&self.pool.0);
-        self.run(move |bench| shared.hash(bench, &password)).await
+        self.run(Priority::Normal, move |bench| shared.hash(bench, &password)).await
     }
 
     /// Whether `stored` is of this password. `None` stands for a user who does not exist or may not log in: never a match,
     /// at the price of any other refusal. Every refusal costs the same (see the module's own page).
     ///
-    /// Whoever drops the future before a thread took it up gives its place to somebody else.
-    pub async fn verify(&self, password: Password, stored: Option<PasswordHash>) -> Result<Verdict, HashingError> {
+    /// Dropping the future before a thread took the job removes it from the queue.
+    pub async fn verify(
+        &self,
+        password: Password,
+        stored: Option<PasswordHash>,
+        priority: Priority,
+    ) -> Result<Verdict, HashingError> {
         let shared = Arc::clone(&self.pool.0);
-        self.run(move |bench| Ok(shared.verify(bench, &password, stored.as_ref()))).await
+        self.run(priority, move |bench| Ok(shared.verify(bench, &password, stored.as_ref()))).await
     }
 
-    /// Tells the pool which schemes stored hashes have, all of them: refusals cost from now on what the dearest of each kind
-    /// costs. Replaces what was told or learned before, so that the cost falls when the last imported hash is upgraded.
+    /// Sets the schemes of stored hashes, all of them: a refusal costs from now on what the most expensive hash of each kind
+    /// costs. Replaces the schemes set or learned before, so that the cost falls when the last imported hash is upgraded.
     pub fn expect_schemes(&self, schemes: impl IntoIterator<Item = Scheme>) {
         let shared = &self.pool.0;
-        let mut cost = RefusalCost::of(shared.scheme);
+        let mut cost = RefusalCost::of(shared.scheme, &shared.limits);
         for scheme in schemes {
-            learn(&mut cost, scheme);
+            if shared.has_memory(scheme) {
+                learn(&mut cost, scheme);
+            }
         }
         *shared.refusal_cost() = cost;
+    }
+
+    /// Whether a hash is cheap enough to be imported (security.md P13).
+    pub fn check_import(&self, hash: &PasswordHash) -> Result<(), HashRefusal> {
+        self.pool.0.limits.check(hash.scheme())
     }
 
     /// The scheme of new hashes; a stored hash of any other is replaced at its next match.
@@ -151,15 +168,22 @@ impl PasswordHasher {
 
     async fn run<T: Send + 'static>(
         &self,
+        priority: Priority,
         work: impl FnOnce(&mut Bench) -> Result<T, Unhashable> + Send + 'static,
     ) -> Result<T, HashingError> {
         let shared = &self.pool.0;
         let (answer, result) = oneshot::channel();
-        // The caller may be gone when the answer is ready; then nobody misses it.
-        let job: Job = Box::new(move |bench| drop(answer.send(work(bench))));
-        let busy = |_| HashingError::Busy { retry_after: shared.retry_after() };
-        let _place = shared.queue.join(job).map_err(busy)?;
-        result.await.ok().and_then(Result::ok).ok_or(HashingError::Failed)
+        // The caller may have disconnected when the answer is ready.
+        let job: Job = Box::new(move |bench| {
+            let done = bench.and_then(|bench| work(bench).map_err(|Unhashable| HashingError::Failed));
+            drop(answer.send(done));
+        });
+        let busy = || HashingError::Busy { retry_after: shared.retry_after() };
+        let (_place, displaced) = shared.queue.join(priority, job).map_err(|Full| busy())?;
+        if let Some(displaced) = displaced {
+            displaced(Err(busy()));
+        }
+        result.await.unwrap_or(Err(HashingError::Failed))
     }
 }
 
@@ -192,7 +216,7 @@ impl Shared {
             }
             // A job that panics answers its caller by dropping the channel. The thread must live on: without it, the pool
             // would shrink by each such request until nobody can log in.
-            if catch_unwind(AssertUnwindSafe(|| job(&mut bench))).is_err() {
+            if catch_unwind(AssertUnwindSafe(|| job(Ok(&mut bench)))).is_err() {
                 tracing::error!("hashing a password panicked");
             }
             let took = self.clock.elapsed().saturating_sub(began);
@@ -207,6 +231,7 @@ impl Shared {
     }
 
     fn verify(&self, bench: &mut Bench, password: &Password, stored: Option<&PasswordHash>) -> Verdict {
+        let stored = stored.filter(|stored| self.has_memory(stored.scheme()));
         let steps = {
             let mut cost = self.refusal_cost();
             let scheme = stored.map(PasswordHash::scheme);
@@ -216,8 +241,8 @@ impl Shared {
         for step in steps {
             match (step, stored) {
                 (Step::Verify, Some(stored)) if self.matches(bench, password, stored) => {
-                    let is_current = stored.is_current(self.scheme);
-                    let replacement = if is_current { None } else { self.hash(bench, password).ok() };
+                    let is_kept = stored.is_current(self.scheme) || !stored.matches_only(password.as_bytes());
+                    let replacement = if is_kept { None } else { self.hash(bench, password).ok() };
                     return Verdict { matches: true, replacement };
                 }
                 (Step::Verify, _) => {}
@@ -242,6 +267,15 @@ impl Shared {
         })
     }
 
+    /// Whether the pool may use the memory that a hash needs. If not, its user cannot log in.
+    fn has_memory(&self, scheme: Scheme) -> bool {
+        let checked = self.limits.check_memory(scheme);
+        if let Err(error) = &checked {
+            tracing::error!(%error, %scheme, "users with a password hash of this scheme cannot log in");
+        }
+        checked.is_ok()
+    }
+
     fn refusal_cost(&self) -> MutexGuard<'_, RefusalCost> {
         self.refusal_cost.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -264,7 +298,11 @@ impl Shared {
 
 fn learn(cost: &mut RefusalCost, scheme: Scheme) {
     if !cost.learn(scheme) {
-        tracing::warn!(%scheme, "stored password hashes have too many schemes: refusals for this one can be told apart by time");
+        tracing::warn!(
+            %scheme,
+            "verifying the stored password hashes costs more than passwords.legacy_cost allows: \
+             a refused login of a user with this scheme can be told apart by its time"
+        );
     }
 }
 
@@ -292,8 +330,15 @@ mod tests {
     use crate::crypto::password::work::Work;
     use crate::domain::Timestamp;
 
-    const WEAKEST: HashSettings =
-        HashSettings { memory_kib: 7168, iterations: 5, parallelism: 1, threads: 1, queue: 8 };
+    const WEAKEST: HashSettings = HashSettings {
+        memory_kib: 7168,
+        iterations: 5,
+        parallelism: 1,
+        threads: 1,
+        queue: 8,
+        legacy_cost: 1000,
+        legacy_memory_kib: 131_072,
+    };
 
     fn start_observed(settings: HashSettings, observer: HashObserver) -> (PasswordHasher, Arc<ManualClock>) {
         let clock = Arc::new(ManualClock::starting_at(Timestamp::from_millis(0)));
@@ -320,7 +365,7 @@ mod tests {
         let (arrive, arrived) = oneshot::channel();
         let pool = hasher.clone();
         tokio::spawn(async move {
-            let job = pool.run(move |_| {
+            let job = pool.run(Priority::Normal, move |_| {
                 let _ = arrive.send(());
                 let _ = released.recv();
                 Ok(())
@@ -333,7 +378,7 @@ mod tests {
 
     /// Work done since the last call, summed up by kind.
     async fn work_done(hasher: &PasswordHasher) -> BTreeMap<String, u32> {
-        let trace = hasher.run(|bench| Ok(std::mem::take(&mut bench.trace))).await.unwrap();
+        let trace = hasher.run(Priority::Normal, |bench| Ok(std::mem::take(&mut bench.trace))).await.unwrap();
         let mut sums = BTreeMap::new();
         for work in trace {
             *sums.entry(format!("{:?}", work.kind)).or_default() += work.units;
@@ -350,9 +395,9 @@ mod tests {
         assert_eq!((hash.salt().len(), hash.output().len()), (16, 32));
         assert_ne!(hash.salt(), other.salt());
         let read = PasswordHash::parse(hash.as_str()).unwrap();
-        let right = hasher.verify(password("one password"), Some(read)).await.unwrap();
+        let right = hasher.verify(password("one password"), Some(read), Priority::Normal).await.unwrap();
         assert_eq!(right, Verdict { matches: true, replacement: None });
-        let wrong = hasher.verify(password("one Password"), Some(hash)).await.unwrap();
+        let wrong = hasher.verify(password("one Password"), Some(hash), Priority::Normal).await.unwrap();
         assert_eq!(wrong, Verdict { matches: false, replacement: None });
     }
 
@@ -361,8 +406,8 @@ mod tests {
         let hasher = start(WEAKEST);
         let long = "y".repeat(73);
         let hash = hasher.hash(password(&long)).await.unwrap();
-        assert!(!hasher.verify(password(&long[..72]), Some(hash.clone())).await.unwrap().matches);
-        assert!(hasher.verify(password(&long), Some(hash)).await.unwrap().matches);
+        assert!(!hasher.verify(password(&long[..72]), Some(hash.clone()), Priority::Normal).await.unwrap().matches);
+        assert!(hasher.verify(password(&long), Some(hash), Priority::Normal).await.unwrap().matches);
     }
 
     #[test]
@@ -378,13 +423,44 @@ mod tests {
         let hasher = start(WEAKEST);
         for (name, text, stored) in vectors::HASHES {
             let stored = PasswordHash::parse(stored).unwrap();
-            let verdict = hasher.verify(password(text), Some(stored)).await.unwrap();
+            let is_ambiguous = !stored.matches_only(text.as_bytes());
+            let verdict = hasher.verify(password(text), Some(stored), Priority::Normal).await.unwrap();
             assert!(verdict.matches, "{name}");
+            if is_ambiguous {
+                assert_eq!(verdict.replacement, None, "P14: {name}");
+                continue;
+            }
             let replacement = verdict.replacement.unwrap();
             assert_eq!(replacement.scheme(), hasher.scheme(), "{name}");
-            let again = hasher.verify(password(text), Some(replacement)).await.unwrap();
+            let again = hasher.verify(password(text), Some(replacement), Priority::Normal).await.unwrap();
             assert_eq!(again, Verdict { matches: true, replacement: None }, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn p14_a_login_with_a_bcrypt_hash_that_matches_other_passwords_upgrades_nothing() {
+        let hasher = start(WEAKEST);
+        // The owner's password has 80 bytes, of which bcrypt reads 72.
+        let owners = "b".repeat(80);
+        let stored = hasher.run(Priority::Normal, {
+            let owners = owners.clone();
+            move |bench| bench.bcrypt_hash(4, owners.as_bytes())
+        });
+        let stored = stored.await.unwrap();
+        for (typed, is_upgraded) in [(owners.clone(), false), ("b".repeat(72), false), ("b".repeat(90), false)] {
+            let verdict = hasher.verify(password(&typed), Some(stored.clone()), Priority::Normal).await.unwrap();
+            assert!(verdict.matches, "{} bytes", typed.len());
+            assert_eq!(verdict.replacement.is_some(), is_upgraded, "{} bytes", typed.len());
+        }
+        let short = "b".repeat(71);
+        let stored = hasher.run(Priority::Normal, {
+            let short = short.clone();
+            move |bench| bench.bcrypt_hash(4, short.as_bytes())
+        });
+        let stored = stored.await.unwrap();
+        let longer = hasher.verify(password(&owners), Some(stored.clone()), Priority::Normal).await.unwrap();
+        assert!(!longer.matches);
+        assert!(hasher.verify(password(&short), Some(stored), Priority::Normal).await.unwrap().replacement.is_some());
     }
 
     #[tokio::test]
@@ -399,12 +475,12 @@ mod tests {
         hasher.expect_schemes(stored.iter().map(PasswordHash::scheme));
         let _ = work_done(&hasher).await;
 
-        assert!(!hasher.verify(password("a wrong guess"), None).await.unwrap().matches);
+        assert!(!hasher.verify(password("a wrong guess"), None, Priority::Normal).await.unwrap().matches);
         let nobody = work_done(&hasher).await;
         assert!(nobody.len() > 8, "{nobody:?}");
         for hash in stored {
             let scheme = hash.scheme();
-            assert!(!hasher.verify(password("a wrong guess"), Some(hash)).await.unwrap().matches);
+            assert!(!hasher.verify(password("a wrong guess"), Some(hash), Priority::Normal).await.unwrap().matches);
             assert_eq!(work_done(&hasher).await, nobody, "{scheme}");
         }
     }
@@ -412,15 +488,15 @@ mod tests {
     #[tokio::test]
     async fn p6_schemes_are_learned_when_met_and_forgotten_when_told() {
         let hasher = start(WEAKEST);
-        let _ = hasher.verify(password("a wrong guess"), None).await;
+        let _ = hasher.verify(password("a wrong guess"), None, Priority::Normal).await;
         let plain = work_done(&hasher).await;
         let imported = PasswordHash::parse(vectors::HASHES[0].2).unwrap();
-        let _ = hasher.verify(password("a wrong guess"), Some(imported)).await;
+        let _ = hasher.verify(password("a wrong guess"), Some(imported), Priority::Normal).await;
         let with_bcrypt = work_done(&hasher).await;
-        let _ = hasher.verify(password("a wrong guess"), None).await;
+        let _ = hasher.verify(password("a wrong guess"), None, Priority::Normal).await;
         assert_eq!(work_done(&hasher).await, with_bcrypt);
         hasher.expect_schemes([]);
-        let _ = hasher.verify(password("a wrong guess"), None).await;
+        let _ = hasher.verify(password("a wrong guess"), None, Priority::Normal).await;
         assert_eq!(work_done(&hasher).await, plain);
     }
 
@@ -431,7 +507,7 @@ mod tests {
         let mut waiting: Vec<_> = Vec::new();
         let mut refused = 0;
         for _ in 0..500 {
-            let mut login = Box::pin(hasher.verify(password("some password"), None));
+            let mut login = Box::pin(hasher.verify(password("some password"), None, Priority::Normal));
             match poll_once(login.as_mut()) {
                 Poll::Pending => waiting.push(login),
                 Poll::Ready(Err(HashingError::Busy { retry_after })) => {
@@ -449,11 +525,65 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn p5_addresses_with_recent_failures_cannot_fill_the_queue_against_others() {
+        let hasher = start(WEAKEST);
+        let release = occupied(&hasher).await;
+        let verify = |text, priority| Box::pin(hasher.verify(password(text), None, priority));
+        let mut flood: Vec<_> = (0..8).map(|_| verify("a guess of many", Priority::Low)).collect();
+        assert!(flood.iter_mut().all(|login| poll_once(login.as_mut()).is_pending()));
+        let mut owner = verify("the owner's own", Priority::Normal);
+        assert!(poll_once(owner.as_mut()).is_pending());
+        let busy = Err(HashingError::Busy { retry_after: Duration::from_secs(1) });
+        assert_eq!(poll_once(flood[7].as_mut()), Poll::Ready(busy.clone()), "the newest guess gave way");
+        assert_eq!(poll_once(verify("one more guess", Priority::Low).as_mut()), Poll::Ready(busy));
+        assert!(poll_once(flood[6].as_mut()).is_pending());
+        drop(release);
+        assert!(!owner.await.unwrap().matches);
+    }
+
+    #[tokio::test]
+    async fn p5_p13_imported_hashes_never_use_more_memory_at_once_than_they_share() {
+        let settings = HashSettings { threads: 4, queue: 64, legacy_memory_kib: 20_000, ..WEAKEST };
+        let hasher = start(settings);
+        let shared = hasher.run(Priority::Normal, |bench| Ok(bench.shared_memory())).await.unwrap();
+        let large = |memory_kib| {
+            let (variant, version) = (argon2::Algorithm::Argon2id, argon2::Version::V0x13);
+            Scheme::argon2(variant, version, memory_kib, 1, 1).unwrap()
+        };
+        let kinds = [large(8_000), large(9_000), Scheme::scrypt(13, 8, 1).unwrap(), large(20_000)];
+        let jobs = kinds.iter().cycle().take(24).map(|scheme| {
+            let work = Work::of(*scheme);
+            hasher.run(Priority::Normal, move |bench| bench.spend(work, b"beside the own memory"))
+        });
+        for done in futures_util::future::join_all(jobs).await {
+            assert_eq!(done, Ok(()));
+        }
+        // A permit that was given beyond the budget would have underflowed the count.
+        assert_eq!(shared.least_free_kib.load(Ordering::SeqCst), 0, "the largest one used all of it");
+        assert_eq!(shared.free_kib(), 20_000, "everything was given back");
+    }
+
+    #[tokio::test]
+    async fn p13_a_stored_hash_beyond_the_memory_is_a_refusal_and_is_never_computed() {
+        let hasher = start(HashSettings { legacy_memory_kib: 8192, ..WEAKEST });
+        let refused = hasher.verify(password("a wrong guess"), None, Priority::Normal).await.unwrap();
+        let nobody = work_done(&hasher).await;
+        let text =
+            "$argon2id$v=19$m=1048576,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
+        let stored = PasswordHash::parse(text).unwrap();
+        assert!(hasher.check_import(&stored).is_err());
+        hasher.expect_schemes([stored.scheme()]);
+        let verdict = hasher.verify(password("a wrong guess"), Some(stored), Priority::Normal).await.unwrap();
+        assert_eq!((&verdict, work_done(&hasher).await), (&refused, nobody));
+    }
+
+    #[tokio::test]
     async fn p5_callers_who_go_away_free_their_places_and_cost_no_hash() {
         let hasher = start(WEAKEST);
         let release = occupied(&hasher).await;
         for _ in 0..100 {
-            let mut storm: Vec<_> = (0..8).map(|_| Box::pin(hasher.verify(password("gone again"), None))).collect();
+            let mut storm: Vec<_> =
+                (0..8).map(|_| Box::pin(hasher.verify(password("gone again"), None, Priority::Normal))).collect();
             assert!(storm.iter_mut().all(|login| poll_once(login.as_mut()).is_pending()));
         }
         assert_eq!(hasher.queue_depth(), 0);
@@ -468,7 +598,7 @@ mod tests {
         let cheap = Scheme::argon2(argon2::Algorithm::Argon2id, argon2::Version::V0x13, 64, 1, 1).unwrap();
         let jobs = (0..40).map(|_| {
             let (running, most) = (Arc::clone(&running), Arc::clone(&most));
-            hasher.run(move |bench| {
+            hasher.run(Priority::Normal, move |bench| {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
                 let done = bench.spend(Work::of(cheap), b"in its own memory");
                 running.fetch_sub(1, Ordering::SeqCst);
@@ -484,17 +614,19 @@ mod tests {
     #[tokio::test]
     async fn p5_a_thread_holds_memory_from_its_first_hash_until_it_rests_and_hashes_all_the_same() {
         let hasher = start(WEAKEST);
-        let blocks = async || hasher.run(|bench| Ok(bench.held_blocks())).await.unwrap();
+        let blocks = async || hasher.run(Priority::Normal, |bench| Ok(bench.held_blocks())).await.unwrap();
         assert_eq!(blocks().await, 0);
         let hash = hasher.hash(password("before the rest")).await.unwrap();
         assert_eq!(blocks().await, 7168);
         for _ in 0..3 {
-            let rested = hasher.run(|bench| {
+            let rested = hasher.run(Priority::Normal, |bench| {
                 bench.rest();
                 Ok(bench.held_blocks())
             });
             assert_eq!(rested.await, Ok(0));
-            assert!(hasher.verify(password("before the rest"), Some(hash.clone())).await.unwrap().matches);
+            assert!(
+                hasher.verify(password("before the rest"), Some(hash.clone()), Priority::Normal).await.unwrap().matches
+            );
             assert_eq!(blocks().await, 7168);
         }
     }
@@ -502,7 +634,7 @@ mod tests {
     #[tokio::test]
     async fn a_panicking_job_fails_its_caller_and_spares_the_thread() {
         let hasher = start(WEAKEST);
-        let failed = hasher.run::<()>(|_| panic!("on purpose")).await;
+        let failed = hasher.run::<()>(Priority::Normal, |_| panic!("on purpose")).await;
         assert_eq!(failed, Err(HashingError::Failed));
         assert!(hasher.hash(password("still at work")).await.is_ok());
     }
@@ -518,7 +650,7 @@ mod tests {
         );
         let moving = Arc::clone(&clock);
         hasher
-            .run(move |_| {
+            .run(Priority::Normal, move |_| {
                 moving.advance(Duration::from_millis(2500));
                 Ok(())
             })
@@ -526,9 +658,10 @@ mod tests {
             .unwrap();
         assert_eq!(durations.recv().unwrap(), Duration::from_millis(2500));
         let _release = occupied(&hasher).await;
-        let mut waiting: Vec<_> = (0..8).map(|_| Box::pin(hasher.verify(password("in the line"), None))).collect();
+        let mut waiting: Vec<_> =
+            (0..8).map(|_| Box::pin(hasher.verify(password("in the line"), None, Priority::Normal))).collect();
         assert!(waiting.iter_mut().all(|login| poll_once(login.as_mut()).is_pending()));
-        let refused = poll_once(pin!(hasher.verify(password("one too many"), None)));
+        let refused = poll_once(pin!(hasher.verify(password("one too many"), None, Priority::Normal)));
         assert_eq!(refused, Poll::Ready(Err(HashingError::Busy { retry_after: Duration::from_secs(20) })));
     }
 

@@ -1,11 +1,23 @@
-//! A bounded waiting line between callers and hashing threads.
+//! A bounded queue between callers and hashing threads.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// First come, first served. A place is given up by dropping its [`Place`]: what waited there is dropped at once, so that
-/// callers who went away keep nobody else out and cost no hash (security.md P5).
+/// Of this many turns, one goes to the longer wait whatever its priority: low priority is not starved.
+const FAIR_TURN: u64 = 4;
+
+/// Which of two callers is served first, and which of them gives way when the queue is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Priority {
+    /// Served first.
+    Normal,
+    /// Served when no other caller waits, and at every fourth turn. Gives its place to a caller of normal priority.
+    Low,
+}
+
+/// First come, first served, within a priority. Dropping a [`Place`] drops what waits there at once, so that callers who
+/// disconnected take no place and cost no hash (security.md P5).
 pub(super) struct Queue<T> {
     line: Mutex<Line<T>>,
     changed: Condvar,
@@ -13,54 +25,88 @@ pub(super) struct Queue<T> {
 }
 
 struct Line<T> {
-    waiting: VecDeque<(u64, T)>,
+    normal: VecDeque<(u64, T)>,
+    low: VecDeque<(u64, T)>,
     next_number: u64,
+    turns: u64,
     is_closed: bool,
 }
 
-/// There is no place left, or the queue is closed.
+/// The queue is full or closed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Full;
 
-/// What a wait for the first in line ended with.
+/// The result of a wait for the next item.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn<T> {
-    /// Somebody's turn.
+    /// The next item.
     Next(T),
-    /// Nobody came in time.
+    /// There was none in time.
     Nobody,
     /// The queue is closed.
     Closed,
 }
 
-/// A caller's hold on its place.
+/// A caller's place in the queue.
 pub(super) struct Place<T> {
     queue: Arc<Queue<T>>,
+    priority: Priority,
     number: u64,
 }
 
+impl<T> Line<T> {
+    fn len(&self) -> usize {
+        self.normal.len() + self.low.len()
+    }
+
+    fn of(&mut self, priority: Priority) -> &mut VecDeque<(u64, T)> {
+        match priority {
+            Priority::Normal => &mut self.normal,
+            Priority::Low => &mut self.low,
+        }
+    }
+
+    fn pop(&mut self) -> Option<T> {
+        let (normal, low) = (self.normal.front(), self.low.front());
+        let waits_longer = matches!((normal, low), (Some((normal, _)), Some((low, _))) if low < normal);
+        self.turns = self.turns.wrapping_add(1);
+        let is_low = normal.is_none() || (waits_longer && self.turns.is_multiple_of(FAIR_TURN));
+        let lane = if is_low { &mut self.low } else { &mut self.normal };
+        lane.pop_front().map(|(_, item)| item)
+    }
+}
+
 impl<T> Queue<T> {
-    /// A line in which at most `capacity` may wait.
+    /// A queue in which at most `capacity` items wait.
     pub(super) fn new(capacity: usize) -> Self {
-        let line = Line { waiting: VecDeque::with_capacity(capacity), next_number: 0, is_closed: false };
+        let (normal, low) = (VecDeque::new(), VecDeque::new());
+        let line = Line { normal, low, next_number: 0, turns: 0, is_closed: false };
         Self { line: Mutex::new(line), changed: Condvar::new(), capacity }
     }
 
-    /// Takes the last place, or says at once that there is none.
-    pub(super) fn join(self: &Arc<Self>, item: T) -> Result<Place<T>, Full> {
+    /// Takes the last place. In a full queue an item of normal priority takes the place of the newest one of low priority,
+    /// which is returned; without such an item the queue is [`Full`].
+    pub(super) fn join(self: &Arc<Self>, priority: Priority, item: T) -> Result<(Place<T>, Option<T>), Full> {
         let mut line = self.lock();
-        if line.is_closed || line.waiting.len() >= self.capacity {
+        if line.is_closed {
             return Err(Full);
+        }
+        let mut displaced = None;
+        if line.len() >= self.capacity {
+            displaced = if priority == Priority::Normal { line.low.pop_back() } else { None };
+            if displaced.is_none() {
+                return Err(Full);
+            }
         }
         let number = line.next_number;
         line.next_number += 1;
-        line.waiting.push_back((number, item));
+        line.of(priority).push_back((number, item));
         drop(line);
         self.changed.notify_one();
-        Ok(Place { queue: Arc::clone(self), number })
+        Ok((Place { queue: Arc::clone(self), priority, number }, displaced.map(|(_, item)| item)))
     }
 
-    /// Waits for the first in line: for as long as it takes, or for `patience`.
+    /// Waits for the next item: for as long as it takes, or for `patience`.
     pub(super) fn next(&self, patience: Option<Duration>) -> Turn<T> {
         let mut line = self.lock();
         let mut has_waited = false;
@@ -68,12 +114,12 @@ impl<T> Queue<T> {
             if line.is_closed {
                 return Turn::Closed;
             }
-            if let Some((_, item)) = line.waiting.pop_front() {
+            if let Some(item) = line.pop() {
                 return Turn::Next(item);
             }
             line = match patience {
                 None => self.changed.wait(line).unwrap_or_else(PoisonError::into_inner),
-                // Woken for a place that another thread took: nobody was idle, so the wait may begin anew.
+                // Woken for an item that another thread took: the pool was not idle, so the wait begins again.
                 Some(patience) if !has_waited => {
                     let (line, ended) =
                         self.changed.wait_timeout(line, patience).unwrap_or_else(PoisonError::into_inner);
@@ -85,22 +131,22 @@ impl<T> Queue<T> {
         }
     }
 
-    /// Sends everybody away, for good.
+    /// Drops what waits, and refuses further items.
     pub(super) fn close(&self) {
         let mut line = self.lock();
         line.is_closed = true;
-        let waiting = std::mem::take(&mut line.waiting);
+        let waiting = (std::mem::take(&mut line.normal), std::mem::take(&mut line.low));
         drop(line);
         drop(waiting);
         self.changed.notify_all();
     }
 
-    /// How many wait.
+    /// Items that wait.
     pub(super) fn depth(&self) -> usize {
-        self.lock().waiting.len()
+        self.lock().len()
     }
 
-    /// Nothing that can fail runs under the lock, so a poisoned one guards a good line.
+    /// Nothing that can fail runs under the lock, so a poisoned one guards a sound queue.
     fn lock(&self) -> MutexGuard<'_, Line<T>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -109,9 +155,10 @@ impl<T> Queue<T> {
 impl<T> Drop for Place<T> {
     fn drop(&mut self) {
         let mut line = self.queue.lock();
-        // Numbers ascend along the line.
-        let left = line.waiting.binary_search_by_key(&self.number, |(number, _)| *number).ok();
-        let left = left.and_then(|index| line.waiting.remove(index));
+        let lane = line.of(self.priority);
+        // Numbers ascend along the lane.
+        let left = lane.binary_search_by_key(&self.number, |(number, _)| *number).ok();
+        let left = left.and_then(|index| lane.remove(index));
         drop(line);
         drop(left);
     }
@@ -121,13 +168,33 @@ impl<T> Drop for Place<T> {
 mod tests {
     use super::*;
 
+    fn place<T>(queue: &Arc<Queue<T>>, priority: Priority, item: T) -> Place<T> {
+        let (place, displaced) = queue.join(priority, item).unwrap_or_else(|Full| panic!("the queue is full"));
+        assert!(displaced.is_none());
+        place
+    }
+
+    #[test]
+    fn p5_low_priority_gives_way_in_a_full_queue_and_is_served_last_but_not_never() {
+        let queue = Arc::new(Queue::new(8));
+        let mut low: Vec<_> = ["l0", "l1", "l2", "l3"].map(|item| place(&queue, Priority::Low, item)).into();
+        let _normal: Vec<_> = ["n0", "n1", "n2", "n3"].map(|item| place(&queue, Priority::Normal, item)).into();
+        assert_eq!(queue.join(Priority::Low, "l4").err(), Some(Full));
+        let (_place, displaced) = queue.join(Priority::Normal, "n4").unwrap();
+        assert_eq!((displaced, queue.depth()), (Some("l3"), 8));
+        drop(low.pop());
+        assert_eq!(queue.depth(), 8, "a displaced place is nobody else's");
+        let turns: Vec<_> = (0..8).map(|_| queue.next(None)).collect();
+        assert_eq!(turns, ["n0", "n1", "n2", "l0", "n3", "n4", "l1", "l2"].map(Turn::Next));
+    }
+
     #[test]
     fn p5_the_line_is_bounded_and_ordered() {
         let queue = Arc::new(Queue::new(2));
-        let places = [queue.join('a').unwrap(), queue.join('b').unwrap()];
-        assert_eq!(queue.join('c').err(), Some(Full));
+        let places = [place(&queue, Priority::Normal, 'a'), place(&queue, Priority::Normal, 'b')];
+        assert_eq!(queue.join(Priority::Normal, 'c').err(), Some(Full));
         assert_eq!((queue.next(None), queue.depth()), (Turn::Next('a'), 1));
-        let _third = queue.join('c').unwrap();
+        let _third = place(&queue, Priority::Normal, 'c');
         assert_eq!((queue.next(None), queue.next(None)), (Turn::Next('b'), Turn::Next('c')));
         drop(places);
         assert_eq!(queue.depth(), 0);
@@ -138,14 +205,14 @@ mod tests {
         let queue = Arc::new(Queue::new(3));
         let item = Arc::new(());
         for _ in 0..1000 {
-            let storm: Vec<_> = (0..3).map(|_| queue.join(Arc::clone(&item)).unwrap()).collect();
-            assert!(queue.join(Arc::clone(&item)).is_err());
+            let storm: Vec<_> = (0..3).map(|_| place(&queue, Priority::Normal, Arc::clone(&item))).collect();
+            assert!(queue.join(Priority::Normal, Arc::clone(&item)).is_err());
             drop(storm);
         }
         assert_eq!(queue.depth(), 0);
         assert_eq!(Arc::strong_count(&item), 1, "what waited is dropped with its place");
-        let _kept = queue.join(Arc::clone(&item)).unwrap();
-        let middle = queue.join(Arc::clone(&item)).unwrap();
+        let _kept = place(&queue, Priority::Normal, Arc::clone(&item));
+        let middle = place(&queue, Priority::Normal, Arc::clone(&item));
         drop(middle);
         assert_eq!(queue.depth(), 1);
     }
@@ -159,14 +226,14 @@ mod tests {
         });
         queue.close();
         assert_eq!(worker.join().unwrap(), Turn::<u8>::Closed);
-        assert!(queue.join(1).is_err());
+        assert!(queue.join(Priority::Normal, 1).is_err());
     }
 
     #[test]
     fn a_wait_that_nobody_ends_says_so_and_whoever_waits_already_is_seen_first() {
         let queue = Arc::new(Queue::new(1));
         assert_eq!(queue.next(Some(Duration::ZERO)), Turn::Nobody);
-        let _place = queue.join(7).unwrap();
+        let _place = place(&queue, Priority::Normal, 7);
         assert_eq!(queue.next(Some(Duration::ZERO)), Turn::Next(7));
         queue.close();
         assert_eq!(queue.next(Some(Duration::ZERO)), Turn::Closed);

@@ -4,7 +4,7 @@ use std::ops::RangeInclusive;
 
 use super::scheme::{MAX_LANES, MAX_MEMORY_KIB, MAX_PASSES, Scheme};
 use super::stored::HashRefusal;
-use crate::domain::{HASHING_QUEUE, HASHING_THREADS};
+use crate::domain::{HASHING_QUEUE, HASHING_THREADS, LEGACY_COST, LEGACY_MEMORY_KIB};
 
 /// The weakest argon2id that is accepted, as pairs of memory (KiB) and passes that OWASP counts as equal (Password
 /// Storage Cheat Sheet; security.md P1). Settings must reach both figures of one pair.
@@ -21,8 +21,12 @@ pub struct HashSettings {
     pub parallelism: u32,
     /// Threads that hash.
     pub threads: usize,
-    /// Callers that may wait for a thread; one more is told to come back later.
+    /// Callers that may wait for a thread; the next one gets [`super::HashingError::Busy`].
     pub queue: usize,
+    /// Limit on the work that hashes of other schemes add to a refusal, in hashes of the current scheme.
+    pub legacy_cost: u32,
+    /// Memory in KiB that hashes share which need more than a thread's own.
+    pub legacy_memory_kib: u32,
 }
 
 /// Why hashing cannot start with these settings.
@@ -58,6 +62,8 @@ impl HashSettings {
         in_range("passwords.queue", self.queue, HASHING_QUEUE)?;
         in_range("passwords.parallelism", self.parallelism as usize, 1..=MAX_LANES as usize)?;
         in_range("passwords.iterations", self.iterations as usize, 1..=MAX_PASSES as usize)?;
+        in_range("passwords.legacy_cost", self.legacy_cost as usize, LEGACY_COST)?;
+        in_range("passwords.legacy_memory_kib", self.legacy_memory_kib as usize, LEGACY_MEMORY_KIB)?;
         in_range("passwords.memory_kib", self.memory_kib as usize, 0..=MAX_MEMORY_KIB as usize)?;
         if !FLOOR.iter().any(|(memory, passes)| self.memory_kib >= *memory && self.iterations >= *passes) {
             return Err(SettingsError::TooWeak);
@@ -80,7 +86,15 @@ mod tests {
     use super::*;
 
     fn settings(memory_kib: u32, iterations: u32) -> HashSettings {
-        HashSettings { memory_kib, iterations, parallelism: 1, threads: 2, queue: 64 }
+        HashSettings {
+            memory_kib,
+            iterations,
+            parallelism: 1,
+            threads: 2,
+            queue: 64,
+            legacy_cost: 24,
+            legacy_memory_kib: 131_072,
+        }
     }
 
     #[test]
@@ -107,6 +121,8 @@ mod tests {
             (HashSettings { iterations: 17, ..good }, "passwords.iterations"),
             (HashSettings { iterations: 0, ..good }, "passwords.iterations"),
             (HashSettings { memory_kib: 1_048_577, ..good }, "passwords.memory_kib"),
+            (HashSettings { legacy_cost: 0, ..good }, "passwords.legacy_cost"),
+            (HashSettings { legacy_memory_kib: 8191, ..good }, "passwords.legacy_memory_kib"),
         ] {
             assert!(bad.scheme().unwrap_err().to_string().starts_with(name), "{name}");
         }

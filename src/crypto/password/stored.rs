@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::bench::BCRYPT_PASSWORD_BYTES;
 use super::scheme::{OUTPUT_BYTES, Scheme};
 use super::{foreign, phc};
 
@@ -52,6 +53,20 @@ pub enum HashRefusal {
         /// The greatest value accepted.
         most: u32,
     },
+    /// Verifying it would cost more than the settings allow.
+    #[error("the {algorithm} hash has {parameter} {value}; {setting} allows {most} at most")]
+    TooExpensive {
+        /// The algorithm.
+        algorithm: &'static str,
+        /// The parameter, in the spelling of the format.
+        parameter: &'static str,
+        /// Its value in the hash.
+        value: u32,
+        /// The greatest value that is accepted beside the other parameters.
+        most: u32,
+        /// The setting that bounds it.
+        setting: &'static str,
+    },
 }
 
 impl PasswordHash {
@@ -88,6 +103,17 @@ impl PasswordHash {
     /// Whether a new hash under `scheme` would be of the same make.
     pub(super) fn is_current(&self, scheme: Scheme) -> bool {
         self.scheme == scheme && self.salt.len() == NEW_SALT_BYTES && self.output.len() == NEW_OUTPUT_BYTES
+    }
+
+    /// Whether `password`, which matches, is the only password that does. bcrypt compares 72 bytes. A password of 72 bytes or
+    /// more shares its hash with every password that begins with these bytes. The other schemes read the whole password.
+    /// (HMAC hashes a key that is longer than its block, so PBKDF2 and scrypt also match the digest of a long password. A
+    /// digest is no text that [`crate::domain::Password`] reads, except by a negligible chance.)
+    pub(super) fn matches_only(&self, password: &[u8]) -> bool {
+        match self.scheme {
+            Scheme::Bcrypt { .. } => password.len() < BCRYPT_PASSWORD_BYTES,
+            Scheme::Argon2 { .. } | Scheme::Scrypt { .. } | Scheme::Pbkdf2 { .. } => true,
+        }
     }
 
     pub(super) const fn salt(&self) -> &[u8] {

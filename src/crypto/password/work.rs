@@ -1,9 +1,10 @@
 //! Work as a quantity, so that every refusal can be made to cost the same.
 
+use super::limits::Limits;
 use super::scheme::{Pbkdf2Digest, Scheme};
 
-/// Kinds of work that a refusal pays for. A real export has one to four of them; more than this many would let an import
-/// turn every mistyped password into seconds of work, so the surplus stays out, and stays distinguishable.
+/// Kinds of work that a refusal pays for. A real export has one to four of them. A refusal for a hash of any further kind
+/// can be told apart by its time.
 const MAX_KINDS: usize = 16;
 
 /// Work that comes in units.
@@ -48,42 +49,52 @@ pub(super) enum Step {
     Spend(Work),
 }
 
-/// What every refused password costs: of each kind of work, as much as the dearest hash known, in this order.
+/// What every refused password costs: of each kind of work, as much as the most expensive hash known, in this order.
 #[derive(Debug)]
-pub(super) struct RefusalCost(Vec<Work>);
+pub(super) struct RefusalCost {
+    kinds: Vec<Work>,
+    /// How much the other schemes may still add to the current one, in the unit of [`Work::cost`].
+    left: u64,
+}
 
 impl RefusalCost {
-    /// The cost while every hash has the current scheme.
-    pub(super) fn of(current: Scheme) -> Self {
-        Self(vec![Work::of(current)])
+    /// The cost while every hash has the current scheme. Other schemes may add as much as `limits` allow.
+    pub(super) fn of(current: Scheme, limits: &Limits) -> Self {
+        Self { kinds: vec![Work::of(current)], left: limits.cost() }
     }
 
-    /// Takes notice of a scheme that a stored hash has. False when there are too many kinds already.
+    /// Adds the scheme of a stored hash. False, and nothing changes, when there are too many kinds or the limit is reached.
     pub(super) fn learn(&mut self, scheme: Scheme) -> bool {
         let work = Work::of(scheme);
-        if let Some(known) = self.0.iter_mut().find(|known| known.kind == work.kind) {
-            known.units = known.units.max(work.units);
-        } else if self.0.len() < MAX_KINDS {
-            self.0.push(work);
-        } else {
-            return false;
+        let is_full = self.kinds.len() >= MAX_KINDS;
+        let known = self.kinds.iter_mut().find(|known| known.kind == work.kind);
+        let known_units = known.as_ref().map_or(0, |known| known.units);
+        let added = Work { units: work.units.saturating_sub(known_units), ..work }.cost();
+        let Some(left) = self.left.checked_sub(added) else { return false };
+        match known {
+            Some(known) => known.units = known.units.max(work.units),
+            None if is_full => return false,
+            None => self.kinds.push(work),
         }
+        self.left = left;
         true
     }
 
-    /// The steps of a refusal. The verification takes the place of the same work in the order, because what ran before
-    /// shows in the time as well (caches). The current scheme comes first: its users pay for nothing else when they match.
+    /// The steps of a refusal. The verification takes the place of the same work in the order, because the work before it
+    /// shows in its time (caches). The current scheme comes first: its users pay for nothing else when they match. A hash
+    /// that was not learned is verified alone, so that no refusal costs more than one hash above the limit.
     pub(super) fn steps(&self, stored: Option<Scheme>) -> Vec<Step> {
         let own = stored.map(Work::of);
-        let mut steps = Vec::with_capacity(self.0.len() + 1);
-        for due in &self.0 {
+        let is_learned = |own: Work| self.kinds.iter().any(|known| known.kind == own.kind && known.units >= own.units);
+        if own.is_some_and(|own| !is_learned(own)) {
+            return vec![Step::Verify];
+        }
+        let mut steps = Vec::with_capacity(self.kinds.len() + 1);
+        for due in &self.kinds {
             let spent = own.filter(|own| own.kind == due.kind);
             steps.extend(spent.map(|_| Step::Verify));
             let units = due.units.saturating_sub(spent.map_or(0, |own| own.units));
             steps.extend((units > 0).then_some(Step::Spend(Work { kind: due.kind, units })));
-        }
-        if stored.is_some() && !steps.contains(&Step::Verify) {
-            steps.push(Step::Verify);
         }
         steps
     }
@@ -95,6 +106,10 @@ mod tests {
 
     fn argon2(variant: argon2::Algorithm, memory_kib: u32, passes: u32) -> Scheme {
         Scheme::argon2(variant, argon2::Version::V0x13, memory_kib, passes, 1).unwrap()
+    }
+
+    fn limits(cost: u32) -> Limits {
+        Limits::new(schemes()[0], cost, 1024 * 1024)
     }
 
     fn schemes() -> Vec<Scheme> {
@@ -130,7 +145,7 @@ mod tests {
 
     #[test]
     fn p6_every_refusal_does_the_same_in_the_same_order_whatever_hash_the_account_has() {
-        let mut cost = RefusalCost::of(schemes()[0]);
+        let mut cost = RefusalCost::of(schemes()[0], &limits(u32::MAX));
         for scheme in schemes() {
             assert!(cost.learn(scheme));
         }
@@ -145,26 +160,43 @@ mod tests {
     #[test]
     fn p6_a_refusal_is_one_hash_while_all_have_the_current_scheme() {
         let current = schemes()[0];
-        let cost = RefusalCost::of(current);
+        let cost = RefusalCost::of(current, &limits(u32::MAX));
         assert_eq!(cost.steps(None), [Step::Spend(Work::of(current))]);
         assert_eq!(cost.steps(Some(current)), [Step::Verify]);
     }
 
     #[test]
     fn a_match_under_the_current_scheme_pays_for_nothing_else() {
-        let mut cost = RefusalCost::of(schemes()[0]);
+        let mut cost = RefusalCost::of(schemes()[0], &limits(u32::MAX));
         cost.learn(schemes()[4]);
         assert_eq!(cost.steps(Some(schemes()[0]))[0], Step::Verify);
     }
 
     #[test]
     fn p5_the_cost_of_a_refusal_stays_bounded_whatever_is_imported() {
-        let mut cost = RefusalCost::of(schemes()[0]);
+        let mut cost = RefusalCost::of(schemes()[0], &limits(u32::MAX));
         for memory_kib in 100..200 {
             cost.learn(argon2(argon2::Algorithm::Argon2d, memory_kib, 1));
         }
         assert_eq!(cost.steps(None).len(), MAX_KINDS);
-        let surplus = cost.steps(Some(argon2(argon2::Algorithm::Argon2d, 199, 1)));
-        assert_eq!((surplus.len(), surplus.last()), (MAX_KINDS + 1, Some(&Step::Verify)));
+        assert_eq!(cost.steps(Some(argon2(argon2::Algorithm::Argon2d, 199, 1))), [Step::Verify]);
+    }
+
+    #[test]
+    fn p13_whatever_is_stored_a_refusal_costs_no_more_than_the_limit_beside_the_current_hash() {
+        let current = Work::of(schemes()[0]).cost();
+        let mut cost = RefusalCost::of(schemes()[0], &limits(24));
+        let mut stored = schemes();
+        stored.extend([Scheme::bcrypt(16).unwrap(), argon2(argon2::Algorithm::Argon2id, 1024 * 1024, 16)]);
+        stored.extend((8..16).map(|log_n| Scheme::scrypt(log_n, 8, 16).unwrap()));
+        let learned: Vec<_> = stored.iter().map(|scheme| cost.learn(*scheme)).collect();
+        assert!(learned.contains(&true) && learned.contains(&false), "{learned:?}");
+        let spent: u64 = total(&cost, None).iter().map(Work::cost).sum();
+        assert!(spent > current && spent <= 25 * current, "{spent}");
+        for scheme in stored {
+            let own = Work::of(scheme).cost();
+            let spent: u64 = total(&cost, Some(scheme)).iter().map(Work::cost).sum();
+            assert!(spent <= own.max(25 * current), "{scheme} costs {spent}");
+        }
     }
 }

@@ -35,6 +35,7 @@ impl FromRequestParts<Arc<Shared>> for Administrator {
         let Ok(RequestedBy(mut from)) = RequestedBy::from_request_parts(parts, shared).await;
         let token = bearer::token(&parts.headers)?;
         from.actor = shared.service.administrator(token).await.map_err(|error| match error {
+            AdminError::WrongAudience(error) => bearer::wrong_audience(&error),
             AdminError::Refused => ApiError::new(ProblemCode::InvalidToken),
             AdminError::NotAllowed => {
                 let scope = crate::domain::ScopeSet::parse(crate::service::ADMIN_SCOPE).unwrap_or_default();

@@ -39,8 +39,8 @@ pub struct Exemption {
 pub enum Decision {
     /// It was counted and may go on.
     Allowed {
-        /// The keys that it was counted under.
-        counted: Vec<AttemptKey>,
+        /// The keys that it was counted under, each with the failures that were counted before.
+        counted: Vec<(AttemptKey, u32)>,
         /// Should it fail, one of the keys takes no further attempt until its window ends.
         is_last: bool,
     },
@@ -164,15 +164,16 @@ async fn count(tx: &mut Tx, keys: &[(AttemptKey, AttemptLimits)], now: Timestamp
     if let Some((retry_after, by)) = longest {
         return Ok(Decision::Blocked { by, retry_after });
     }
-    let mut is_last = false;
+    let (mut is_last, mut counted_before) = (false, Vec::with_capacity(keys.len()));
     for (key, limits, count) in counts {
         let next = counted(Some(&count), limits, now);
         let Count { failures, window_started_at, last_failure_at, blocked_until } = next;
         let times = (window_started_at, last_failure_at, blocked_until, next.expires_at(limits));
         tx.run(COUNT, values![key.0, failures, times.0, times.1, times.2, times.3]).await?;
         is_last |= failures >= limits.hard_stop;
+        counted_before.push((*key, failures.saturating_sub(1)));
     }
-    Ok(Decision::Allowed { counted: keys.iter().map(|(key, _)| *key).collect(), is_last })
+    Ok(Decision::Allowed { counted: counted_before, is_last })
 }
 
 /// Settles counts in the transaction of the success.

@@ -1,5 +1,7 @@
 //! Opening a session: the last step of a login.
 
+use tokio_util::sync::CancellationToken;
+
 use super::{Sessions, about_session_in};
 use crate::domain::{Audience, ClientId, EndReason, Revocation, ScopeSet, SessionId, Timestamp, UserId};
 use crate::store::attempts::{Settlement, settle};
@@ -45,6 +47,8 @@ pub struct NewSession {
     pub audit: AuditEvent,
     /// The event of each displaced session; user, session and client are filled in.
     pub displaced_audit: AuditEvent,
+    /// Cancelled when the caller disconnects: a transaction that has not begun then opens nothing.
+    pub caller: CancellationToken,
 }
 
 /// A session was opened.
@@ -57,7 +61,7 @@ pub struct Opened {
 impl Sessions<'_> {
     /// Opens a session, and notes the login on the user. None, and nothing is written, when the user or the client was
     /// disabled, deleted or revoked since their epochs were read: a login that began before that cannot yield a live
-    /// session.
+    /// session. The same when the caller disconnected before the transaction.
     pub async fn open(&self, new: NewSession, now: Timestamp) -> Result<Written<Option<Opened>>, StoreError> {
         self.0.write("session_open", (new, now), |tx, (new, now)| Box::pin(open(tx, new, *now))).await
     }
@@ -82,6 +86,9 @@ async fn open(tx: &mut Tx, new: &NewSession, now: Timestamp) -> Result<Option<Op
               AND idle_expires_at > $1 AND absolute_expires_at > $1
             ORDER BY rotated_at DESC, id LIMIT $6 OFFSET $7)
         RETURNING id, user_id, client_id";
+    if new.caller.is_cancelled() {
+        return Ok(None);
+    }
     let login = values![now, new.user, new.user_epoch, &new.client, new.client_epoch];
     if tx.row(NOTE_LOGIN, login).await?.is_none() {
         return Ok(None);

@@ -67,6 +67,8 @@ class Blueprint:
         service.admin("/users", "POST", {"username": BARE_USER, "password": PASSWORD})
         resources = {"audiences": [API, OTHER_API], "scopes": "read write"}
         self._client(service, "app", type="public", grants=["password_login", "refresh_token"], **resources)
+        # Without audiences of its own: its tokens are for the issuer, and open the user's account.
+        self._client(service, "account", type="public", grants=["password_login", "refresh_token"])
         self._client(service, "webapp", type="confidential", grants=["password_login", "refresh_token"], **resources)
         self._client(service, BARE_CLIENT, type="confidential", grants=["password_login", "refresh_token", "client_credentials"],
                      audiences=[API])
@@ -159,8 +161,9 @@ class Service:
         if answer.status != 200:
             raise Failed(f"revocation was answered {answer.status}: {answer.body!r}")
 
-    def log_out(self, token):
-        answer = self.ask("/v1/logout", method="POST", headers=[("Authorization", f"Bearer {token}")])
+    def log_out(self, refresh_token):
+        headers, body = [("Content-Type", "application/json")], json.dumps({"refresh_token": refresh_token}).encode()
+        answer = self.ask("/v1/logout", method="POST", headers=headers, body=body)
         if answer.status != 204:
             raise Failed(f"logout was answered {answer.status}: {answer.body!r}")
 

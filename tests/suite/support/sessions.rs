@@ -140,6 +140,7 @@ impl Sessions {
             settled: Vec::new(),
             audit: AuditEvent { event: "login.succeeded", ..AuditEvent::default() },
             displaced_audit: AuditEvent { event: "session.displaced", ..AuditEvent::default() },
+            caller: tokio_util::sync::CancellationToken::new(),
         };
         assert!(self.store.sessions().open(new, now).await.unwrap().value.is_some());
         let text = self.codec.mint(&token).expose().to_owned();

@@ -91,6 +91,7 @@ pub fn new_session(number: u8, user: &User, client: &Client, now: Timestamp) -> 
         settled: Vec::new(),
         audit: AuditEvent { event: "login.succeeded", ..AuditEvent::default() },
         displaced_audit: AuditEvent { event: "session.displaced", ..AuditEvent::default() },
+        caller: tokio_util::sync::CancellationToken::new(),
     }
 }
 

@@ -3,7 +3,7 @@ import createClient from 'openapi-fetch';
 import type { paths } from './api.js';
 
 const api = createClient<paths>({ baseUrl: process.env.ISSUER });
-const credentials = { username: 'ada', password: process.env.PASSWORD ?? '', client_id: 'app' };
+const credentials = { username: 'ada', password: process.env.PASSWORD ?? '', client_id: 'account' };
 
 const login = await api.POST('/v1/login', { body: credentials });
 if (!login.data) throw new Error(`login: ${JSON.stringify(login.error)}`);
