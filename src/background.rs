@@ -29,6 +29,9 @@ const LEARN_SCHEMES_EVERY: Duration = Duration::from_secs(60);
 const COUNT_ROWS_EVERY: Duration = Duration::from_secs(60);
 /// Between two writes of the events that are counted in memory.
 const AUDIT_COUNTS_EVERY: Duration = Duration::from_secs(60);
+/// Size in bytes above which SQLite's write-ahead log is reported: a checkpoint cuts it back to a quarter of that, unless a
+/// reader keeps it from doing so.
+const LARGE_WAL: u64 = 256 * 1024 * 1024;
 /// Before a loop that ended unexpectedly is started again.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
@@ -110,6 +113,9 @@ pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, logger: &Logger) {
         }
         for (check, passes) in Readiness::CHECKS.iter().zip(status.readiness.passed()) {
             gauges.set_ready(check, passes);
+        }
+        for (table, rows) in service.unreadable_rows() {
+            gauges.set_unreadable_rows(table, rows);
         }
         gauges.view_age_seconds.set(status.view_age.as_secs_f64());
         gauges.clock_offset_seconds.set(status.clock_offset_millis as f64 / 1000.0);
@@ -202,7 +208,18 @@ async fn audit_counts(service: Arc<Service>, stop: CancellationToken) {
 }
 
 async fn count_rows(metrics: Arc<Metrics>, store: Store, stop: CancellationToken) {
+    let mut was_large = false;
     while !stop.is_cancelled() {
+        let wal = store.wal_bytes().await.unwrap_or(0);
+        metrics.gauges().sqlite_wal_bytes.set(i64::try_from(wal).unwrap_or(i64::MAX));
+        let is_large = wal > LARGE_WAL;
+        if is_large && !was_large {
+            tracing::warn!(
+                bytes = wal,
+                "the write-ahead log of SQLite grows: another process holds a read transaction open"
+            );
+        }
+        was_large = is_large;
         match store.row_counts().await {
             Ok(counts) => {
                 for (table, rows) in counts {

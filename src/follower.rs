@@ -317,7 +317,11 @@ impl Follower {
     async fn load_everything(&self) -> Result<(), SyncError> {
         let clients = self.store.clients().all().await?;
         self.keyring.load().await?;
-        self.view.replace_clients(clients);
+        let unreadable = clients.unreadable.into_iter().map(|row| {
+            tracing::error!(error = %row.error, "a client cannot be read");
+            (row.id, row.error.to_string())
+        });
+        self.view.replace_clients(clients.readable, unreadable.collect());
         let revoke = |entry: FeedEntry| {
             if let Change::Revoked(revocation) = &entry.change {
                 self.view.revoke(revocation, entry.expires_at);
@@ -347,7 +351,14 @@ impl Follower {
         };
         let clients: BTreeSet<ClientId> = entries.iter().filter_map(changed_client).collect();
         for id in clients {
-            self.view.replace_client(&id, self.store.clients().by_id(&id).await?);
+            let client = match self.store.clients().by_id(&id).await {
+                Err(error @ StoreError::Corrupt { .. }) => {
+                    tracing::error!(%error, "a client cannot be read");
+                    Err(error.to_string())
+                }
+                client => Ok(client?),
+            };
+            self.view.replace_client(&id, client);
         }
         let is_about_keys =
             |entry: &FeedEntry| matches!(entry.change, Change::KeysChanged | Change::Revoked(Revocation::Key(_)));

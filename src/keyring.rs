@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use crate::clock::Clock;
 use crate::crypto::{self, KeySource, PublicJwk, Sealer, SigningKey, VerifyingKey};
 use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp, signer_of};
-use crate::store::{Store, StoreError, StoredKey};
+use crate::store::{Store, StoreError, StoredKey, UnreadableRow};
 
 /// However many tokens name unknown keys, the database is asked for them once in this time (security.md K4).
 const RELOAD_EVERY: Duration = Duration::from_secs(2);
@@ -46,13 +46,12 @@ struct LastReload {
     succeeded: bool,
 }
 
-/// What becomes of a stored key that the master key does not open.
+/// What happens when the master key opens none of the stored keys. Where it opens some, the others are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnreadableKeys {
-    /// It refuses the whole set: a replica that signs with less than its peers verify is worse than one that says why it
-    /// will not start.
+    /// Loading fails: the master key is the wrong one.
     Refuse,
-    /// It is not in the set. For commands that neither sign nor verify, and are there to put an end to such a key.
+    /// The set is empty. For commands that put an end to such keys.
     LeaveOut,
 }
 
@@ -69,8 +68,18 @@ pub struct RotationLead {
 #[derive(Debug, Default)]
 pub struct KeySet {
     keys: Vec<Key>,
+    unreadable: Vec<UnreadableKey>,
     /// The JWK set of these keys, until the clock makes it another.
     document: ArcSwapOption<JwksDocument>,
+}
+
+/// A stored key that this replica cannot use, or could not open again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableKey {
+    /// Which, where that can be read.
+    pub kid: Option<Kid>,
+    /// What is wrong and what to do.
+    pub problem: String,
 }
 
 /// One key, opened.
@@ -79,7 +88,7 @@ pub struct Key {
     /// When it does what.
     pub schedule: KeySchedule,
     /// The private half.
-    pub signing: SigningKey,
+    pub signing: Arc<SigningKey>,
     verifying: VerifyingKey,
     public: PublicJwk,
 }
@@ -162,22 +171,35 @@ impl Keyring {
         Self { unreadable, ..self }
     }
 
-    /// Reads all keys and replaces the set.
+    /// Reads all keys and replaces the set. A key that cannot be read or opened does not keep the others back
+    /// (security.md D18).
     pub async fn load(&self) -> Result<(), KeyringError> {
         let _one_at_a_time = self.loading.lock().await;
         let now = self.clock.now();
+        let held = self.keys();
+        let stored = self.store.keys().all().await?;
+        let of_row = |row: UnreadableRow<Kid>| UnreadableKey { kid: row.id, problem: row.error.to_string() };
         let mut keys = Vec::new();
-        for stored in self.store.keys().all().await? {
-            if stored.schedule.phase(now) == KeyPhase::Gone {
-                continue;
-            }
-            match open(&self.sealer, &stored) {
+        let mut unreadable: Vec<_> = stored.unreadable.into_iter().map(of_row).collect();
+        let mut refusal = None;
+        for stored in stored.readable.iter().filter(|stored| stored.schedule.phase(now) != KeyPhase::Gone) {
+            match open(&self.sealer, stored) {
                 Ok(key) => keys.push(key),
-                Err(KeyringError::Unreadable { .. }) if self.unreadable == UnreadableKeys::LeaveOut => {}
-                Err(error) => return Err(error),
+                Err(error) => {
+                    unreadable.push(UnreadableKey { kid: Some(stored.kid.clone()), problem: error.to_string() });
+                    // One replica may seal the keys under a master key that this one does not have yet.
+                    keys.extend(held.get(&stored.kid).and_then(|key| key.reopened(stored)));
+                    refusal.get_or_insert(error);
+                }
             }
         }
-        self.keys.store(Arc::new(KeySet { keys, document: ArcSwapOption::empty() }));
+        if let Some(error) = refusal.filter(|_| keys.is_empty() && self.unreadable == UnreadableKeys::Refuse) {
+            return Err(error);
+        }
+        for key in unreadable.iter().filter(|key| !held.unreadable.contains(key)) {
+            tracing::error!(error = key.problem, "a signing key cannot be used");
+        }
+        self.keys.store(Arc::new(KeySet { keys, unreadable, document: ArcSwapOption::empty() }));
         Ok(())
     }
 
@@ -245,7 +267,30 @@ impl KeySource for KeySet {
     }
 }
 
+impl Key {
+    /// The same key as its row describes it now.
+    fn reopened(&self, stored: &StoredKey) -> Option<Self> {
+        let is_same = self.signing.algorithm() == stored.algorithm && self.public.is_described_by(&stored.public_jwk);
+        is_same.then(|| Self {
+            schedule: stored.schedule,
+            signing: Arc::clone(&self.signing),
+            verifying: self.verifying.clone(),
+            public: self.public.clone(),
+        })
+    }
+}
+
 impl KeySet {
+    /// Stored keys that this replica cannot use, or could not open again.
+    pub fn unreadable(&self) -> &[UnreadableKey] {
+        &self.unreadable
+    }
+
+    /// Whether a key of this id is stored and cannot be used here: its tokens cannot be judged.
+    pub fn is_unreadable(&self, kid: &Kid) -> bool {
+        self.get(kid).is_none() && self.unreadable.iter().any(|key| key.kid.as_ref() == Some(kid))
+    }
+
     /// The key of this id.
     pub fn get(&self, kid: &Kid) -> Option<&Key> {
         self.keys.iter().find(|key| key.signing.kid() == kid)
@@ -307,7 +352,12 @@ fn open(sealer: &Sealer, stored: &StoredKey) -> Result<Key, KeyringError> {
     if !public.is_described_by(&stored.public_jwk) {
         return Err(unreadable("public_jwk is not its public half".to_owned()));
     }
-    Ok(Key { schedule: stored.schedule, verifying: signing.verifying_key().clone(), public, signing })
+    Ok(Key {
+        schedule: stored.schedule,
+        verifying: signing.verifying_key().clone(),
+        public,
+        signing: Arc::new(signing),
+    })
 }
 
 fn hex(bytes: &[u8]) -> String {

@@ -72,14 +72,16 @@ pub type Clients = HashMap<ClientId, Arc<Client>>;
 #[derive(Debug, Default)]
 struct Known {
     clients: Clients,
+    /// Clients whose rows cannot be read, with the problem.
+    unreadable: Vec<(Option<ClientId>, String)>,
     audiences: HashSet<Audience>,
 }
 
 impl Known {
-    fn new(clients: Clients, own_audiences: &[Audience]) -> Self {
+    fn new(clients: Clients, unreadable: Vec<(Option<ClientId>, String)>, own_audiences: &[Audience]) -> Self {
         let theirs = clients.values().flat_map(|client| &client.settings.audiences);
         let audiences = theirs.chain(own_audiences).cloned().collect();
-        Self { clients, audiences }
+        Self { clients, unreadable, audiences }
     }
 }
 
@@ -201,23 +203,46 @@ impl View {
         self.clients.load().audiences.contains(audience)
     }
 
+    /// Whether this client's row cannot be read: nothing can be decided that depends on it (security.md D18).
+    pub fn is_unreadable_client(&self, id: &str) -> bool {
+        self.clients.load().unreadable.iter().any(|(known, _)| known.as_ref().is_some_and(|known| known.as_str() == id))
+    }
+
+    /// What is wrong with each row of a client that cannot be read.
+    pub fn unreadable_clients(&self) -> Vec<String> {
+        self.clients.load().unreadable.iter().map(|(_, problem)| problem.clone()).collect()
+    }
+
+    /// Whether an audience that is not known here may be one of a client that cannot be read.
+    pub fn has_unreadable_clients(&self) -> bool {
+        !self.clients.load().unreadable.is_empty()
+    }
+
     /// Replaces the set of clients; never merged, so that a deleted one is gone.
-    pub fn replace_clients(&self, clients: impl IntoIterator<Item = Client>) {
+    /// `unreadable` are those whose rows cannot be read, with the problem.
+    pub fn replace_clients(
+        &self,
+        clients: impl IntoIterator<Item = Client>,
+        unreadable: Vec<(Option<ClientId>, String)>,
+    ) {
         let clients = clients.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect();
-        self.clients.store(Arc::new(Known::new(clients, &self.own_audiences)));
+        self.clients.store(Arc::new(Known::new(clients, unreadable, &self.own_audiences)));
         self.moved();
     }
 
-    /// Puts one client in place of its former self, or removes it.
-    pub fn replace_client(&self, id: &ClientId, client: Option<Client>) {
-        let client = client.map(Arc::new);
+    /// Puts one client in place of its former self, or removes it. The error says why its row cannot be read.
+    pub fn replace_client(&self, id: &ClientId, client: Result<Option<Client>, String>) {
+        let client = client.map(|client| client.map(Arc::new));
         self.clients.rcu(|known| {
-            let mut clients = known.clients.clone();
+            let (mut clients, mut unreadable) = (known.clients.clone(), known.unreadable.clone());
+            clients.remove(id);
+            unreadable.retain(|(other, _)| other.as_ref() != Some(id));
             match &client {
-                Some(client) => clients.insert(id.clone(), Arc::clone(client)),
-                None => clients.remove(id),
-            };
-            Known::new(clients, &self.own_audiences)
+                Ok(Some(client)) => drop(clients.insert(id.clone(), Arc::clone(client))),
+                Ok(None) => {}
+                Err(problem) => unreadable.push((Some(id.clone()), problem.clone())),
+            }
+            Known::new(clients, unreadable, &self.own_audiences)
         });
         self.moved();
     }
@@ -427,7 +452,7 @@ mod tests {
         let view = view();
         let before = view.generation();
         view.revoke(&Revocation::Jti(Jti::parse("one").unwrap()), NOW);
-        view.replace_clients([]);
+        view.replace_clients([], Vec::new());
         assert_eq!(view.generation(), before + 2);
     }
 }

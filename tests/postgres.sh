@@ -53,6 +53,8 @@ start() {
     cd "$folder"
     as_server "$binaries/initdb" -D "$folder/data" -U postgres --auth=trust -E UTF8 --locale=C.UTF-8 >"$folder.log" 2>&1 ||
         { cat "$folder.log" >&2; exit 1; }
+    # Members of this role log in with a password, all others without.
+    sed -i '1i host all +with_password 127.0.0.1/32 scram-sha-256' "$folder/data/pg_hba.conf"
     attempt=1
     port=$(free_port $attempt)
     until as_server "$binaries/pg_ctl" -D "$folder/data" -l "$folder/server.log" -w -t 30 \

@@ -27,6 +27,8 @@ mod cli_serve;
 mod client_authentication;
 #[path = "suite/crash.rs"]
 mod crash;
+#[path = "suite/database_server.rs"]
+mod database_server;
 #[path = "suite/discovery.rs"]
 mod discovery;
 #[path = "suite/ext_authz.rs"]
@@ -111,6 +113,8 @@ mod store_sweep;
 mod store_users;
 #[path = "suite/token_endpoint.rs"]
 mod token_endpoint;
+#[path = "suite/unreadable_rows.rs"]
+mod unreadable_rows;
 #[path = "suite/unusual_http.rs"]
 mod unusual_http;
 #[path = "suite/upgrade.rs"]

@@ -9,10 +9,8 @@ use crate::store::Store;
 
 /// Every mistake that a start would fail on before it needs the database or a port.
 pub fn examine(config: &Config) -> Vec<Mistake> {
-    let database = Store::check_settings(&store_settings(config)).err().map(|_| {
-        let remedy = "percent-escape what is neither letter nor digit in name and password, and look at the parameters";
-        mistake("database.url", "cannot be read as the URL of a PostgreSQL database".to_owned(), remedy)
-    });
+    let database = Store::check_settings(&store_settings(config)).err();
+    let database = database.map(|error| mistake("database.url", error.problem, &error.remedy));
     let grpc = config.grpc.tls.as_ref().filter(|_| config.grpc.listen.is_some());
     let identities = [
         ("public", Protocol::Http1, config.public.tls.as_ref()),

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -35,12 +36,12 @@ use crate::http::listener::{Listener, Shutdown, TlsError};
 use crate::http::middleware::{Cors, Edge, RequestIdSource, TrustedProxies};
 use crate::http::openapi::{self, Servers};
 use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
-use crate::keyring::{Keyring, RotationLead, UnreadableKeys};
+use crate::keyring::{Keyring, KeyringError, RotationLead, UnreadableKeys};
 use crate::service::{
     AssertionKeys, AuditSearches, BUILT_IN_CLIENT, Denials, FailedLogins, Judge, MaintenanceError, ProvenClients,
     Refusals, Service, UNKNOWN_CLIENTS,
 };
-use crate::store::{Location, NewClient, SchemaStatus, Store, StoreError, StoreObserver};
+use crate::store::{Location, NewClient, Rows, SchemaStatus, Store, StoreError, StoreObserver};
 use crate::telemetry::metrics::ListenerName;
 use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
@@ -88,9 +89,11 @@ impl Founding {
     }
 }
 
-/// A service that is ready to run: its ports are bound, its view is loaded, its keys are there.
+/// A service that can run: its ports are bound, and its view and keys are loaded unless the database is unavailable.
 pub struct App {
     core: Core,
+    /// False where the database could not be reached yet: [`App::run`] goes on trying.
+    has_started: bool,
     public: (Listener, Routes),
     operations: (Listener, Routes),
     grpc: Option<(Listener, Routes)>,
@@ -160,6 +163,20 @@ pub enum StartError {
     Setting(String),
 }
 
+impl StartError {
+    /// Whether the same start may succeed later without a change of configuration.
+    fn is_outage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_outage(),
+            Self::Sync(SyncError::Store(error) | SyncError::Keys(KeyringError::Store(error))) => error.is_outage(),
+            Self::Sync(SyncError::JustFailed) => true,
+            Self::Service(error) => error.is_outage(),
+            Self::Key(error) => error.is_outage(),
+            _ => false,
+        }
+    }
+}
+
 impl Core {
     /// Opens the database, brings its schema up to date, and loads what a replica holds in memory.
     pub async fn open(config: &Config, parts: &Parts) -> Result<Self, StartError> {
@@ -168,6 +185,13 @@ impl Core {
 
     /// The same, bringing no more into being than `founding` says.
     pub async fn open_with(config: &Config, parts: &Parts, founding: Founding) -> Result<Self, StartError> {
+        let core = Self::assemble(config, parts, founding).await?;
+        core.load(parts, founding).await?;
+        Ok(core)
+    }
+
+    /// Makes every part. An embedded database is opened; a server is not needed yet.
+    async fn assemble(config: &Config, parts: &Parts, founding: Founding) -> Result<Self, StartError> {
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), parts.clock.now());
         let metrics = Arc::new(metrics.map_err(|error| StartError::Setting(error.to_string()))?);
         let observer = Arc::new(Statements(Arc::clone(&metrics)));
@@ -175,9 +199,12 @@ impl Core {
         if let (Location::Sqlite { create, .. }, false) = (&mut wanted.location, founding.is_allowed()) {
             *create = false;
         }
-        let store = Store::open(&wanted, Arc::clone(&parts.clock), observer).await?;
-        bring_schema_up_to_date(&store, parts, founding).await?;
-        let may_make_key = founding.is_allowed() && store.keys().all().await?.is_empty();
+        let store = Store::prepare(&wanted, Arc::clone(&parts.clock), observer).await?;
+        let mut may_make_key = false;
+        if config.embedded_key_file().is_some() {
+            bring_schema_up_to_date(&store, parts, founding).await?;
+            may_make_key = founding.is_allowed() && store.keys().all().await? == Rows::default();
+        }
         let (current, previous) = master_keys(config, parts, may_make_key)?;
         let sealer = Arc::new(Sealer::new(&current, previous.as_ref()));
         let lead = RotationLead { rotate_every: config.keys.rotate_every, announce_for: config.keys.announce_for };
@@ -235,14 +262,50 @@ impl Core {
             assertion_audiences: assertion_audiences(config.issuer.as_str()),
             settings: settings(config),
             stopping: AtomicBool::new(false),
+            start_problem: ArcSwapOption::empty(),
             store: store.clone(),
         });
-        if founding.is_allowed() {
-            ensure_built_in_client(&store, parts).await?;
-        }
-        follower.sync().await?;
-        service.learn_password_schemes().await?;
         Ok(Self { service, metrics, follower, store })
+    }
+
+    /// Reaches the database, brings its schema up to date, and loads what a replica holds in memory. May be repeated.
+    async fn load(&self, parts: &Parts, founding: Founding) -> Result<(), StartError> {
+        self.store.reach().await?;
+        bring_schema_up_to_date(&self.store, parts, founding).await?;
+        if founding.is_allowed() {
+            ensure_built_in_client(&self.store, parts).await?;
+        }
+        self.follower.sync().await?;
+        self.service.learn_password_schemes().await?;
+        Ok(())
+    }
+
+    /// What a replica does before it serves.
+    async fn start(&self, config: &Config, parts: &Parts) -> Result<(), StartError> {
+        self.load(parts, Founding::Everything).await?;
+        see_to_keys(&self.service, config.tokens.algorithm).await
+    }
+
+    /// Starts as soon as the database answers; false after a stop. Meanwhile the replica is not ready and says why.
+    async fn start_when_possible(&self, config: &Config, parts: &Parts, stop: &CancellationToken) -> bool {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(pause_before_start(&*parts.random)) => {}
+                () = stop.cancelled() => return false,
+            }
+            let started = tokio::select! {
+                started = self.start(config, parts) => started,
+                () = stop.cancelled() => return false,
+            };
+            match started {
+                Ok(()) => {
+                    self.service.set_start_problem(None);
+                    tracing::info!("the database answers; the replica has started");
+                    return true;
+                }
+                Err(error) => self.service.set_start_problem(Some(&error)),
+            }
+        }
     }
 }
 
@@ -256,8 +319,15 @@ impl App {
         let public = listener("public", &config.public, config.issuer.path())?;
         let operations = listener("operations", &config.operations, config.issuer.path())?;
         let config = config.bound_to(public.address().port());
-        let core = Core::open(&config, &parts).await?;
-        see_to_keys(&core.service, config.tokens.algorithm).await?;
+        let core = Core::assemble(&config, &parts, Founding::Everything).await?;
+        let has_started = match core.start(&config, &parts).await {
+            Ok(()) => true,
+            Err(error) if config.embedded_key_file().is_none() && error.is_outage() => {
+                core.service.set_start_problem(Some(&error));
+                false
+            }
+            Err(error) => return Err(error),
+        };
         let shared = Arc::new(Shared {
             service: Arc::clone(&core.service),
             metrics: Arc::clone(&core.metrics),
@@ -300,7 +370,7 @@ impl App {
         if let Some((listener, _)) = &grpc {
             count_connections(&core.metrics, ListenerName::Grpc, listener);
         }
-        Ok(Self { core, public, operations, grpc, config, parts })
+        Ok(Self { core, has_started, public, operations, grpc, config, parts })
     }
 
     /// The configuration that is in force.
@@ -328,11 +398,16 @@ impl App {
         &self.core
     }
 
-    /// Runs until `stop` is cancelled, then stops in order: readiness turns red, answers say `Connection: close`, after
+    /// Runs until `stop` is cancelled. A start that the database could not serve is repeated until it can. Then stops in order: readiness turns red, answers say `Connection: close`, after
     /// `shutdown.delay` no connection is accepted, and what is in flight has `shutdown.drain` to finish.
     pub async fn run(self, stop: CancellationToken) {
         let shutdown = Shutdown::new(self.config.shutdown.drain);
-        let loops = background::start(&self.core, &self.config, shutdown.stopped.clone());
+        let stopped = shutdown.stopped.clone();
+        let background = async {
+            if self.has_started || self.core.start_when_possible(&self.config, &self.parts, &stopped).await {
+                background::start(&self.core, &self.config, stopped.clone()).wait().await;
+            }
+        };
         let (public, public_routes) = self.public;
         let (operations, operations_routes) = self.operations;
         let grpc = async {
@@ -355,8 +430,7 @@ impl App {
             tokio::time::sleep(self.config.shutdown.delay).await;
             shutdown.stopped.cancel();
         };
-        tokio::join!(listeners, conductor);
-        loops.wait().await;
+        tokio::join!(listeners, conductor, background);
         tracing::info!("stopped");
         self.parts.logger.flush(Duration::from_secs(1));
     }
@@ -399,6 +473,12 @@ impl StoreObserver for Statements {
     }
 }
 
+/// The pause before a repeated start: short enough to be ready within two seconds of the database's return, and different for
+/// each replica.
+fn pause_before_start(random: &dyn Random) -> Duration {
+    Duration::from_millis(250 + u64::from(u16::from_be_bytes(random.bytes())) % 500)
+}
+
 async fn bring_schema_up_to_date(store: &Store, parts: &Parts, founding: Founding) -> Result<(), StartError> {
     if founding == Founding::Everything {
         store.migrate(parts.clock.now()).await?;
@@ -421,8 +501,10 @@ async fn see_to_keys(service: &Service, algorithm: Algorithm) -> Result<(), Star
             tracing::error!(%error, "the signing keys could not be maintained; the present key goes on signing");
             Ok(())
         }
-        Err(error) if algorithm.is_generated() => Err(error.into()),
+        Err(error) if algorithm.is_generated() && !service.has_unreadable_keys() => Err(error.into()),
         _ if service.can_sign() => Ok(()),
+        // Another replica may open it. This one says what is wrong, and answers what does not need it.
+        _ if service.has_unreadable_keys() => Ok(()),
         _ => Err(StartError::Setting(format!(
             "tokens.algorithm = {algorithm}: no key signs with it yet. Import one first: countersign keys import --algorithm \
              {algorithm} FILE"

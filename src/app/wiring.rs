@@ -15,7 +15,7 @@ use crate::http::listener::{ListenSettings, Listener, Protocol, TlsIdentity};
 use crate::http::middleware::{Cors, TrustedProxies};
 use crate::http::{ForwardAuthHeaders, HttpSettings};
 use crate::service::{AttemptRules, ClientFailures, Settings};
-use crate::store::{AttemptLimits, Location, StoreSettings};
+use crate::store::{AttemptLimits, Location, ReadAddress, StoreSettings};
 use crate::telemetry::Metrics;
 
 /// How the store is to be opened.
@@ -28,7 +28,13 @@ pub fn store_settings(config: &Config) -> StoreSettings {
             pooler_transaction_mode: database.pooler == Pooler::Transaction,
         },
     };
+    let read_address = database
+        .url_file
+        .clone()
+        .map(|path| -> ReadAddress { Arc::new(move || config::read_secret_again(&path).ok()) });
     StoreSettings {
+        read_address,
+        key_file: config.embedded_key_file(),
         max_connections: database.max_connections as usize,
         acquire_timeout: database.acquire_timeout,
         statement_timeout: database.statement_timeout,

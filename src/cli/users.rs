@@ -167,7 +167,8 @@ async fn list(core: &Core, common: &Common) -> Result<(), CliError> {
     }
     loop {
         let (users, next) = core.service.users(after.as_ref(), PAGE).await.map_err(CliError::failed)?;
-        let items = users.iter().map(|user| json_of(&UserItem::from(user))).collect::<Result<Vec<Value>, _>>()?;
+        let items =
+            users.readable.iter().map(|user| json_of(&UserItem::from(user))).collect::<Result<Vec<Value>, _>>()?;
         if common.json {
             let texts: Vec<String> = items.iter().map(Value::to_string).collect();
             let comma = if is_first || texts.is_empty() { "" } else { "," };

@@ -1,6 +1,6 @@
 //! Where everything is kept that outlives a process.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use url::Url;
@@ -27,6 +27,8 @@ const MINUTE: Duration = Duration::from_secs(60);
 pub struct Database {
     /// Which one.
     pub url: DatabaseUrl,
+    /// The file that holds `url`, if it came from one: a rotated password is read from there again.
+    pub url_file: Option<PathBuf>,
     /// Whether an embedded database that does not exist may be made. A mistyped path must not start an empty service
     /// (security.md D4).
     pub create_if_missing: bool,
@@ -78,6 +80,7 @@ impl Database {
         );
         let is_default = !read.is_set("database.url");
         Self {
+            url_file: read.secret_file("database.url"),
             url: url.unwrap_or_else(|| DatabaseUrl { engine: Engine::Sqlite, text: SecretText::new(DEFAULT_URL) }),
             create_if_missing: read.setting(
                 "database.create_if_missing",
@@ -158,6 +161,12 @@ impl Hidden for DatabaseUrl {
         let (Engine::Postgres, Ok(mut url)) = (self.engine, Url::parse(self.expose())) else {
             return self.expose().to_owned();
         };
+        // An unescaped character of the password has put the rest of it into another part of the address.
+        let is_split =
+            url.fragment().is_some() || url.path().contains('@') || url.query().is_some_and(|q| q.contains('@'));
+        if is_split {
+            return "(hidden)".to_owned();
+        }
         let is_hidden = url.password().is_none() || url.set_password(Some("hidden")).is_ok();
         if url.query().is_some() {
             url.set_query(Some("hidden"));
@@ -180,6 +189,11 @@ mod tests {
             DatabaseUrl::read("postgres:///auth?host=/run/postgresql").unwrap().show(),
             "postgres:///auth?hidden"
         );
+        for split in
+            ["postgres://cs:hun@ter2/x@db/auth", "postgres://cs:hun@ter2?x@db/auth", "postgres://cs:hun@ter2#x@db"]
+        {
+            assert_eq!(DatabaseUrl::read(split).unwrap().show(), "(hidden)");
+        }
     }
 
     #[test]

@@ -42,7 +42,7 @@ pub use listener::{Grpc, Listener, MOST_DEFAULT_CONNECTIONS, TlsFiles};
 pub use log::{Log, LogFormat, LogLevels};
 pub use mistake::{Mistake, Mistakes, Origin};
 pub use passwords::Passwords;
-pub use sources::Sources;
+pub use sources::{Sources, read_secret_again};
 pub use tokens::{Refresh, Sessions, Tokens};
 
 use reader::Reader;

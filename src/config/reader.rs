@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::mistake::{Mistake, Origin};
 use super::raw::{Found, Raw};
@@ -164,6 +164,15 @@ impl<'a> Reader<'a> {
     /// Whether somebody set this setting, rightly or wrongly.
     pub fn is_set(&self, name: &str) -> bool {
         self.settings.iter().any(|setting| setting.name == name && setting.origin != Origin::Default)
+    }
+
+    /// The file that a secret was read from, if it was given by one.
+    pub fn secret_file(&self, name: &str) -> Option<PathBuf> {
+        let setting = self.settings.iter().find(|setting| setting.name == name)?;
+        match &setting.origin {
+            Origin::SecretFile(path, _) => Some(path.into()),
+            _ => None,
+        }
     }
 
     /// What was read, or every mistake. Whatever was not asked for is unknown.

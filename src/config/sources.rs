@@ -71,6 +71,11 @@ impl Sources {
     }
 }
 
+/// Reads again the file of a secret that may change while the service runs.
+pub fn read_secret_again(path: &Path) -> io::Result<String> {
+    read_text(path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
 fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(LONGEST_FILE + 1).read_to_string(&mut text)?;

@@ -4,13 +4,12 @@ use std::fmt;
 
 use super::ParseError;
 
-/// A resource server's name: the value of `aud` (RFC 7519 §4.1.3), often a URL; 1 to 256 visible ASCII characters
-/// without `"` and `\`.
+/// A resource server's name: the value of `aud` (RFC 7519 §4.1.3), often a URL. 1 to 256 visible ASCII characters
+/// without `"` and `\`; compared byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Audience(Box<str>);
 
 impl Audience {
-    /// Reads an audience; compared byte for byte everywhere.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let fits = !text.is_empty() && text.len() <= 256;
         if !fits || !text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\') {
@@ -19,7 +18,6 @@ impl Audience {
         Ok(Self(text.into()))
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -31,12 +29,11 @@ impl fmt::Display for Audience {
     }
 }
 
-/// A role of a user: 1 to 64 of `A-Z a-z 0-9 . _ : / -`, so that it can stand in a header and in a comma-separated list.
+/// A role of a user: 1 to 64 of `A-Z a-z 0-9 . _ : / -`, which are safe in a header and in a comma-separated list.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Role(Box<str>);
 
 impl Role {
-    /// Reads a role; compared byte for byte.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         let is_role_byte = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b':' | b'/' | b'-');
         if text.is_empty() || text.len() > 64 || !text.bytes().all(is_role_byte) {
@@ -45,7 +42,6 @@ impl Role {
         Ok(Self(text.into()))
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -57,26 +53,26 @@ impl fmt::Display for Role {
     }
 }
 
-/// Roles of one user, and audiences of one client, are listed in every token: in so many bytes together, spaces between them
-/// counted, or a token would not fit into the 4 KiB that it may have (security.md T9).
+/// Longest list of one user's roles, or of one client's audiences, in bytes including separators. Every token carries
+/// the list and must fit into 4 KiB (security.md T9).
 const MAX_LISTED_BYTES: usize = 1024;
-/// Most roles of one user, and most audiences of one client.
+/// Maximum number of roles of a user, and of audiences of a client.
 const MAX_LISTED: usize = 64;
 
-/// Whether a user may have these roles together.
 pub fn check_roles(roles: &[Role]) -> Result<(), ParseError> {
     if fits(roles.iter().map(Role::as_str)) {
         return Ok(());
     }
-    Err(ParseError("the roles of a user are at most 64 and 1024 bytes together, because every token lists them"))
+    Err(ParseError("a user can have at most 64 roles, of at most 1024 bytes in total, because every token lists them"))
 }
 
-/// Whether a client may have these audiences together.
 pub fn check_audiences(audiences: &[Audience]) -> Result<(), ParseError> {
     if fits(audiences.iter().map(Audience::as_str)) {
         return Ok(());
     }
-    Err(ParseError("the audiences of a client are at most 64 and 1024 bytes together, because every token lists them"))
+    Err(ParseError(
+        "a client can have at most 64 audiences, of at most 1024 bytes in total, because every token lists them",
+    ))
 }
 
 fn fits<'a>(words: impl Iterator<Item = &'a str>) -> bool {

@@ -1,18 +1,18 @@
-//! What an access token says (RFC 9068 §2.2).
+//! The claims of an access token (RFC 9068 §2.2).
 
 use super::{Audience, ClientId, IdText, Jti, ParseError, Role, ScopeSet, SessionId, Timestamp, UserId};
 
-/// Who a token is about. A user where someone logged in, the client itself otherwise (RFC 9068 §2.2).
+/// The `sub` of a token (RFC 9068 §2.2).
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
-    /// A person.
+    /// The user who logged in.
     User(UserId),
     /// A client acting for itself (`client_credentials`).
     Client(ClientId),
 }
 
 impl Subject {
-    /// Reads a `sub` claim; the two namespaces cannot meet (security.md T17).
+    /// Reads a `sub` claim. No text is both a user id and a client id (security.md T17).
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         if text.starts_with("usr_") {
             UserId::parse(text).map(Self::User)
@@ -21,7 +21,7 @@ impl Subject {
         }
     }
 
-    /// The claim as it is written.
+    /// The value of `sub`.
     pub fn text(&self) -> IdText<'_> {
         match self {
             Self::User(id) => id.text(),
@@ -39,47 +39,41 @@ impl std::fmt::Display for Subject {
     }
 }
 
-/// The claims of an access token, checked. Times are whole seconds.
+/// The checked claims of an access token. Times are whole seconds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AccessClaims {
-    /// `iss`: the configured issuer, byte for byte.
+    /// `iss`: the configured issuer, compared byte for byte.
     pub issuer: String,
-    /// `sub`.
     pub subject: Subject,
     /// `aud`: at least one.
     pub audience: Vec<Audience>,
-    /// `exp`: the token is inactive from this instant on.
+    /// `exp`: the token is inactive at and after this instant.
     pub expires_at: Timestamp,
-    /// `iat`.
     pub issued_at: Timestamp,
-    /// `nbf`.
     pub not_before: Timestamp,
-    /// `jti`.
     pub jti: Jti,
-    /// `client_id`.
     pub client: ClientId,
-    /// `scope`; left out of the token when empty.
+    /// `scope`; omitted from the token when empty.
     pub scope: ScopeSet,
-    /// Present where a user logged in.
+    /// Set for tokens of a user, unset for `client_credentials`.
     pub login: Option<LoginClaims>,
-    /// `uep`: the user's epoch when the token was issued; left out when 0.
+    /// `uep`: the user's epoch when the token was issued; omitted when 0.
     pub user_epoch: u32,
-    /// `cep`: the client's epoch when the token was issued; left out when 0.
+    /// `cep`: the client's epoch when the token was issued; omitted when 0.
     pub client_epoch: u32,
 }
 
 /// The claims that only a user's token carries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LoginClaims {
-    /// `sid`.
     pub session: SessionId,
-    /// `auth_time`: when the user proved who they are.
+    /// `auth_time`: when the user authenticated.
     pub authenticated_at: Timestamp,
     /// `amr` (RFC 8176), such as `pwd`.
     pub methods: Vec<String>,
     /// `roles` (RFC 9068 §2.2.3.1).
     pub roles: Vec<Role>,
-    /// `preferred_username`: carried so that introspection can name the user without asking the database.
+    /// `preferred_username`: in the token so that introspection returns it without reading the database.
     pub username: String,
 }
 
@@ -89,12 +83,11 @@ pub enum TokenType {
     /// `at+jwt` (RFC 9068 §2.1).
     #[default]
     AtJwt,
-    /// `JWT`, for verifiers that refuse the registered type.
+    /// `JWT`, for verifiers that reject the registered type.
     Jwt,
 }
 
 impl TokenType {
-    /// Reads a setting.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         match text {
             "at+jwt" => Ok(Self::AtJwt),
@@ -103,7 +96,6 @@ impl TokenType {
         }
     }
 
-    /// As it is written into the header.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::AtJwt => "at+jwt",
@@ -111,8 +103,8 @@ impl TokenType {
         }
     }
 
-    /// Whether a token's `typ` is of this type: media types compare without case, and `application/` may be left out
-    /// (RFC 7515 §4.1.9, security.md T2).
+    /// Whether a token's `typ` is of this type. Media types are compared without case, and `application/` may be
+    /// omitted (RFC 7515 §4.1.9, security.md T2).
     pub fn admits(self, typ: &str) -> bool {
         let bare = match typ.get(.."application/".len()) {
             Some(prefix) if prefix.eq_ignore_ascii_case("application/") => &typ["application/".len()..],

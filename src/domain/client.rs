@@ -7,14 +7,13 @@ use super::{Algorithm, Audience, ClientId, ParseError, ScopeSet, Timestamp, Toke
 /// Whether a client can keep a secret (RFC 6749 §2.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClientKind {
-    /// Authenticates itself with a secret or a key.
+    /// Authenticates with a secret or a key.
     Confidential,
-    /// Names itself only: an app or a browser.
+    /// Sends its id only: a mobile or browser app.
     Public,
 }
 
 impl ClientKind {
-    /// Reads `confidential` or `public`.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         match text {
             "confidential" => Ok(Self::Confidential),
@@ -23,7 +22,6 @@ impl ClientKind {
         }
     }
 
-    /// The name in rows and answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Confidential => "confidential",
@@ -32,7 +30,7 @@ impl ClientKind {
     }
 }
 
-/// A way in which a client may obtain tokens.
+/// How a client may obtain tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Grant {
     /// RFC 6749 §4.4; confidential clients only.
@@ -44,10 +42,8 @@ pub enum Grant {
 }
 
 impl Grant {
-    /// Every grant.
     pub const ALL: [Self; 3] = [Self::ClientCredentials, Self::RefreshToken, Self::PasswordLogin];
 
-    /// Reads a grant's name.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         Self::ALL
             .into_iter()
@@ -55,7 +51,6 @@ impl Grant {
             .ok_or(ParseError("a grant is one of client_credentials, refresh_token, password_login"))
     }
 
-    /// The name in rows, answers and figures.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::ClientCredentials => "client_credentials",
@@ -65,12 +60,11 @@ impl Grant {
     }
 }
 
-/// The grants of a client.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Grants(Vec<Grant>);
 
 impl Grants {
-    /// A set of grants; order and repetition do not matter.
+    /// A set of grants; order and repetition are ignored.
     pub fn new(grants: impl IntoIterator<Item = Grant>) -> Self {
         let mut grants: Vec<_> = grants.into_iter().collect();
         grants.sort_unstable();
@@ -83,26 +77,24 @@ impl Grants {
         self.0.contains(&grant)
     }
 
-    /// The grants, in order.
     pub fn iter(&self) -> impl Iterator<Item = Grant> + '_ {
         self.0.iter().copied()
     }
 }
 
-/// Whose tokens a client may introspect (security.md I2).
+/// The tokens that a client may introspect (security.md I2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum IntrospectRight {
-    /// Tokens issued to it, and tokens with one of its audiences.
+    /// Tokens issued to it, and tokens for one of its audiences.
     #[default]
     Own,
-    /// Every access token: a gateway.
+    /// Every access token; for gateways.
     Any,
-    /// None.
+    /// No token.
     None,
 }
 
 impl IntrospectRight {
-    /// Reads `own`, `any` or `none`.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         match text {
             "own" => Ok(Self::Own),
@@ -112,7 +104,6 @@ impl IntrospectRight {
         }
     }
 
-    /// The name in rows and answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Own => "own",
@@ -122,7 +113,8 @@ impl IntrospectRight {
     }
 }
 
-/// SHA-256 of a client secret. Secrets are generated with 256 bits, so a plain digest cannot be searched (security.md S5).
+/// SHA-256 of a client secret. Secrets have 256 random bits, so a plain digest cannot be brute-forced (security.md
+/// S5).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SecretDigest(pub [u8; 32]);
 
@@ -132,43 +124,39 @@ impl std::fmt::Debug for SecretDigest {
     }
 }
 
-/// A client secret as it is kept.
+/// A client secret as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredSecret {
-    /// Digest of the secret.
     pub digest: SecretDigest,
-    /// When it stops being accepted; none for the newest.
+    /// When it stops being accepted; unset for the newest secret.
     pub expires_at: Option<Timestamp>,
 }
 
-/// What an operator chooses for a client.
+/// The attributes of a client that an administrator sets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClientSettings {
-    /// Confidential or public.
     pub kind: ClientKind,
-    /// A name for people; may be empty, at most 256 bytes.
+    /// A name for people; at most 256 bytes, may be empty.
     pub display_name: String,
-    /// Ways to obtain tokens.
     pub grants: Grants,
-    /// Resource servers that this client is (whose tokens it may introspect) and that its tokens are for. Empty: the
-    /// service's default audience.
+    /// Resource servers that this client represents (it may introspect their tokens), and the audience of its own
+    /// tokens. If empty: the service's default audience.
     pub audiences: Vec<Audience>,
-    /// Scopes that it may ask for, and gets when it asks for none.
+    /// Scopes that it may request. A request without `scope` gets all of them.
     pub scopes: ScopeSet,
-    /// Whose tokens it may introspect.
     pub introspect: IntrospectRight,
-    /// Life of its access tokens; none: the service's default.
+    /// Lifetime of its access tokens; unset: the service's default.
     pub access_ttl: Option<Duration>,
-    /// Algorithm of its access tokens; none: the service's default.
+    /// Algorithm of its access tokens; unset: the service's default.
     pub algorithm: Option<Algorithm>,
-    /// `typ` of its access tokens; none: the service's default.
+    /// `typ` of its access tokens; unset: the service's default.
     pub token_type: Option<TokenType>,
-    /// Public keys for `private_key_jwt` (RFC 7523 §2.2) as a JWK set in JSON; none: secrets only.
+    /// Public keys for `private_key_jwt` (RFC 7523 §2.2) as a JWK set in JSON; unset: secrets only.
     pub jwks: Option<String>,
 }
 
 impl ClientSettings {
-    /// A client that may do nothing yet.
+    /// A client without grants, audiences or scopes.
     pub fn new(kind: ClientKind) -> Self {
         Self {
             kind,
@@ -185,20 +173,18 @@ impl ClientSettings {
     }
 }
 
-/// A client as every replica holds it in memory.
+/// A client as replicas hold it in memory.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Client {
-    /// Its id.
     pub id: ClientId,
-    /// What the operator chose.
+    /// Set by an administrator.
     pub settings: ClientSettings,
-    /// Its secrets: none for a public client, up to two while one is being replaced.
+    /// None for a public client; up to two during a rotation.
     pub secrets: Vec<StoredSecret>,
-    /// Bumped to make every older token of this client inactive.
+    /// Raised to make every older token of this client inactive.
     pub epoch: u32,
-    /// A disabled client can do nothing.
+    /// Every request of a disabled client is refused.
     pub disabled: bool,
-    /// When it was created.
     pub created_at: Timestamp,
 }
 

@@ -1,13 +1,14 @@
-//! The passwords that guessers try first.
+//! The list of common passwords.
 
-/// 30,000 passwords from published breaches, in lower case, one per line, in byte order: the list that the estimator zxcvbn
-/// ranks by (MIT; see `common_passwords.LICENSE`). Searched where it lies in the binary; it takes no other memory.
+/// 30,000 passwords from published breaches: lower-case ASCII, one per line, in byte order. It is the list by which
+/// the estimator zxcvbn ranks passwords (MIT; see `common_passwords.LICENSE`). The binary search runs on the text in
+/// the binary.
 static LIST: &str = include_str!("common_passwords.txt");
 
-/// Whether the list contains this very word. Everything in it is lower-case ASCII.
+/// Whether the list contains exactly this word, which must be lower-case.
 pub(super) fn contains(word: &str) -> bool {
     let (mut low, mut high) = (0, LIST.len());
-    // Invariant: both ends are at beginnings of lines, and the word can only be between them.
+    // Invariant: `low` and `high` are beginnings of lines, and the word can only be between them.
     while low < high {
         let middle = low + (high - low) / 2;
         let start = LIST.as_bytes()[low..middle].iter().rposition(|byte| *byte == b'\n').map_or(low, |at| low + at + 1);

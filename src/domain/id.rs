@@ -1,4 +1,5 @@
-//! Identifiers. Users, sessions and clients live in namespaces that cannot meet (security.md T17, RFC 9068 §5).
+//! Identifiers. No text is valid as the id of more than one of user, session and client (security.md T17, RFC 9068
+//! §5).
 
 use std::fmt;
 use std::sync::Arc;
@@ -8,15 +9,15 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::ParseError;
 
-/// Prefixes that a client id may not start with, so that a client can never be mistaken for a user, session or secret.
+/// Prefixes that a client id may not have, so that no client id reads as a user, session or secret.
 const RESERVED_CLIENT_PREFIXES: [&str; 3] = ["usr_", "ses_", "cs_"];
 
-/// The written form of an id, without an allocation.
+/// The text of an id, without an allocation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum IdText<'a> {
-    /// Text that the id holds.
+    /// Text held by the id.
     Borrowed(&'a str),
-    /// The written form of random bytes.
+    /// Text encoded from random bytes.
     Made([u8; 26]),
 }
 
@@ -31,7 +32,7 @@ impl std::ops::Deref for IdText<'_> {
     }
 }
 
-/// Defines an id of 16 random bytes that is written as a prefix and 22 characters of base64url.
+/// Defines an id of 16 random bytes, written as a prefix and 22 characters of base64url.
 macro_rules! random_id {
     ($(#[$doc:meta])* $name:ident, $prefix:literal, $error:literal) => {
         $(#[$doc])*
@@ -39,27 +40,24 @@ macro_rules! random_id {
         pub struct $name([u8; 16]);
 
         impl $name {
-            /// From 16 bytes of the service's randomness, or of a stored row.
+            /// From 16 bytes of a random generator or of a stored row.
             pub const fn from_bytes(bytes: [u8; 16]) -> Self {
                 Self(bytes)
             }
 
-            /// The 16 bytes.
             pub const fn as_bytes(&self) -> &[u8; 16] {
                 &self.0
             }
 
-            /// The written form.
             pub fn text(&self) -> IdText<'static> {
                 let mut text = [0_u8; 26];
                 let (prefix, body) = text.split_at_mut($prefix.len());
                 prefix.copy_from_slice($prefix.as_bytes());
-                // 16 bytes are 22 characters: they fit.
                 let _ = URL_SAFE_NO_PAD.encode_slice(self.0, body);
                 IdText::Made(text)
             }
 
-            /// Reads the written form; exactly one spelling of each id is accepted.
+            /// Reads the text of an id; each id has exactly one accepted text.
             pub fn parse(text: &str) -> Result<Self, ParseError> {
                 let body = text.strip_prefix($prefix).ok_or(ParseError($error))?;
                 let bytes = URL_SAFE_NO_PAD.decode(body).map_err(|_| ParseError($error))?;
@@ -82,16 +80,16 @@ macro_rules! random_id {
 }
 
 random_id! {
-    /// A user: immutable and never reused; the `sub` of the tokens that a person's login yields.
+    /// A user: immutable and never reused; the `sub` of the tokens of a login.
     UserId, "usr_", "a user id is `usr_` followed by 22 characters of base64url"
 }
 
 random_id! {
-    /// A session (the refresh-token family); the `sid` claim.
+    /// A session; the `sid` claim.
     SessionId, "ses_", "a session id is `ses_` followed by 22 characters of base64url"
 }
 
-/// Defines an id that is short text of a fixed set of characters.
+/// Defines an id that is short text of a limited alphabet.
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
         $(#[$doc])*
@@ -99,7 +97,6 @@ macro_rules! text_id {
         pub struct $name(Arc<str>);
 
         impl $name {
-            /// The text.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -126,12 +123,12 @@ macro_rules! text_id {
 }
 
 text_id! {
-    /// An OAuth client (RFC 6749 §2.2): 1 to 64 of `A-Z a-z 0-9 . _ -`, outside the namespaces of users and sessions.
+    /// An OAuth client (RFC 6749 §2.2): 1 to 64 of `A-Z a-z 0-9 . _ -`, without the prefixes of users, sessions and
+    /// secrets.
     ClientId
 }
 
 impl ClientId {
-    /// Reads a client id.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         if text.is_empty() || text.len() > 64 || !text.bytes().all(is_name_byte) {
             return Err(ParseError("a client id is 1 to 64 of the characters A-Z a-z 0-9 . _ -"));
@@ -149,7 +146,6 @@ text_id! {
 }
 
 impl Kid {
-    /// Reads a key id.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         if text.is_empty() || text.len() > 64 || !text.bytes().all(is_name_byte) {
             return Err(ParseError("a key id is 1 to 64 of the characters A-Z a-z 0-9 . _ -"));
@@ -157,20 +153,19 @@ impl Kid {
         Ok(Self(text.into()))
     }
 
-    /// A key thumbprint (RFC 7638): the digest in base64url.
     pub fn from_digest(digest: [u8; 32]) -> Self {
         Self(URL_SAFE_NO_PAD.encode(digest).into())
     }
 }
 
 text_id! {
-    /// The identity of a token (RFC 7519 §4.1.7). Ours are 22 characters of base64url; any 1 to 128 visible ASCII
-    /// characters are read, because an imported key may have signed elsewhere.
+    /// The id of a token (RFC 7519 §4.1.7). This service writes 22 characters of base64url. It accepts 1 to 128
+    /// visible ASCII characters, because an imported key may have signed tokens of another issuer.
     Jti
 }
 
 impl Jti {
-    /// Reads a `jti` claim or the argument of a revocation.
+    /// Reads a `jti` claim, or the `jti` of a revocation request.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         if text.is_empty() || text.len() > 128 || !text.bytes().all(|byte| byte.is_ascii_graphic()) {
             return Err(ParseError("a jti is 1 to 128 visible ASCII characters"));
@@ -178,7 +173,7 @@ impl Jti {
         Ok(Self(text.into()))
     }
 
-    /// From 16 bytes that nobody can guess.
+    /// From 16 unpredictable bytes.
     pub fn from_bytes(bytes: [u8; 16]) -> Self {
         Self(URL_SAFE_NO_PAD.encode(bytes).into())
     }
@@ -202,7 +197,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_parses_as_a_random_id_is_its_only_spelling(text in "(ses_|usr_)?[A-Za-z0-9_=+/-]{0,24}") {
+        fn a_random_id_has_exactly_one_spelling(text in "(ses_|usr_)?[A-Za-z0-9_=+/-]{0,24}") {
             if let Ok(id) = SessionId::parse(&text) {
                 prop_assert_eq!(id.to_string(), text);
             }
@@ -220,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_end_where_they_are_said_to_end() {
+    fn length_limits_are_exact() {
         assert!(ClientId::parse(&"a".repeat(64)).is_ok() && ClientId::parse(&"a".repeat(65)).is_err());
         assert!(Kid::parse(&"a".repeat(64)).is_ok() && Kid::parse(&"a".repeat(65)).is_err());
         assert!(Jti::parse(&"a".repeat(128)).is_ok() && Jti::parse(&"a".repeat(129)).is_err());

@@ -1,13 +1,13 @@
-//! Signing algorithms, and the life of a signing key as a function of time.
+//! Signing algorithms, and the phases of a signing key.
 
 use super::{ParseError, Timestamp};
 
-/// A signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). No symmetric one exists here (security.md T1).
+/// A signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). There is no symmetric one (security.md T1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Algorithm {
     /// ECDSA on P-256 with SHA-256.
     Es256,
-    /// Ed25519, always under its RFC 8037 name: verifiers refuse RFC 9864's.
+    /// Ed25519, always under its RFC 8037 name, because verifiers reject the name of RFC 9864.
     EdDsa,
     /// RSASSA-PKCS1-v1_5 with SHA-256.
     Rs256,
@@ -16,7 +16,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// Every algorithm, in the order in which they are published.
+    /// Every algorithm, in the order of the JWKS.
     pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Rs256, Self::Ps256];
 
     /// Reads a registered name, case-sensitively (RFC 8725bis §3.1).
@@ -27,7 +27,6 @@ impl Algorithm {
             .ok_or(ParseError("an algorithm is one of ES256, EdDSA, RS256, PS256"))
     }
 
-    /// The registered name.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Es256 => "ES256",
@@ -37,7 +36,7 @@ impl Algorithm {
         }
     }
 
-    /// Whether the service makes keys for this algorithm; the others must be imported, since ring makes no RSA keys.
+    /// Whether the service generates keys for this algorithm. ring generates no RSA keys; they are imported.
     pub const fn is_generated(self) -> bool {
         matches!(self, Self::Es256 | Self::EdDsa)
     }
@@ -49,21 +48,20 @@ impl std::fmt::Display for Algorithm {
     }
 }
 
-/// Where in its life a key stands.
+/// The phase of a signing key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum KeyPhase {
-    /// Published, not signing yet, so that every verifier meets it before its first token.
+    /// In the JWKS, does not sign yet, so that verifiers fetch it before its first token.
     Announced,
-    /// Published and signing.
+    /// In the JWKS, and signs.
     Signing,
-    /// Published, no longer signing: its last tokens are still alive.
+    /// In the JWKS, signs no more; its last tokens have not expired.
     Retiring,
-    /// Neither published nor accepted.
+    /// Retired or withdrawn: not in the JWKS, and its tokens are inactive.
     Gone,
 }
 
 impl KeyPhase {
-    /// The phase's name in answers and figures.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Announced => "announced",
@@ -74,24 +72,24 @@ impl KeyPhase {
     }
 }
 
-/// The instants at which a key changes phase. `announced_at ≤ signs_from`; the rest is set when a successor is made or
-/// the key is withdrawn.
+/// The instants at which a key changes phase. `announced_at ≤ signs_from`. The other fields are set when a successor
+/// is generated or the key is withdrawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct KeySchedule {
-    /// Published from here.
+    /// When the key enters the JWKS.
     pub announced_at: Timestamp,
-    /// Signs from here.
+    /// When it starts to sign.
     pub signs_from: Timestamp,
-    /// Stops signing here: its successor's `signs_from`. None while it has no successor.
+    /// When it stops signing: its successor's `signs_from`. Unset without a successor.
     pub retires_at: Option<Timestamp>,
-    /// Leaves the JWKS here: `retires_at` plus the longest token life and an hour.
+    /// When it leaves the JWKS: `retires_at` plus the maximum token lifetime and one hour.
     pub gone_at: Option<Timestamp>,
-    /// Withdrawn as compromised: gone from that moment on, whatever the rest says.
+    /// When it was withdrawn as compromised. Overrides the other fields.
     pub withdrawn_at: Option<Timestamp>,
 }
 
 impl KeySchedule {
-    /// The phase at `now`. A withdrawn key is gone on every clock: withdrawal is an event, not an appointment.
+    /// The phase at `now`. A withdrawn key is retired whatever `now` is, so a wrong clock cannot bring it back.
     pub fn phase(&self, now: Timestamp) -> KeyPhase {
         let reached = |instant: Option<Timestamp>| instant.is_some_and(|at| at <= now);
         if self.withdrawn_at.is_some() || reached(self.gone_at) {
@@ -105,7 +103,7 @@ impl KeySchedule {
         }
     }
 
-    /// When the phase next changes after `now` by itself; none when nothing is scheduled.
+    /// The next scheduled phase change after `now`.
     pub fn next_change(&self, now: Timestamp) -> Option<Timestamp> {
         if self.withdrawn_at.is_some() {
             return None;
@@ -114,8 +112,8 @@ impl KeySchedule {
     }
 }
 
-/// Of the keys of one algorithm the one that signs at `now`: the newest that is signing, or, where none is yet, the first
-/// that is announced, because a client of that algorithm has nothing else.
+/// The key of one algorithm that signs at `now`: the newest in phase signing. Without one, the first announced key
+/// signs, because a client of that algorithm has no other.
 pub fn signer_of<K>(
     keys: impl Iterator<Item = K> + Clone,
     schedule: impl Fn(&K) -> KeySchedule,
@@ -149,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_walks_through_its_phases_at_the_exact_instants() {
+    fn a_key_changes_phase_at_the_exact_instants() {
         let phases =
             [(0, KeyPhase::Announced), (9, KeyPhase::Announced), (10, KeyPhase::Signing), (19, KeyPhase::Signing)];
         let later = [(20, KeyPhase::Retiring), (29, KeyPhase::Retiring), (30, KeyPhase::Gone), (99, KeyPhase::Gone)];
@@ -159,14 +157,14 @@ mod tests {
     }
 
     #[test]
-    fn a_withdrawn_key_is_gone_on_every_clock() {
+    fn a_withdrawn_key_is_retired_on_every_clock() {
         let withdrawn = KeySchedule { withdrawn_at: Some(at(15)), ..schedule() };
         assert_eq!(withdrawn.phase(at(1)), KeyPhase::Gone);
         assert_eq!(withdrawn.next_change(at(1)), None);
     }
 
     #[test]
-    fn the_next_change_is_the_nearest_appointment_ahead() {
+    fn the_next_change_is_the_earliest_later_instant() {
         assert_eq!(schedule().next_change(at(0)), Some(at(10)));
         assert_eq!(schedule().next_change(at(10)), Some(at(20)));
         assert_eq!(schedule().next_change(at(30)), None);

@@ -1,7 +1,7 @@
-//! The words of the service as types: ids, scopes, claims, and the states of users, clients, sessions and keys.
+//! The types of the domain: ids, scopes, claims, and the states of users, clients, sessions and keys.
 //!
-//! Pure: nothing here reads a clock, draws randomness, does I/O or knows a wire format. `parse` is the only door of
-//! every type that holds text, so a value that exists is a value that is valid.
+//! Nothing here reads a clock, draws random numbers, does I/O or knows a wire format. `parse` is the only constructor
+//! of types that hold text, so every value is valid.
 
 mod audience;
 mod claims;
@@ -38,7 +38,7 @@ pub fn without_byte_order_mark(text: &str) -> &str {
     text.strip_prefix('\u{feff}').unwrap_or(text)
 }
 
-/// Why a text is not a value of the type it was parsed as: a sentence for the person who sent it, free of what they sent.
+/// Why a text is not a value of the type. The sentence is for the sender of the text and does not repeat the text.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct ParseError(pub &'static str);

@@ -1,4 +1,4 @@
-//! A password as it was typed, in its canonical form.
+//! A password in its canonical form.
 
 use std::ops::RangeInclusive;
 
@@ -8,41 +8,45 @@ use zeroize::Zeroizing;
 
 use super::ParseError;
 
-/// Hard cap in code points of the canonical form, checked before anything is hashed (security.md P2).
+/// Maximum length of the canonical form in code points, checked before hashing (security.md P2).
 pub const MAX_PASSWORD_CHARS: usize = 256;
-/// Hard cap in bytes of the canonical form.
+/// Maximum length of the canonical form in bytes.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
-/// Threads that may hash at once: more than this share caches and memory bandwidth, and gain nothing.
+/// Number of hashing threads. More threads than this compete for caches and memory bandwidth without a gain.
 pub const HASHING_THREADS: RangeInclusive<usize> = 1..=64;
-/// Callers that may be allowed to wait for one. Without any, a second login at the same moment would be refused.
+/// Callers that may wait for a hashing thread. With a queue of 0, a second login at the same moment would be refused.
 pub const HASHING_QUEUE: RangeInclusive<usize> = 1..=10_000;
-/// What hashes of other schemes may add to a refused login, in hashes of the current scheme.
+/// Maximum work that hashes of other schemes add to a refused login, in hashes of the current scheme.
 pub const LEGACY_COST: RangeInclusive<usize> = 1..=1000;
-/// Memory in KiB for hashes that need more than a hashing thread owns. The most is that of one hash (security.md P11).
+/// Memory in KiB shared by hashes that need more than a hashing thread owns. The maximum is the memory limit of one
+/// hash (security.md P11).
 pub const LEGACY_MEMORY_KIB: RangeInclusive<usize> = 8192..=1024 * 1024;
 /// Maximum input length in bytes. A decomposed spelling may be three times as long as the canonical form.
 const MAX_TYPED_BYTES: usize = 3 * MAX_PASSWORD_BYTES;
 
-/// A password in its canonical form; never truncated. Cannot be printed; wiped when dropped.
+/// A password in its canonical form. Never truncated, hidden in `Debug`, wiped when dropped.
 ///
-/// The form is that of PRECIS OpaqueString (RFC 8265 §4.2): spaces of every width become U+0020, then NFC, and nothing
-/// else changes. Refused are the characters without a stable or visible form: controls, line separators, private use,
-/// invisible format characters and unassigned code points, whose normalisation a later Unicode version may change (UAX 15,
-/// "stabilized strings"). Two points are more generous than the profile's registered tables, which end at Unicode 6.3:
-/// later characters count, and so does everything that emoji are composed of (joiners, variation selectors, tags).
-/// Punctuation is free of the context rules meant for identifiers. Whatever OpaqueString takes, this takes to the same form.
+/// The form is that of PRECIS OpaqueString (RFC 8265 §4.2): every space becomes U+0020, then NFC; nothing else
+/// changes. Characters without a stable or visible form are rejected: controls, line separators, private use,
+/// invisible format characters and unassigned code points. A later Unicode version may change the normalization of
+/// unassigned code points (UAX 15, "stabilized strings").
+///
+/// Every string that OpaqueString accepts is accepted here with the same form. Three rules are wider than the
+/// profile's registered tables, which end at Unicode 6.3. Later characters are accepted. So are the joiners,
+/// variation selectors and tags of emoji. The context rules for punctuation, which are meant for identifiers, do not
+/// apply.
 #[derive(Clone)]
 pub struct Password(Zeroizing<String>);
 
 impl Password {
-    /// Reads what somebody typed. The minimum length is a matter of policy for new passwords, not of reading.
+    /// Reads a password as typed. The minimum length is checked by [`super::PasswordPolicy`], for new passwords only.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         const ERROR: ParseError =
             ParseError("a password is 1 to 256 characters (1024 bytes at most) without control characters");
         if text.is_empty() || text.len() > MAX_TYPED_BYTES || !text.chars().all(is_allowed) {
             return Err(ERROR);
         }
-        // Reserved whole, so that growing leaves no copy behind that nobody wipes.
+        // Full capacity up front: a reallocation would leave a copy in memory that is not wiped.
         let mut canonical = Zeroizing::new(String::with_capacity(3 * text.len()));
         canonical.extend(text.chars().map(plain_space).nfc());
         if canonical.len() > MAX_PASSWORD_BYTES || canonical.chars().count() > MAX_PASSWORD_CHARS {
@@ -51,17 +55,17 @@ impl Password {
         Ok(Self(canonical))
     }
 
-    /// The canonical bytes, for the hash alone.
+    /// The canonical bytes, for hashing only.
     pub fn as_bytes(&self) -> &[u8] {
         self.0.as_bytes()
     }
 
-    /// The canonical text, for the policy on new passwords.
+    /// The canonical text, for the password policy only.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// Length in code points: one code point counts as one character (NIST SP 800-63B §3.1.1.2).
+    /// Length in code points; each counts as one character (NIST SP 800-63B §3.1.1.2).
     pub fn chars(&self) -> usize {
         self.0.chars().count()
     }
@@ -84,7 +88,7 @@ fn is_allowed(character: char) -> bool {
     }
 }
 
-/// Format characters that words and emoji are written with: the two joiners, and the tags of flags (UTS 51).
+/// Format characters that occur in words and emoji: the two joiners, and the tags of flags (UTS 51).
 fn is_joiner(character: char) -> bool {
     matches!(character, '\u{200C}' | '\u{200D}' | '\u{E0020}'..='\u{E007F}')
 }
@@ -105,7 +109,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn p3_whatever_the_precis_profile_takes_is_taken_to_the_same_form(text in any::<String>()) {
+        fn p3_every_string_of_the_precis_profile_is_accepted_with_the_same_form(text in any::<String>()) {
             if let Ok(expected) = OpaqueString::enforce(text.as_str())
                 && expected.chars().count() <= MAX_PASSWORD_CHARS
                 && expected.len() <= MAX_PASSWORD_BYTES
@@ -167,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn p3_what_has_no_stable_or_visible_form_is_refused() {
+    fn p3_characters_without_a_stable_or_visible_form_are_refused() {
         for bad in [
             "\u{0}", "\n", "\u{7f}", "\u{85}", "\u{2028}", "\u{200b}", "\u{202e}", "\u{feff}", "\u{e000}", "\u{ffff}",
             "\u{378}",

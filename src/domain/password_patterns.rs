@@ -1,8 +1,8 @@
-//! Patterns by which people stretch a short password into a long one.
+//! Patterns that make a short password long: repetitions, runs, keyboard rows and character substitutions.
 
 use zeroize::Zeroizing;
 
-/// Rows and columns of the usual keyboards, and what is recited in order.
+/// Rows and columns of common keyboards.
 const ROWS: [&str; 12] = [
     "qwertyuiop[]",
     "qwertzuiopü+",
@@ -17,11 +17,11 @@ const ROWS: [&str; 12] = [
     "5tgb6yhn",
     "!@#$%^&*()_+",
 ];
-/// A run is what takes at least this many characters; two neighbours meet by chance.
+/// Shortest run. Two neighbouring characters are often accidental.
 const SHORTEST_RUN: usize = 3;
-/// What a run counts for, however long: where it begins, and how.
+/// Number of characters that a run of any length counts for.
 const RUN_WORTH: usize = 2;
-/// Digits and signs that stand for letters. `1` and `!` stand for two each, so there are two readings.
+/// Digits and signs that replace letters. `1` and `!` each replace two letters, so a text has two readings.
 const DISGUISES: [(char, [char; 2]); 11] = [
     ('0', ['o', 'o']),
     ('1', ['i', 'l']),
@@ -36,8 +36,8 @@ const DISGUISES: [(char, [char; 2]); 11] = [
     ('8', ['b', 'b']),
 ];
 
-/// How many characters are left of a lower-case text when repetitions count once, and runs of equal, consecutive or
-/// neighbouring characters count as two.
+/// Number of characters of a lower-case text after simplification. A repetition counts once. A run of equal,
+/// consecutive or neighbouring characters counts as [`RUN_WORTH`].
 pub(super) fn substance(lower: &str) -> usize {
     let characters: Zeroizing<Vec<char>> = repeated_unit(lower).chars().collect::<Vec<_>>().into();
     let mut worth = 0;
@@ -52,14 +52,15 @@ pub(super) fn substance(lower: &str) -> usize {
     worth
 }
 
-/// The shortest text whose repetition, the last time perhaps cut off, is the whole; the whole if there is no such text.
+/// The shortest prefix whose repetition yields the text; the last repetition may be cut off. The whole text if there
+/// is no repetition.
 pub(super) fn repeated_unit(text: &str) -> &str {
     let period = text.char_indices().map(|(index, _)| index).skip(1).take_while(|period| 2 * period <= text.len());
     let repeats = |period: &usize| text.as_bytes()[*period..] == text.as_bytes()[..text.len() - period];
     period.into_iter().find(repeats).map_or(text, |period| &text[..period])
 }
 
-/// The text with every disguise lifted, in both readings.
+/// The text with substitutions reversed, in both readings.
 pub(super) fn undisguised(lower: &str) -> Vec<Zeroizing<String>> {
     let reading = |which: usize| {
         let lift = |character| {
@@ -73,7 +74,7 @@ pub(super) fn undisguised(lower: &str) -> Vec<Zeroizing<String>> {
     vec![reading(0), reading(1)]
 }
 
-/// Length of the run at the beginning in which each code point is the one before plus `step`. After 9 comes 0.
+/// Length of the leading run in which each code point is the previous one plus `step`. 0 follows 9.
 fn run_length(characters: &[char], step: i32) -> usize {
     let follows = |pair: &&[char]| match (pair[0], pair[1]) {
         ('9', '0') => step == 1,
@@ -83,7 +84,7 @@ fn run_length(characters: &[char], step: i32) -> usize {
     1 + characters.windows(2).take_while(follows).count()
 }
 
-/// Length of the longest beginning that stands in a row of keys in this order or backwards.
+/// Length of the longest prefix that follows a keyboard row, forwards or backwards.
 fn row_length(characters: &[char], first: char) -> usize {
     let common =
         |row: &mut dyn Iterator<Item = char>| row.zip(characters).take_while(|(key, typed)| key == *typed).count();

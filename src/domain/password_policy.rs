@@ -1,37 +1,35 @@
-//! Which passwords may be set. Nothing here is asked at login: a password that was good enough once still opens its account.
+//! The policy for new passwords. Logins do not apply it: a user keeps a password that the current policy would
+//! refuse.
 
 use zeroize::Zeroizing;
 
 use super::{Password, Username, common_passwords, password_patterns};
 
-/// What is left of a password without names and patterns has to be at least this long: the least length that NIST accepts of
-/// any password (SP 800-63B §3.1.1.2).
+/// Minimum length of a password after names and patterns are removed. NIST's minimum for any password (SP 800-63B
+/// §3.1.1.2).
 const LEAST_SUBSTANCE: usize = 8;
-/// Names and parts of names shorter than this occur in other words by chance.
+/// Shorter names occur in other words by chance.
 const SHORTEST_NAME: usize = 4;
-/// A common password with this many digits and signs about it is still the common password.
+/// Maximum number of digits and signs around a common password that are ignored when the list is searched.
 const MAX_DECORATION: usize = 8;
-/// Of a host name, what says nothing.
+/// Labels of host names that are not names of a service.
 const GENERIC_LABELS: [&str; 4] = ["auth", "login", "account", "localhost"];
 
-/// The rules for new passwords: a least length, no password that guessers try first, none that is made of the names at hand.
-/// No rules about kinds of characters, and no expiry (NIST SP 800-63B §3.1.1.2).
+/// The rules for new passwords: a minimum length, no common password, and no password built from the user's or the
+/// service's name. There are no rules about kinds of characters, and passwords do not expire (NIST SP 800-63B
+/// §3.1.1.2).
 #[derive(Debug, Clone)]
 pub struct PasswordPolicy {
     min_length: usize,
     service_names: Vec<String>,
 }
 
-/// Why a password may not be set. The text is for the person who chose it.
+/// Why a new password is refused. The text is for the person who chose it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum PolicyRefusal {
-    /// Fewer characters than the policy asks for.
     #[error("the password is too short: at least {min_length} characters are needed")]
-    TooShort {
-        /// The least length in characters.
-        min_length: usize,
-    },
-    /// On the list of common passwords, or a pattern such as a row of keys or a repetition.
+    TooShort { min_length: usize },
+    /// On the list of common passwords, or a pattern such as a keyboard row or a repetition.
     #[error("the password is one that many people use or that follows a simple pattern; choose another")]
     TooCommon,
     /// Little more than the user's or the service's name.
@@ -40,7 +38,6 @@ pub enum PolicyRefusal {
 }
 
 impl PolicyRefusal {
-    /// The stable code of the reason.
     pub const fn code(self) -> &'static str {
         match self {
             Self::TooShort { .. } => "too_short",
@@ -51,7 +48,7 @@ impl PolicyRefusal {
 }
 
 impl PasswordPolicy {
-    /// With the least length in characters and the host of the issuer, whose labels count as names of the service.
+    /// The labels of `issuer_host` count as names of the service.
     pub fn new(min_length: usize, issuer_host: &str) -> Self {
         let mut service_names = names_in(issuer_host);
         service_names.retain(|name| !GENERIC_LABELS.contains(&name.as_str()));
@@ -59,7 +56,7 @@ impl PasswordPolicy {
         Self { min_length, service_names }
     }
 
-    /// Judges a password that this user is about to set (security.md P4).
+    /// Checks a new password of this user (security.md P4).
     pub fn check(&self, password: &Password, username: &Username) -> Result<(), PolicyRefusal> {
         if password.chars() < self.min_length {
             return Err(PolicyRefusal::TooShort { min_length: self.min_length });
@@ -76,7 +73,7 @@ impl PasswordPolicy {
     }
 }
 
-/// A name in lower case, and its parts: `jane.doe@example.com` is also `jane` and `example`.
+/// A name in lower case, and its parts: `jane.doe@example.com` also yields `jane` and `example`.
 fn names_in(text: &str) -> Vec<String> {
     let lower = text.to_lowercase();
     let parts = lower.split(|character: char| !character.is_alphanumeric());
@@ -86,7 +83,8 @@ fn names_in(text: &str) -> Vec<String> {
     names
 }
 
-/// Whether too few letters and digits are left of a password without the name, in any usual disguise of the name.
+/// Whether fewer than [`LEAST_SUBSTANCE`] letters and digits are left without the name. Covers the name reversed and
+/// with substituted characters.
 fn is_little_more_than(lower: &str, name: &str) -> bool {
     let reversed: String = name.chars().rev().collect();
     let mut spellings = password_patterns::undisguised(lower);
@@ -100,8 +98,8 @@ fn is_little_more_than(lower: &str, name: &str) -> bool {
     })
 }
 
-/// Whether a common password is left when some digits and signs are taken off the ends, or the usual disguises are lifted,
-/// or both; also of what is repeated, and with signs and spaces between the letters taken out.
+/// Whether the text is a common password after simplification. The text is tried whole, without signs and spaces, and
+/// reduced to its repeated part. In each of these, [`is_decorated`] removes decoration and reverses substitutions.
 fn is_common(lower: &str) -> bool {
     let core = lower.trim_matches(is_decoration);
     let spaceless: Zeroizing<String> = lower.chars().filter(|sign| sign.is_alphanumeric()).collect::<String>().into();
@@ -122,7 +120,7 @@ fn is_decorated(text: &str) -> bool {
     })
 }
 
-/// Bytes taken by the first none, one, two … decorating characters, [`MAX_DECORATION`] at most.
+/// Byte lengths of the first 0, 1, 2 … decorating characters, [`MAX_DECORATION`] at most.
 fn decoration_ends(characters: impl Iterator<Item = char>) -> Vec<usize> {
     let mut ends = vec![0];
     for character in characters.take_while(|character| is_decoration(*character)).take(MAX_DECORATION) {
@@ -146,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn p2_the_least_length_counts_characters() {
+    fn p2_the_minimum_length_counts_characters() {
         assert_eq!(check("x7!kQ9#mZ2w", "somebody"), Err("too_short"));
         assert_eq!(check("x7!kQ9#mZ2wé", "somebody"), Ok(()));
         assert_eq!(check("🦀🦀🦀", "somebody"), Err("too_short"));
@@ -155,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn p4_common_passwords_are_refused_in_their_usual_decorations() {
+    fn p4_decorated_common_passwords_are_refused() {
         for common in [
             "password1234",
             "Password2024!",
@@ -179,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn p4_the_whole_list_is_refused_whatever_follows() {
+    fn p4_every_word_of_the_list_with_a_suffix_is_refused() {
         let policy = PasswordPolicy::new(8, "localhost");
         let user = Username::parse("zaphod").unwrap();
         for word in include_str!("common_passwords.txt").lines() {
@@ -209,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn p4_names_at_hand_are_refused_in_their_usual_decorations() {
+    fn p4_decorated_names_of_the_user_and_the_service_are_refused() {
         for (password, user) in [
             ("janedoe-2024", "janedoe"),
             ("JaneDoe!!!!!", "janedoe"),
@@ -246,7 +244,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn p4_judging_never_panics(text in "\\PC{1,80}", name in "[a-z@.]{1,30}") {
+        fn p4_checking_never_panics(text in "\\PC{1,80}", name in "[a-z@.]{1,30}") {
             if let (Ok(password), Ok(user)) = (Password::parse(&text), Username::parse(&name)) {
                 let _ = PasswordPolicy::new(8, "auth.example.com").check(&password, &user);
             }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use super::ParseError;
 
-/// Longest `scope` text that is read, in bytes (security.md H5).
+/// Maximum length of a `scope` text in bytes (security.md H5).
 const MAX_SCOPE_BYTES: usize = 1024;
 
 /// A set of scope tokens (RFC 6749 §3.3), sorted and without duplicates; may be empty.
@@ -12,7 +12,7 @@ const MAX_SCOPE_BYTES: usize = 1024;
 pub struct ScopeSet(Vec<Box<str>>);
 
 impl ScopeSet {
-    /// Reads scope tokens that are separated by single spaces; the empty text is the empty set.
+    /// Reads scope tokens separated by single spaces. An empty text is the empty set.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         if text.len() > MAX_SCOPE_BYTES {
             return Err(ParseError("a scope is at most 1024 bytes"));
@@ -34,27 +34,24 @@ impl ScopeSet {
         Ok(Self(tokens))
     }
 
-    /// Whether no scope is in the set.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Whether `token` is in the set, compared byte for byte (RFC 6749 §3.3: case-sensitive).
+    /// Compared byte for byte (RFC 6749 §3.3: case-sensitive).
     pub fn contains(&self, token: &str) -> bool {
         self.0.binary_search_by(|mine| mine.as_ref().cmp(token)).is_ok()
     }
 
-    /// Whether every scope of this set is in `other`.
     pub fn is_subset_of(&self, other: &Self) -> bool {
         self.0.iter().all(|token| other.contains(token))
     }
 
-    /// The scopes that pass `keep`.
+    /// The scopes for which `keep` returns true.
     pub fn filter(&self, keep: impl Fn(&str) -> bool) -> Self {
         Self(self.0.iter().filter(|token| keep(token)).cloned().collect())
     }
 
-    /// The scopes, in order.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(AsRef::as_ref)
     }

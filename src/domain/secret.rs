@@ -4,18 +4,17 @@ use std::fmt;
 
 use zeroize::Zeroizing;
 
-/// A token or secret on its way to its one recipient, from a caller to the one that checks it, or from the configuration:
-/// shown by [`SecretText::expose`] alone, hidden in `Debug`, wiped when dropped (security.md S2).
+/// A token or secret in clear text. Only [`SecretText::expose`] reveals it; hidden in `Debug`, wiped when dropped
+/// (security.md S2).
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(Zeroizing<String>);
 
 impl SecretText {
-    /// Takes charge of `text`.
     pub fn new(text: impl Into<String>) -> Self {
         Self(Zeroizing::new(text.into()))
     }
 
-    /// The text itself, for the answer that carries it, a digest or a verifier.
+    /// The text itself, for a response, a digest or a verifier.
     pub fn expose(&self) -> &str {
         &self.0
     }

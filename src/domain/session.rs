@@ -1,4 +1,4 @@
-//! Sessions: one login of one user on one client, and what a presented refresh token means for it.
+//! Sessions, and the reasons to end one or to refuse its refresh token.
 
 use super::{Audience, ClientId, ScopeSet, SessionId, Timestamp, UserId};
 
@@ -7,21 +7,19 @@ use super::{Audience, ClientId, ScopeSet, SessionId, Timestamp, UserId};
 pub enum EndReason {
     /// The user or the client ended it (logout, RFC 7009 revocation).
     LoggedOut,
-    /// An old refresh token was used outside the retry window: theft (RFC 9700 §4.14).
+    /// A refresh token was reused (RFC 9700 §4.14).
     Reused,
     /// An administrator ended it.
     Administrator,
-    /// The user changed the password elsewhere, or logged out everywhere.
+    /// The user changed the password in another session, or logged out everywhere.
     UserRevoked,
-    /// The user has more sessions than allowed; the oldest made room.
+    /// The user exceeded the session limit, and this was the oldest session.
     Displaced,
 }
 
 impl EndReason {
-    /// Every reason.
     pub const ALL: [Self; 5] = [Self::LoggedOut, Self::Reused, Self::Administrator, Self::UserRevoked, Self::Displaced];
 
-    /// The name in rows and answers.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::LoggedOut => "logged_out",
@@ -33,74 +31,73 @@ impl EndReason {
     }
 }
 
-/// Whether a session can still be refreshed.
+/// Whether the session was ended. Expiry is checked separately ([`Session::has_expired`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionState {
-    /// It can, as far as the session itself is concerned.
+    /// Not ended.
     Live,
-    /// It was ended.
+    /// When it was ended, and why.
     Ended(Timestamp, EndReason),
 }
 
-/// A session as it is stored: one row, whatever the number of refreshes.
+/// A session as stored: one row, whatever the number of refreshes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
-    /// Its id.
     pub id: SessionId,
-    /// Who logged in.
+    /// The user who logged in.
     pub user: UserId,
-    /// On which client.
+    /// The client through which the user logged in.
     pub client: ClientId,
-    /// How often its refresh token was rotated.
+    /// Number of refresh-token rotations.
     pub generation: u32,
-    /// When the user proved who they are.
+    /// When the user authenticated.
     pub authenticated_at: Timestamp,
-    /// When the current generation was made: `iat` of the access token that came with it, in milliseconds.
+    /// When the current generation was created, in milliseconds. In whole seconds, it is the `iat` of the access
+    /// token of the same pair.
     pub rotated_at: Timestamp,
-    /// Ends here unless it is refreshed before.
+    /// The session expires here unless it is refreshed before.
     pub idle_expires_at: Timestamp,
-    /// Ends here whatever happens; never extended.
+    /// The session expires here in any case; never extended.
     pub absolute_expires_at: Timestamp,
-    /// What was granted; a refresh may narrow the access token, never widen it.
+    /// Granted at login. A refresh may narrow the access token's scope, never widen it.
     pub scope: ScopeSet,
-    /// Whom the access tokens are for.
+    /// `aud` of the access tokens.
     pub audience: Vec<Audience>,
     /// The user's epoch at login.
     pub user_epoch: u32,
     /// The client's epoch at login.
     pub client_epoch: u32,
-    /// Live or ended.
     pub state: SessionState,
 }
 
 impl Session {
-    /// Whether either clock of the session has run out at `now`.
+    /// Whether the idle or the absolute lifetime has ended at `now`.
     pub fn has_expired(&self, now: Timestamp) -> bool {
         now >= self.idle_expires_at || now >= self.absolute_expires_at
     }
 }
 
-/// Why a refresh token was refused. The caller learns only whether it was reuse; the operator learns all of it.
+/// Why a refresh token was refused. The caller learns only whether it was reuse; logs have the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RefreshRefusal {
-    /// Not one of ours: wrong form or wrong MAC. The database was not asked.
+    /// Malformed, or the MAC does not verify. The database was not read.
     Forged,
-    /// No such session, or another family secret under its id.
+    /// No such session, or the family secret does not match.
     Unknown,
-    /// It belongs to another client; nothing was changed (security.md R7).
+    /// The session belongs to another client; nothing was changed (security.md R7).
     ForeignClient,
-    /// The idle or the absolute end has passed.
+    /// The idle or the absolute lifetime has ended.
     Expired,
     /// The session was ended.
     Ended,
-    /// The user or the client was disabled, deleted or revoked since.
+    /// The user or the client was disabled, deleted or revoked.
     Revoked,
-    /// An old generation outside the retry window: the session has just been ended.
+    /// An older generation outside the retry window; the session was ended now.
     Reused,
 }
 
 impl RefreshRefusal {
-    /// The label in figures and logs.
+    /// The label in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Forged => "forged",

@@ -1,23 +1,21 @@
-//! A point in time as the database stores it.
+//! A point in time, in the precision of the database.
 
 use std::time::{Duration, UNIX_EPOCH};
 
-/// Milliseconds since the Unix epoch, UTC. Never negative in practice; arithmetic saturates.
+/// Milliseconds since the Unix epoch, UTC. Not negative in practice; arithmetic saturates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
 impl Timestamp {
-    /// From Unix milliseconds.
     pub const fn from_millis(millis: i64) -> Self {
         Self(millis)
     }
 
-    /// From a JWT `NumericDate` (RFC 7519 §2), whole seconds.
+    /// From a JWT `NumericDate` (RFC 7519 §2): whole seconds.
     pub const fn from_seconds(seconds: i64) -> Self {
         Self(seconds.saturating_mul(1000))
     }
 
-    /// Unix milliseconds.
     pub const fn millis(self) -> i64 {
         self.0
     }
@@ -33,22 +31,20 @@ impl Timestamp {
         humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
     }
 
-    /// This instant with its fraction of a second cut off, as a token can carry it.
+    /// This instant without its fraction of a second, as in a token.
     pub const fn floor_to_second(self) -> Self {
         Self::from_seconds(self.seconds())
     }
 
-    /// `duration` later.
     pub const fn plus(self, duration: Duration) -> Self {
         Self(self.0.saturating_add(millis(duration)))
     }
 
-    /// `duration` earlier.
     pub const fn minus(self, duration: Duration) -> Self {
         Self(self.0.saturating_sub(millis(duration)))
     }
 
-    /// Time from `earlier` to this instant; zero when `earlier` is later.
+    /// Time from `earlier` to this instant; zero if `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }

@@ -1,4 +1,4 @@
-//! Users and the one canonical form of a user name.
+//! Users, and the canonical form of user names.
 
 use std::fmt;
 
@@ -8,16 +8,16 @@ use unicode_normalization::UnicodeNormalization;
 
 use super::{ParseError, Role, Timestamp, UserId};
 
-/// Longest user name in bytes, before and after mapping.
+/// Maximum length of a user name in bytes, before and after mapping.
 const MAX_USERNAME_BYTES: usize = 256;
 
-/// A user name in the only form in which it is stored, compared, counted and audited: PRECIS UsernameCaseMapped
-/// (RFC 8265 §3.3), so width, case and normalisation variants of a name are one account (security.md P7).
+/// A user name in canonical form: PRECIS UsernameCaseMapped (RFC 8265 §3.3). Width, case and normalization variants
+/// of a name are one account (security.md P7).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Username(Box<str>);
 
 impl Username {
-    /// Maps and checks a name as somebody typed it. Control characters, NUL and spaces are refused.
+    /// Reads a user name as typed. Control characters, NUL and spaces are rejected.
     pub fn parse(text: &str) -> Result<Self, ParseError> {
         const ERROR: ParseError = ParseError(
             "a user name is 1 to 256 bytes of letters, digits and visible punctuation, without spaces or control characters",
@@ -26,22 +26,21 @@ impl Username {
             return Err(ERROR);
         }
         let mapped = canonical(text).ok_or(ERROR)?;
-        // One pass is not a fixed point for every string; a name whose form still moves has no canonical form.
+        // One pass does not reach a fixed point for every string. Without a fixed point there is no canonical form.
         if mapped.is_empty() || mapped.len() > MAX_USERNAME_BYTES || canonical(&mapped).as_ref() != Some(&mapped) {
             return Err(ERROR);
         }
         Ok(Self(mapped.into()))
     }
 
-    /// The canonical text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// One pass of the profile. Composed first, because the profile judges characters before it composes them itself, and
-/// would refuse a decomposed 한 (three Jamo) while it takes the composed one. The case mapping is the whole `toLowerCase`
-/// of RFC 8265 §3.3.2, with its rule for the final sigma, which the library's mapping by character lacks.
+/// One pass of the profile. NFC comes first, because the profile checks characters before it composes them: it would
+/// reject 한 in decomposed form (three Jamo) and accept it in composed form. `str::to_lowercase` follows RFC 8265
+/// §3.3.2 in full, with the rule for the final sigma; the library maps single characters.
 fn canonical(text: &str) -> Option<String> {
     UsernameCaseMapped::enforce(text.to_lowercase().nfc().collect::<String>()).ok().map(Into::into)
 }
@@ -61,28 +60,23 @@ impl fmt::Debug for Username {
 /// Whether a user can log in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UserState {
-    /// Yes.
+    /// The user can log in.
     Enabled,
-    /// Not until an administrator enables the account again.
+    /// Logins are refused until an administrator enables the account. Holds the time of disabling.
     Disabled(Timestamp),
 }
 
-/// A user, without the password hash: that is read by login alone.
+/// A user without the password hash, which only the login reads.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct User {
-    /// Immutable, never reused.
     pub id: UserId,
-    /// Canonical name, unique.
+    /// Canonical and unique.
     pub username: Username,
-    /// Sorted, without duplicates.
     pub roles: Vec<Role>,
-    /// Bumped to make every older token and session of this user inactive.
+    /// Raised to make every older token and session of this user inactive.
     pub epoch: u32,
-    /// Whether the user can log in.
     pub state: UserState,
-    /// When the account was made.
     pub created_at: Timestamp,
-    /// The last successful login, if there was one.
     pub last_login_at: Option<Timestamp>,
 }
 
@@ -101,7 +95,7 @@ mod tests {
         }
 
         #[test]
-        fn p7_canonically_equal_spellings_share_one_verdict(text in "\\PC{1,20}") {
+        fn p7_canonically_equal_spellings_are_all_accepted_or_all_refused(text in "\\PC{1,20}") {
             let composed: String = text.nfc().collect();
             let decomposed: String = text.nfd().collect();
             prop_assert_eq!(Username::parse(&composed), Username::parse(&decomposed));

@@ -30,6 +30,9 @@ pub struct ReadyAnswer {
     /// What the checks look at; on the operations listener only.
     #[serde(skip_serializing_if = "Option::is_none")]
     figures: Option<ReadyFigures>,
+    /// Problems of this replica and its database; on the operations listener only.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    problems: Vec<String>,
 }
 
 /// One check.
@@ -78,18 +81,18 @@ pub async fn livez() -> Response {
     )
 )]
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    answer(shared.service.readiness(), None)
+    answer(shared.service.readiness(), None, Vec::new())
 }
 
 /// The same for operators, who are told how near to its bounds the replica is.
 pub async fn readyz_with_figures(State(shared): State<Arc<Shared>>) -> Response {
     let status = shared.service.status();
-    answer(status.readiness, Some(ReadyFigures::from(&status)))
+    answer(status.readiness, Some(ReadyFigures::from(&status)), shared.service.problems())
 }
 
-fn answer(readiness: Readiness, figures: Option<ReadyFigures>) -> Response {
+fn answer(readiness: Readiness, figures: Option<ReadyFigures>, problems: Vec<String>) -> Response {
     let checks = Readiness::CHECKS.iter().zip(readiness.passed()).map(|(name, ok)| Check { name, ok }).collect();
-    let answer = JsonBody(ReadyAnswer { ready: readiness.is_ready(), checks, figures });
+    let answer = JsonBody(ReadyAnswer { ready: readiness.is_ready(), checks, figures, problems });
     let no_store = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     if readiness.is_ready() {
         (no_store, answer).into_response()

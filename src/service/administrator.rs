@@ -36,6 +36,10 @@ impl Service {
     /// role now: the scope only says that the user had it when the token was issued (security.md I16, I17).
     pub async fn administrator(&self, token: &str) -> Result<String, AdminError> {
         if token.starts_with(ADMIN_KEY_PREFIX) {
+            // Before the start is over, the database may lack its tables.
+            if !self.has_started() {
+                return Err(AdminError::Doubt(Doubt::Loading));
+            }
             let digest = crypto::sha256(token.as_bytes());
             let found = self.store.admin_keys().accept(digest, self.clock.now()).await.map_err(Failure::from)?;
             return found.map(|key| format!("admin-key:{}", key.name)).ok_or(AdminError::Refused);

@@ -86,6 +86,9 @@ impl Service {
         }
         let generation = self.view.generation();
         match self.caller_by(proof).await {
+            Err(CallerError::Refused) if self.names_unreadable_client(proof) => {
+                return Err(Failure::doubt(Doubt::UnreadableClient).into());
+            }
             Err(CallerError::Refused) => {}
             decided => return decided,
         }
@@ -110,6 +113,18 @@ impl Service {
             ClientProof::Named(id) => self.named_client(*id),
             ClientProof::Secret(candidates) => self.client_by_secret(candidates),
             ClientProof::Assertion { client, jwt } => Box::pin(self.client_by_assertion(*client, jwt)).await,
+        }
+    }
+
+    /// Whether the caller says that it is a client whose row cannot be read.
+    fn names_unreadable_client(&self, proof: &ClientProof<'_>) -> bool {
+        let is_unreadable = |id: &str| self.view.is_unreadable_client(id);
+        match proof {
+            ClientProof::Named(id) => id.is_some_and(is_unreadable),
+            ClientProof::Secret(candidates) => candidates.iter().any(|(id, _)| is_unreadable(id)),
+            ClientProof::Assertion { jwt, .. } => {
+                UnverifiedAssertion::parse(jwt).is_ok_and(|assertion| is_unreadable(assertion.client().as_str()))
+            }
         }
     }
 

@@ -100,6 +100,12 @@ pub enum Doubt {
     /// The token is newer than the view, which does not know its client as the token does, and the feed cannot be read now.
     #[error("the token is newer than what it knows, and the changes since then cannot be read")]
     BehindToken,
+    /// The row of the key that signed the token cannot be read.
+    #[error("the key that signed the token is stored and cannot be used here")]
+    UnreadableKey,
+    /// The row of a client that the answer depends on cannot be read.
+    #[error("the row of a client that this depends on cannot be read")]
+    UnreadableClient,
     /// Nobody whom this replica knows is calling, which another may know, and the feed cannot be read now.
     #[error("the caller is unknown to it, and the changes of clients cannot be read")]
     BehindCaller,
@@ -377,6 +383,9 @@ impl Judge {
         let keys = self.keyring.keys();
         match crypto::verify_access_token(token, &**keys, &self.issuer, now) {
             Ok(token) => self.standing(&Arc::new(JudgedToken::new(token)), generation, now),
+            Err(TokenRefusal::UnknownKey(kid)) if keys.is_unreadable(&kid) => {
+                Verdict::CannotJudge(Doubt::UnreadableKey)
+            }
             Err(refusal) => Verdict::Inactive(Inactivity::Refused(refusal)),
         }
     }
@@ -390,11 +399,25 @@ impl Judge {
             return Verdict::Active(Arc::clone(judged));
         }
         match self.objection(judged, now) {
-            Some(inactivity) => Verdict::Inactive(inactivity),
+            Some(inactivity) => match self.unreadable(judged, &inactivity) {
+                Some(doubt) => Verdict::CannotJudge(doubt),
+                None => Verdict::Inactive(inactivity),
+            },
             None => {
                 judged.good_under.store(generation, Ordering::Release);
                 Verdict::Active(Arc::clone(judged))
             }
+        }
+    }
+
+    /// The row that cannot be read and makes an objection doubtful (security.md D18).
+    fn unreadable(&self, judged: &JudgedToken, objection: &Inactivity) -> Option<Doubt> {
+        let client = || self.view.is_unreadable_client(judged.claims.client.as_str());
+        match objection {
+            Inactivity::KeyGone if self.keyring.keys().is_unreadable(&judged.marks.kid) => Some(Doubt::UnreadableKey),
+            Inactivity::ClientGone(_) if client() => Some(Doubt::UnreadableClient),
+            Inactivity::UnknownAudience(_) if self.view.has_unreadable_clients() => Some(Doubt::UnreadableClient),
+            _ => None,
         }
     }
 

@@ -67,6 +67,13 @@ pub enum AddKeyError {
 #[error("{}", told(.0))]
 pub struct MaintenanceError(Vec<(Algorithm, AddKeyError)>);
 
+impl MaintenanceError {
+    /// Whether the same may succeed later.
+    pub fn is_outage(&self) -> bool {
+        self.0.iter().all(|(_, error)| matches!(error, AddKeyError::Failed(failure) if failure.is_outage()))
+    }
+}
+
 fn told(failures: &[(Algorithm, AddKeyError)]) -> String {
     let each = failures.iter().map(|(algorithm, error)| format!("no new key of {algorithm}: {error}"));
     each.collect::<Vec<_>>().join("; ")
@@ -134,7 +141,7 @@ impl Service {
         let mut attempts = 1..=WITHDRAWAL_ATTEMPTS;
         loop {
             let now = self.clock.now();
-            let then = self.successor_of_withdrawn(kid, &self.store.keys().all().await?, now)?;
+            let then = self.successor_of_withdrawn(kid, &self.store.keys().all().await?.readable, now)?;
             let event = from.event("key.withdrawn").about(kid);
             let withdrawn = self.store.keys().withdraw(kid, then, now.plus(REVOCATION_LIFE), now, Some(event)).await;
             match withdrawn {
@@ -203,13 +210,13 @@ impl Service {
             schedule: key.schedule,
         };
         let keys = self.store.keys().all().await?;
-        Ok(keys.into_iter().map(info).filter(|key| key.phase != KeyPhase::Gone).collect())
+        Ok(keys.readable.into_iter().map(info).filter(|key| key.phase != KeyPhase::Gone).collect())
     }
 
     /// Seals every key that is still sealed under the previous master key anew. Returns how many were.
     pub async fn reseal_keys(&self) -> Result<usize, Failure> {
         let mut resealed = 0;
-        for stored in self.store.keys().all().await? {
+        for stored in self.store.keys().all().await?.readable {
             let context = seal_context(&stored.kid, stored.algorithm);
             let opened = self.sealer.open(&stored.sealed, &context).map_err(|error| {
                 Failure::from(KeyringError::Unreadable { kid: stored.kid.clone(), reason: error.to_string() })

@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::Semaphore;
 
 use crate::clock::Clock;
@@ -142,6 +143,8 @@ pub struct Service {
     pub(crate) assertion_audiences: Vec<String>,
     pub(crate) settings: Settings,
     pub(crate) stopping: AtomicBool,
+    /// Why the replica has not started, while it tries to.
+    pub(crate) start_problem: ArcSwapOption<String>,
 }
 
 impl std::fmt::Debug for Service {
@@ -187,6 +190,11 @@ impl Failure {
         Self::Internal(cause.into())
     }
 
+    /// Whether the same may succeed later.
+    pub const fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable(_))
+    }
+
     fn doubt(doubt: Doubt) -> Self {
         Self::Unavailable(format!("this replica cannot judge tokens now: {doubt}").into())
     }
@@ -202,7 +210,10 @@ impl Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
-            StoreError::Unavailable(_) => Self::Unavailable(Box::new(error)),
+            // A row that cannot be read concerns this request alone, until an operator repairs it.
+            StoreError::Unavailable(_) | StoreError::CannotWrite(_) | StoreError::Corrupt { .. } => {
+                Self::Unavailable(Box::new(error))
+            }
             _ => Self::Internal(Box::new(error)),
         }
     }

@@ -68,6 +68,39 @@ impl Service {
         self.clock.offset_millis().unsigned_abs() <= MOST_CLOCK_OFFSET_MILLIS
     }
 
+    /// Whether everything was loaded that a replica holds in memory.
+    pub fn has_started(&self) -> bool {
+        self.view.freshness(&*self.clock) != Freshness::Empty
+    }
+
+    /// Records why the replica cannot start yet, or that it has. Logs each reason once.
+    pub fn set_start_problem(&self, error: Option<&dyn std::error::Error>) {
+        let problem = error.map(|error| Arc::new(error.to_string()));
+        let known = self.start_problem.swap(problem.clone());
+        if let Some(error) = problem.filter(|problem| known.as_ref() != Some(problem)) {
+            tracing::error!(%error, "the replica cannot start yet; it is not ready and tries again");
+        }
+    }
+
+    /// Problems of this replica and its database, for operators.
+    pub fn problems(&self) -> Vec<String> {
+        let start = self.start_problem.load_full();
+        let start = start.iter().map(|problem| format!("the replica has not started: {problem}"));
+        let keys = self.keyring.keys();
+        let keys = keys.unreadable().iter().map(|key| key.problem.clone());
+        start.chain(self.store.write_problem()).chain(keys).chain(self.view.unreadable_clients()).collect()
+    }
+
+    /// Whether a signing key is stored that this replica cannot use.
+    pub fn has_unreadable_keys(&self) -> bool {
+        !self.keyring.keys().unreadable().is_empty()
+    }
+
+    /// How many rows of each table that a replica holds in memory cannot be read.
+    pub fn unreadable_rows(&self) -> [(&'static str, usize); 2] {
+        [("clients", self.view.unreadable_clients().len()), ("signing_keys", self.keyring.keys().unreadable().len())]
+    }
+
     /// Makes the replica unready for good: the first step of a stop, so that balancers look elsewhere.
     pub fn begin_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);

@@ -2,7 +2,7 @@
 
 use crate::crypto::HashingError;
 use crate::domain::{ParseError, Password, PolicyRefusal, Role, User, UserId, Username, check_roles};
-use crate::store::{NewUser, PasswordChange, StoreError};
+use crate::store::{NewUser, PasswordChange, Rows, StoreError};
 
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
@@ -66,12 +66,22 @@ impl Service {
         Ok(self.store.users().by_username(username).await?)
     }
 
-    /// A page of users by name, and the name after which the next one begins.
-    pub async fn users(&self, after: Option<&Username>, limit: u32) -> Result<(Vec<User>, Option<Username>), Failure> {
-        let users = self.store.users().page(after.map(Username::as_str), None, limit).await?;
-        let is_full = users.len() == usize::try_from(limit).unwrap_or(usize::MAX);
-        let next = users.last().filter(|_| is_full).map(|user| user.username.clone());
-        Ok((users, next))
+    /// A page of users by name, with the rows that cannot be read, and the name after which the next page begins.
+    pub async fn users(
+        &self,
+        after: Option<&Username>,
+        limit: u32,
+    ) -> Result<(Rows<User, Username>, Option<Username>), Failure> {
+        let page = self.store.users().page(after.map(Username::as_str), None, limit).await?;
+        let is_full = page.readable.len() + page.unreadable.len() == usize::try_from(limit).unwrap_or(usize::MAX);
+        let names = page.readable.iter().map(|user| &user.username);
+        let last =
+            names.chain(page.unreadable.iter().filter_map(|row| row.id.as_ref())).max_by_key(|name| name.as_str());
+        let next = last.filter(|_| is_full).cloned();
+        for row in &page.unreadable {
+            tracing::error!(error = %row.error, "a user cannot be read");
+        }
+        Ok((page, next))
     }
 
     /// Replaces a user's roles. Tokens that are out keep the former ones until they expire; the next refresh has the new.

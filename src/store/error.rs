@@ -7,6 +7,10 @@ pub enum StoreError {
     /// known to have changed, but a commit whose answer was lost may have happened. Answered with 503 and `Retry-After`.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
+    /// The database cannot store anything more, or may not: its disk is full or fails, or it became read-only. Reading may go
+    /// on. Answered as `Unavailable`.
+    #[error("the database cannot write: {0}")]
+    CannotWrite(String),
     /// A unique name is taken, or the row is no longer in the state that the caller saw.
     #[error("conflict: {what}")]
     Conflict {
@@ -49,4 +53,11 @@ pub enum StoreError {
     /// A mistake of ours, or an answer of the database that nothing here expects.
     #[error("the store failed: {0}")]
     Internal(String),
+}
+
+impl StoreError {
+    /// Whether the same may succeed later without a change of code or configuration.
+    pub const fn is_outage(&self) -> bool {
+        matches!(self, Self::Unavailable(_) | Self::CannotWrite(_))
+    }
 }

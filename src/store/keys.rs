@@ -4,7 +4,7 @@ use crate::domain::{Algorithm, Change, KeySchedule, Kid, Revocation, Timestamp};
 use crate::store::columns::key_columns;
 use crate::store::db::{Database, Row, Tx, Written, values};
 use crate::store::feed::NOTE_LIFE;
-use crate::store::{AuditEvent, FeedEntry, StoreError, audit};
+use crate::store::{AuditEvent, FeedEntry, Rows, StoreError, audit};
 
 /// A key to be stored. It has no successor yet.
 #[derive(Clone)]
@@ -71,10 +71,15 @@ pub struct Keys<'a>(pub(super) &'a Database);
 
 impl Keys<'_> {
     /// Every key that is stored, withdrawn ones too, in the order in which they sign.
-    pub async fn all(&self) -> Result<Vec<StoredKey>, StoreError> {
+    pub async fn all(&self) -> Result<Rows<StoredKey, Kid>, StoreError> {
         const READ: &str =
             concat!("SELECT ", key_columns!(), " FROM signing_keys ORDER BY signs_from, created_at, kid");
-        self.0.rows("keys_all", READ, Vec::new()).await?.iter().map(StoredKey::try_from).collect()
+        let mut keys = Rows::default();
+        for row in &self.0.rows("keys_all", READ, Vec::new()).await? {
+            let kid = || row.of("signing_keys", "kid").parsed("kid", Kid::parse).ok();
+            keys.add(kid, StoredKey::try_from(row));
+        }
+        Ok(keys)
     }
 
     /// Stores a key if its algorithm has none without a successor; false when another was there first (security.md K8).

@@ -51,14 +51,47 @@ pub struct SchemaStatus {
 }
 
 impl Store {
-    /// Applies what is missing. Any number of processes may do so at once.
+    /// Applies what is missing. Any number of processes may do so at once. A complete schema is only read: the role of a
+    /// service needs no right to change it.
     pub async fn migrate(&self, now: Timestamp) -> Result<SchemaStatus, StoreError> {
+        let status = self.check_schema().await?;
+        if status.pending == 0 {
+            return Ok(status);
+        }
+        self.check_right_to_create(status).await?;
         loop {
             let written = self.0.write("migrate", now, |tx, now| Box::pin(apply_next(tx, *now))).await?;
             if written.value.pending == 0 {
                 return Ok(written.value);
             }
         }
+    }
+
+    /// PostgreSQL: refuses a role that may not create tables, and says what to do.
+    async fn check_right_to_create(
+        &self,
+        SchemaStatus { current, latest, .. }: SchemaStatus,
+    ) -> Result<(), StoreError> {
+        const RIGHT: Sql = Sql::each(
+            "SELECT 'main' AS schema, 'none' AS role, 1 AS may_create",
+            "SELECT current_schema()::text AS schema, current_user::text AS role,
+                coalesce(has_schema_privilege(current_schema(), 'CREATE'), false)::int::bigint AS may_create",
+        );
+        let Some(row) = self.0.row("schema_check", RIGHT, Vec::new()).await? else { return Ok(()) };
+        let row = row.of("pg_namespace", "schema");
+        if row.int("may_create")? != 0 {
+            return Ok(());
+        }
+        let role = row.text("role")?;
+        Err(StoreError::Misconfigured(match row.opt_text("schema")? {
+            Some(schema) => format!(
+                "the database is at schema migration {current} of {latest}, and its role {role:?} may not create tables in \
+                 the schema {schema:?}: run `countersign migrate` with a role that may"
+            ),
+            None => format!(
+                "no schema of the search_path of role {role:?} exists: create one, or set search_path in database.url"
+            ),
+        }))
     }
 
     /// Says where the schema stands. An error when this release may not run on it at all.

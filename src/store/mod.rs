@@ -31,12 +31,13 @@ pub use self::attempts::{AttemptKey, AttemptLimits, Attempts, Decision, Exemptio
 pub use self::audit::{Audit, AuditEvent, AuditFilter, AuditRecord, AuditStep};
 pub use self::clients::{Clients, NewClient};
 use self::db::Database;
-pub use self::db::{ChangeListener, PoolStatus, Written};
+pub use self::db::{AddressError, ChangeListener, PoolStatus, ReadAddress, Written};
 pub use self::error::StoreError;
 pub use self::feed::{Feed, FeedCursor, FeedEntry, LiveRevocation, Reading};
 pub use self::installation::{EverythingRevoked, Installation};
 pub use self::keys::{AfterWithdrawal, Keys, NewKey, StoredKey};
 pub use self::migrate::SchemaStatus;
+pub use self::rows::{Rows, UnreadableRow};
 pub use self::sessions::{
     Answerable, EndOutcome, EndRequest, NewSession, Opened, Owner, ProvenSession, RotateOutcome, RotateRequest,
     SessionDetail, Sessions,
@@ -63,18 +64,34 @@ pub struct Store(Database);
 
 impl Store {
     /// Whether the settings can be used at all, without connecting.
-    pub fn check_settings(settings: &StoreSettings) -> Result<(), StoreError> {
+    pub fn check_settings(settings: &StoreSettings) -> Result<(), AddressError> {
         Database::check_settings(settings)
     }
 
-    /// Opens the database and refuses one that cannot be used safely (security.md D4, D5). Its tables may be missing or
+    /// Opens the database and refuses one that cannot be used safely (security.md D4, D5, D16). Its tables may be missing or
     /// old: see [`Store::migrate`] and [`Store::check_schema`]. The clock times operations and idle connections.
     pub async fn open(
         settings: &StoreSettings,
         clock: Arc<dyn Clock>,
         observer: Arc<dyn StoreObserver>,
     ) -> Result<Self, StoreError> {
-        Database::open(settings, clock, observer).await.map(Self)
+        let store = Self::prepare(settings, clock, observer).await?;
+        store.reach().await?;
+        Ok(store)
+    }
+
+    /// The same without a connection to a server, which [`Store::reach`] opens.
+    pub async fn prepare(
+        settings: &StoreSettings,
+        clock: Arc<dyn Clock>,
+        observer: Arc<dyn StoreObserver>,
+    ) -> Result<Self, StoreError> {
+        Database::prepare(settings, clock, observer).await.map(Self)
+    }
+
+    /// Opens the first connection, and refuses a database that cannot be used safely.
+    pub async fn reach(&self) -> Result<(), StoreError> {
+        self.0.reach().await
     }
 
     /// The same database for the follower of the feed: its reads go over a connection of their own, so that freshness can
@@ -132,6 +149,16 @@ impl Store {
     /// ends right after its commit calls this; without it they find out by polling.
     pub async fn settle(&self) {
         self.0.settle().await;
+    }
+
+    /// Why the last write failed, if the database could not store it.
+    pub fn write_problem(&self) -> Option<String> {
+        self.0.write_problem()
+    }
+
+    /// Size of SQLite's write-ahead log in bytes.
+    pub async fn wal_bytes(&self) -> Option<u64> {
+        self.0.wal_bytes().await
     }
 
     /// How busy the connections are.

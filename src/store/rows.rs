@@ -7,6 +7,40 @@ use crate::domain::{
 use crate::store::db::{Fields, Row};
 use crate::store::{FeedEntry, StoreError};
 
+/// Rows of one table. One that cannot be read does not keep the others back (security.md D18).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rows<T, Id> {
+    /// Rows that could be read, in the order of the query.
+    pub readable: Vec<T>,
+    /// The others.
+    pub unreadable: Vec<UnreadableRow<Id>>,
+}
+
+/// A row that says something impossible.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnreadableRow<Id> {
+    /// Its key, where that at least can be read.
+    pub id: Option<Id>,
+    /// Table, column, row and problem.
+    pub error: StoreError,
+}
+
+impl<T, Id> Default for Rows<T, Id> {
+    fn default() -> Self {
+        Self { readable: Vec::new(), unreadable: Vec::new() }
+    }
+}
+
+impl<T, Id> Rows<T, Id> {
+    /// Adds a row, or the reason why the row of `id` cannot be read.
+    pub(super) fn add(&mut self, id: impl FnOnce() -> Option<Id>, row: Result<T, StoreError>) {
+        match row {
+            Ok(row) => self.readable.push(row),
+            Err(error) => self.unreadable.push(UnreadableRow { id: id(), error }),
+        }
+    }
+}
+
 impl TryFrom<&Row> for User {
     type Error = StoreError;
 

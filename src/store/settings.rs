@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::store::StoreError;
+use crate::store::{ReadAddress, StoreError};
 
 /// Everything that opening a store needs. Has no `Debug`: the URL may carry a password.
 #[derive(Clone)]
@@ -20,6 +20,12 @@ pub struct StoreSettings {
     /// Longest wait for an answer about the feed, below `statement_timeout`: a follower whose connection died without a
     /// word must find out, and read the feed over a new one, before its view is too old.
     pub feed_timeout: Duration,
+    /// Reads the address again from the file that it came from, after the server refused the login: the password may have been
+    /// rotated. None where the address is not from a file.
+    pub read_address: Option<ReadAddress>,
+    /// SQLite: the master key beside the database. Where it is there and the database is not, the database was lost and no
+    /// empty one takes its place.
+    pub key_file: Option<PathBuf>,
     /// SQLite: longest wait for another process, such as the command line, to finish its write.
     pub busy_timeout: Duration,
 }
@@ -55,6 +61,8 @@ impl StoreSettings {
             acquire_timeout: Duration::from_secs(1),
             statement_timeout: Duration::from_millis(1500),
             feed_timeout: Duration::from_millis(1500),
+            read_address: None,
+            key_file: None,
             busy_timeout: Duration::from_secs(1),
         }
     }

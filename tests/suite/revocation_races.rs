@@ -90,7 +90,7 @@ impl Court {
             Keyring::new(store.clone(), sealer, Arc::<TrappedClock>::clone(&clock), Duration::from_secs(300), lead);
         keyring.load().await.unwrap();
         let view = Arc::new(View::new(Duration::from_secs(3), vec![Audience::parse(ISSUER).unwrap()]));
-        view.replace_clients(store.clients().all().await.unwrap());
+        view.replace_clients(store.clients().all().await.unwrap().readable, Vec::new());
         view.prove(Duration::ZERO, &*clock);
         let judge = Judge::new(
             Arc::clone(&view),
@@ -157,7 +157,7 @@ async fn c6_whatever_else_changes_amid_a_judgement_makes_it_look_again() {
         let (view, is_changed) = (Arc::clone(&court.view), Arc::new(AtomicBool::new(false)));
         let flag = Arc::clone(&is_changed);
         let hook = move || {
-            view.replace_clients([]);
+            view.replace_clients([], Vec::new());
             flag.store(true, Ordering::SeqCst);
         };
         court.clock.set(look, Box::new(hook));
@@ -170,8 +170,8 @@ async fn c6_whatever_else_changes_amid_a_judgement_makes_it_look_again() {
 }
 
 async fn view_restored(court: &Court) {
-    let clients = court.app.database.open().await.clients().all().await.unwrap();
-    court.view.replace_clients(clients);
+    let clients = court.app.database.open().await.clients().all().await.unwrap().readable;
+    court.view.replace_clients(clients, Vec::new());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -95,7 +95,7 @@ on_both_engines! {
         for (number, write) in (0..60_u8).zip(writes) {
             assert_eq!(write.await.unwrap(), number % 3 != 0, "{number}");
         }
-        assert_eq!(store.users().page(None, None, 100).await.unwrap().len(), 40);
+        assert_eq!(store.users().page(None, None, 100).await.unwrap().readable.len(), 40);
     }
 }
 

@@ -65,7 +65,7 @@ on_both_engines! {
         let users = vec![new_user(2, "bob"), new_user(3, "ada"), new_user(4, "eve"), new_user(5, "bob")];
         let created = store.users().import(users, START, None).await.unwrap();
         assert_eq!(created, [true, false, true, false], "the second bob is not the one that was created");
-        assert_eq!(store.users().page(None, None, 10).await.unwrap().len(), 3);
+        assert_eq!(store.users().page(None, None, 10).await.unwrap().readable.len(), 3);
     }
 
     async fn users_are_paged_in_byte_order_and_searched_by_prefix(database: TestDatabase) {
@@ -78,7 +78,7 @@ on_both_engines! {
         expected.sort_unstable();
         let (mut seen, mut after) = (Vec::new(), None::<String>);
         loop {
-            let page = store.users().page(after.as_deref(), None, 3).await.unwrap();
+            let page = store.users().page(after.as_deref(), None, 3).await.unwrap().readable;
             let Some(last) = page.last() else { break };
             after = Some(last.username.as_str().to_owned());
             seen.extend(page.into_iter().map(|user| user.username.as_str().to_owned()));
@@ -87,7 +87,7 @@ on_both_engines! {
         let found = |prefix: &'static str| {
             let store = store.clone();
             async move {
-                let page = store.users().page(None, Some(prefix), 10).await.unwrap();
+                let page = store.users().page(None, Some(prefix), 10).await.unwrap().readable;
                 page.into_iter().map(|user| user.username.as_str().to_owned()).collect::<Vec<_>>()
             }
         };

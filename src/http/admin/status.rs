@@ -19,6 +19,8 @@ pub struct StatusAnswer {
     version: &'static str,
     /// Whether it is ready.
     ready: bool,
+    /// Problems of this replica and its database.
+    problems: Vec<String>,
     /// Age of the view in seconds: how long a revocation elsewhere may have been missed.
     view_age_seconds: f64,
     /// Of the last revocation that another replica took: from when that one began to write it until it was honoured here.
@@ -48,6 +50,7 @@ pub async fn status(State(shared): State<Arc<Shared>>, _: Administrator) -> Json
     JsonBody(StatusAnswer {
         version: env!("CARGO_PKG_VERSION"),
         ready: status.readiness.is_ready(),
+        problems: shared.service.problems(),
         view_age_seconds: status.view_age.as_secs_f64(),
         revocation_lag_seconds: status.last_lag.as_secs_f64(),
         clock_offset_seconds: status.clock_offset_millis as f64 / 1000.0,

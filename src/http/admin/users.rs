@@ -59,6 +59,9 @@ impl From<&User> for UserItem {
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct UserList {
     users: Vec<UserItem>,
+    /// Rows of this page that cannot be read, each with its table, column and problem.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<String>,
     /// Send it as `cursor` for the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
@@ -132,12 +135,13 @@ pub async fn list(
     if let Some(name) = query.optional("username", 1024)? {
         let name = Username::parse(name).map_err(|error| ApiError::unparsable("username", &error))?;
         let users = shared.service.user_named(&name).await?.iter().map(UserItem::from).collect();
-        return Ok(JsonBody(UserList { users, next_cursor: None }));
+        return Ok(JsonBody(UserList { users, unreadable: Vec::new(), next_cursor: None }));
     }
     let after = page::cursor(&query, Username::parse)?;
-    let (users, next) = shared.service.users(after.as_ref(), page::limit(&query, PAGE)?).await?;
-    let users = users.iter().map(UserItem::from).collect();
-    Ok(JsonBody(UserList { users, next_cursor: next.map(|name| name.to_string()) }))
+    let (page, next) = shared.service.users(after.as_ref(), page::limit(&query, PAGE)?).await?;
+    let unreadable = page.unreadable.iter().map(|row| row.error.to_string()).collect();
+    let users = page.readable.iter().map(UserItem::from).collect();
+    Ok(JsonBody(UserList { users, unreadable, next_cursor: next.map(|name| name.to_string()) }))
 }
 
 /// Creates a user.

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue, StatusCode};
 
+use crate::http::error::{ApiError, ProblemBody, ProblemCode};
 use crate::http::state::Shared;
 
 /// The headers of an answer, with those that every answer bears.
@@ -19,6 +20,7 @@ const EXPECTED_HEADERS: usize = 6;
     responses(
         (status = 200, description = "A JWK set", body = serde_json::Value, content_type = "application/jwk-set+json"),
         (status = 304, description = "The set has the `ETag` that was sent"),
+        (status = 503, description = "The replica has not loaded the keys yet", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
 pub async fn jwks(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
@@ -27,6 +29,10 @@ pub async fn jwks(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resp
 
 /// The answer to a request with these headers.
 pub fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
+    // An empty set would be kept by verifiers, and make every token look forged.
+    if !shared.service.has_started() {
+        return ApiError::new(ProblemCode::TemporarilyUnavailable).into_response();
+    }
     let (document, max_age) = shared.service.jwks();
     let cache = match max_age.as_secs() {
         300 => Ok(HeaderValue::from_static("public, max-age=300")),

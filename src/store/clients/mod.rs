@@ -4,12 +4,12 @@ mod revoke;
 mod row;
 mod secret;
 
-use self::row::{collect, settings_values};
+use self::row::{collect, collect_one, settings_values};
 use crate::domain::{Change, Client, ClientId, ClientSettings, SecretDigest, Timestamp};
 use crate::store::columns::client_columns;
 use crate::store::db::{Database, Tx, Value, Written, values};
 use crate::store::feed::NOTE_LIFE;
-use crate::store::{AuditEvent, FeedEntry, StoreError, audit};
+use crate::store::{AuditEvent, FeedEntry, Rows, StoreError, audit};
 
 /// A client to be created.
 #[derive(Debug, Clone)]
@@ -54,11 +54,11 @@ impl Clients<'_> {
     /// A client by id, with its secrets.
     pub async fn by_id(&self, id: &ClientId) -> Result<Option<Client>, StoreError> {
         let rows = self.0.rows("client_by_id", READ_ONE, values![id]).await?;
-        Ok(collect(&rows)?.into_iter().next())
+        collect_one(&rows)
     }
 
     /// All clients with their secrets, in the order of their ids.
-    pub async fn all(&self) -> Result<Vec<Client>, StoreError> {
+    pub async fn all(&self) -> Result<Rows<Client, ClientId>, StoreError> {
         const READ_ALL: &str = concat!(
             "SELECT ",
             client_columns!(),
@@ -66,7 +66,7 @@ impl Clients<'_> {
             FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
             ORDER BY clients.id, client_secrets.created_at, client_secrets.digest"
         );
-        collect(&self.0.rows("clients_all", READ_ALL, Vec::new()).await?)
+        Ok(collect(&self.0.rows("clients_all", READ_ALL, Vec::new()).await?))
     }
 
     /// Replaces what the operator chose, if it still is `present`; a conflict otherwise. Tokens that are out keep what they were
@@ -136,7 +136,7 @@ fn with_settings(id: &ClientId, settings: &ClientSettings) -> Vec<Value> {
 /// The client as this transaction leaves it.
 async fn read(tx: &mut Tx, id: &ClientId) -> Result<Client, StoreError> {
     let rows = tx.rows(READ_ONE, values![id]).await?;
-    collect(&rows)?.into_iter().next().ok_or(StoreError::NotFound { what: "client" })
+    collect_one(&rows)?.ok_or(StoreError::NotFound { what: "client" })
 }
 
 /// Tells every replica to read the client again, and returns it.

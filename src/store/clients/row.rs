@@ -6,25 +6,46 @@ use crate::domain::{
     Algorithm, Audience, Client, ClientId, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, ScopeSet,
     SecretDigest, StoredSecret, TokenType,
 };
-use crate::store::StoreError;
 use crate::store::db::{Fields, Row, Value, values};
 use crate::store::rows::{joined, words};
+use crate::store::{Rows, StoreError};
 
 /// Clients from rows of clients joined with their secrets: one row for each secret, or one without; each client's rows
 /// are together.
-pub(super) fn collect(rows: &[Row]) -> Result<Vec<Client>, StoreError> {
-    let mut clients: Vec<Client> = Vec::new();
+pub(super) fn collect(rows: &[Row]) -> Rows<Client, ClientId> {
+    let mut clients: Rows<Client, ClientId> = Rows::default();
     for row in rows {
         let fields = row.of("clients", "id");
-        let id = fields.parsed("id", ClientId::parse)?;
-        if clients.last().is_none_or(|last| last.id != id) {
-            clients.push(client(&fields, id)?);
+        let id = match fields.parsed("id", ClientId::parse) {
+            Ok(id) => id,
+            Err(error) => {
+                clients.add(|| None, Err(error));
+                continue;
+            }
+        };
+        if clients.unreadable.last().is_some_and(|last| last.id.as_ref() == Some(&id)) {
+            continue;
         }
-        if let (Some(client), Some(secret)) = (clients.last_mut(), secret(row)?) {
-            client.secrets.push(secret);
-        }
+        let first = match clients.readable.pop_if(|last| last.id == id) {
+            Some(read) => Ok(read),
+            None => client(&fields, id.clone()),
+        };
+        let with_secret = first.and_then(|mut client| {
+            client.secrets.extend(secret(row)?);
+            Ok(client)
+        });
+        clients.add(|| Some(id), with_secret);
     }
-    Ok(clients)
+    clients
+}
+
+/// The rows of one client.
+pub(super) fn collect_one(rows: &[Row]) -> Result<Option<Client>, StoreError> {
+    let Rows { readable, unreadable } = collect(rows);
+    match unreadable.into_iter().next() {
+        Some(row) => Err(row.error),
+        None => Ok(readable.into_iter().next()),
+    }
 }
 
 /// What the operator chose, in the order of the columns from `kind` to `jwks`.

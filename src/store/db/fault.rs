@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use sqlx::error::ErrorKind;
 
+use super::tls;
 use crate::store::StoreError;
+
+/// The server refuses the login: wrong password, role or database.
+pub(super) const LOGIN_REFUSED: [&str; 3] = ["28000", "28P01", "3D000"];
 
 /// What a failed statement says about its connection and its transaction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,6 +35,14 @@ impl Failure {
         Self { fault: Fault::Connection, error }
     }
 
+    /// The same as an outage: the next attempt may find it over.
+    pub(super) fn into_outage(self) -> Self {
+        match self.error {
+            StoreError::Misconfigured(text) => Self { error: StoreError::Unavailable(text), ..self },
+            _ => self,
+        }
+    }
+
     /// A failure that says nothing about the connection.
     pub(super) const fn of_statement(error: StoreError) -> Self {
         Self { fault: Fault::Statement, error }
@@ -46,7 +58,8 @@ impl From<sqlx::Error> for Failure {
                 if code.len() == 5 { postgres(&code, text) } else { sqlite(&code, text, database.kind()) }
             }
             sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_) | sqlx::Error::WorkerCrashed => {
-                (Fault::Connection, StoreError::Unavailable(error.to_string()))
+                let text = tls::failure(&error).map_or_else(|| error.to_string(), tls::explained);
+                (Fault::Connection, StoreError::Unavailable(text))
             }
             sqlx::Error::PoolTimedOut | sqlx::Error::PoolClosed => {
                 (Fault::Statement, StoreError::Unavailable(error.to_string()))
@@ -64,23 +77,34 @@ fn postgres(code: &str, text: String) -> (Fault, StoreError) {
         "40001" | "40P01" => (Fault::Contention, StoreError::Unavailable(text)),
         "23505" => (Fault::Statement, StoreError::Conflict { what: "a unique value is taken" }),
         // A right was taken from the role: until someone gives it back (security.md D6).
-        "42501" => (Fault::Statement, StoreError::Unavailable(text)),
+        "42501" => {
+            let text = format!("{text}: grant the role of database.url the missing right");
+            (Fault::Statement, StoreError::Unavailable(text))
+        }
         // Statement or lock timeout: the server is alive, and too busy.
         "57014" | "55P03" => (Fault::Statement, StoreError::Unavailable(text)),
-        // Wrong password, role or database: a person must act, and the next attempt may find that done.
-        "28000" | "28P01" | "3D000" => (Fault::Connection, StoreError::Unavailable(text)),
+        code if LOGIN_REFUSED.contains(&code) => {
+            let text = format!("the database refused the login: {text}: correct database.url{}", hint(code));
+            (Fault::Connection, StoreError::Misconfigured(text))
+        }
         // Read-only: a standby, or a primary that was demoted under us.
-        "25006" => (Fault::Connection, StoreError::Unavailable(text)),
+        "25006" => (Fault::Connection, StoreError::CannotWrite(text)),
+        // The disk is full.
+        "53100" => (Fault::Statement, StoreError::CannotWrite(text)),
         // Idle-session and idle-in-transaction timeouts ended the connection.
         "25P03" | "57P05" => (Fault::Connection, StoreError::Unavailable(text)),
         _ => match code.get(..2) {
             // Connection exceptions, operator intervention, system errors.
             Some("08" | "57" | "58") => (Fault::Connection, StoreError::Unavailable(text)),
-            // Insufficient resources: disk full, out of memory, too many connections.
+            // Insufficient resources: out of memory, too many connections.
             Some("53") => (Fault::Statement, StoreError::Unavailable(text)),
             _ => (Fault::Statement, StoreError::Internal(text)),
         },
     }
+}
+
+fn hint(code: &str) -> &'static str {
+    if code == "28P01" { ", where special characters of the password are percent-escaped" } else { "" }
 }
 
 /// By extended result code (sqlite.org/rescode.html): the primary code is its low byte.
@@ -91,8 +115,10 @@ fn sqlite(code: &str, text: String, kind: ErrorKind) -> (Fault, StoreError) {
     match code.parse::<i32>().map(|code| code & 0xFF) {
         // BUSY, LOCKED: another process writes.
         Ok(5 | 6) => (Fault::Contention, StoreError::Unavailable(text)),
-        // PERM, NOMEM, READONLY, IOERR, FULL, CANTOPEN, PROTOCOL, NOLFS, AUTH: the disk or the file, until someone acts.
-        Ok(3 | 7 | 8 | 10 | 13 | 14 | 15 | 22 | 23) => (Fault::Connection, StoreError::Unavailable(text)),
+        // READONLY, IOERR, FULL.
+        Ok(8 | 10 | 13) => (Fault::Connection, StoreError::CannotWrite(text)),
+        // PERM, NOMEM, CANTOPEN, PROTOCOL, NOLFS, AUTH: the disk or the file, until someone acts.
+        Ok(3 | 7 | 14 | 15 | 22 | 23) => (Fault::Connection, StoreError::Unavailable(text)),
         // CORRUPT, NOTADB.
         Ok(11 | 26) => (Fault::Connection, StoreError::Misconfigured(text)),
         _ => (Fault::Statement, StoreError::Internal(text)),
@@ -105,7 +131,7 @@ mod tests {
 
     fn of_postgres(code: &str) -> (Fault, bool) {
         let (fault, error) = postgres(code, String::new());
-        (fault, matches!(error, StoreError::Unavailable(_)))
+        (fault, error.is_outage())
     }
 
     #[test]
@@ -128,7 +154,7 @@ mod tests {
         // FULL, READONLY_DBMOVED, BUSY_SNAPSHOT, IOERR_WRITE, CANTOPEN.
         for code in ["13", "1032", "517", "778", "14"] {
             let (_, error) = sqlite(code, String::new(), ErrorKind::Other);
-            assert!(matches!(error, StoreError::Unavailable(_)), "{code}");
+            assert!(error.is_outage(), "{code}");
         }
     }
 

@@ -27,13 +27,20 @@ pub struct ChangeListener(PgListener);
 
 impl ChangeListener {
     pub(super) async fn connect(connector: &PostgresConnector) -> Result<Self, StoreError> {
-        let lost = |error: sqlx::Error| Failure::from(error).error;
+        let lost = |error: sqlx::Error| {
+            let failure = Failure::from(error);
+            if matches!(failure.error, StoreError::Misconfigured(_)) {
+                // The next attempt uses what was read.
+                let _ = connector.read_options_again();
+            }
+            failure.into_outage().error
+        };
         let pool: PgPool = PgPoolOptions::new()
             .max_connections(1)
             .max_lifetime(None)
             .idle_timeout(None)
             .acquire_timeout(PATIENCE)
-            .connect_lazy_with(connector.options().clone());
+            .connect_lazy_with(connector.options());
         let mut listener = PgListener::connect_with(&pool).await.map_err(lost)?;
         // A lost connection is reported, because notifications were lost with it.
         listener.eager_reconnect(false);

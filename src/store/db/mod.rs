@@ -12,6 +12,7 @@
 //! a connection that can be used again (security.md R10).
 
 mod abandoned;
+mod address;
 mod announcer;
 mod combiner;
 mod connection;
@@ -21,6 +22,7 @@ mod pool;
 mod postgres;
 mod repeat;
 mod sqlite;
+mod tls;
 mod turnstile;
 mod tx;
 mod value;
@@ -30,6 +32,9 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
+pub use self::address::AddressError;
 use self::announcer::Announcer;
 use self::combiner::{Asked, Combiner};
 use self::connection::Connection;
@@ -39,6 +44,7 @@ pub use self::listener::ChangeListener;
 pub use self::pool::PoolStatus;
 use self::pool::{Connector, Lease, Pool, Share};
 use self::postgres::PostgresConnector;
+pub use self::postgres::ReadAddress;
 use self::repeat::{MAX_RUNS, pause, run_until_committed};
 use self::sqlite::SqliteConnector;
 pub(in crate::store) use self::tx::Tx;
@@ -52,6 +58,9 @@ use futures_util::future::BoxFuture;
 
 /// How much longer than the server the client waits: when even this passes, the connection is lost.
 const CLIENT_GRACE: Duration = Duration::from_millis(500);
+
+/// A success ends a write problem when no write has failed for this long: on a full disk some small writes succeed.
+const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 /// SQLite answers from this machine's disk, and bounds its own waits.
 const NO_PATIENCE: Duration = Duration::MAX;
@@ -73,8 +82,17 @@ struct Inner {
     /// The same for reads on the feed's connection.
     feed_patience: Duration,
     announcer: Announcer,
+    /// Why the last write failed, if the database could not store it.
+    write_problem: ArcSwapOption<WriteProblem>,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn StoreObserver>,
+}
+
+/// A write that the database could not store.
+struct WriteProblem {
+    /// When the last such write failed ([`Clock::elapsed`]).
+    last_seen: Duration,
+    text: String,
 }
 
 enum Engine {
@@ -95,7 +113,7 @@ pub(in crate::store) enum Lane {
 
 impl Database {
     /// Whether the driver reads the address.
-    pub(in crate::store) fn check_settings(settings: &StoreSettings) -> Result<(), StoreError> {
+    pub(in crate::store) fn check_settings(settings: &StoreSettings) -> Result<(), AddressError> {
         match &settings.location {
             Location::Sqlite { .. } => Ok(()),
             Location::Postgres { url, pooler_transaction_mode } => {
@@ -104,8 +122,9 @@ impl Database {
         }
     }
 
-    /// Opens the database and refuses one that cannot be used safely. Neither makes nor checks tables.
-    pub(in crate::store) async fn open(
+    /// Prepares access to the database. A file is opened, and made if it should be; a server is not connected to yet: see
+    /// [`Database::reach`].
+    pub(in crate::store) async fn prepare(
         settings: &StoreSettings,
         clock: Arc<dyn Clock>,
         observer: Arc<dyn StoreObserver>,
@@ -113,7 +132,7 @@ impl Database {
         let (writer, connector, feed_connector) = match &settings.location {
             Location::Sqlite { path, create } => {
                 let connector = SqliteConnector::new(path.clone(), settings.busy_timeout);
-                connector.prepare(*create)?;
+                connector.prepare(*create, settings.key_file.as_deref())?;
                 // The writer first: it puts the file into write-ahead mode, which readers then find.
                 let writer = Writer::start(connector.clone(), settings.acquire_timeout).await?;
                 (Some(writer), Connector::Sqlite(connector.clone()), Connector::Sqlite(connector))
@@ -136,7 +155,6 @@ impl Database {
         // Requests may be told to wait for long; one connect that hangs must not use up the time that the feed has.
         let follower_timeout = settings.acquire_timeout.min(settings.feed_timeout);
         let follower = Pool::of_feed(Arc::new(feed_connector), Arc::clone(&clock), follower_timeout);
-        readers.open_first().await?;
         let patience = settings.statement_timeout + CLIENT_GRACE;
         let feed_patience = settings.feed_timeout.min(patience);
         let announcer = Announcer::default();
@@ -151,8 +169,15 @@ impl Database {
                 return Err(StoreError::Internal("a file is written without its writer".to_owned()));
             }
         };
-        let inner = Inner { engine, readers, follower, patience, feed_patience, announcer, clock, observer };
+        let write_problem = ArcSwapOption::empty();
+        let inner =
+            Inner { engine, readers, follower, patience, feed_patience, announcer, write_problem, clock, observer };
         Ok(Self { inner: Arc::new(inner), lane: Lane::Requests })
+    }
+
+    /// Opens the first connection, and refuses a database that cannot be used safely. Neither makes nor checks tables.
+    pub(in crate::store) async fn reach(&self) -> Result<(), StoreError> {
+        self.inner.readers.open_first().await
     }
 
     /// The same database, whose reads go over the feed's own connection.
@@ -208,7 +233,7 @@ impl Database {
         values: Vec<Value>,
     ) -> Result<Vec<Row>, StoreError> {
         let inner = Arc::clone(&self.inner);
-        self.in_own_task(name, async move {
+        self.write_in_own_task(name, async move {
             if let Engine::Sqlite(writer) = &inner.engine {
                 return writer.write_one(sql, values).await;
             }
@@ -236,7 +261,7 @@ impl Database {
         values: Vec<Value>,
     ) -> Result<Option<Row>, StoreError> {
         let inner = Arc::clone(&self.inner);
-        self.in_own_task(name, async move {
+        self.write_in_own_task(name, async move {
             match &inner.engine {
                 Engine::Sqlite(writer) => writer.write_row(Asked { id, sql, values, table }).await,
                 Engine::Postgres(_, combiner) => combiner.ask(Asked { id, sql, values, table }).await,
@@ -259,7 +284,7 @@ impl Database {
         F: for<'a> Fn(&'a mut Tx, &'a I) -> BoxFuture<'a, Result<T, StoreError>> + Send + Sync + 'static,
     {
         let (inner, input, job) = (Arc::clone(&self.inner), Arc::new(input), Arc::new(job));
-        self.in_own_task(name, async move {
+        self.write_in_own_task(name, async move {
             match &inner.engine {
                 Engine::Sqlite(writer) => writer.write(input, job).await,
                 Engine::Postgres(connector, _) => {
@@ -290,6 +315,12 @@ impl Database {
         self.inner.announcer.settle().await;
     }
 
+    /// Size of SQLite's write-ahead log in bytes.
+    pub(in crate::store) async fn wal_bytes(&self) -> Option<u64> {
+        let path = self.inner.readers.sqlite()?.wal_path();
+        tokio::fs::metadata(path).await.ok().map(|metadata| metadata.len())
+    }
+
     /// How busy the connections of requests are.
     pub(in crate::store) fn pool_status(&self) -> PoolStatus {
         let status = self.inner.readers.status();
@@ -297,6 +328,25 @@ impl Database {
             Engine::Sqlite(writer) => PoolStatus { waiting: status.waiting + writer.waiting(), ..status },
             Engine::Postgres(_, combiner) => PoolStatus { waiting: status.waiting + combiner.waiting(), ..status },
         }
+    }
+
+    /// Why the last write failed, if the database could not store it.
+    pub(in crate::store) fn write_problem(&self) -> Option<String> {
+        self.inner.write_problem.load().as_deref().map(|problem| problem.text.clone())
+    }
+
+    async fn write_in_own_task<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        work: impl Future<Output = Result<T, StoreError>> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let noted = async move {
+            let outcome = work.await;
+            inner.note_write(outcome.as_ref().err());
+            outcome
+        };
+        self.in_own_task(name, noted).await
     }
 
     async fn in_own_task<T: Send + 'static>(
@@ -308,7 +358,8 @@ impl Database {
         let observed = async move {
             let began = inner.clock.elapsed();
             let outcome = work.await;
-            let is_well = !matches!(outcome, Err(StoreError::Unavailable(_) | StoreError::Internal(_)));
+            let is_well =
+                !matches!(&outcome, Err(error) if error.is_outage() || matches!(error, StoreError::Internal(_)));
             inner.observer.query(name, inner.clock.elapsed().saturating_sub(began), is_well);
             outcome
         };
@@ -318,6 +369,21 @@ impl Database {
 }
 
 impl Inner {
+    /// Logs once that the database cannot store anything, and once that it can again.
+    fn note_write(&self, error: Option<&StoreError>) {
+        let now = self.clock.elapsed();
+        let is_settled = |problem: &WriteProblem| now.saturating_sub(problem.last_seen) > SETTLED_AFTER;
+        if let Some(error @ StoreError::CannotWrite(_)) = error {
+            let problem = WriteProblem { last_seen: now, text: error.to_string() };
+            if self.write_problem.swap(Some(Arc::new(problem))).is_none() {
+                tracing::error!(%error, "writes fail: logins, refreshes and revocations are answered 503");
+            }
+        } else if error.is_none() && self.write_problem.load().as_deref().is_some_and(is_settled) {
+            self.write_problem.store(None);
+            tracing::info!("writes succeed again");
+        }
+    }
+
     /// Wakes the followers of all replicas, over the feed's own connection: it is free also while requests queue for theirs.
     fn announce(self: &Arc<Self>) {
         let inner = Arc::clone(self);

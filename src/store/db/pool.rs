@@ -159,10 +159,7 @@ impl Pool {
             Ok(Lease { connection, slot: Slot { pool: Arc::clone(self), generation, place } })
         });
         let lease = found.await.map_err(|_| Failure::of_statement(busy(self.acquire_timeout)))?;
-        lease.map_err(|failure: Failure| match failure.error {
-            StoreError::Misconfigured(text) => Failure { error: StoreError::Unavailable(text), ..failure },
-            _ => failure,
-        })
+        lease.map_err(Failure::into_outage)
     }
 
     /// Opens the first connection, so that a server that must be refused is refused as such.
@@ -178,6 +175,14 @@ impl Pool {
         match &*self.connector {
             Connector::Postgres(connector) => Some(connector),
             Connector::Sqlite(_) => None,
+        }
+    }
+
+    /// How the SQLite file is opened, if it is one.
+    pub(super) fn sqlite(&self) -> Option<&SqliteConnector> {
+        match &*self.connector {
+            Connector::Sqlite(connector) => Some(connector),
+            Connector::Postgres(_) => None,
         }
     }
 
@@ -219,11 +224,16 @@ impl Pool {
         }
     }
 
-    /// Condemns every connection that was opened under `dead`, or before. Once for many that fail together: only the first
-    /// to find its own generation dead moves it on.
+    /// Closes every idle connection that was opened under `dead`, or before; those in use are closed when they come back. Once
+    /// for many that fail together: only the first to find its own generation dead moves it on.
     fn condemn(&self, dead: u64) {
         let next = dead.wrapping_add(1);
-        let _ = self.generation.compare_exchange(dead, next, Ordering::AcqRel, Ordering::Acquire);
+        if self.generation.compare_exchange(dead, next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
+            let mut idle = self.idle.lock().unwrap_or_else(PoisonError::into_inner);
+            let condemned: Vec<Idle> = idle.extract_if(.., |idle| idle.generation != next).collect();
+            drop(idle);
+            drop(condemned);
+        }
     }
 
     fn put_back(&self, connection: Connection, generation: u64) {

@@ -1,37 +1,66 @@
 //! Connecting to PostgreSQL, and refusing a server that would break a promise.
 
+use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use futures_util::TryStreamExt as _;
 use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{AssertSqlSafe, ConnectOptions, PgConnection, Row as _};
 
+use super::address::{self, AddressError};
 use super::connection::Connection;
-use super::fault::{Failure, Fault};
+use super::fault::{Failure, Fault, LOGIN_REFUSED};
+use super::tls;
 use crate::store::{StoreError, StoreSettings};
 
 /// Oldest server version that is tested, as `server_version_num` counts.
 const OLDEST_VERSION: i64 = 15_00_00;
 
-/// A transaction whose client went away in the middle is ended by the server after this, so that its locks do not
-/// outlive it, and so that whoever waits for them does not wait in vain: well before a statement is given up. Our
-/// transactions last milliseconds.
+/// The server ends a transaction whose client is gone after this. Its locks then end well before the statements that wait for
+/// them are given up. Transactions of this service last milliseconds.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(1);
 
-/// What is asked of every new connection.
+/// Asked first: what follows is not known to every server that speaks the protocol.
+const PRODUCT: &str = "SELECT version() AS product; ";
+
+/// Asked of every new connection. A subscription is one of logical replication that writes into a table of ours.
 const EXAMINE: &str = "SELECT pg_is_in_recovery()::int::bigint AS standby,
         current_setting('synchronous_commit') AS synchronous_commit,
         current_setting('server_encoding') AS encoding,
         current_setting('server_version_num')::bigint AS version,
         current_setting('fsync') AS fsync,
-        pg_backend_pid() AS backend";
+        pg_backend_pid() AS backend,
+        (SELECT subname::text FROM pg_subscription_rel
+            JOIN pg_subscription ON pg_subscription.oid = srsubid
+            JOIN pg_class ON pg_class.oid = srrelid
+            WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
+                AND relname IN ('changes', 'users', 'clients', 'client_secrets', 'sessions', 'signing_keys', 'installation')
+            LIMIT 1) AS subscription";
 
-/// Which of these processes work on a statement. One that works for somebody else shows no state.
+/// Servers that speak PostgreSQL's protocol, by a part of their `version()`.
+const OTHER_PRODUCTS: [(&str, &str); 7] = [
+    ("CockroachDB", "CockroachDB"),
+    ("-YB-", "YugabyteDB"),
+    ("Redshift", "Amazon Redshift"),
+    ("Greenplum", "Greenplum"),
+    ("Materialize", "Materialize"),
+    ("RisingWave", "RisingWave"),
+    ("QuestDB", "QuestDB"),
+];
+
+/// Which of these processes work on a statement. A process of another role shows no state.
 const STILL_WORKING: &str = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) AND state = 'active'";
+
+/// Reads the address again from where it was configured.
+pub type ReadAddress = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
 /// How to reach the server.
 #[derive(Clone)]
 pub(super) struct PostgresConnector {
-    options: PgConnectOptions,
+    options: Arc<ArcSwap<PgConnectOptions>>,
+    /// Set where the address comes from a file, which may hold a new password by now.
+    read_address: Option<ReadAddress>,
     pooled: bool,
     /// Sent once over every new connection, with what is asked then, in one round trip.
     greeting: String,
@@ -39,26 +68,23 @@ pub(super) struct PostgresConnector {
 }
 
 impl PostgresConnector {
-    /// Reads the URL. The error does not repeat it.
-    pub(super) fn new(url: &str, pooled: bool, settings: &StoreSettings) -> Result<Self, StoreError> {
-        let unreadable = || StoreError::Misconfigured("database.url is not a PostgreSQL URL".to_owned());
-        let mut options: PgConnectOptions = url.parse().map_err(|_| unreadable())?;
-        // Floats are not used, and PgBouncer refuses start-up parameters that it does not know.
-        options = options.extra_float_digits(None).disable_statement_logging();
-        if options.get_application_name().is_none() {
-            options = options.application_name("countersign");
-        }
-        let limits = limits(settings.statement_timeout);
+    /// Reads the address. The error does not repeat it.
+    pub(super) fn new(url: &str, pooled: bool, settings: &StoreSettings) -> Result<Self, AddressError> {
+        let options = Arc::new(ArcSwap::from_pointee(options(url, pooled)?));
+        let read_address = settings.read_address.clone();
+        let limits = session_settings(settings.statement_timeout);
+        // Every statement is written for this isolation level, whatever the default of the database or role is.
+        let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
         let (greeting, begin) = if pooled {
-            options = options.statement_cache_capacity(0);
             let local: String = limits.iter().map(|(name, value)| format!("; SET LOCAL {name} = {value}")).collect();
-            (EXAMINE.to_owned(), format!("BEGIN{local}"))
+            (format!("{PRODUCT}{EXAMINE}"), format!("{begin}{local}"))
         } else {
             // Not as `options` at the start: PgBouncer refuses that also in session mode.
             let session: String = limits.iter().map(|(name, value)| format!("SET {name} = {value}; ")).collect();
-            (format!("{session}{EXAMINE}"), "BEGIN".to_owned())
+            let isolation = "SET default_transaction_isolation = 'read committed'; ";
+            (format!("{PRODUCT}{session}{isolation}{EXAMINE}"), begin.to_owned())
         };
-        Ok(Self { options, pooled, greeting, begin })
+        Ok(Self { options, read_address, pooled, greeting, begin })
     }
 
     /// The statement that opens a transaction.
@@ -72,13 +98,13 @@ impl PostgresConnector {
     }
 
     /// The driver's options, for the listener's connection. It runs nothing that would need the server's limits.
-    pub(super) const fn options(&self) -> &PgConnectOptions {
-        &self.options
+    pub(super) fn options(&self) -> PgConnectOptions {
+        PgConnectOptions::clone(&self.options.load())
     }
 
     /// Opens a connection to a server that passes [`examine`].
     pub(super) async fn connect(&self) -> Result<Connection, Failure> {
-        let mut raw = self.options.connect().await?;
+        let mut raw = self.open().await?;
         let backend = examine(&mut raw, &self.greeting).await?;
         let backend = (!self.pooled).then_some(backend);
         Ok(Connection::Postgres { raw, prepares: !self.pooled, backend, is_silent: false })
@@ -86,55 +112,168 @@ impl PostgresConnector {
 
     /// Which of these server processes work on a statement, asked over a connection of its own.
     pub(super) async fn still_working(&self, backends: &[i32]) -> Result<Vec<i32>, Failure> {
-        let mut raw = self.options.connect().await?;
+        let mut raw = self.open().await?;
         Ok(sqlx::query_scalar(STILL_WORKING).bind(backends).fetch_all(&mut raw).await?)
+    }
+
+    /// Opens a connection. When the server refuses the login, the address is read again from its file: the password may have
+    /// been rotated.
+    async fn open(&self) -> Result<PgConnection, Failure> {
+        let options = self.options();
+        let error = match open_as_preferred(&options).await {
+            Err(error) if is_login_refused(&error) => error,
+            other => return Ok(other?),
+        };
+        match self.read_options_again() {
+            Ok(Some(options)) => Ok(open_as_preferred(&options).await?),
+            // The file may hold the new password soon.
+            Ok(None) if self.read_address.is_some() => Err(Failure::from(error).into_outage()),
+            Ok(None) => Err(error.into()),
+            Err(error) => Err(Failure { fault: Fault::Connection, error: StoreError::from(error) }.into_outage()),
+        }
+    }
+
+    /// The options of the address in its file, if that has changed.
+    pub(super) fn read_options_again(&self) -> Result<Option<PgConnectOptions>, AddressError> {
+        let Some(url) = self.read_address.as_ref().and_then(|read| read()) else { return Ok(None) };
+        let fresh = options(&url, self.pooled)?;
+        // The driver's options cannot be compared but by their text, which holds the password and stays here.
+        let is_same = fresh.to_url_lossy() == self.options.load().to_url_lossy();
+        if is_same {
+            return Ok(None);
+        }
+        tracing::info!("the database address was read again from database.url_file");
+        self.options.store(Arc::new(fresh.clone()));
+        Ok(Some(fresh))
     }
 
     /// Whether a password would travel in clear text: TLS is not demanded and the server is not on this machine.
     pub(super) fn may_travel_unencrypted(&self) -> bool {
+        let options = self.options.load();
         let demands_tls =
-            matches!(self.options.get_ssl_mode(), PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
-        let host = self.options.get_host();
-        let is_local = self.options.get_socket().is_some()
+            matches!(options.get_ssl_mode(), PgSslMode::Require | PgSslMode::VerifyCa | PgSslMode::VerifyFull);
+        let host = options.get_host();
+        let is_local = options.get_socket().is_some()
             || host.starts_with('/')
             || matches!(host, "localhost" | "127.0.0.1" | "::1" | "[::1]");
         !demands_tls && !is_local
     }
 }
 
-/// Limits that the server keeps, in milliseconds: they end what a lost client left behind.
-fn limits(statement: Duration) -> [(&'static str, u128); 3] {
+fn options(url: &str, pooled: bool) -> Result<PgConnectOptions, AddressError> {
+    // Floats are not used, and PgBouncer refuses start-up parameters that it does not know.
+    let mut options = address::parse(url)?.extra_float_digits(None).disable_statement_logging();
+    if options.get_application_name().is_none() {
+        options = options.application_name("countersign");
+    }
+    Ok(if pooled { options.statement_cache_capacity(0) } else { options })
+}
+
+/// Connects. Like libpq, `sslmode=prefer` goes on without TLS when the handshake fails.
+async fn open_as_preferred(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
+    match options.connect().await {
+        Err(error) if matches!(options.get_ssl_mode(), PgSslMode::Prefer) && tls::failure(&error).is_some() => {
+            tracing::debug!("the TLS handshake with the database failed; sslmode=prefer goes on without TLS");
+            options.clone().ssl_mode(PgSslMode::Disable).connect().await
+        }
+        other => other,
+    }
+}
+
+/// Wrong password, role or database.
+fn is_login_refused(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(sqlx::error::DatabaseError::code);
+    code.is_some_and(|code| LOGIN_REFUSED.contains(&&*code))
+}
+
+/// Settings of every session: limits in milliseconds that end what a lost client left behind, and no notices, which the driver
+/// would log.
+fn session_settings(statement: Duration) -> [(&'static str, String); 4] {
     [
-        ("statement_timeout", statement.as_millis()),
-        ("lock_timeout", statement.as_millis()),
-        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION.as_millis()),
+        ("statement_timeout", statement.as_millis().to_string()),
+        ("lock_timeout", statement.as_millis().to_string()),
+        ("idle_in_transaction_session_timeout", IDLE_IN_TRANSACTION.as_millis().to_string()),
+        ("client_min_messages", "warning".to_owned()),
     ]
 }
 
-/// Refuses a server on which an acknowledged revocation could be lost or a stale row read (security.md D5); the id of its
-/// process otherwise.
+/// Refuses a server on which an acknowledged revocation could be lost or a stale row read (security.md D5, D16); the id of
+/// its process otherwise.
 async fn examine(raw: &mut PgConnection, greeting: &str) -> Result<i32, Failure> {
-    // Settings and a question, both ours.
-    let row = sqlx::raw_sql(AssertSqlSafe(greeting)).fetch_one(raw).await?;
+    let refuse = |text: String| Failure { fault: Fault::Connection, error: StoreError::Misconfigured(text) };
+    // Settings and two questions, all ours. Another product may answer the first and fail the rest.
+    let mut rows = sqlx::raw_sql(AssertSqlSafe(greeting)).fetch(raw);
+    let product: String = rows
+        .try_next()
+        .await?
+        .ok_or_else(|| refuse("the database server did not answer".to_owned()))?
+        .try_get("product")?;
+    if let Some(name) = other_product(&product) {
+        return Err(refuse(format!(
+            "the database server is {name}, not PostgreSQL: replicas find revocations by transaction snapshots of one server, \
+             which it does not have"
+        )));
+    }
+    let row = rows.try_next().await?.ok_or_else(|| refuse("the database server did not answer".to_owned()))?;
+    drop(rows);
     let number = |column| row.try_get::<i64, _>(column);
     let text = |column| row.try_get::<String, _>(column);
-    let refuse = |text: &str| Failure { fault: Fault::Connection, error: StoreError::Misconfigured(text.to_owned()) };
+    let refuse = |text: &str| Err(refuse(text.to_owned()));
     if number("version")? < OLDEST_VERSION {
-        return Err(refuse("the database server is older than PostgreSQL 15"));
+        return refuse("the database server is older than PostgreSQL 15");
     }
     if number("standby")? != 0 {
-        return Err(refuse("the database server is a standby: point database.url at the primary"));
+        return refuse("the database server is a standby: point database.url at the primary");
+    }
+    if let Some(subscription) = row.try_get::<Option<String>, _>("subscription")? {
+        return refuse(&format!(
+            "the database is a logical-replication subscriber (subscription {subscription:?} writes its tables): replicated \
+             revocations would be missed; point database.url at the publisher, or drop the subscription"
+        ));
     }
     if text("encoding")? != "UTF8" {
-        return Err(refuse("the database's encoding is not UTF8: create it with ENCODING 'UTF8'"));
+        return refuse("the database's encoding is not UTF8: create it with ENCODING 'UTF8'");
     }
     if text("synchronous_commit")? == "off" {
-        return Err(refuse(
+        return refuse(
             "the database has synchronous_commit = off: an acknowledged revocation could be lost; set it to on",
-        ));
+        );
     }
     if text("fsync")? == "off" {
         tracing::warn!("the database server runs with fsync = off: a crash of its machine loses data");
     }
     Ok(row.try_get("backend")?)
+}
+
+/// The name of a server that only speaks PostgreSQL's protocol.
+fn other_product(version: &str) -> Option<&str> {
+    let known = OTHER_PRODUCTS.iter().find(|(part, _)| version.contains(part)).map(|(_, name)| *name);
+    known.or_else(|| (!version.starts_with("PostgreSQL ")).then(|| version.split(' ').next().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d16_other_products_are_recognised_by_their_version() {
+        for (version, name) in [
+            ("CockroachDB CCL v23.2.4 (x86_64-pc-linux-gnu, built 2024/04/08, go1.21.5)", "CockroachDB"),
+            ("PostgreSQL 11.2-YB-2.20.1.3-b0 on x86_64-pc-linux-gnu, compiled by clang, 64-bit", "YugabyteDB"),
+            ("PostgreSQL 15.2-YB-2.25.0.0-b0 on x86_64-pc-linux-gnu", "YugabyteDB"),
+            (
+                "PostgreSQL 8.0.2 on i686-pc-linux-gnu, compiled by GCC gcc (GCC) 3.4.2, Redshift 1.0.63",
+                "Amazon Redshift",
+            ),
+            ("CrateDB 5.6.3 (built 41dba0a/2024-04-18T09:04:31Z)", "CrateDB"),
+        ] {
+            assert_eq!(other_product(version), Some(name));
+        }
+        for version in [
+            "PostgreSQL 15.18 (Debian 15.18-0+deb12u1) on x86_64-pc-linux-gnu, compiled by gcc, 64-bit",
+            "PostgreSQL 16.1 (EnterpriseDB Advanced Server 16.1.0) on x86_64-pc-linux-gnu, 64-bit",
+        ] {
+            assert_eq!(other_product(version), None);
+        }
+    }
 }

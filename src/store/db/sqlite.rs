@@ -28,8 +28,16 @@ impl SqliteConnector {
         Self { path, busy_timeout }
     }
 
-    /// Sees to it that the file is there: made with mode 0600 when `create`, refused otherwise (security.md D4).
-    pub(super) fn prepare(&self, create: bool) -> Result<(), StoreError> {
+    /// The write-ahead log beside the file.
+    pub(super) fn wal_path(&self) -> PathBuf {
+        let mut path = self.path.clone().into_os_string();
+        path.push("-wal");
+        path.into()
+    }
+
+    /// Makes a missing file with mode 0600 when `create`; a missing file is refused otherwise, and where `key_file` says that
+    /// there was a database (security.md D4).
+    pub(super) fn prepare(&self, create: bool, key_file: Option<&Path>) -> Result<(), StoreError> {
         match std::fs::metadata(&self.path) {
             Ok(metadata) if metadata.is_dir() => Err(self.misconfigured("is a folder")),
             Ok(metadata) => {
@@ -38,7 +46,14 @@ impl SqliteConnector {
                 }
                 Ok(())
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => self.create(),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound && create => match key_file {
+                Some(key) if key.exists() => Err(self.misconfigured(&format!(
+                    "is missing, and the master key {} of an earlier database is there: restore the database file, or move \
+                     the key away to begin with an empty database",
+                    key.display()
+                ))),
+                _ => self.create(),
+            },
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 Err(self.misconfigured("does not exist; `countersign migrate` makes it"))
             }

@@ -3,8 +3,8 @@
 use crate::domain::{Role, SessionId, Timestamp, User, UserId, Username};
 use crate::store::columns::user_columns;
 use crate::store::db::{Database, Tx, values};
-use crate::store::rows::joined;
-use crate::store::{AuditEvent, StoreError, audit};
+use crate::store::rows::{joined, username};
+use crate::store::{AuditEvent, Rows, StoreError, audit};
 
 mod password;
 mod revoke;
@@ -119,7 +119,12 @@ impl Users<'_> {
 
     /// Users in the order of their names (byte by byte), from after `after` on; those alone whose name begins with
     /// `prefix`, if there is one.
-    pub async fn page(&self, after: Option<&str>, prefix: Option<&str>, limit: u32) -> Result<Vec<User>, StoreError> {
+    pub async fn page(
+        &self,
+        after: Option<&str>,
+        prefix: Option<&str>,
+        limit: u32,
+    ) -> Result<Rows<User, Username>, StoreError> {
         const PAGE: &str = concat!(
             "SELECT ",
             user_columns!(),
@@ -129,12 +134,16 @@ impl Users<'_> {
         let (after, prefix) = (after.unwrap_or_default(), prefix.unwrap_or_default());
         if after.contains('\0') || prefix.contains('\0') {
             // No name holds one, and PostgreSQL takes no text that does (security.md D11).
-            return Ok(Vec::new());
+            return Ok(Rows::default());
         }
         // Nothing that begins with the prefix sorts after the prefix and the greatest character.
         let end = format!("{prefix}\u{10FFFF}");
         let rows = self.0.rows("users_page", PAGE, values![after, prefix, end, limit]).await?;
-        rows.iter().map(User::try_from).collect()
+        let mut users = Rows::default();
+        for row in &rows {
+            users.add(|| username(&row.of("users", "id"), "username").ok(), User::try_from(row));
+        }
+        Ok(users)
     }
 
     /// Replaces a user's roles. Access tokens that are out keep the old ones until they expire, at the next refresh.

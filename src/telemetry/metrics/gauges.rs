@@ -23,12 +23,15 @@ pub struct Gauges {
     pub database_pool_idle: IntGauge,
     /// `database_pool_waiting`.
     pub database_pool_waiting: IntGauge,
+    /// `sqlite_wal_bytes`.
+    pub sqlite_wal_bytes: IntGauge,
     connections: Family<ListenerName, IntGauge>,
     connections_refused: Family<ListenerName, IntCounter>,
     connections_evicted: Family<ListenerName, IntCounter>,
     log_lines_dropped: IntCounter,
     ready: IntGaugeVec,
     rows: IntGaugeVec,
+    unreadable_rows: IntGaugeVec,
     signing_key_expires: GaugeVec,
 }
 
@@ -40,6 +43,7 @@ impl Gauges {
             options("log_lines_dropped_total", "Log lines lost because the sink was too slow or refused them.");
         let ready = options("ready", "1 while the readiness check passes: tells why a replica is not ready.");
         let rows = options("rows", "Rows of a table.");
+        let unreadable = options("unreadable_rows", "Rows of a table that the replica cannot read or open.");
         let keys =
             options("signing_key_expires_seconds", "Time until the key stops signing; negative when that is overdue.");
         Ok(Self {
@@ -51,6 +55,7 @@ impl Gauges {
             database_pool_in_use: integer("database_pool_in_use", "Database connections at work.")?,
             database_pool_idle: integer("database_pool_idle", "Database connections without work.")?,
             database_pool_waiting: integer("database_pool_waiting", "Requests that wait for a database connection.")?,
+            sqlite_wal_bytes: integer("sqlite_wal_bytes", "Size of SQLite's write-ahead log; 0 with PostgreSQL.")?,
             connections: Family::gauges(registry, "connections", "Open connections of callers.", "listener")?,
             connections_refused: Family::counters(
                 registry,
@@ -67,6 +72,7 @@ impl Gauges {
             log_lines_dropped: register(registry, IntCounter::with_opts(dropped)?)?,
             ready: register(registry, IntGaugeVec::new(ready, &["check"])?)?,
             rows: register(registry, IntGaugeVec::new(rows, &["table"])?)?,
+            unreadable_rows: register(registry, IntGaugeVec::new(unreadable, &["table"])?)?,
             signing_key_expires: register(registry, GaugeVec::new(keys, &["kid", "alg"])?)?,
         })
     }
@@ -91,6 +97,11 @@ impl Gauges {
     /// `rows{table}`.
     pub fn set_rows(&self, table: &str, rows: u64) {
         self.rows.with_label_values(&[table]).set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// `unreadable_rows{table}`.
+    pub fn set_unreadable_rows(&self, table: &str, rows: usize) {
+        self.unreadable_rows.with_label_values(&[table]).set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
     /// `signing_key_expires_seconds{kid,alg}`: the keys that sign now, and only those.

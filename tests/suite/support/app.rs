@@ -139,7 +139,8 @@ impl TestApp {
         })
     }
 
-    async fn with_fixtures(mut self) -> Self {
+    /// Creates [`USER`], [`GATEWAY`] and an admin key.
+    pub async fn with_fixtures(mut self) -> Self {
         let from = Requester::command_line();
         let (name, password) = (Username::parse(USER).unwrap(), Password::parse(PASSWORD).unwrap());
         self.service.create_user(name, password, vec![Role::parse("reader").unwrap()], &from).await.unwrap();
@@ -245,6 +246,13 @@ impl TestApp {
         log.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
     }
 
+    /// Stops as production does, and leaves the database.
+    pub async fn stop_and_keep_database(self) -> Arc<TestDatabase> {
+        let database = Arc::clone(&self.database);
+        self.stop().await;
+        database
+    }
+
     /// Stops as production does.
     pub async fn stop(mut self) {
         self.stop.cancel();
@@ -345,7 +353,7 @@ fn config(database: &TestDatabase, settings: &str) -> Config {
     let pool_size = super::database::pool_size().map_or_else(String::new, |size| size.to_string());
     let environment: Vec<(String, String)> = [
         ("ISSUER", ISSUER),
-        ("DATABASE__URL", &url),
+        ("DATABASE__URL", if settings.contains("url_file =") { "" } else { &url }),
         ("DATABASE__CREATE_IF_MISSING", "true"),
         ("MASTER_KEY", MASTER_KEY),
         ("PUBLIC__LISTEN", "127.0.0.1:0"),

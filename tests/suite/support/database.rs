@@ -116,6 +116,19 @@ impl TestDatabase {
         Store::open(settings, clock, Arc::new(())).await.unwrap()
     }
 
+    /// The address of the PostgreSQL database, to change a part of it.
+    pub fn url(&self) -> url::Url {
+        match &self.settings.location {
+            Location::Postgres { url, .. } => url.parse().unwrap(),
+            Location::Sqlite { .. } => panic!("not on SQLite"),
+        }
+    }
+
+    /// Reaches the PostgreSQL database in another way from now on.
+    pub fn set_url(&mut self, url: &url::Url) {
+        self.settings.location = postgres(url.to_string());
+    }
+
     /// A connection behind the store's back, on PostgreSQL.
     pub async fn connect_postgres(&self) -> sqlx::PgConnection {
         match &self.settings.location {
@@ -137,6 +150,11 @@ impl TestDatabase {
         let Some(path) = self.file() else { return Vec::new() };
         let with = |suffix: &str| std::path::PathBuf::from(format!("{}{suffix}", path.display()));
         ["", "-wal"].into_iter().filter_map(|suffix| std::fs::read(with(suffix)).ok()).collect()
+    }
+
+    /// Runs SQL on the PostgreSQL database at another address, such as that of its owner.
+    pub async fn tamper_as(&self, url: &url::Url, sql: &str) {
+        execute(url.as_str(), sql).await;
     }
 
     /// Runs SQL behind the store's back, to break things on purpose.

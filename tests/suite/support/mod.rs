@@ -14,6 +14,7 @@ pub mod secrets;
 pub mod sessions;
 pub mod size;
 pub mod store;
+pub mod tls_front;
 
 use std::os::unix::fs::PermissionsExt as _;
 

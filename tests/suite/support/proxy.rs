@@ -17,7 +17,12 @@ pub struct Proxy {
 impl Proxy {
     /// Passes on what comes to its own address to `target`.
     pub async fn to(target: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::at("127.0.0.1:0".parse().unwrap(), target).await
+    }
+
+    /// The same on an address of the test's choice.
+    pub async fn at(address: SocketAddr, target: String) -> Self {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (is_cut, cut) = watch::channel(false);
         let target: Arc<str> = target.into();

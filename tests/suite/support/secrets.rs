@@ -42,6 +42,7 @@ struct Kept {
     next_watch: u64,
     /// Where the log and the secrets stood when each watch began.
     watches: BTreeMap<u64, (u64, u64)>,
+    targets: BTreeSet<String>,
     log: Vec<u8>,
     log_begins_at: u64,
     secrets: Vec<String>,
@@ -55,6 +56,11 @@ static LEDGER: LazyLock<&'static Ledger> = LazyLock::new(|| {
     let _ = tracing_subscriber::registry().with(Everything(ledger)).try_init();
     ledger
 });
+
+/// The crates and modules whose events were seen since the oldest watch began.
+pub fn targets() -> BTreeSet<String> {
+    LEDGER.kept().targets.clone()
+}
 
 /// Notes that `secret` is in use from now on.
 pub fn used(secret: &str) {
@@ -204,6 +210,19 @@ impl Visit for Text {
     }
 }
 
+/// The crate or module of an event.
+struct Target(String);
+
+impl Visit for Target {
+    fn record_debug(&mut self, _: &Field, _: &dyn Debug) {}
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        if field.name() == "log.target" {
+            value.clone_into(&mut self.0);
+        }
+    }
+}
+
 impl Text {
     fn keep(mut self, ledger: &Ledger) {
         self.0.push('\n');
@@ -228,9 +247,13 @@ impl<S: Subscriber> Layer<S> for Everything {
     }
 
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut text = Text(event.metadata().target().to_owned());
+        // Crates that log with `log` name themselves in a field.
+        let mut target = Target(event.metadata().target().to_owned());
+        event.record(&mut target);
+        let mut text = Text(target.0.clone());
         event.record(&mut text);
         text.keep(self.0);
+        self.0.kept().targets.insert(target.0);
     }
 }
 
