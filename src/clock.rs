@@ -1,34 +1,35 @@
-//! The one source of time. Everything that needs it is handed a `Timestamp`, or a [`Clock`] at the edge.
+//! The clock. Code receives a `Timestamp` as an argument; only the edges read a [`Clock`].
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::domain::Timestamp;
 
-/// Differences to the database's clock below this are left alone: they are noise of the measurement.
+/// A smaller difference to the database's clock is measurement noise and is not corrected.
 const TOLERATED_OFFSET_MILLIS: i64 = 500;
 
-/// A correction that is in force is dropped only below this, so that a clock at the edge is not stepped to and fro.
+/// An applied correction is dropped only below this limit. The gap between the two limits keeps the time from jumping
+/// back and forth.
 const DROPPED_OFFSET_MILLIS: i64 = 250;
 
-/// Of an exchange that took longer only what it proves is reported: the process or the network stood still in the middle
-/// of it.
+/// During a longer exchange the process or the network paused. Only the part of the offset that the pause cannot
+/// explain is reported.
 const LONGEST_EXCHANGE: Duration = Duration::from_secs(3);
 
-/// Wall-clock time that every replica agrees on, and a stopwatch that no step of the wall clock moves.
+/// Wall-clock time on which all replicas agree, and monotonic time.
 pub trait Clock: Send + Sync + 'static {
-    /// Now, as every replica of this installation sees it: the machine's clock, corrected towards the database's where
-    /// the two are known to differ (security.md C7).
+    /// The machine's clock, corrected towards the database's clock if they are known to differ (security.md C7).
     fn now(&self) -> Timestamp;
 
-    /// Time since some fixed origin; grows also while the machine is suspended (security.md C11).
+    /// Monotonic time since a fixed origin, including time in which the machine was suspended (security.md C11).
     fn elapsed(&self) -> Duration;
 
-    /// Tells the clock what the database's clock said in an exchange that began at `asked` and ended at `answered` (both
-    /// [`Clock::elapsed`]).
+    /// Measures the offset to the database's clock. The exchange began at `asked` and ended at `answered`, both from
+    /// [`Clock::elapsed`].
     fn observe_database(&self, database_now: Timestamp, asked: Duration, answered: Duration);
 
-    /// This machine's clock minus the database's in milliseconds, as last measured; 0 before that.
+    /// Last measured offset in milliseconds: this machine's clock minus the database's. 0 before the first
+    /// measurement.
     fn offset_millis(&self) -> i64;
 }
 
@@ -40,7 +41,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else is handed")]
+    #[expect(clippy::disallowed_methods, reason = "the implementation of `Clock`")]
     fn machine_millis() -> i64 {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX)
@@ -59,11 +60,11 @@ impl Clock for SystemClock {
 
     fn observe_database(&self, database_now: Timestamp, asked: Duration, answered: Duration) {
         let exchange = answered.saturating_sub(asked);
-        // The database read its clock somewhere within the exchange: half of it is the uncertainty.
+        // The database read its clock at some instant of the exchange, so the uncertainty is half of it.
         let half_trip = i64::try_from(exchange.as_millis() / 2).unwrap_or(i64::MAX);
         let offset = Self::machine_millis().saturating_sub(half_trip).saturating_sub(database_now.millis());
-        let proven = offset.signum() * offset.abs().saturating_sub(half_trip).max(0);
-        let reported = if exchange > LONGEST_EXCHANGE { proven } else { offset };
+        let certain = offset.signum() * offset.abs().saturating_sub(half_trip).max(0);
+        let reported = if exchange > LONGEST_EXCHANGE { certain } else { offset };
         self.measured_offset.store(reported, Ordering::Relaxed);
         let held = self.applied_offset.load(Ordering::Relaxed);
         self.applied_offset.store(correction(held, offset, half_trip), Ordering::Relaxed);
@@ -74,9 +75,9 @@ impl Clock for SystemClock {
     }
 }
 
-/// The correction to apply after an offset was measured to within `half_trip`, where `held` is applied so far, all in
-/// milliseconds. A measurement that is too vague to contradict what is held changes nothing: a slow network must not step
-/// the time to and fro.
+/// The correction in milliseconds to apply after `offset` was measured with an uncertainty of `half_trip`. `held` is
+/// the correction applied so far. It stays if the measurement is too imprecise to contradict it, so that a slow
+/// network does not make the time jump.
 fn correction(held: i64, offset: i64, half_trip: i64) -> i64 {
     let edge = if held == 0 { TOLERATED_OFFSET_MILLIS } else { DROPPED_OFFSET_MILLIS };
     let contradicts = offset.saturating_sub(held).abs() > half_trip;
@@ -89,7 +90,7 @@ fn correction(held: i64, offset: i64, half_trip: i64) -> i64 {
     }
 }
 
-/// A clock that moves only when it is told to. Production never makes one.
+/// A clock that moves only through its methods; for tests.
 #[derive(Debug)]
 pub struct ManualClock {
     wall_millis: AtomicI64,
@@ -98,7 +99,6 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Stands at `start` until moved.
     pub const fn starting_at(start: Timestamp) -> Self {
         Self {
             wall_millis: AtomicI64::new(start.millis()),
@@ -107,19 +107,19 @@ impl ManualClock {
         }
     }
 
-    /// Lets `by` go by, on the wall clock and the stopwatch.
+    /// Advances wall clock and monotonic time.
     pub fn advance(&self, by: Duration) {
         let millis = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
         self.elapsed_millis.fetch_add(millis, Ordering::SeqCst);
         self.wall_millis.fetch_add(i64::try_from(millis).unwrap_or(i64::MAX), Ordering::SeqCst);
     }
 
-    /// Steps the wall clock alone, as an administrator or a bad time server does.
+    /// Steps the wall clock only, as an administrator or a faulty time server does.
     pub fn step(&self, by_millis: i64) {
         self.wall_millis.fetch_add(by_millis, Ordering::SeqCst);
     }
 
-    /// Pretends that the database's clock was measured to differ by this much.
+    /// Sets the value that [`Clock::offset_millis`] returns.
     pub fn pretend_offset(&self, millis: i64) {
         self.offset_millis.store(millis, Ordering::SeqCst);
     }
@@ -148,7 +148,7 @@ mod tests {
     use super::{Clock, SystemClock, correction};
 
     #[test]
-    fn c7_a_wrong_clock_is_noticed_over_a_line_that_takes_ten_seconds_and_a_right_one_is_left_alone() {
+    fn c7_a_wrong_clock_is_detected_in_a_ten_second_exchange_and_a_correct_one_is_not_corrected() {
         const DAY: Duration = Duration::from_secs(86_400);
         const EXCHANGE: (Duration, Duration) = (Duration::ZERO, Duration::from_secs(10));
         let clock = SystemClock::default();
@@ -165,19 +165,19 @@ mod tests {
         assert_eq!(correction(0, 499, 1), 0);
         assert_eq!(correction(0, 2_000, 1), 2_000);
         assert_eq!(correction(0, -2_000, 1), -2_000);
-        assert_eq!(correction(2_000, 2_040, 1), 2_040, "a drift is followed");
-        assert_eq!(correction(2_000, 3, 1), 0, "a clock that was set right is believed");
+        assert_eq!(correction(2_000, 2_040, 1), 2_040, "the correction follows a drift");
+        assert_eq!(correction(2_000, 3, 1), 0, "no correction after the clock was set");
     }
 
     #[test]
-    fn c7_a_vague_measurement_does_not_step_the_time() {
+    fn c7_an_imprecise_measurement_does_not_step_the_time() {
         assert_eq!(correction(0, 900, 700), 0);
         assert_eq!(correction(2_000, 1_200, 900), 2_000);
-        assert_eq!(correction(2_000, 40_000, 900), 40_000, "even a vague one can contradict");
+        assert_eq!(correction(2_000, 40_000, 900), 40_000, "a large enough offset is corrected");
     }
 
     #[test]
-    fn c7_a_clock_at_the_edge_is_not_stepped_to_and_fro() {
+    fn c7_an_offset_near_the_limit_does_not_make_the_time_jump() {
         let mut held = correction(0, 501, 0);
         for offset in [499, 501, 480, 520] {
             held = correction(held, offset, 0);

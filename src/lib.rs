@@ -1,14 +1,15 @@
 //! Countersign: short-lived access tokens, rotating refresh tokens, and introspection from memory.
 //!
-//! The map of the crate follows a request downwards: [`http`] (or [`grpc`]) reads it, [`service`] decides, [`domain`] gives both their
-//! words; [`crypto`] and [`store`] are the only rooms with keys and with SQL; [`view`], [`keyring`] and [`follower`] are
-//! what a replica holds in memory and how it stays in step. [`app`] puts it together, [`cli`] starts it.
+//! Modules, in the order in which a request passes them: [`http`] (or [`grpc`]) parses it, [`service`] decides, and
+//! [`domain`] has the types of both. [`crypto`] is the only module with keys, [`store`] the only one with SQL.
+//! [`view`], [`keyring`] and [`follower`] are a replica's in-memory state and its synchronization. [`app`] composes
+//! the modules, [`cli`] starts the process.
 //!
-//! Invariants, each held by a test (ARCHITECTURE.md has the reasons):
+//! Invariants, each checked by a test (ARCHITECTURE.md has the reasons):
 //!
-//! - No database on the validation path: judging an access token reads [`view`] and [`keyring`] alone.
-//! - Nothing is stored per access token, and nothing per refresh: one row per session.
-//! - A verdict is given only while the view is proven fresh; otherwise the answer is 503.
+//! - No database access on the validation path: judging an access token reads [`view`] and [`keyring`] only.
+//! - Nothing is stored per access token or per refresh; there is one row per session.
+//! - A replica gives verdicts only while its view is fresh; otherwise it answers 503.
 //! - Time and randomness are arguments.
 
 pub mod app;

@@ -1,4 +1,4 @@
-//! The `countersign` command: parse the arguments, run the command, and say with the exit code how it went.
+//! The `countersign` command: parses the arguments, runs the command, and reports the result as exit code.
 
 use std::process::ExitCode;
 

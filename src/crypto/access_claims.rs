@@ -1,4 +1,4 @@
-//! The claims of access tokens as they travel: written from, and checked into, [`AccessClaims`].
+//! The claims of access tokens in JSON: [`AccessClaims`] is written to it, and read from it with checks.
 
 use std::time::Duration;
 
@@ -10,11 +10,11 @@ use crate::domain::{
     AccessClaims, Audience, ClientId, Jti, LoginClaims, ParseError, Role, ScopeSet, SessionId, Subject, Timestamp,
 };
 
-/// The longest life of an access token, whatever the settings say.
+/// Maximum lifetime of an access token, independent of the settings.
 pub const MAX_ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
 
-/// The claims as JSON (RFC 9068 §2.2, design.md section 4). An empty claim is left out: validators refuse it (Authlib) or take it
-/// for malformed (RFC 6749 §3.3 has no empty scope).
+/// The claims as JSON (RFC 9068 §2.2, design.md section 4). Empty claims are omitted. Authlib refuses them, and RFC
+/// 6749 §3.3 has no empty scope.
 #[derive(Serialize)]
 pub(super) struct AccessClaimsJson<'a> {
     iss: &'a str,
@@ -45,7 +45,7 @@ struct LoginJson<'a> {
     preferred_username: &'a str,
 }
 
-/// RFC 7519 §4.1.3: a single audience may be a plain string, which is what most verifiers expect.
+/// RFC 7519 §4.1.3: a single audience may be a plain string, which most verifiers expect.
 #[derive(Serialize)]
 #[serde(untagged)]
 enum OneOrMany<'a> {
@@ -86,7 +86,7 @@ const fn is_zero(number: &u32) -> bool {
     *number == 0
 }
 
-/// Reads the payload of a token whose signature was verified, and checks everything that does not depend on state.
+/// Reads the payload of a token with a verified signature, and makes every check that does not depend on state.
 pub(super) fn read(payload: &[u8], issuer: &str, now: Timestamp) -> Result<AccessClaims, ClaimsRefusal> {
     let raw: RawClaims = strict_json::from_slice(payload).map_err(ClaimsRefusal::Json)?;
     if raw.iss != issuer {
@@ -101,7 +101,7 @@ pub(super) fn read(payload: &[u8], issuer: &str, now: Timestamp) -> Result<Acces
     raw.checked(dates)
 }
 
-/// The claims with their JSON types; absent and `null` are different, and unknown claims are ignored.
+/// The claims with their JSON types. `null` is not the same as an absent claim; unknown claims are ignored.
 #[derive(Deserialize)]
 struct RawClaims {
     iss: String,
@@ -144,15 +144,15 @@ impl RawClaims {
                 username,
             }),
             (None, None, None, None) if self.roles.is_none() => None,
-            _ => return Err(ClaimsRefusal::Claim("sid", "and the other claims of a login are not there together")),
+            _ => return Err(ClaimsRefusal::Claim("sid", "is not present together with the other claims of a login")),
         };
         match (&subject, &login) {
-            (Subject::User(_), None) => return Err(ClaimsRefusal::Claim("sid", "is missing beside a user as `sub`")),
+            (Subject::User(_), None) => return Err(ClaimsRefusal::Claim("sid", "is missing although `sub` is a user")),
             (Subject::Client(_), Some(_)) => {
-                return Err(ClaimsRefusal::Claim("sid", "is there beside a client as `sub`"));
+                return Err(ClaimsRefusal::Claim("sid", "is present although `sub` is a client"));
             }
             (Subject::Client(id), None) if *id != client => {
-                return Err(ClaimsRefusal::Claim("sub", "is another client than `client_id`"));
+                return Err(ClaimsRefusal::Claim("sub", "is a client other than `client_id`"));
             }
             _ => {}
         }
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn the_profile_of_a_users_token_is_this() {
+    fn the_claims_of_a_users_token_are_exactly_these() {
         insta::assert_snapshot!(pretty(&user_claims()), @r#"
         {
           "iss": "https://auth.example.com",
@@ -222,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn the_profile_of_a_clients_token_is_this() {
+    fn the_claims_of_a_clients_token_are_exactly_these() {
         insta::assert_snapshot!(pretty(&client_claims()), @r#"
         {
           "iss": "https://auth.example.com",
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn claims_that_are_written_read_back_unchanged() {
         for claims in [user_claims(), client_claims()] {
             assert_eq!(read(json(&claims).as_bytes(), ISSUER, NOW), Ok(claims));
         }

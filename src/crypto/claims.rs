@@ -1,4 +1,4 @@
-//! What every kind of JWT has in common: dates, audiences, and the rules about time.
+//! The parts that all kinds of JWT share: dates, audiences, and the checks of dates.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,33 +8,32 @@ use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use super::strict_json::JsonRefusal;
 use crate::domain::Timestamp;
 
-/// How far `iat` and `nbf` may lie ahead: the clocks of two machines differ by about as much.
+/// Clock skew tolerated for `iat` and `nbf`.
 pub(super) const FUTURE_SKEW: Duration = Duration::from_secs(5);
 
-/// Why claims that somebody really signed are refused all the same.
+/// Why the claims of a token with a valid signature are refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ClaimsRefusal {
-    /// Not a JSON object, a claim is absent, or one has the wrong JSON type.
+    /// Not a JSON object, a claim is missing, or a claim has the wrong JSON type.
     #[error("the token's claims: {0}")]
     Json(JsonRefusal),
-    /// A claim has a value that it cannot have.
+    /// A claim has an invalid value.
     #[error("the claim `{0}` {1}")]
     Claim(&'static str, &'static str),
-    /// From another issuer.
     #[error("the token is from another issuer")]
     WrongIssuer,
-    /// `exp` has passed.
     #[error("the token has expired")]
     Expired,
-    /// `nbf` or `iat` lies in the future: a clock is wrong somewhere.
-    #[error("the token's `{0}` lies in the future")]
+    /// `nbf` or `iat` is in the future: the clock of the issuer or of this machine is wrong.
+    #[error("the token's `{0}` is in the future")]
     NotYetValid(&'static str),
-    /// It lives longer than any token may.
-    #[error("the token lives longer than is allowed")]
+    /// `exp - iat` is above the maximum lifetime.
+    #[error("the token's lifetime is longer than allowed")]
     LivesTooLong,
 }
 
-/// A `NumericDate` (RFC 7519 §2) in whole seconds from 0 to 2^53; fractions, exponents and strings are refused (security.md T8).
+/// A `NumericDate` (RFC 7519 §2) in whole seconds from 0 to 2^53. Fractions, exponents and strings are rejected
+/// (security.md T8).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NumericDate(pub(super) Timestamp);
 
@@ -48,7 +47,7 @@ impl<'de> Deserialize<'de> for NumericDate {
     }
 }
 
-/// `aud`: one string or several (RFC 7519 §4.1.3). What the strings may be is for the reader of the claims.
+/// `aud`: one string or several (RFC 7519 §4.1.3). The reader of the claims checks the strings.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct AudienceClaim(pub(super) Vec<String>);
 
@@ -84,7 +83,6 @@ impl<'de> Deserialize<'de> for AudienceClaim {
     }
 }
 
-/// The dates of a token.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Dates {
     pub(super) expires_at: Timestamp,
@@ -93,7 +91,7 @@ pub(super) struct Dates {
 }
 
 impl Dates {
-    /// `exp` is the first instant at which the token is dead, without leeway; `iat` and `nbf` may lie [`FUTURE_SKEW`] ahead.
+    /// The token has expired at `exp`, without leeway. `iat` and `nbf` may be [`FUTURE_SKEW`] ahead.
     pub(super) fn check(&self, now: Timestamp, longest_life: Duration) -> Result<(), ClaimsRefusal> {
         if self.expires_at <= self.issued_at {
             return Err(ClaimsRefusal::Claim("exp", "is not after `iat`"));

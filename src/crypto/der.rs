@@ -1,12 +1,9 @@
-//! The little DER (X.690) that wrapping and unwrapping keys takes.
+//! A minimal DER (X.690) reader and writer for key documents.
 
 use zeroize::Zeroizing;
 
-/// `INTEGER`.
 pub(super) const INTEGER: u8 = 0x02;
-/// `OCTET STRING`.
 pub(super) const OCTET_STRING: u8 = 0x04;
-/// `SEQUENCE`.
 pub(super) const SEQUENCE: u8 = 0x30;
 
 /// `AlgorithmIdentifier` contents of rsaEncryption (RFC 8017 appendix C).
@@ -21,11 +18,11 @@ pub(super) const P256_OID: &[u8] = &[0x06, 0x08, 0x2A, 0x86, 0x48, 0xCE, 0x3D, 0
 /// `AlgorithmIdentifier` contents of Ed25519 (RFC 8410 §3).
 pub(super) const ED25519: &[u8] = &[0x06, 0x03, 0x2B, 0x65, 0x70];
 
-/// The bytes are not the DER that was expected.
+/// The bytes are not the expected DER.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct NotDer;
 
-/// Reads one value after the other.
+/// Reads one value after another.
 pub(super) struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
@@ -33,7 +30,7 @@ impl<'a> Reader<'a> {
         Self(der)
     }
 
-    /// The contents of the next value, which must bear `tag`.
+    /// The contents of the next value, which must have `tag`.
     pub(super) fn read(&mut self, tag: u8) -> Result<&'a [u8], NotDer> {
         let (found, rest) = self.0.split_first().ok_or(NotDer)?;
         let (length, rest) = read_length(rest)?;
@@ -45,12 +42,12 @@ impl<'a> Reader<'a> {
         Ok(contents)
     }
 
-    /// The contents of the next value if it bears `tag`; otherwise nothing is consumed.
+    /// The contents of the next value if it has `tag`; otherwise nothing is consumed.
     pub(super) fn read_if(&mut self, tag: u8) -> Result<Option<&'a [u8]>, NotDer> {
         if self.0.first() == Some(&tag) { self.read(tag).map(Some) } else { Ok(None) }
     }
 
-    /// The next value, an unsigned integer, big endian without leading zeros.
+    /// The next value, an unsigned integer: big endian without leading zeros.
     pub(super) fn unsigned(&mut self) -> Result<&'a [u8], NotDer> {
         match self.read(INTEGER)? {
             [] | [0x80..=0xFF, ..] | [0, 0..=0x7F, ..] => Err(NotDer),
@@ -59,13 +56,13 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Checks that nothing is left.
+    /// Checks that no bytes are left.
     pub(super) fn end(&self) -> Result<(), NotDer> {
         if self.0.is_empty() { Ok(()) } else { Err(NotDer) }
     }
 }
 
-/// `tag`, the length, and the contents in one buffer that is wiped when dropped.
+/// `tag`, length and contents in one buffer that is wiped when dropped.
 pub(super) fn write(tag: u8, contents: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     let length: usize = contents.iter().map(|part| part.len()).sum();
     let mut der = Zeroizing::new(Vec::with_capacity(length + 6));
@@ -96,7 +93,7 @@ fn read_length(input: &[u8]) -> Result<(usize, &[u8]), NotDer> {
     let count = match *first {
         short @ ..=0x7F => return Ok((usize::from(short), rest)),
         long @ 0x81..=0x82 => usize::from(long & 0x7F),
-        // Indefinite lengths are not DER, and no key is longer than 64 KiB.
+        // DER has no indefinite lengths, and no key is longer than 64 KiB.
         _ => return Err(NotDer),
     };
     let (digits, rest) = rest.split_at_checked(count).ok_or(NotDer)?;
@@ -113,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(contents in proptest::collection::vec(any::<u8>(), 0..7000)) {
+        fn values_that_are_written_read_back_unchanged(contents in proptest::collection::vec(any::<u8>(), 0..7000)) {
             let der = write(OCTET_STRING, &[&contents]);
             let mut reader = Reader::new(&der);
             prop_assert_eq!(reader.read(OCTET_STRING), Ok(contents.as_slice()));

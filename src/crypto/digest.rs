@@ -1,4 +1,4 @@
-//! Digests, comparisons that take the same time whatever they find, and the derivation of keys from keys.
+//! Digests, constant-time comparison, and key derivation.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,36 +9,35 @@ use zeroize::Zeroizing;
 use super::Random;
 use crate::domain::SecretText;
 
-/// SHA-256.
 pub fn sha256(data: &[u8]) -> [u8; 32] {
     let mut bytes = [0; 32];
     bytes.copy_from_slice(digest::digest(&digest::SHA256, data).as_ref());
     bytes
 }
 
-/// The first 128 bits of SHA-256: a key for caches and tables, where an accidental meeting of two texts is impossible
-/// and a deliberate one takes 2^64 work.
+/// The first 128 bits of SHA-256, as a key for caches and tables. Accidental collisions are impossible in practice; a
+/// deliberate one takes 2^64 work.
 pub fn id128(text: &str) -> [u8; 16] {
     let mut bytes = [0; 16];
     bytes.copy_from_slice(&digest::digest(&digest::SHA256, text.as_bytes()).as_ref()[..16]);
     bytes
 }
 
-/// Whether two byte strings are equal, in time that depends on their lengths alone.
+/// Whether two byte strings are equal. The time depends on their lengths only.
 pub fn constant_time_eq(left: &[u8], right: &[u8]) -> bool {
     left.ct_eq(right).into()
 }
 
-/// A secret of 256 random bits in 43 characters of `A-Z a-z 0-9 _ -`, which survive every quoting (security.md S5).
+/// 256 random bits as 43 characters of `A-Z a-z 0-9 _ -`, which need no quoting anywhere (security.md S5).
 pub fn random_secret(random: &dyn Random) -> SecretText {
     let bytes = Zeroizing::new(random.bytes::<32>());
     SecretText::new(URL_SAFE_NO_PAD.encode(bytes.as_slice()))
 }
 
-/// HKDF-SHA256 (RFC 5869) without salt: the first block, which is the key that belongs to `label` under `secret`. Labels
-/// are constants of this crate and are never used for a second purpose.
+/// HKDF-SHA256 (RFC 5869) without salt: the first block, as the key for `label`. Labels are constants of this crate;
+/// each has one purpose.
 pub(super) fn derive_key(secret: &[u8], label: &'static str) -> Zeroizing<[u8; 32]> {
-    // Written out because ring's own expansion returns a Result: a key must not be able to come out unfilled.
+    // ring's `hkdf` returns a Result when it fills the key. Written with HMAC, the derivation cannot fail.
     let extract = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[0; 32]), secret);
     let mut expand = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, extract.as_ref()));
     expand.update(label.as_bytes());
@@ -68,10 +67,10 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_different_labels_and_secrets_differ_and_are_hkdf() {
+    fn keys_differ_by_label_and_secret_and_are_hkdf() {
         assert_ne!(derive_key(&[1; 32], "a"), derive_key(&[1; 32], "b"));
         assert_ne!(derive_key(&[1; 32], "a"), derive_key(&[2; 32], "a"));
-        // RFC 5869 appendix A.3: no salt, no info; the first 32 bytes of its output.
+        // RFC 5869 appendix A.3 (no salt, no info): the first 32 bytes of its output.
         let expected = "8da4e775a563c18f715f802a063c5a31b8a11f5c5ee1879ec3454e5f3c738d2d";
         let hex: String = derive_key(&[0x0b; 22], "").iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, expected);

@@ -1,4 +1,4 @@
-//! Keys, claims and tokens that the tests of this module share.
+//! Keys, claims and tokens for tests.
 
 use std::collections::HashMap;
 
@@ -40,7 +40,7 @@ pub(crate) fn keys_of(signing: &[&SigningKey]) -> HashMap<Kid, VerifyingKey> {
     signing.iter().map(|key| (key.kid().clone(), key.verifying_key().clone())).collect()
 }
 
-/// A user's token, issued at [`NOW`] for five minutes.
+/// The claims of a user's token, issued at [`NOW`] for five minutes.
 pub(crate) fn user_claims() -> AccessClaims {
     AccessClaims {
         issuer: ISSUER.to_owned(),
@@ -64,7 +64,7 @@ pub(crate) fn user_claims() -> AccessClaims {
     }
 }
 
-/// A client's own token with several audiences and no scope.
+/// The claims of a client's own token with several audiences and no scope.
 pub(crate) fn client_claims() -> AccessClaims {
     let client = ClientId::parse("batch").unwrap();
     AccessClaims {

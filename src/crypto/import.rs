@@ -1,6 +1,6 @@
-//! Importing a private key that was made elsewhere: PEM in, a checked [`SigningKey`] out (security.md K7).
+//! Import of a private key: PEM text to a checked [`SigningKey`] (security.md K7).
 //!
-//! Whoever reads one of these errors holds a file and a shell, so each says what is wrong and which command helps.
+//! The errors are for an operator with a file and a shell, so each says what is wrong and which command helps.
 
 use rustls_pki_types::PrivateKeyDer;
 use rustls_pki_types::pem::PemObject;
@@ -11,7 +11,7 @@ use super::rsa_checks::check_rsa;
 use super::signing_key::{KeyError, SigningKey};
 use crate::domain::Algorithm;
 
-/// No key takes more than a few kilobytes.
+/// Any key is a few kilobytes long.
 const MAX_PEM_BYTES: usize = 64 * 1024;
 /// ring signs with moduli of at most 512 bytes.
 const MAX_SIGNING_MODULUS: usize = 512;
@@ -19,52 +19,47 @@ const MAX_SIGNING_MODULUS: usize = 512;
 /// Why a file cannot be imported.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportError {
-    /// No PEM section at all, or far too much text.
+    /// No PEM section, or the text is too long.
     #[error("this is not a PEM file: it has no line `-----BEGIN PRIVATE KEY-----`")]
     NotPem,
-    /// A PEM file of another kind.
-    #[error("the file holds no private key, but `{0}`; import the file that begins with `-----BEGIN PRIVATE KEY-----`")]
+    /// A PEM file without a private key.
+    #[error("the file holds no private key but `{0}`; import the file that begins with `-----BEGIN PRIVATE KEY-----`")]
     NotPrivate(String),
-    /// Protected by a passphrase.
     #[error("the private key is encrypted; decrypt it first: `openssl pkey -in KEY.pem -out PLAIN.pem`")]
     Encrypted,
-    /// OpenSSH's own format.
     #[error("the private key is in OpenSSH's format; convert it first: `ssh-keygen -p -m PKCS8 -f KEY`")]
     OpenSsh,
-    /// More than one private key.
     #[error("the file holds {0} private keys; import them one by one")]
     Several(usize),
-    /// The section does not decode.
     #[error("the private key is damaged: {0}")]
     Damaged(&'static str),
-    /// A kind of key that the service does not sign with.
+    /// The service does not sign with this kind of key.
     #[error("the key is {0}; keys on P-256, Ed25519 keys and RSA keys can be imported")]
     Unsupported(&'static str),
-    /// The key cannot sign with the algorithm that was asked for.
+    /// The key cannot sign with the requested algorithm.
     #[error("{kind} cannot sign {algorithm}; it signs {possible}")]
     WrongAlgorithm {
-        /// What the file holds.
         kind: &'static str,
-        /// What was asked for.
+        /// The requested algorithm.
         algorithm: Algorithm,
-        /// What it can sign.
+        /// The algorithms of the key.
         possible: &'static str,
     },
-    /// Nothing to check the private key against.
+    /// Without the public key, the private key cannot be checked.
     #[error(
         "the private key does not contain its public key in uncompressed form; add it: `openssl ec -in KEY.pem -conv_form uncompressed -out NEW.pem`"
     )]
     NoPublicKey,
-    /// Too large for signing.
-    #[error("the RSA modulus has more than 4096 bits; make a key of 3072: `openssl genrsa -out KEY.pem 3072`")]
+    /// Longer than [`MAX_SIGNING_MODULUS`].
+    #[error("the RSA modulus has more than 4096 bits; make a key of 3072 bits: `openssl genrsa -out KEY.pem 3072`")]
     TooLarge,
-    /// The key itself.
+    /// The key is unusable or weak.
     #[error(transparent)]
     Key(#[from] KeyError),
 }
 
-/// Imports the one private key of a PEM file. `algorithm` chooses between RS256 and PS256 for an RSA key (RS256 when none is
-/// given), and must otherwise be the one that the key is for.
+/// Imports the one private key of a PEM file. For an RSA key, `algorithm` chooses RS256 or PS256; the default is
+/// RS256. For other keys, it must be the algorithm of the key if set.
 pub fn import_private_key(pem: &str, algorithm: Option<Algorithm>) -> Result<SigningKey, ImportError> {
     check_sections(pem)?;
     let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).map_err(|_| {
@@ -83,7 +78,7 @@ pub fn import_private_key(pem: &str, algorithm: Option<Algorithm>) -> Result<Sig
             let key = key.secret_sec1_der();
             (check_sec1(key, None)?, der::pkcs8(&[der::EC_PUBLIC_KEY_OID, der::P256_OID], key))
         }
-        _ => return Err(ImportError::Unsupported("of a kind that is not known")),
+        _ => return Err(ImportError::Unsupported("of an unknown kind")),
     };
     Ok(SigningKey::from_pkcs8(kind.choose(algorithm)?, &pkcs8)?)
 }
@@ -110,8 +105,8 @@ impl Kind {
     }
 }
 
-/// Looks at the labels alone, so that a wrong file is named for what it is. `EC PARAMETERS`, which openssl writes before
-/// a key, is passed over.
+/// Checks the section labels, so that the error names the kind of file. `EC PARAMETERS` is skipped; openssl writes it
+/// before a key.
 fn check_sections(pem: &str) -> Result<(), ImportError> {
     if pem.len() > MAX_PEM_BYTES {
         return Err(ImportError::NotPem);
@@ -142,7 +137,7 @@ impl From<NotDer> for ImportError {
     }
 }
 
-/// `OneAsymmetricKey` (RFC 5958 §2): which algorithm it is for, and then that algorithm's checks.
+/// `OneAsymmetricKey` (RFC 5958 §2). The checks depend on the algorithm.
 fn check_pkcs8(document: &[u8]) -> Result<Kind, ImportError> {
     let mut outer = Reader::new(document);
     let mut fields = Reader::new(outer.read(SEQUENCE)?);
@@ -166,20 +161,21 @@ fn check_pkcs8(document: &[u8]) -> Result<Kind, ImportError> {
     }))
 }
 
-/// `RSAPrivateKey` (RFC 8017 appendix A.1.2). The public half is checked first, because its errors say more than ring's.
+/// `RSAPrivateKey` (RFC 8017 appendix A.1.2). The public part is checked first, because its errors say more than
+/// ring's.
 fn check_pkcs1(key: &[u8]) -> Result<Kind, ImportError> {
     let mut outer = Reader::new(key);
     let mut fields = Reader::new(outer.read(SEQUENCE)?);
     outer.end()?;
     if fields.unsigned()? != [0] {
-        return Err(ImportError::Unsupported("an RSA key of more than two primes"));
+        return Err(ImportError::Unsupported("an RSA key with more than two primes"));
     }
     let (modulus, exponent) = (fields.unsigned()?, fields.unsigned()?);
     check_rsa(modulus, exponent).map_err(KeyError::Weak)?;
     if modulus.len() > MAX_SIGNING_MODULUS { Err(ImportError::TooLarge) } else { Ok(Kind::Rsa) }
 }
 
-/// `ECPrivateKey` (RFC 5915 §3). The curve stands in the frame around it, in its own parameters, or in both.
+/// `ECPrivateKey` (RFC 5915 §3). The curve is in the surrounding document, in the key's own parameters, or in both.
 fn check_sec1(key: &[u8], frame_curve: Option<&[u8]>) -> Result<Kind, ImportError> {
     const PARAMETERS: u8 = 0xA0;
     const PUBLIC_KEY: u8 = 0xA1;
@@ -191,7 +187,7 @@ fn check_sec1(key: &[u8], frame_curve: Option<&[u8]>) -> Result<Kind, ImportErro
     fields.read(OCTET_STRING)?;
     let own_curve = fields.read_if(PARAMETERS)?;
     if [frame_curve, own_curve].into_iter().flatten().any(|curve| curve != der::P256_OID) {
-        return Err(ImportError::Unsupported("on another curve than P-256"));
+        return Err(ImportError::Unsupported("on a curve other than P-256"));
     }
     match fields.read_if(PUBLIC_KEY)? {
         Some(point) if point.len() == UNCOMPRESSED_P256 => Ok(Kind::P256),
@@ -208,7 +204,7 @@ mod tests {
     use crate::crypto::fixtures::pem;
 
     #[test]
-    fn every_common_form_of_a_sound_key_is_imported() {
+    fn every_common_form_of_a_valid_key_is_imported() {
         let cases = [
             (pem!("rsa-2048"), None, Algorithm::Rs256),
             (pem!("rsa-2048-pkcs1"), None, Algorithm::Rs256),
@@ -245,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn k7_other_curves_and_keys_without_their_public_half_are_refused() {
+    fn k7_other_curves_and_keys_without_their_public_part_are_refused() {
         for other in [pem!("p384"), pem!("p384-sec1"), pem!("x25519")] {
             assert!(matches!(import_private_key(other, None), Err(ImportError::Unsupported(_))));
         }
@@ -255,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_one_plain_private_key_is_named_for_what_it_is() {
+    fn the_refusal_of_a_file_names_its_kind() {
         let refusal = |pem: &str| import_private_key(pem, None).unwrap_err();
         assert_eq!(refusal(pem!("encrypted")), ImportError::Encrypted);
         assert_eq!(refusal(pem!("encrypted-pkcs1")), ImportError::Encrypted);
@@ -269,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_is_imported_for_an_algorithm_that_it_can_sign() {
+    fn a_key_is_imported_only_for_an_algorithm_that_it_can_sign() {
         for (pem, wrong) in [
             (pem!("rsa-2048"), Algorithm::Es256),
             (pem!("p256"), Algorithm::EdDsa),
@@ -291,12 +287,12 @@ mod tests {
     }
 
     #[test]
-    fn k7_a_private_key_that_does_not_fit_its_public_key_is_refused() {
-        // In both documents the private scalar begins at byte 36 and the public point ends the document.
+    fn k7_a_private_key_that_does_not_match_its_public_key_is_refused() {
+        // In both documents the private scalar begins at byte 36, and the public point is at the end.
         for index in [40, 60, 100, 137] {
             assert!(import_private_key(&with_changed_byte(pem!("p256"), index, 1), None).is_err(), "byte {index}");
         }
-        // The RSA exponent d is not used in signing; every other number takes part in the proof.
+        // Signing does not use the RSA exponent d; the check covers every other number.
         for index in [100, 800, 950, 1100, 1200] {
             assert!(import_private_key(&with_changed_byte(pem!("rsa-2048"), index, 2), None).is_err(), "byte {index}");
         }

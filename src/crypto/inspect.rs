@@ -1,4 +1,4 @@
-//! Showing what a token says to whoever holds it, for `countersign token decode`.
+//! Unverified decoding of tokens, for `countersign token decode`.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,17 +7,15 @@ use serde_json::Value;
 use super::jws::{JwsRefusal, MAX_TOKEN_BYTES};
 use super::strict_json;
 
-/// What a token says. Nothing was verified: for the eyes of a person, never for a decision.
+/// Header and claims of a token. Nothing is verified: for display only, never for a decision.
 #[derive(Debug, Clone, PartialEq)]
 pub struct UnverifiedToken {
-    /// The header.
     pub header: Value,
-    /// The claims.
     pub claims: Value,
 }
 
 impl UnverifiedToken {
-    /// Decodes header and claims. Shows also tokens whose header is refused in verification.
+    /// Decodes header and claims, also of tokens with a header that verification refuses.
     pub fn decode(token: &str) -> Result<Self, JwsRefusal> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(JwsRefusal::TooLong);
@@ -40,7 +38,7 @@ mod tests {
     use crate::domain::TokenType;
 
     #[test]
-    fn a_token_is_shown_whoever_signed_it() {
+    fn a_token_is_decoded_whatever_key_signed_it() {
         let token = eddsa_key().sign_access_token(&user_claims(), TokenType::AtJwt).unwrap();
         let (signed, _) = token.expose().rsplit_once('.').unwrap();
         for text in [token.expose(), &format!("{signed}.")] {
@@ -53,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_token_is_not_shown() {
+    fn text_that_is_no_token_is_refused() {
         for text in ["", "a.b", "a.b.c.d", "e30.e30=.", "e30.W10.", "cs_rt_AAAA"] {
             assert!(UnverifiedToken::decode(text).is_err(), "{text}");
         }

@@ -1,4 +1,4 @@
-//! Public keys as the JWKS shows them (RFC 7517), and the thumbprint that names them (RFC 7638).
+//! Public keys in the form of the JWKS (RFC 7517), and their thumbprints (RFC 7638).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -9,7 +9,7 @@ use super::digest::sha256;
 use super::signature::RingVerifier;
 use crate::domain::Kid;
 
-/// A public JSON Web Key. There is no field that could hold a private member (security.md K1).
+/// A public JSON Web Key. No field can hold a private member (security.md K1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PublicJwk {
     kty: &'static str,
@@ -35,13 +35,12 @@ impl PublicJwk {
         Self { kty, crv, x, y, n, e, kid: kid.to_owned(), alg: key.domain_algorithm().as_str(), usage: "sig" }
     }
 
-    /// The key's id.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// Whether `stored` says all of this key. It may say more: a later release, which writes to the same database, may publish
-    /// more members.
+    /// Whether `stored` has every member of this key. It may have more: a later release that shares the database may
+    /// publish more members.
     pub fn is_described_by(&self, stored: &str) -> bool {
         let (Ok(Value::Object(own)), Ok(stored)) = (serde_json::to_value(self), serde_json::from_str::<Value>(stored))
         else {
@@ -51,20 +50,20 @@ impl PublicJwk {
     }
 }
 
-/// The document that is served as the JWKS, keys in the given order.
+/// The JWKS document, with the keys in the given order.
 pub fn jwks_json(keys: &[PublicJwk]) -> String {
     #[derive(Serialize)]
     struct Set<'a> {
         keys: &'a [PublicJwk],
     }
-    // Strings and fixed names always serialise; an empty set is the safe answer if that should ever change.
+    // Strings and fixed names always serialize. An empty set is the safe answer if that changes.
     serde_json::to_string(&Set { keys }).unwrap_or_else(|_| r#"{"keys":[]}"#.to_owned())
 }
 
-/// SHA-256 over the required members in lexicographic order, base64url (RFC 7638 §3).
+/// SHA-256 over the required members in lexicographic order (RFC 7638 §3).
 pub(super) fn thumbprint(key: &RingVerifier) -> Kid {
     let Members { kty, crv, x, y, n, e } = Members::of(key);
-    // serde_json writes members in the order of the fields; base64url and these names need no escaping.
+    // Already in lexicographic order. base64url and these names need no escaping.
     let members = [("crv", crv), ("e", e.as_deref()), ("kty", Some(kty)), ("n", n.as_deref())];
     let coordinates = [("x", x.as_deref()), ("y", y.as_deref())];
     let present: Vec<_> = members
@@ -107,7 +106,7 @@ mod tests {
     use crate::crypto::signature::RsaPublic;
     use crate::crypto::{PublicKeySet, SigningKey};
 
-    /// What may stand in a published key (security.md K1).
+    /// Members that a published key may have (security.md K1).
     const ALLOWED: [&str; 9] = ["kty", "crv", "x", "y", "n", "e", "kid", "alg", "use"];
 
     #[test]
@@ -125,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn k6_a_stored_description_is_of_this_key_or_is_noticed() {
+    fn k6_a_stored_description_must_have_every_member_of_the_key() {
         for key in all_keys() {
             let described = |change: &dyn Fn(&mut Value)| {
                 let mut stored = serde_json::to_value(key.public()).unwrap();
@@ -143,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn k2_our_own_set_passes_our_own_strict_reader() {
+    fn k2_the_strict_reader_accepts_our_own_jwks() {
         let keys = all_keys();
         let json = jwks_json(&keys.each_ref().map(SigningKey::public));
         let set = PublicKeySet::parse(&json).unwrap();
@@ -152,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn thumbprints_are_those_of_the_standards() {
+    fn thumbprints_match_the_examples_of_the_rfcs() {
         // RFC 8037 appendix A.3.
         let x = URL_SAFE_NO_PAD.decode("11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo").unwrap();
         let key = RingVerifier::EdDsa(x.try_into().unwrap());

@@ -1,5 +1,5 @@
-//! Reading public key sets that somebody else wrote (RFC 7517): a client's keys for `private_key_jwt`, or a JWKS to verify
-//! against. A set is taken whole or not at all (security.md K2, K7).
+//! Reads public key sets from outside (RFC 7517): a client's keys for `private_key_jwt`, or a JWKS to verify tokens
+//! with. One invalid key makes the whole set invalid (security.md K2, K7).
 
 use serde::Deserialize;
 
@@ -9,7 +9,7 @@ use super::verifier::KeySource;
 use super::verifying_key::VerifyingKey;
 use crate::domain::Kid;
 
-/// More keys than this help nobody, and every one costs memory on every replica.
+/// Every key takes memory on every replica.
 const MAX_KEYS: usize = 16;
 const MAX_SET_BYTES: usize = 64 * 1024;
 
@@ -20,24 +20,21 @@ pub struct PublicKeySet(Vec<VerifyingKey>);
 /// Why a set is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JwkSetError {
-    /// Larger than any honest set.
     #[error("the key set is larger than {MAX_SET_BYTES} bytes")]
     TooLarge,
     /// Not a JSON object with an array `keys` of objects.
     #[error("the key set: {0}")]
     Json(JsonRefusal),
-    /// No keys, or too many.
     #[error("the key set holds {0} keys; 1 to {MAX_KEYS} are accepted")]
     Count(usize),
-    /// Two keys share an id, so that a token would not say which it means.
+    /// With a shared id, a token would not say which of the two keys it means.
     #[error("two keys of the set have the same `kid`")]
     DuplicateKid,
-    /// One key is refused, and the set with it.
+    /// One invalid key makes the set invalid.
     #[error("key {} of the set: {cause}", .index + 1)]
     Key {
-        /// Its place, counted from 0.
+        /// Position, counted from 0.
         index: usize,
-        /// What is wrong with it.
         cause: JwkError,
     },
 }
@@ -63,12 +60,11 @@ impl PublicKeySet {
         Ok(Self(keys))
     }
 
-    /// The key with exactly this id.
     pub fn by_kid(&self, kid: &str) -> Option<&VerifyingKey> {
         self.0.iter().find(|key| key.kid() == kid)
     }
 
-    /// The key of a set that holds only one: no header needs to say which is meant.
+    /// The key of a set with a single key. A token for such a set needs no `kid`.
     pub fn only(&self) -> Option<&VerifyingKey> {
         match self.0.as_slice() {
             [key] => Some(key),
@@ -76,7 +72,7 @@ impl PublicKeySet {
         }
     }
 
-    /// The keys in the set's order.
+    /// The keys in the order of the set.
     pub fn keys(&self) -> &[VerifyingKey] {
         &self.0
     }
@@ -115,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn keys_of_every_kind_are_read_and_found_by_their_exact_id() {
+    fn keys_of_every_kind_are_read_and_found_by_exact_id() {
         let keys = all_keys();
         let set = parse(&keys.each_ref().map(jwk)).unwrap();
         for key in &keys {

@@ -1,5 +1,5 @@
-//! The compact form of a JWS (RFC 7515 §7.1), read strictly: one function through which every token passes, whatever it is
-//! for (security.md T1, T3, T4, T9 to T12, T15).
+//! Strict reading of the compact serialization of a JWS (RFC 7515 §7.1). Every token of every kind is read here
+//! (security.md T1, T3, T4, T9 to T12, T15).
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,25 +8,25 @@ use serde::de::IgnoredAny;
 
 use super::strict_json::{self, JsonRefusal, present};
 
-/// Longer tokens are refused before anything in them is looked at.
+/// Longer tokens are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 4096;
-/// Longest header, encoded. Honest ones take 80 to 300 characters; it is the one part that is parsed for anybody who asks.
+/// Maximum length of the encoded header. Usual headers have 80 to 300 characters. The header is parsed for
+/// unauthenticated callers too.
 const MAX_HEADER_CHARS: usize = 1024;
 
-/// What a signature is checked with: a key, its id, and its one algorithm.
+/// A key that verifies signatures: its id, and its only algorithm.
 pub trait SignatureKey {
-    /// The id that a header's `kid` must equal.
+    /// The required value of a header's `kid`.
     fn kid(&self) -> &str;
 
-    /// The name that a header's `alg` must equal, byte for byte.
+    /// The required value of a header's `alg`, compared byte for byte.
     fn algorithm_name(&self) -> &str;
 
-    /// Whether `signature` is this key's over `message`.
+    /// Whether `signature` is this key's signature over `message`.
     fn accepts(&self, message: &[u8], signature: Vec<u8>) -> bool;
 }
 
-/// A token that has the right form. Nothing in it is verified, so it can do two things: name the key to look for, and be
-/// verified.
+/// A well-formed token. Nothing is verified, so it only names its key and can be verified with it.
 #[derive(Debug)]
 pub struct UnverifiedJws<'a> {
     header: Header,
@@ -35,50 +35,47 @@ pub struct UnverifiedJws<'a> {
     signature: &'a str,
 }
 
-/// What a verified signature vouches for.
+/// The content of a JWS with a verified signature.
 #[derive(Debug)]
 pub struct VerifiedJws {
-    /// `typ` of the header.
     pub typ: Option<String>,
-    /// The payload's bytes.
     pub payload: Vec<u8>,
 }
 
 /// Why a token is refused before its claims are read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JwsRefusal {
-    /// Over [`MAX_TOKEN_BYTES`], or the header over a quarter of that.
+    /// Longer than [`MAX_TOKEN_BYTES`], or the header is longer than a quarter of that.
     #[error("the token is longer than {MAX_TOKEN_BYTES} bytes, or its header than {MAX_HEADER_CHARS}")]
     TooLong,
-    /// Not three parts of base64url joined by two dots; a JWE or a JSON serialisation among others.
+    /// Not three base64url parts joined by two dots; for example a JWE or a JWS in JSON serialization.
     #[error("the token is not three parts of base64url joined by dots")]
     NotCompact,
-    /// A part is not the one base64url spelling of its bytes: padding, unused bits.
+    /// A part is not the only base64url encoding of its bytes: padding or unused bits.
     #[error("the token's {0} is not strict base64url")]
     NotBase64(&'static str),
-    /// The header is not what it has to be.
+    /// Not strict JSON, or a member has the wrong type.
     #[error("the token's header: {0}")]
     Header(JsonRefusal),
-    /// The claims cannot be shown, because they are not what they have to be.
+    /// Not strict JSON, or a claim has the wrong type.
     #[error("the token's claims: {0}")]
     Payload(JsonRefusal),
-    /// A header parameter that is never accepted.
-    #[error("the token's header carries `{0}`")]
+    /// A header parameter that is always refused.
+    #[error("the token's header has the forbidden parameter `{0}`")]
     ForbiddenParameter(&'static str),
-    /// The header names another algorithm than the key has.
-    #[error("the token's header names another algorithm than its key has")]
+    /// `alg` is not the algorithm of the key.
+    #[error("the token's header names an algorithm other than its key's")]
     WrongAlgorithm,
-    /// The header names another key.
+    /// `kid` is not the id of the key.
     #[error("the token's header names another key")]
     WrongKey,
-    /// The signature is not the key's.
+    /// The signature does not verify with the key.
     #[error("the token's signature does not verify")]
     BadSignature,
 }
 
 impl<'a> UnverifiedJws<'a> {
-    /// Checks length, alphabet and form, then the header. Allocates about as much as the token is
-    /// long, at most.
+    /// Checks length, alphabet and form, then the header. Allocates at most about the length of the token.
     pub fn parse(token: &'a str) -> Result<Self, JwsRefusal> {
         if token.len() > MAX_TOKEN_BYTES {
             return Err(JwsRefusal::TooLong);
@@ -102,23 +99,23 @@ impl<'a> UnverifiedJws<'a> {
         }
     }
 
-    /// As [`UnverifiedJws::parse`], for a payload of claims: no part is empty (security.md T9).
+    /// Like [`UnverifiedJws::parse`], for JWTs: no part may be empty (security.md T9).
     pub(super) fn parse_jwt(token: &'a str) -> Result<Self, JwsRefusal> {
         let jws = Self::parse(token)?;
         if jws.payload.is_empty() { Err(JwsRefusal::NotCompact) } else { Ok(jws) }
     }
 
-    /// The key that the header names.
+    /// `kid` of the header.
     pub fn kid(&self) -> Option<&str> {
         self.header.kid.as_deref()
     }
 
-    /// The payload's bytes before the signature was checked: for callers whose type says `unverified`.
+    /// The payload before the signature was verified; only for callers that have `unverified` in their names.
     pub(super) fn unverified_payload(&self) -> Result<Vec<u8>, JwsRefusal> {
         URL_SAFE_NO_PAD.decode(self.payload).map_err(|_| JwsRefusal::NotBase64("payload"))
     }
 
-    /// Checks the signature with `key`, whose id (where the header names one) and algorithm must be the header's.
+    /// Verifies the signature with `key`. `alg`, and `kid` if present, must be those of the key.
     pub fn verify(self, key: &impl SignatureKey) -> Result<VerifiedJws, JwsRefusal> {
         if self.kid().is_some_and(|kid| kid != key.kid()) {
             return Err(JwsRefusal::WrongKey);
@@ -135,7 +132,7 @@ impl<'a> UnverifiedJws<'a> {
     }
 }
 
-/// The header parameters that matter. `x5t` and every unknown parameter are ignored: they never select a key.
+/// The header parameters that are read. `x5t` and unknown parameters are ignored; they never select a key.
 #[derive(Debug, Deserialize)]
 struct Header {
     alg: String,
@@ -143,7 +140,7 @@ struct Header {
     kid: Option<String>,
     #[serde(default, deserialize_with = "present")]
     typ: Option<String>,
-    // Present at all, whatever the value, is what counts for the rest.
+    // For the following parameters only their presence counts, not the value.
     #[serde(default, deserialize_with = "present")]
     crit: Option<IgnoredAny>,
     #[serde(default, deserialize_with = "present")]
@@ -163,8 +160,8 @@ struct Header {
 }
 
 impl Header {
-    /// The first parameter that is never accepted: extensions (RFC 7515 §4.1.11, RFC 7797), keys and places of keys that the
-    /// sender chose (RFC 8725 §3.10), and the marks of a JWE.
+    /// The first forbidden parameter: an extension (RFC 7515 §4.1.11, RFC 7797), a key or its location chosen by the
+    /// sender (RFC 8725 §3.10), or a parameter of a JWE.
     fn forbidden(&self) -> Option<&'static str> {
         let present = [
             ("crit", &self.crit),
@@ -186,7 +183,7 @@ mod tests {
     use crate::crypto::fixtures::{eddsa_key, es256_key};
 
     #[test]
-    fn t5_a_key_that_the_header_does_not_name_is_not_tried() {
+    fn t5_a_key_other_than_the_one_named_by_the_header_is_not_tried() {
         let key = eddsa_key();
         let sign = |header: String| key.sign_parts(header.as_bytes(), b"{}").unwrap();
         let named = sign(format!(r#"{{"alg":"EdDSA","kid":"{}"}}"#, key.kid()));
@@ -202,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_payload_is_a_jws_but_no_jwt() {
+    fn an_empty_payload_is_a_valid_jws_but_no_jwt() {
         let token = eddsa_key().sign_parts(br#"{"alg":"EdDSA"}"#, b"").unwrap();
         assert!(UnverifiedJws::parse(&token).is_ok());
         assert_eq!(UnverifiedJws::parse_jwt(&token).unwrap_err(), JwsRefusal::NotCompact);

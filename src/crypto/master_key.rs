@@ -1,4 +1,4 @@
-//! The one key that is kept outside the database; every other symmetric key is derived from it.
+//! The master key. It is kept outside the database; every other symmetric key is derived from it.
 
 use std::fmt;
 
@@ -12,37 +12,37 @@ use super::Random;
 use super::digest::derive_key;
 use crate::domain::SecretText;
 
-/// Padding is a matter of the tool that wrote the key, so both ways are read.
+/// Padding depends on the tool that wrote the key, so it is optional.
 const CONFIG: GeneralPurposeConfig =
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent);
 const STANDARD_READER: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, CONFIG);
 const URL_SAFE_READER: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, CONFIG);
 
-/// 32 random bytes from which the sealing key and the refresh-token key are derived. Cannot be printed; wiped when dropped.
+/// 32 random bytes. The sealing key and the refresh-token key are derived from them. Hidden in `Debug`, wiped when
+/// dropped.
 #[derive(Clone)]
 pub struct MasterKey(Zeroizing<[u8; 32]>);
 
-/// Names a master key inside what it protects, and reveals nothing about it: an HKDF output of its own.
+/// Identifies the master key in sealed values and refresh tokens. A separate HKDF output, so it reveals nothing about
+/// the key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct MasterKeyId(pub(super) [u8; 4]);
 
-/// Why a text is not a master key. Never carries the text.
+/// Why a text is not a master key. Does not contain the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum MasterKeyError {
-    /// Neither standard nor URL-safe base64.
     #[error("the master key is not base64; make one with `openssl rand -base64 32`")]
     NotBase64,
-    /// Another number of bytes than 32.
     #[error("the master key is {0} bytes long instead of 32; make one with `openssl rand -base64 32`")]
     WrongLength(usize),
-    /// One byte repeated 32 times: a placeholder.
-    #[error("the master key is one byte repeated and protects nothing; make one with `openssl rand -base64 32`")]
+    /// One byte repeated 32 times, such as a placeholder in an example.
+    #[error("the master key is one repeated byte and protects nothing; make one with `openssl rand -base64 32`")]
     Placeholder,
 }
 
 impl MasterKey {
-    /// Reads 32 bytes in standard or URL-safe base64, padded or not; white space around the text is ignored, since files end
-    /// in a line feed.
+    /// Reads 32 bytes in standard or URL-safe base64, padded or not. Surrounding white space is ignored, because
+    /// files end with a line feed.
     pub fn parse(text: &str) -> Result<Self, MasterKeyError> {
         let text = text.trim_ascii();
         let decoded = STANDARD_READER.decode(text).or_else(|_| URL_SAFE_READER.decode(text));
@@ -58,23 +58,20 @@ impl MasterKey {
         Ok(Self(key))
     }
 
-    /// A new key.
     pub fn generate(random: &dyn Random) -> Self {
         Self(Zeroizing::new(random.bytes()))
     }
 
-    /// The key as [`MasterKey::parse`] reads it, for the file that is to hold it.
+    /// The text of a key file; the inverse of [`MasterKey::parse`].
     pub fn to_base64(&self) -> SecretText {
         SecretText::new(STANDARD.encode(self.0.as_slice()))
     }
 
-    /// The key's name.
     pub fn id(&self) -> MasterKeyId {
         let derived = self.derive("countersign master key id v1");
         MasterKeyId([derived[0], derived[1], derived[2], derived[3]])
     }
 
-    /// The key for one purpose.
     pub(super) fn derive(&self, label: &'static str) -> Zeroizing<[u8; 32]> {
         derive_key(self.0.as_slice(), label)
     }
@@ -100,7 +97,7 @@ mod tests {
     use crate::crypto::SeededRandom;
 
     #[test]
-    fn every_common_spelling_of_a_key_is_the_same_key() {
+    fn every_common_encoding_of_a_key_is_accepted() {
         let bytes: [u8; 32] = std::array::from_fn(|index| 0xFB_u8.wrapping_add(u8::try_from(index).unwrap() / 2));
         let id = MasterKey::parse(&STANDARD.encode(bytes)).unwrap().id();
         for text in [STANDARD_NO_PAD.encode(bytes), URL_SAFE.encode(bytes), URL_SAFE_NO_PAD.encode(bytes)] {

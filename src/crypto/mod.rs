@@ -1,8 +1,10 @@
 //! Signatures, sealing, digests and password hashes: the only module that imports jsonwebtoken, ring and argon2.
 //!
-//! - A token that comes in: [`verify_access_token`] (`verifier` → `jws` → `strict_json`, `signature` → `access_claims`).
-//! - A token that goes out: [`SigningKey::sign_access_token`].
-//! - A refresh token: [`RefreshCodec`]. A private key at rest: [`Sealer`]. Both derive their keys from the [`MasterKey`].
+//! - Verification of access tokens: [`verify_access_token`] (`verifier` → `jws` → `strict_json`, `signature` →
+//! `access_claims`).
+//! - Signing of access tokens: [`SigningKey::sign_access_token`].
+//! - Refresh tokens: [`RefreshCodec`]. Private keys at rest: [`Sealer`]. Both derive their keys from the
+//! [`MasterKey`].
 
 mod access_claims;
 mod assertion;

@@ -1,17 +1,17 @@
-//! Whether bytes are a usable point of a curve, for public keys that somebody else made (security.md K7).
+//! Checks of curve points, for public keys from outside (security.md K7).
 
 use ring::agreement::{ECDH_P256, EphemeralPrivateKey, UnparsedPublicKey, agree_ephemeral};
 
 use super::signature::ring_random;
 
-/// ring checks a point when it agrees on a key with it, which is the only way to ask for the check alone.
+/// Key agreement is the only operation of ring that checks a point by itself.
 pub(super) fn is_on_p256(point: &[u8; 65]) -> bool {
     EphemeralPrivateKey::generate(&ECDH_P256, &ring_random())
         .is_ok_and(|mine| agree_ephemeral(mine, &UnparsedPublicKey::new(&ECDH_P256, point), |_| ()).is_ok())
 }
 
-/// Points of order 1, 2, 4 and 8 (RFC 7748 §7 and their spellings beyond the field's size): anybody can sign for such a key,
-/// because its multiples take a handful of values. The sign bit does not change the order.
+/// Points of order 1, 2, 4 and 8 (RFC 7748 §7), including encodings beyond the field's size. Their multiples take few
+/// values, so a signature for such a key can be forged. The sign bit does not change the order.
 pub(super) fn has_small_order(point: &[u8; 32]) -> bool {
     let mut unsigned = *point;
     unsigned[31] &= 0x7F;

@@ -1,6 +1,6 @@
-//! jsonwebtoken with ring behind it, for tests alone: what the service signs and verifies is laid beside what the whole library
-//! makes of it. The service itself uses the library's traits and passes by its `encode` and `decode`, which let through what
-//! security.md lists (section 1, point 1, and the requirements T).
+//! jsonwebtoken with ring as its back end, for tests only. The tests compare the service's own signing and
+//! verification with the whole library. The service uses the library's traits without its `encode` and `decode`.
+//! security.md lists what those two accept (section 1, point 1, and the requirements T).
 
 use jsonwebtoken::crypto::{CryptoProvider, JwtSigner, JwtVerifier, KeyUtils};
 use jsonwebtoken::errors::{Error, ErrorKind, Result, new_error};
@@ -25,9 +25,9 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     },
 };
 
-/// Makes ring the back end of jsonwebtoken in this process; calling it again changes nothing.
+/// Installs ring as the back end of jsonwebtoken in this process. Idempotent.
 pub(super) fn install_provider() {
-    // An error means that a provider is installed, and nobody but this function installs one.
+    // An error means that this function already installed the provider.
     let _ = PROVIDER.install_default();
 }
 
@@ -139,14 +139,14 @@ mod tests {
     use crate::crypto::fixtures::{ISSUER, all_keys, user_claims};
     use crate::domain::TokenType;
 
-    /// The library's own key for what our JWKS publishes.
+    /// The library's key for an entry of our JWKS.
     fn published(key: &SigningKey) -> DecodingKey {
         let jwk: Jwk = serde_json::from_value(serde_json::to_value(key.public()).unwrap()).unwrap();
         DecodingKey::from_jwk(&jwk).unwrap()
     }
 
     #[test]
-    fn the_stock_library_verifies_our_tokens_with_our_published_keys() {
+    fn the_library_verifies_our_tokens_with_our_published_keys() {
         install_provider();
         install_provider();
         for key in all_keys() {
@@ -197,7 +197,7 @@ mod tests {
             let encoding = match algorithm.family() {
                 AlgorithmFamily::Ec => EncodingKey::from_ec_der(key.pkcs8()),
                 AlgorithmFamily::Ed => EncodingKey::from_ed_der(key.pkcs8()),
-                // The library strips the PKCS#8 frame off RSA keys.
+                // The library expects RSA keys without the PKCS#8 wrapper.
                 _ => EncodingKey::from_rsa_der(&key.pkcs8()[26..]),
             };
             let token =

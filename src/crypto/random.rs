@@ -1,17 +1,16 @@
-//! The one source of randomness.
+//! The random generator.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use ring::rand::SecureRandom;
 
-/// Bytes that nobody can guess.
+/// A source of unpredictable bytes.
 pub trait Random: Send + Sync + 'static {
-    /// Fills `target` whole.
+    /// Fills all of `target`.
     fn fill(&self, target: &mut [u8]);
 }
 
 impl dyn Random {
-    /// An array of random bytes.
     pub fn bytes<const N: usize>(&self) -> [u8; N] {
         let mut bytes = [0; N];
         self.fill(&mut bytes);
@@ -24,20 +23,20 @@ impl dyn Random {
 pub struct SystemRandom(ring::rand::SystemRandom);
 
 impl Default for SystemRandom {
-    #[expect(clippy::disallowed_methods, reason = "this is the generator that everything else is handed")]
+    #[expect(clippy::disallowed_methods, reason = "the implementation of `Random`")]
     fn default() -> Self {
         Self(ring::rand::SystemRandom::new())
     }
 }
 
 impl Random for SystemRandom {
-    #[expect(clippy::expect_used, reason = "without randomness no promise of this service holds: stop at once")]
+    #[expect(clippy::expect_used, reason = "without random numbers the service is insecure, so it stops at once")]
     fn fill(&self, target: &mut [u8]) {
         self.0.fill(target).expect("the operating system provides randomness");
     }
 }
 
-/// A repeatable stream for tests: SHA-256 of a seed and a counter. Production never makes one.
+/// A repeatable stream for tests: SHA-256 of a seed and a counter.
 #[derive(Debug)]
 pub struct SeededRandom {
     seed: u64,
@@ -45,7 +44,6 @@ pub struct SeededRandom {
 }
 
 impl SeededRandom {
-    /// The stream of `seed`.
     pub const fn new(seed: u64) -> Self {
         Self { seed, counter: AtomicU64::new(0) }
     }

@@ -1,4 +1,4 @@
-//! One public key as somebody else wrote it (RFC 7517, RFC 7518 §6), and everything that can be wrong with it.
+//! A public key as sent by its owner (RFC 7517, RFC 7518 §6), and its checks.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -12,42 +12,40 @@ use super::strict_json::present;
 use super::verifying_key::VerifyingKey;
 use crate::domain::Algorithm;
 
-/// What is wrong with a key.
+/// Why a key is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum JwkError {
-    /// A private or secret member: this is not a public key, and should not have left its owner.
+    /// A private or secret member: the sender disclosed its private key.
     #[error("it contains the private member `{0}`; send the public key only, and replace this one")]
     Private(&'static str),
-    /// `oct`, or something unknown.
+    /// `oct`, or unknown.
     #[error("its `kty` is not EC, OKP or RSA; symmetric keys are not accepted")]
     KeyType,
-    /// Another curve.
     #[error("its `crv` is not P-256 (EC) or Ed25519 (OKP)")]
     Curve,
-    /// Not an algorithm for this key.
+    /// The key type and curve do not fit `alg`.
     #[error("its `alg` is not one that this key can have: ES256 for P-256, EdDSA for Ed25519, RS256 or PS256 for RSA")]
     Algorithm,
-    /// RSA keys do not say which padding they are for unless `alg` does.
+    /// Only `alg` says which padding an RSA key uses.
     #[error("it has no `alg`; an RSA key must say RS256 or PS256")]
     NoAlgorithm,
-    /// A key for encryption.
+    /// The key is for encryption.
     #[error("its `use` is not `sig`, or its `key_ops` do not include `verify`")]
     Use,
     /// Missing, or not 1 to 128 visible ASCII characters.
     #[error("its `kid` is missing or not 1 to 128 visible ASCII characters")]
     Kid,
-    /// A member that the key type needs is missing or not strict base64url of the right length.
+    /// A required member is missing, not strict base64url, or of the wrong length.
     #[error("its `{0}` is missing or not base64url of the right length")]
     Member(&'static str),
-    /// Not a point of the curve, or one of small order.
+    /// Not a point of the curve, or a point of small order.
     #[error("its coordinates are not a usable point of the curve")]
     Point,
-    /// A weak RSA key.
     #[error(transparent)]
     Weak(WeakRsaKey),
 }
 
-/// A key as it was sent. Unknown members are ignored (RFC 7517 §4), private ones are not.
+/// A key as sent. Unknown members are ignored (RFC 7517 §4); private members are not.
 #[derive(Deserialize)]
 pub(super) struct RawJwk {
     kty: String,
@@ -160,7 +158,7 @@ fn member(name: &'static str, value: Option<&str>) -> Result<Vec<u8>, JwkError> 
     value.and_then(|value| URL_SAFE_NO_PAD.decode(value).ok()).ok_or(JwkError::Member(name))
 }
 
-/// RFC 7518 §6.2.1.2: the full size of a coordinate, leading zeros included.
+/// RFC 7518 §6.2.1.2: a coordinate has its full length, including leading zeros.
 fn coordinate(name: &'static str, value: Option<&str>) -> Result<[u8; 32], JwkError> {
     member(name, value)?.try_into().map_err(|_| JwkError::Member(name))
 }
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn members_that_say_nothing_may_be_missing_or_unknown() {
+    fn optional_members_may_be_missing_and_unknown_ones_are_ignored() {
         let es256 = jwk(&es256_key());
         for name in ["use", "alg"] {
             assert!(parse(&[without(es256.clone(), name)]).is_ok(), "{name}");
@@ -269,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn k7_ed25519_keys_that_anybody_can_sign_for_are_refused() {
+    fn k7_ed25519_keys_of_small_order_are_refused() {
         for point in SMALL_ORDER {
             for sign in [0, 0x80] {
                 let mut point = point;
@@ -278,8 +276,8 @@ mod tests {
                 assert_eq!(refusal(key), JwkError::Point);
             }
         }
-        // Why: with S = 0 the signature holds wherever the key's multiple is the neutral element, which for these keys is
-        // one message in eight at the least. The points that ring decodes show it.
+        // With S = 0, the signature verifies if the key's multiple is the neutral element. For these keys, that is at
+        // least one message in eight. The points that ring decodes show it.
         let mut neutral = vec![0; 64];
         neutral[0] = 1;
         let forged = |point: &[u8; 32]| {

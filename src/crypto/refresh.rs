@@ -1,17 +1,18 @@
-//! Refresh tokens: opaque, self-authenticating, and stored nowhere (design.md section 4).
+//! Refresh tokens: opaque, self-authenticating and not stored (design.md section 4).
 //!
 //! `cs_rt_` and 76 characters of base64url over 57 bytes:
 //! `format (1) · master key id (4) · session (16) · generation (4, big endian) · family secret (16) · HMAC-SHA-256 (16)`.
 //!
-//! A made-up token fails the HMAC before the database is asked. The database keeps only SHA-256 of the family secret, so a
-//! stolen database forges nothing, and neither does a stolen HMAC key. Everything that a refresh answers follows from the token
-//! that was presented: the successor is [`RefreshToken::successor`], and the `jti` of the access token beside it is
-//! [`RefreshToken::access_jti`].
+//! A forged token fails the HMAC before the database is read. The database stores only SHA-256 of the family secret.
+//! Neither a copy of the database nor the HMAC key alone is enough to forge a token.
 //!
-//! **While the master key is being replaced** tokens under either key are read (see [`super::seal`] for the order of steps). A
-//! retry that meets a replica with the keys the other way round gets the same successor in another spelling: both spellings
-//! read to the same session, generation and family, so neither counts as reuse. The `jti` depends on the family secret
-//! and on no master key, and is the same on all replicas at all times.
+//! The response to a refresh is a function of the presented token. The next refresh token is
+//! [`RefreshToken::successor`]; the `jti` of the new access token is [`RefreshToken::access_jti`].
+//!
+//! **During a rotation of the master key**, tokens under either key are read (see [`super::seal`] for the steps). On
+//! a replica whose `current` and `previous` are swapped, a retry gets the same successor in another encoding. Both
+//! encodings have the same session, generation and family secret, so neither counts as reuse. The `jti` depends on
+//! the family secret and not on a master key, so it is the same on all replicas.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,22 +30,21 @@ const FORMAT: u8 = 1;
 const MAC_LEN: usize = 16;
 const SIGNED_LEN: usize = 1 + 4 + 16 + 4 + 16;
 const TOKEN_LEN: usize = SIGNED_LEN + MAC_LEN;
-/// 57 bytes are 19 whole groups of base64, so that no bit of the text is unused and each token has one spelling.
+/// 57 bytes are exactly 19 groups of base64. The text has no unused bits, so each token has one encoding.
 const TEXT_LEN: usize = TOKEN_LEN / 3 * 4;
 const MAC_LABEL: &str = "countersign refresh token hmac v1";
 const JTI_LABEL: &[u8] = b"countersign access token jti v1";
 
-/// 16 random bytes that every refresh token of one session shares. Only its digest is stored. Wiped when dropped.
+/// 16 random bytes shared by the refresh tokens of one session. Only the digest is stored. Wiped when dropped.
 #[derive(Clone, Zeroize, ZeroizeOnDrop)]
 pub struct FamilySecret([u8; 16]);
 
 impl FamilySecret {
-    /// A new family.
     pub fn generate(random: &dyn Random) -> Self {
         Self(random.bytes())
     }
 
-    /// What is stored of it.
+    /// The stored form.
     pub fn digest(&self) -> FamilyDigest {
         FamilyDigest(sha256(&self.0))
     }
@@ -64,7 +64,7 @@ impl std::fmt::Debug for FamilySecret {
     }
 }
 
-/// SHA-256 of a [`FamilySecret`]: the secret has 128 random bits, so a plain digest cannot be searched.
+/// SHA-256 of a [`FamilySecret`]. The secret has 128 random bits, so a plain digest cannot be brute-forced.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct FamilyDigest(pub [u8; 32]);
 
@@ -74,38 +74,37 @@ impl std::fmt::Debug for FamilyDigest {
     }
 }
 
-/// What a refresh token says, once its HMAC was found to be ours.
+/// The content of a refresh token whose HMAC was verified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefreshToken {
-    /// The session that it belongs to.
+    /// The session of the token.
     pub session: SessionId,
-    /// How often the session had been refreshed when it was made.
+    /// The generation of the session when the token was issued.
     pub generation: u32,
-    /// The session's family secret.
     pub family: FamilySecret,
 }
 
-/// The text is not a refresh token of this installation. One error for every cause: there is nothing to tell a caller.
+/// The text is not a refresh token of this installation. The caller gets one error for every cause.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a refresh token of this installation")]
 pub struct NotOurs;
 
-/// A session was refreshed 2^32 − 1 times and cannot be refreshed again.
+/// The session was refreshed 2^32 − 1 times and cannot be refreshed again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the session has used up its generations")]
+#[error("the session has no generations left")]
 pub struct GenerationsExhausted;
 
 impl RefreshToken {
-    /// The token that replaces this one: the same session and family, one generation on.
+    /// The next token of the session: generation plus one.
     pub fn successor(&self) -> Result<Self, GenerationsExhausted> {
         let generation = self.generation.checked_add(1).ok_or(GenerationsExhausted)?;
         Ok(Self { generation, ..self.clone() })
     }
 
-    /// The `jti` of the access token that is handed out together with this refresh token: 128 bits of HMAC-SHA-256 over session
-    /// and generation under the family secret (security.md T18). Whoever holds a token of the family can rebuild it, nobody
-    /// else can guess it, and a retry on any replica gives the same. `narrowing` tells tokens of one generation apart that do not
-    /// say the same; it is empty for the token that says all.
+    /// The `jti` of the access token of the same pair: 128 bits of HMAC-SHA-256 over session and generation under the
+    /// family secret (security.md T18). A holder of a refresh token of the family can compute it; others cannot guess
+    /// it. A retry on any replica gets the same `jti`. `narrowing` separates access tokens of one generation with
+    /// different claims; it is empty for the token with the full scope.
     pub fn access_jti(&self, narrowing: &str) -> Jti {
         let key = hmac::Key::new(hmac::HMAC_SHA256, &self.family.0);
         let mut context = hmac::Context::with_key(&key);
@@ -119,24 +118,25 @@ impl RefreshToken {
     }
 }
 
-/// Whether a text claims to be a refresh token. No JWS begins like one, so the two kinds cannot be mistaken (security.md T16).
+/// Whether a text has the prefix of a refresh token. No JWS has it, so the two kinds cannot be confused (security.md
+/// T16).
 pub fn looks_like_refresh_token(text: &str) -> bool {
     text.starts_with(PREFIX)
 }
 
-/// Writes and reads refresh tokens.
+/// Encodes and decodes refresh tokens.
 pub struct RefreshCodec {
     current: MacKey,
     previous: Option<MacKey>,
 }
 
 impl RefreshCodec {
-    /// Writes under `current`; reads what was written under either.
+    /// Encodes under `current`; decodes tokens under either key.
     pub fn new(current: &MasterKey, previous: Option<&MasterKey>) -> Self {
         Self { current: MacKey::new(current), previous: previous.map(MacKey::new) }
     }
 
-    /// The text of `token`; a pure function of it and the current key.
+    /// The text of `token`: a pure function of the token and the current key.
     pub fn mint(&self, token: &RefreshToken) -> SecretText {
         let mut bytes = Zeroizing::new([0; TOKEN_LEN]);
         let (signed, mac) = bytes.split_at_mut(SIGNED_LEN);
@@ -153,7 +153,7 @@ impl RefreshCodec {
         SecretText::new(text)
     }
 
-    /// Reads a token that this installation wrote; exactly one spelling of each is accepted (security.md R1). Asks no database.
+    /// Decodes a token of this installation. Each token has exactly one accepted text (security.md R1).
     pub fn read(&self, text: &str) -> Result<RefreshToken, NotOurs> {
         let body = text.strip_prefix(PREFIX).ok_or(NotOurs)?;
         if body.len() != TEXT_LEN {
@@ -200,7 +200,7 @@ impl MacKey {
     }
 }
 
-/// `bytes` as an array; they are cut to its length by the caller.
+/// `bytes` as an array. The caller passes exactly `N` bytes.
 fn array<const N: usize>(bytes: &[u8]) -> [u8; N] {
     let mut array = [0; N];
     array.copy_from_slice(bytes);
@@ -240,7 +240,7 @@ mod tests {
         }
 
         #[test]
-        fn r1_whatever_is_not_minted_is_refused(text in "(cs_rt_)?[A-Za-z0-9_=+/-]{0,90}") {
+        fn r1_text_that_was_not_minted_is_refused(text in "(cs_rt_)?[A-Za-z0-9_=+/-]{0,90}") {
             prop_assert_eq!(codec().read(&text), Err(NotOurs));
         }
 
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn r1_no_truncation_extension_or_flipped_character_is_a_token() {
+    fn r1_no_truncation_extension_or_changed_character_is_accepted() {
         let minted = codec().mint(&token());
         let text = minted.expose();
         for length in 0..text.len() {
@@ -272,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn r1_another_format_is_not_read_even_under_the_right_key() {
+    fn r1_another_format_is_refused_even_under_the_right_key() {
         let text = codec().mint(&token());
         let mut bytes = URL_SAFE_NO_PAD.decode(&text.expose()[PREFIX.len()..]).unwrap();
         bytes[0] = FORMAT + 1;
@@ -294,13 +294,13 @@ mod tests {
     }
 
     #[test]
-    fn tokens_of_another_installation_are_not_ours() {
+    fn tokens_of_another_installation_are_refused() {
         let foreign = RefreshCodec::new(&master(2), None).mint(&token());
         assert_eq!(codec().read(foreign.expose()), Err(NotOurs));
     }
 
     #[test]
-    fn while_the_master_key_is_replaced_every_replica_reads_every_token() {
+    fn during_a_master_key_rotation_every_replica_reads_every_token() {
         let (old, new) = (master(1), master(2));
         let (before, after) = (RefreshCodec::new(&old, Some(&new)), RefreshCodec::new(&new, Some(&old)));
         for (writer, reader) in [(&before, &after), (&after, &before)] {
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn t18_the_jti_follows_from_session_generation_and_family_alone() {
+    fn t18_the_jti_depends_only_on_session_generation_and_family() {
         let jtis: HashSet<_> = [
             token(),
             token().successor().unwrap(),

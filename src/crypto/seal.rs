@@ -1,12 +1,12 @@
 //! Sealing: private keys at rest under AES-256-GCM (security.md K6).
 //!
-//! A sealed blob is `format (1) · master key id (4) · nonce (12) · ciphertext · tag (16)`. The first five bytes and the
-//! caller's context (for a signing key: its kid and algorithm) are authenticated, so a blob that was moved to another row, or
-//! a row that was edited, does not open.
+//! A sealed value is `format (1) · master key id (4) · nonce (12) · ciphertext · tag (16)`. The first five bytes and
+//! the caller's context are authenticated. For a signing key, the context is its kid and algorithm. A value that was
+//! moved to another row, or whose row was edited, does not open.
 //!
-//! **Replacing the master key.** A replica writes under `current` and reads under both. First every replica learns the new
-//! key as `previous`, then the two change places everywhere, then [`Opened::under_previous`] says what to seal again, and
-//! at last the old key is dropped: at no moment does one replica write what another cannot read.
+//! **Rotation of the master key.** A replica seals under `current` and opens under both keys. The steps: set the new
+//! key as `previous` on every replica; swap the two keys on every replica; reseal the values with
+//! [`Opened::under_previous`]; remove the old key. In each step, every replica can open what any other replica seals.
 
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, MAX_TAG_LEN, NONCE_LEN, Nonce, UnboundKey};
 use zeroize::Zeroizing;
@@ -25,39 +25,37 @@ pub struct Sealer {
     previous: Option<SealingKey>,
 }
 
-/// What was inside a sealed blob.
+/// The content of a sealed value.
 pub struct Opened {
-    /// The secret.
     pub plaintext: Zeroizing<Vec<u8>>,
-    /// Whether it was sealed under the previous master key, and should be sealed again.
+    /// Whether the value was sealed under the previous master key and must be resealed.
     pub under_previous: bool,
 }
 
-/// Why a blob does not open. The cause is for the operator: a wrong master key, or a changed row.
+/// Why a value does not open: a wrong master key or a changed row. For operators.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum SealError {
-    /// Not a blob of ours, or of a format that this version does not know.
+    /// Not a sealed value, or a format of a later version.
     #[error("the sealed value has an unknown format")]
     UnknownFormat,
-    /// Sealed under a key that is neither the current nor the previous one.
     #[error("the sealed value was written under another master key ({0}); set it as the previous master key")]
     UnknownKey(MasterKeyId),
-    /// The value or its context was changed after it was sealed.
+    /// The value or its context was changed after sealing.
     #[error("the sealed value does not match its row: it was changed or moved")]
     Tampered,
-    /// The cipher refused: cannot happen for values of this size.
+    /// The cipher failed. Impossible for values of this size.
     #[error("the value could not be sealed")]
     NotSealed,
 }
 
 impl Sealer {
-    /// Writes under `current`; reads what was written under either.
+    /// Seals under `current`; opens values under either key.
     pub fn new(current: &MasterKey, previous: Option<&MasterKey>) -> Self {
         Self { current: SealingKey::new(current), previous: previous.map(SealingKey::new) }
     }
 
-    /// Seals `plaintext` so that it opens only together with `context`. Nonces are random 96-bit values: safe for 2^32
-    /// values per key, and there are a handful.
+    /// Seals `plaintext`; it opens only with the same `context`. Nonces are random 96-bit values, safe for 2^32
+    /// values per key; there are only a few.
     pub fn seal(&self, plaintext: &[u8], context: &[u8], random: &dyn Random) -> Result<Vec<u8>, SealError> {
         let nonce: [u8; NONCE_LEN] = random.bytes();
         let mut sealed = Vec::with_capacity(PREFIX_LEN + NONCE_LEN + plaintext.len() + MAX_TAG_LEN);
@@ -77,7 +75,7 @@ impl Sealer {
         Ok(sealed)
     }
 
-    /// Opens what [`Sealer::seal`] made of the same `context`.
+    /// Opens a value that [`Sealer::seal`] made with the same `context`.
     pub fn open(&self, sealed: &[u8], context: &[u8]) -> Result<Opened, SealError> {
         let (prefix, rest) = sealed.split_first_chunk::<PREFIX_LEN>().ok_or(SealError::UnknownFormat)?;
         let (nonce, body) = rest.split_first_chunk::<NONCE_LEN>().ok_or(SealError::UnknownFormat)?;
@@ -117,7 +115,7 @@ impl SealingKey {
         Self { id: master.id(), bytes: master.derive(LABEL) }
     }
 
-    /// Made per operation, which are few, so that the expanded key does not stay in memory.
+    /// Created per operation, so that the expanded key does not stay in memory. Operations are rare.
     fn cipher(&self) -> Result<LessSafeKey, SealError> {
         UnboundKey::new(&AES_256_GCM, self.bytes.as_slice()).map(LessSafeKey::new).map_err(|_| SealError::NotSealed)
     }
@@ -148,7 +146,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn k6_what_is_sealed_opens_in_its_context_only(
+        fn k6_a_sealed_value_opens_in_its_context_only(
             plaintext in proptest::collection::vec(any::<u8>(), 0..200),
             context in proptest::collection::vec(any::<u8>(), 0..40),
             other in proptest::collection::vec(any::<u8>(), 0..40),
@@ -163,13 +161,13 @@ mod tests {
         }
 
         #[test]
-        fn k6_opening_garbage_never_panics(sealed in proptest::collection::vec(any::<u8>(), 0..80)) {
+        fn k6_opening_random_bytes_never_panics(sealed in proptest::collection::vec(any::<u8>(), 0..80)) {
             prop_assert!(Sealer::new(&master(1), None).open(&sealed, b"").is_err());
         }
     }
 
     #[test]
-    fn k6_every_flipped_bit_and_every_truncation_is_refused() {
+    fn k6_every_changed_bit_and_every_truncation_is_refused() {
         let sealer = Sealer::new(&master(1), None);
         let sealed = sealer.seal(b"private key", b"kid ES256", &SeededRandom::new(9)).unwrap();
         for bit in 0..sealed.len() * 8 {
@@ -188,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn the_plaintext_does_not_show_and_nonces_differ() {
+    fn the_sealed_value_does_not_contain_the_plaintext_and_nonces_differ() {
         let (sealer, random) = (Sealer::new(&master(1), None), SeededRandom::new(9));
         let first = sealer.seal(b"private key", b"", &random).unwrap();
         let second = sealer.seal(b"private key", b"", &random).unwrap();
@@ -197,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_replaced_master_key_still_opens_and_says_so() {
+    fn a_value_under_the_previous_master_key_opens_and_is_marked() {
         let (old, new) = (master(1), master(2));
         let sealed = Sealer::new(&old, None).seal(b"secret", b"row", &SeededRandom::new(9)).unwrap();
         let during = Sealer::new(&new, Some(&old));

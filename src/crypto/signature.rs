@@ -1,5 +1,5 @@
-//! Signing and verifying with ring, as jsonwebtoken's [`JwtSigner`] and [`JwtVerifier`]. Four algorithms exist here, and no
-//! symmetric one (security.md T1).
+//! Signing and verification with ring, as jsonwebtoken's [`JwtSigner`] and [`JwtVerifier`]. There are four
+//! algorithms, none of them symmetric (security.md T1).
 
 use jsonwebtoken::crypto::{JwtSigner, JwtVerifier};
 use jsonwebtoken::signature::{Error, Signer, Verifier};
@@ -13,55 +13,49 @@ use ring::signature::{
 
 use crate::domain::Algorithm;
 
-/// A parsed private key, ready to sign. ring does not wipe the parsed form when it is dropped.
+/// A parsed private key. ring does not wipe the parsed form when it is dropped.
 pub(super) enum RingSigner {
-    /// ECDSA on P-256, signatures in the raw form of RFC 7518 §3.4.
+    /// ECDSA on P-256; signatures in the raw form of RFC 7518 §3.4.
     Es256(EcdsaKeyPair),
-    /// Ed25519.
     EdDsa(Ed25519KeyPair),
-    /// RSASSA-PKCS1-v1_5.
     Rs256(RsaKeyPair),
-    /// RSASSA-PSS.
     Ps256(RsaKeyPair),
 }
 
-/// A public key, ready to verify. ring keeps public keys as bytes and decodes them in every verification; for P-256 that
-/// includes the check that the point is on the curve.
+/// A public key in ring's form. ring stores public keys as bytes and decodes them in every verification. For P-256,
+/// decoding checks that the point is on the curve.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RingVerifier {
     /// The uncompressed point: 4, x, y.
     Es256([u8; 65]),
     /// The encoded point.
     EdDsa([u8; 32]),
-    /// Modulus and exponent.
     Rs256(RsaPublic),
-    /// Modulus and exponent.
     Ps256(RsaPublic),
 }
 
-/// An RSA public key: big endian without leading zeros.
+/// An RSA public key: modulus and exponent, big endian without leading zeros.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RsaPublic {
     pub(super) n: Vec<u8>,
     pub(super) e: Vec<u8>,
 }
 
-/// ring's generator, which ring demands for ECDSA keys and nonces and for RSA blinding. It cannot be seeded.
+/// The generator that ring requires for ECDSA keys and nonces and for RSA blinding. It cannot be seeded.
 #[expect(
     clippy::disallowed_methods,
-    reason = "ring takes no other generator for signatures; no test depends on their bytes"
+    reason = "ring accepts no other generator for signatures; no test depends on their bytes"
 )]
 pub(super) fn ring_random() -> SystemRandom {
     SystemRandom::new()
 }
 
-/// Reads a P-256 private key; ring checks that it fits the public key inside.
+/// Reads a P-256 private key. ring checks that it matches the public key in the document.
 pub(super) fn es256_from_pkcs8(der: &[u8]) -> Result<EcdsaKeyPair, ring::error::KeyRejected> {
     EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_FIXED_SIGNING, der, &ring_random())
 }
 
 impl RingSigner {
-    /// The algorithm.
     pub(super) const fn domain_algorithm(&self) -> Algorithm {
         match self {
             Self::Es256(_) => Algorithm::Es256,
@@ -71,7 +65,7 @@ impl RingSigner {
         }
     }
 
-    /// Length of every signature in bytes.
+    /// Length of a signature in bytes.
     pub(super) fn signature_len(&self) -> usize {
         match self {
             Self::Es256(_) | Self::EdDsa(_) => 64,
@@ -79,7 +73,6 @@ impl RingSigner {
         }
     }
 
-    /// The public half.
     pub(super) fn verifier(&self) -> Result<RingVerifier, Error> {
         let rsa = |pair: &RsaKeyPair| {
             let PublicKeyComponents { n, e } = PublicKeyComponents::<Vec<u8>>::from(pair.public());
@@ -117,7 +110,6 @@ impl JwtSigner for RingSigner {
 }
 
 impl RingVerifier {
-    /// The algorithm.
     pub(super) const fn domain_algorithm(&self) -> Algorithm {
         match self {
             Self::Es256(_) => Algorithm::Es256,
@@ -149,7 +141,7 @@ impl JwtVerifier for RingVerifier {
     }
 }
 
-/// jsonwebtoken's word for an algorithm of ours.
+/// The name of an algorithm in jsonwebtoken.
 pub(super) const fn library_name(algorithm: Algorithm) -> jsonwebtoken::Algorithm {
     match algorithm {
         Algorithm::Es256 => jsonwebtoken::Algorithm::ES256,

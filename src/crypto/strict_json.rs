@@ -1,8 +1,8 @@
-//! JSON as JOSE needs it (security.md T10, T12): UTF-8 without BOM, one object and nothing after it, bounded depth and
-//! width, and no member name twice, at any depth, in known and unknown members alike, after unescaping.
+//! Strict JSON for JOSE (security.md T10, T12): UTF-8 without BOM, exactly one object, bounded depth and width. No
+//! object has two members of the same name after unescaping, at any depth, whether the member is known or not.
 //!
-//! serde_json alone keeps the last of two members, or refuses only those that a struct names. So a document is walked once for
-//! form, building nothing, and then read into its type.
+//! serde_json alone keeps the last of two members, or rejects only duplicates that a struct names. So a first pass
+//! checks the form and builds nothing; a second pass reads the type.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -10,52 +10,51 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-/// Containers inside containers. A JWK set takes three.
+/// Maximum depth of nested containers. A JWK set needs three.
 const MAX_DEPTH: u8 = 12;
-/// Members of one object. Ours have fewer than twenty.
+/// Maximum number of members of an object. Our documents have fewer than twenty.
 const MAX_MEMBERS: usize = 64;
 
-/// Why a document is refused. Carries a position at most, never a value.
+/// Why a document is refused. May contain a position, never a value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonRefusal {
-    /// Not UTF-8.
     #[error("not UTF-8")]
     NotUtf8,
-    /// Not one JSON object, or one that breaks a rule of this module.
+    /// Not one JSON object, or it breaks a rule of this module.
     #[error("not a JSON object without duplicate members: {0}")]
     NotStrict(String),
-    /// A member is absent or has the wrong type.
+    /// A member is missing or has the wrong type.
     #[error("{0}")]
     WrongShape(String),
 }
 
-/// Reads one JSON object into `T`, which may borrow from it.
+/// Reads one JSON object into `T`, which may borrow from `json`.
 pub(super) fn from_slice<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, JsonRefusal> {
     let text = std::str::from_utf8(json).map_err(|_| JsonRefusal::NotUtf8)?;
     let mut walk = serde_json::Deserializer::from_str(text);
     Object { depth: 1 }.deserialize(&mut walk).map_err(|error| JsonRefusal::NotStrict(describe(&error)))?;
-    // This second reading also refuses whatever stands behind the object.
+    // This second pass also rejects text after the object.
     serde_json::from_str(text).map_err(|error| JsonRefusal::WrongShape(describe(&error)))
 }
 
-/// For `#[serde(default, deserialize_with = "present")]` on an `Option`: the member may be absent, but not `null`.
+/// For `#[serde(default, deserialize_with = "present")]` on an `Option`: the member may be absent but not `null`.
 pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }
 
-/// The position and kind of an error, without the value that caused it: serde quotes strings that it did not expect.
+/// Position and kind of an error, without the value: serde's messages quote unexpected strings.
 fn describe(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let value_free = !text.contains("invalid type: string") && !text.contains("invalid value");
     if value_free { text } else { format!("wrong type at line {} column {}", error.line(), error.column()) }
 }
 
-/// The top level: an object and nothing else.
+/// The top level: exactly one object.
 struct Object {
     depth: u8,
 }
 
-/// A value below it.
+/// A value below the top level.
 struct Any {
     depth: u8,
 }
@@ -149,7 +148,7 @@ fn walk_members<'de, A: MapAccess<'de>>(mut map: A, depth: u8) -> Result<(), A::
     Ok(())
 }
 
-/// A member's name as it reads after unescaping; borrowed where nothing was escaped.
+/// The name of a member after unescaping; borrowed if nothing was escaped.
 #[derive(Deserialize)]
 #[serde(transparent)]
 struct MemberName<'a>(#[serde(borrow)] Cow<'a, str>);
@@ -200,14 +199,14 @@ mod tests {
     }
 
     #[test]
-    fn s1_a_refusal_does_not_repeat_what_was_sent() {
+    fn s1_a_refusal_does_not_repeat_the_input() {
         for text in [r#"{"name":["hunter2"]}"#, r#"{"name":"n","count":"hunter2"}"#, r#"{"hunter2":1,"hunter2":2}"#] {
             let refusal = read(text).unwrap_err();
             assert!(!refusal.to_string().contains("hunter2"), "{refusal}");
         }
     }
 
-    /// JSON with members of few names, so that duplicates come up, at all depths.
+    /// JSON with few member names, so that duplicates are frequent, at all depths.
     fn any_json() -> impl Strategy<Value = String> {
         let leaf =
             prop_oneof![Just("1"), Just("\"s\""), Just("null"), Just("false"), Just("-0.5")].prop_map(str::to_owned);
@@ -230,7 +229,7 @@ mod tests {
         })
     }
 
-    /// Whether no object of the document names a member twice: by what is lost when the last of two is kept.
+    /// Whether no object names a member twice. Found by comparing with what serde_json keeps.
     fn has_unique_names(text: &str) -> bool {
         fn count(value: &Value) -> usize {
             match value {

@@ -1,7 +1,7 @@
-//! Verifying access tokens: the one door through which every token that claims to be ours passes (security.md group T).
+//! Verification of access tokens (security.md group T). Every access token passes through [`verify_access_token`].
 //!
-//! Order matters. Form and header come first and cost next to nothing; then the key, which the header may only name; then the
-//! signature; and only then are the claims looked at (T14). Whether the token was revoked is for the caller to judge.
+//! The order matters. Form and header come first and cost little. Next is the key, which the header only names, and
+//! the signature. Claims are read last (T14). Revocations are checked by the caller.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -12,9 +12,9 @@ use super::jws::{JwsRefusal, UnverifiedJws};
 use super::verifying_key::VerifyingKey;
 use crate::domain::{AccessClaims, Kid, Timestamp, TokenType};
 
-/// Where verifying keys are found; a look-up in memory (security.md T5).
+/// Finds verifying keys in memory (security.md T5).
 pub trait KeySource {
-    /// The key with exactly this id, if tokens that it signed are still to be accepted.
+    /// The key with exactly this id, if its tokens are accepted.
     fn find(&self, kid: &Kid) -> Option<&VerifyingKey>;
 }
 
@@ -24,39 +24,37 @@ impl<S: BuildHasher> KeySource for HashMap<Kid, VerifyingKey, S> {
     }
 }
 
-/// An access token that this service, or whoever holds one of its keys, signed, and that is within its life.
+/// An access token with a verified signature, valid claims, and `exp` in the future.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifiedToken {
-    /// What it says.
     pub claims: AccessClaims,
-    /// The key that signed it.
     pub kid: Kid,
-    /// Which `typ` it bears; whether `JWT` is allowed is a matter of the client that it was issued to.
+    /// The token's `typ`. The caller checks whether the client's tokens may have the type `JWT`.
     pub token_type: TokenType,
 }
 
-/// Why a token is not accepted. For the operator: callers see one answer for all of them.
+/// Why a token is refused. For operators; callers get the same response for every reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TokenRefusal {
     /// Form, header or signature.
     #[error(transparent)]
     Jws(#[from] JwsRefusal),
-    /// The header has no `kid`, or one that no key can have.
+    /// The header has no `kid`, or an invalid one.
     #[error("the token's header has no usable `kid`")]
     NoKid,
-    /// No key has this id. Another replica may just have made it: worth one reload of the keys (security.md K4).
+    /// No key has this id. Another replica may have just created it, so one reload of the keys is worthwhile
+    /// (security.md K4).
     #[error("the key {0} is unknown")]
     UnknownKey(Kid),
-    /// `typ` is not that of an access token (security.md T2, T16).
-    #[error("the token's `typ` is missing or not that of an access token")]
+    /// `typ` is missing or of another kind of token (security.md T2, T16).
+    #[error("the token's `typ` is missing, or it is not that of an access token")]
     WrongType,
-    /// The claims.
     #[error(transparent)]
     Claims(#[from] ClaimsRefusal),
 }
 
 impl TokenRefusal {
-    /// A label for figures and logs.
+    /// The label in metrics and logs.
     pub const fn as_str(&self) -> &'static str {
         match self {
             Self::Jws(JwsRefusal::BadSignature) => "bad_signature",
@@ -72,7 +70,8 @@ impl TokenRefusal {
     }
 }
 
-/// Verifies `token` with the key of `keys` that its header names, as issued by `issuer` and alive at `now`.
+/// Verifies `token` with the key that its header names. Its issuer must be `issuer`, and it must not have expired at
+/// `now`.
 pub fn verify_access_token(
     token: &str,
     keys: &impl KeySource,
@@ -90,8 +89,8 @@ pub fn verify_access_token(
     Ok(VerifiedToken { claims, kid, token_type })
 }
 
-/// When a token says that it was issued; none if no key could make it good, because of what it says. Nothing was verified:
-/// this tells how long it is worth waiting for its key, and nothing else.
+/// `iat` of a token whose claims would pass verification; otherwise `None`. The signature is not verified. Only for
+/// deciding how long to wait for the token's key.
 pub fn unverified_issue_time(token: &str, issuer: &str, now: Timestamp) -> Option<Timestamp> {
     let payload = UnverifiedJws::parse_jwt(token).ok()?.unverified_payload().ok()?;
     access_claims::read(&payload, issuer, now).ok().map(|claims| claims.issued_at)
@@ -107,7 +106,7 @@ mod tests {
     use crate::crypto::fixtures::{ISSUER, NOW, client_claims, eddsa_key, es256_key, keys_of, user_claims};
 
     #[test]
-    fn what_is_signed_is_verified_and_read_back() {
+    fn a_signed_token_verifies_and_reads_back_unchanged() {
         for key in [eddsa_key(), es256_key()] {
             for claims in [user_claims(), client_claims()] {
                 for token_type in [TokenType::AtJwt, TokenType::Jwt] {
@@ -120,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn k4_only_a_token_that_some_key_could_make_good_says_when_it_was_issued() {
+    fn k4_only_a_token_with_valid_claims_has_an_unverified_issue_time() {
         let claims = user_claims();
         let token = es256_key().sign_access_token(&claims, TokenType::AtJwt).unwrap();
         assert_eq!(unverified_issue_time(token.expose(), ISSUER, NOW), Some(claims.issued_at));
@@ -132,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn k4_an_unknown_key_is_a_refusal_of_its_own() {
+    fn k4_an_unknown_key_has_its_own_refusal() {
         let (ours, other) = (eddsa_key(), es256_key());
         let token = other.sign_access_token(&user_claims(), TokenType::AtJwt).unwrap();
         let refusal = verify_access_token(token.expose(), &keys_of(&[&ours]), ISSUER, NOW).unwrap_err();

@@ -1,4 +1,4 @@
-//! The keys that verify signatures. Each has exactly one algorithm (security.md T1).
+//! Public keys that verify signatures. Each has exactly one algorithm (security.md T1).
 
 use std::fmt;
 
@@ -9,7 +9,6 @@ use super::jws::SignatureKey;
 use super::signature::RingVerifier;
 use crate::domain::Algorithm;
 
-/// A public key with its id and its one algorithm.
 #[derive(Clone, PartialEq, Eq)]
 pub struct VerifyingKey {
     kid: Box<str>,
@@ -17,22 +16,21 @@ pub struct VerifyingKey {
 }
 
 impl VerifyingKey {
-    /// `kid` is the thumbprint for keys of ours, and whatever the owner calls the key for a client's.
+    /// `kid` is the thumbprint for our own keys, and the id chosen by the owner for a client's keys.
     pub(super) fn new(kid: &str, verifier: RingVerifier) -> Self {
         Self { kid: kid.into(), verifier }
     }
 
-    /// The id under which a token's header names the key.
+    /// The `kid` of tokens signed with this key.
     pub fn kid(&self) -> &str {
         &self.kid
     }
 
-    /// The one algorithm.
     pub const fn algorithm(&self) -> Algorithm {
         self.verifier.domain_algorithm()
     }
 
-    /// The key as a JWKS shows it.
+    /// The key in the form of a JWKS.
     pub fn public(&self) -> PublicJwk {
         PublicJwk::new(&self.kid, &self.verifier)
     }

@@ -1,4 +1,4 @@
-//! `Authorization/Check`: from Envoy's question to forward-auth's, and back.
+//! `Authorization/Check`: translates an Envoy request to forward-auth, and the answer back.
 
 use std::collections::BTreeMap;
 
@@ -14,16 +14,16 @@ use super::messages::{
 use crate::http::forward_auth::{self, Demands, ForwardAuth, ForwardAuthHeaders};
 use crate::http::middleware::{RequestId, X_REQUEST_ID};
 
-/// The headers of a held request that matter here.
+/// The headers of the checked request that forward-auth reads.
 const READ: [HeaderName; 4] = [AUTHORIZATION, ORIGIN, ACCESS_CONTROL_REQUEST_METHOD, X_REQUEST_ID];
 
-/// The names of demands.
+/// The keys of `context_extensions` that are demands.
 const DEMANDS: [&str; 3] = ["aud", "scope", "role"];
-/// Characters of an unknown name in the log.
+/// Characters of an unknown key that are logged.
 const LOGGED_KEY_CHARS: usize = 100;
 
-/// Judges one held request. Where it cannot be judged the answer is a refusal with 503 and not a failed call: what Envoy makes
-/// of failed calls is configured there, and can be an open door.
+/// Checks one request. Without a verdict the answer is a refusal with 503, not a failed call. For failed calls Envoy
+/// has a setting of its own, which can let the request pass.
 pub(super) async fn check(checks: &Checks, request: CheckRequest) -> Response<CheckResponse> {
     let shared = &*checks.shared;
     let AttributeContext { request, context_extensions } = request.attributes.unwrap_or_default();
@@ -37,7 +37,7 @@ pub(super) async fn check(checks: &Checks, request: CheckRequest) -> Response<Ch
         let key: String = key.chars().take(LOGGED_KEY_CHARS).collect();
         tracing::error!(
             key,
-            "requests are refused: context_extensions of an Envoy route may hold aud, scope and role alone"
+            "requests refused: context_extensions of an Envoy route may have only the keys aud, scope and role"
         );
     }
     let mut decided = forward_auth::decide(shared, &method, &headers, context).await;
@@ -68,7 +68,7 @@ fn answer(decided: ForwardAuth, names: &ForwardAuthHeaders) -> CheckResponse {
     CheckResponse { status: Some(RpcStatus { code: code.into() }), http_response: Some(response) }
 }
 
-/// Those headers that are read, every occurrence of them. A value that no header can have counts as an empty one.
+/// Every occurrence of the headers in [`READ`]. An invalid value becomes an empty one.
 fn headers(held: &HttpRequest) -> HeaderMap {
     let mut found = HeaderMap::new();
     let mut keep = |key: &str, value: &[u8]| {
@@ -84,8 +84,8 @@ fn headers(held: &HttpRequest) -> HeaderMap {
     found
 }
 
-/// The demands of a route: `context_extensions` in Envoy's configuration, out of the caller's reach. No token satisfies an
-/// empty demand, or one with an unknown name: a misspelt requirement must not admit everyone.
+/// The demands of a route: `context_extensions` of Envoy's configuration, which the caller cannot change. No token
+/// satisfies an empty demand or one with an unknown key, so that a typing error does not admit every token.
 struct Context<'a> {
     extensions: &'a BTreeMap<String, String>,
     unknown: Option<&'a str>,

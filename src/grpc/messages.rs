@@ -1,7 +1,7 @@
-//! The messages of `envoy.service.auth.v3` as far as they are read or written here; what else a request says is skipped
-//! unread. Names and numbers are those of Envoy's interface, which keeps them for ever.
+//! The messages of `envoy.service.auth.v3`, reduced to the fields that are read or written here; other fields are
+//! skipped. Names and numbers are those of Envoy's published interface, which is stable.
 //!
-//! None prints itself: a request has the caller's token in it.
+//! No message implements `Debug`, because requests contain the caller's token.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,7 @@ pub(super) struct CheckRequest {
 pub(super) struct AttributeContext {
     #[prost(message, optional, tag = "4")]
     pub(super) request: Option<HeldRequest>,
-    /// What the route's configuration adds.
+    /// Set in the configuration of the route.
     #[prost(btree_map = "string, string", tag = "10")]
     pub(super) context_extensions: BTreeMap<String, String>,
 }
@@ -38,10 +38,10 @@ pub(super) struct HeldRequest {
 pub(super) struct HttpRequest {
     #[prost(string, tag = "2")]
     pub(super) method: String,
-    /// Names in lower case; several values of one name are one, joined by commas.
+    /// Names in lower case. Several values of one name are joined with commas.
     #[prost(btree_map = "string, string", tag = "3")]
     pub(super) headers: BTreeMap<String, String>,
-    /// Instead of `headers`, where `encode_raw_headers` is set.
+    /// Used instead of `headers` if `encode_raw_headers` is set.
     #[prost(message, optional, tag = "13")]
     pub(super) header_map: Option<RawHeaders>,
 }
@@ -84,14 +84,14 @@ pub(super) struct RpcStatus {
     pub(super) code: i32,
 }
 
-/// What becomes of the request that is held back.
+/// The decision about the checked request.
 #[derive(Clone, PartialEq, prost::Oneof)]
 #[prost(skip_debug)]
 pub(super) enum HttpResponse {
-    /// It is answered with this.
+    /// Envoy answers it with this response.
     #[prost(message, tag = "2")]
     Denied(DeniedHttpResponse),
-    /// It passes with these changes.
+    /// Envoy forwards it with these changes.
     #[prost(message, tag = "3")]
     Ok(OkHttpResponse),
 }
@@ -135,10 +135,10 @@ pub(super) struct HeaderOption {
 }
 
 impl HeaderOption {
-    /// `OVERWRITE_IF_EXISTS_OR_ADD`. Without it, Envoy adds the header to those of the same name that are there.
+    /// `OVERWRITE_IF_EXISTS_OR_ADD`. By default, Envoy appends the header to those of the same name.
     const OVERWRITE: i32 = 2;
 
-    /// The header in the place of all of its name, also when it is empty.
+    /// Replaces every header of this name, also by an empty value.
     pub(super) fn overwriting(key: &str, value: &[u8]) -> Self {
         let value = String::from_utf8_lossy(value).into_owned();
         let header = Header { key: key.to_owned(), value, raw_value: bytes::Bytes::new() };

@@ -1,7 +1,7 @@
-//! gRPC: what Envoy asks about every request that it holds back (ext_authz, `envoy.service.auth.v3`).
+//! The gRPC listener: Envoy's external authorization (ext_authz, `envoy.service.auth.v3`).
 //!
-//! The question is forward-auth's, and so is the answer ([`crate::http::forward_auth`]): this room knows messages and how to
-//! read and write them. It exists for those alone who set `grpc.listen`.
+//! The verdicts are those of forward-auth ([`crate::http::forward_auth`]). This module decodes and encodes the
+//! messages. The listener exists only if `grpc.listen` is set.
 
 mod check;
 mod messages;
@@ -26,21 +26,20 @@ use crate::http::middleware::RequestFacts;
 use crate::telemetry::OncePerMinute;
 use messages::{CheckRequest, CheckResponse};
 
-/// The one procedure.
+/// The only procedure of the service.
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
-/// Bytes of a message: Envoy takes header blocks of 60 KiB, and sends them all unless `allowed_headers` says which.
+/// Maximum message size in bytes. Envoy accepts header blocks of 60 KiB, and sends every header unless
+/// `allowed_headers` selects some.
 const MAX_MESSAGE_BYTES: usize = 96 * 1024;
-/// From the header block to the answer; most of it for the message to arrive (security.md H6).
+/// From the header block to the answer, including the arrival of the message (security.md H6).
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The state of the procedure.
 struct Checks {
     shared: Arc<Shared>,
-    /// A line of the log about names that `context_extensions` may not hold.
+    /// Limits how often an unknown key in `context_extensions` is logged.
     unknown_keys: OncePerMinute,
 }
 
-/// The routes of the gRPC listener.
 pub fn routes(shared: Arc<Shared>) -> Router {
     let checks = Arc::new(Checks { shared, unknown_keys: OncePerMinute::default() });
     Router::new().route(CHECK, post(check)).fallback(unimplemented).with_state(checks)
@@ -71,7 +70,7 @@ fn failed(status: &Status) -> Response {
     status.clone().into_http::<Body>()
 }
 
-/// For the record, a failed call has the HTTP status that says the same.
+/// Records a failed call with the corresponding HTTP status.
 fn recorded(mut response: Response) -> Response {
     let Some(status) = Status::from_header_map(response.headers()).filter(|status| status.code() != Code::Ok) else {
         return response;

@@ -1,4 +1,4 @@
-//! Forged claims: every one of these tokens is validly signed.
+//! Forged claims. Every token here has a valid signature.
 
 use serde_json::{Value, json};
 
@@ -9,7 +9,7 @@ use crate::crypto::fixtures::{ISSUER, NOW, client_claims, user_claims};
 use crate::domain::{Timestamp, TokenType};
 
 #[test]
-fn t6_every_required_claim_must_be_there_with_its_type() {
+fn t6_every_required_claim_must_be_present_with_its_type() {
     let forge = forge();
     for name in ["iss", "sub", "aud", "exp", "iat", "jti", "client_id"] {
         assert!(forge.judge_claims(&claims_without(name)).is_err(), "{name} absent");
@@ -30,7 +30,7 @@ fn t6_every_required_claim_must_be_there_with_its_type() {
 }
 
 #[test]
-fn t6_the_claims_of_a_login_stand_together_and_beside_a_user_only() {
+fn t6_the_claims_of_a_login_occur_together_and_for_users_only() {
     let forge = forge();
     for name in ["sid", "auth_time", "amr", "preferred_username"] {
         assert!(forge.judge_claims(&claims_without(name)).is_err(), "{name} alone is missing");
@@ -58,7 +58,7 @@ fn t6_the_claims_of_a_login_stand_together_and_beside_a_user_only() {
 }
 
 #[test]
-fn t7_near_misses_of_the_issuer_are_another_issuer() {
+fn t7_variants_of_the_issuer_are_other_issuers() {
     let forge = forge();
     let near = [
         "https://auth.example.com/",
@@ -101,7 +101,7 @@ fn t7_near_misses_of_the_issuer_are_another_issuer() {
 }
 
 #[test]
-fn t7_aud_is_a_string_or_an_array_of_strings_with_something_in_it() {
+fn t7_aud_is_a_string_or_a_non_empty_array_of_strings() {
     let forge = forge();
     for good in [json!("one"), json!(["one"]), json!(["one", "https://two.example"])] {
         forge.judge_claims(&claims_with("aud", good)).unwrap();
@@ -127,7 +127,7 @@ fn t7_aud_is_a_string_or_an_array_of_strings_with_something_in_it() {
 }
 
 #[test]
-fn t8_the_boundaries_of_time_hold_to_the_second() {
+fn t8_the_limits_of_dates_are_exact_to_the_second() {
     let forge = forge();
     let now = NOW.seconds();
     let judge = |exp: i64, iat: i64, nbf: i64| {
@@ -138,23 +138,23 @@ fn t8_the_boundaries_of_time_hold_to_the_second() {
     let refused = |refusal: ClaimsRefusal| Err(refusal.into());
     let future = |name| refused(ClaimsRefusal::NotYetValid(name));
     let table = [
-        // exp: dead from its own second on, no leeway.
+        // exp: the token has expired in this second; no leeway.
         ((now + 1, now - 60, now - 60), Ok(())),
         ((now, now - 60, now - 60), refused(ClaimsRefusal::Expired)),
         ((now - 1, now - 60, now - 60), refused(ClaimsRefusal::Expired)),
-        // iat: five seconds ahead at most.
+        // iat: at most five seconds ahead.
         ((now + 60, now + 4, now), Ok(())),
         ((now + 60, now + 5, now), Ok(())),
         ((now + 60, now + 6, now), future("iat")),
-        // nbf: likewise.
+        // nbf: at most five seconds ahead.
         ((now + 60, now, now + 4), Ok(())),
         ((now + 60, now, now + 5), Ok(())),
         ((now + 60, now, now + 6), future("nbf")),
-        // exp - iat: an hour at most.
+        // exp - iat: at most an hour.
         ((now + 3599, now, now), Ok(())),
         ((now + 3600, now, now), Ok(())),
         ((now + 3601, now, now), refused(ClaimsRefusal::LivesTooLong)),
-        // exp after iat.
+        // exp must be after iat.
         ((now + 2, now + 1, now), Ok(())),
         ((now + 1, now + 1, now), refused(ClaimsRefusal::Claim("exp", "is not after `iat`"))),
         ((now + 1, now + 2, now), refused(ClaimsRefusal::Claim("exp", "is not after `iat`"))),
@@ -162,7 +162,7 @@ fn t8_the_boundaries_of_time_hold_to_the_second() {
     for ((exp, iat, nbf), expected) in table {
         assert_eq!(judge(exp, iat, nbf), expected, "exp {} iat {} nbf {}", exp - now, iat - now, nbf - now);
     }
-    // The clock has milliseconds: alive until the last of them.
+    // The clock has milliseconds; the token is active in the last one.
     let token = forge.sign_claims(&claims().to_string());
     let end = user_claims().expires_at.millis();
     assert!(forge.judge_at(&token, Timestamp::from_millis(end - 1)).is_ok());
@@ -171,7 +171,7 @@ fn t8_the_boundaries_of_time_hold_to_the_second() {
 }
 
 #[test]
-fn t8_dates_are_whole_numbers_in_range_and_nothing_else() {
+fn t8_dates_are_whole_numbers_in_range() {
     let forge = forge();
     let exp = user_claims().expires_at.seconds();
     let spellings = [

@@ -1,4 +1,4 @@
-//! Forged form: what is no compact JWS, no strict base64url, no strict JSON.
+//! Forged forms: no compact JWS, no strict base64url, or no strict JSON.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +11,7 @@ use crate::crypto::{JwsRefusal, MAX_TOKEN_BYTES, SigningError, UnverifiedJws};
 use crate::domain::TokenType;
 
 #[test]
-fn t9_form_is_judged_before_anything_is_decoded() {
+fn t9_form_is_checked_before_decoding() {
     let forge = forge();
     let token = forge.sign_claims(&claims().to_string());
     let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!() };
@@ -63,7 +63,7 @@ fn t9_form_is_judged_before_anything_is_decoded() {
     assert_eq!(forge.judge(&"a".repeat(10_000_000)), Err(JwsRefusal::TooLong.into()));
 }
 
-/// Member names, values and the ways to write a name twice.
+/// Copies of `object` with one member name twice, in various spellings and positions.
 fn duplicates(object: &Value) -> Vec<String> {
     let escaped = |name: &str, at: usize| -> String {
         let escape =
@@ -106,7 +106,7 @@ fn t10_duplicate_member_names_are_refused_at_any_depth_and_after_unescaping() {
         assert!(forge.judge(&forge.sign_header(header)).is_err(), "{header}");
     }
     assert!(payloads.len() + headers.len() >= 1000, "{} + {}", payloads.len(), headers.len());
-    // The same names once each, and the same name at different places, are nobody's duplicates.
+    // Each name once per object is no duplicate, whatever the nesting or the letter case.
     let honest = with_member(&claims(), "\"X\":1,\"x\":{\"x\":[{\"x\":1},{\"x\":2}]},\"\":0,\"e\\u0301\":1,\"é\":2");
     forge.judge(&forge.sign_claims(&honest)).unwrap();
 }
@@ -215,7 +215,7 @@ fn t13_the_malleable_twin_of_an_es256_token_has_the_same_identity() {
 }
 
 #[test]
-fn t14_claims_are_not_looked_at_before_the_signature_is_valid() {
+fn t14_claims_are_not_read_before_the_signature_is_verified() {
     let forge = forge();
     for payload in ["not json", "{}", "{\"exp\":\"\"}"] {
         let token = forge.sign_claims(payload);
@@ -226,7 +226,7 @@ fn t14_claims_are_not_looked_at_before_the_signature_is_valid() {
 }
 
 #[test]
-fn t15_encrypted_nested_and_json_serialised_tokens_are_refused_by_form() {
+fn t15_encrypted_nested_and_json_serialized_tokens_are_refused_by_form() {
     let forge = forge();
     let token = forge.sign_claims(&claims().to_string());
     let [header, payload, signature] = token.split('.').collect::<Vec<_>>()[..] else { panic!() };
@@ -243,7 +243,7 @@ fn t15_encrypted_nested_and_json_serialised_tokens_are_refused_by_form() {
 }
 
 #[test]
-fn t9_a_token_that_would_be_refused_for_its_length_is_not_signed() {
+fn t9_a_token_that_is_too_long_to_be_accepted_is_not_signed() {
     let mut claims = user_claims();
     claims.issuer = "x".repeat(4000);
     assert!(matches!(eddsa_key().sign_access_token(&claims, TokenType::AtJwt), Err(SigningError::TooLong(_))));
@@ -265,7 +265,7 @@ proptest! {
     }
 
     #[test]
-    fn t1_no_single_changed_character_survives(at: prop::sample::Index, new in "[A-Za-z0-9_.-]") {
+    fn t1_no_single_changed_character_is_accepted(at: prop::sample::Index, new in "[A-Za-z0-9_.-]") {
         let forge = forge();
         let token = forge.sign_claims(&claims().to_string());
         let at = at.index(token.len());

@@ -1,4 +1,4 @@
-//! Forged headers, and tokens of another kind.
+//! Forged headers, and tokens of other kinds.
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -11,7 +11,7 @@ use crate::crypto::{JwsRefusal, SeededRandom, SigningKey, TokenRefusal, verify_a
 use crate::domain::{Algorithm, Kid, TokenType};
 
 #[test]
-fn t1_no_other_algorithm_name_and_no_other_spelling_passes_in_any_signature_shape() {
+fn t1_no_other_algorithm_name_or_spelling_is_accepted_with_any_signature() {
     const NAMES: [&str; 13] = [
         "none", "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384",
         "EdDSA",
@@ -34,7 +34,7 @@ fn t1_no_other_algorithm_name_and_no_other_spelling_passes_in_any_signature_shap
         {
             let signed = forge.sign_header(&forge.header_with("alg", json!(spelling)));
             let unsigned = &signed[..=signed.rfind('.').unwrap()];
-            // The classic confusion: the public key taken for a shared secret.
+            // Algorithm confusion: the public key used as an HMAC secret.
             let mac =
                 hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &public), unsigned.trim_end_matches('.').as_bytes());
             let shapes = [
@@ -60,7 +60,7 @@ fn t1_no_other_algorithm_name_and_no_other_spelling_passes_in_any_signature_shap
 }
 
 #[test]
-fn t1_a_key_of_another_algorithm_does_not_verify_although_the_header_fits_it() {
+fn t1_a_key_does_not_verify_a_signature_of_another_algorithm_whatever_the_header_says() {
     let (eddsa, es256) = (eddsa_key(), es256_key());
     let keys = keys_of(&[&eddsa, &es256]);
     for (signer, named) in [(&eddsa, &es256), (&es256, &eddsa)] {
@@ -73,7 +73,7 @@ fn t1_a_key_of_another_algorithm_does_not_verify_although_the_header_fits_it() {
 }
 
 #[test]
-fn t2_twenty_spellings_of_typ_are_judged_as_media_types() {
+fn t2_typ_is_compared_as_a_media_type() {
     let forge = forge();
     let accepted = [
         ("at+jwt", TokenType::AtJwt),
@@ -124,7 +124,7 @@ fn t2_twenty_spellings_of_typ_are_judged_as_media_types() {
 }
 
 #[test]
-fn t3_every_shape_of_crit_is_refused_although_validly_signed() {
+fn t3_every_form_of_crit_is_refused_although_the_signature_is_valid() {
     let forge = forge();
     let shapes = [
         json!([]),
@@ -147,7 +147,7 @@ fn t3_every_shape_of_crit_is_refused_although_validly_signed() {
 }
 
 #[test]
-fn t4_keys_and_places_of_keys_in_the_header_are_refused_and_x5t_selects_nothing() {
+fn t4_keys_and_locations_of_keys_in_the_header_are_refused_and_x5t_is_ignored() {
     let forge = forge();
     let jwk = serde_json::to_value(forge.key.public()).unwrap();
     let hostile = json!("https://attacker.example/keys");
@@ -158,14 +158,14 @@ fn t4_keys_and_places_of_keys_in_the_header_are_refused_and_x5t_selects_nothing(
         }
     }
     forge.judge(&forge.sign_header(&forge.header_with("x5t", json!("AAAA")))).unwrap();
-    // The attacker's own key, embedded and named: the header's words choose nothing.
+    // The attacker's own key under our kid: the header does not choose the key.
     let attacker = SigningKey::generate(Algorithm::EdDsa, &SeededRandom::new(66)).unwrap();
     let token = attacker.sign_parts(forge.header().to_string().as_bytes(), claims().to_string().as_bytes()).unwrap();
     assert_eq!(forge.judge(&token), Err(JwsRefusal::BadSignature.into()));
 }
 
 #[test]
-fn t5_kid_is_mandatory_bounded_and_looked_up_exactly() {
+fn t5_kid_is_required_bounded_and_compared_exactly() {
     let forge = forge();
     let own = forge.key.kid().as_str().to_owned();
     let unusable =
@@ -187,11 +187,11 @@ fn t5_kid_is_mandatory_bounded_and_looked_up_exactly() {
 }
 
 #[test]
-fn t16_an_introspection_answer_as_jwt_is_not_an_access_token() {
+fn t16_an_introspection_response_as_jwt_is_not_an_access_token() {
     let forge = forge();
     let answer = json!({"iss": ISSUER, "aud": "api", "iat": NOW.seconds(), "token_introspection": claims()});
     let token = forge.key.sign_jwt("token-introspection+jwt", &answer).unwrap();
     assert_eq!(forge.judge(&token), Err(TokenRefusal::WrongType));
-    // Even with its type changed it lacks everything that an access token has at its top level.
+    // Even with the right `typ` it lacks the top-level claims of an access token.
     assert!(forge.judge(&forge.key.sign_jwt("at+jwt", &answer).unwrap()).is_err());
 }

@@ -1,5 +1,5 @@
-//! Forgeries: tokens that differ from honest ones in one thing each, most of them validly signed, and all refused
-//! (security.md group T). The names of the tests are the requirements.
+//! Forgeries: tokens that differ from a valid token in one respect, most of them with a valid signature. All are
+//! refused (security.md group T). The test names cite the requirements.
 
 mod claims;
 mod form;
@@ -15,7 +15,7 @@ use super::fixtures::{ISSUER, NOW, all_keys, eddsa_key, keys_of, user_claims};
 use super::{SigningKey, TokenRefusal, VerifiedToken, VerifyingKey, verify_access_token};
 use crate::domain::{Kid, Timestamp, TokenType};
 
-/// A key, the key set that holds it, and tokens made with it.
+/// A key, the key set that holds it, and tokens made with the key.
 struct Forge {
     key: SigningKey,
     keys: HashMap<Kid, VerifyingKey>,
@@ -39,7 +39,7 @@ impl Forge {
         json!({"alg": self.key.algorithm().as_str(), "kid": self.key.kid().as_str(), "typ": "at+jwt"})
     }
 
-    /// The honest header with one member changed or added.
+    /// The valid header with one member changed or added.
     fn header_with(&self, name: &str, value: Value) -> String {
         let mut header = self.header();
         header[name] = value;
@@ -63,7 +63,7 @@ impl Forge {
     }
 }
 
-/// The honest claims as JSON.
+/// The valid claims as JSON.
 fn claims() -> Value {
     let token = eddsa_key().sign_access_token(&user_claims(), TokenType::AtJwt).unwrap();
     let payload = token.expose().split('.').nth(1).unwrap().to_owned();
@@ -86,13 +86,13 @@ fn forge() -> Forge {
     Forge::new(eddsa_key())
 }
 
-/// `{"a":1}` as text with `member` put in at the front, so that duplicates and odd spellings can be written.
+/// The JSON text of `object` with `member` added at the front. A text can have duplicates and unusual spellings.
 fn with_member(object: &Value, member: &str) -> String {
     format!("{{{member},{}", &object.to_string()[1..])
 }
 
 #[test]
-fn the_honest_token_passes_so_that_a_refusal_below_means_something() {
+fn a_valid_token_is_accepted_so_that_each_refusal_is_due_to_its_change() {
     for key in all_keys() {
         let forge = Forge::new(key);
         forge.judge(&forge.sign_header(&forge.header().to_string())).unwrap();
