@@ -227,6 +227,7 @@ impl Core {
             Arc::clone(&view),
             Arc::clone(&keyring),
             Arc::clone(&parts.clock),
+            Arc::clone(&parts.random),
             config.revocation.poll_interval,
             Box::new(move |took: Duration| lag.observe(took.as_secs_f64())),
         ));
@@ -495,6 +496,8 @@ async fn see_to_keys(service: &Service, algorithm: Algorithm) -> Result<(), Star
             Ok(())
         }
         Err(error) if algorithm.is_generated() && !service.has_unreadable_keys() => Err(error.into()),
+        // The first key is made when the clocks agree; until then the replica is not ready.
+        Ok(()) if algorithm.is_generated() && !service.has_time() => Ok(()),
         _ if service.can_sign() => Ok(()),
         // Another replica may open it. This one says what is wrong, and answers what does not need it.
         _ if service.has_unreadable_keys() => Ok(()),

@@ -67,6 +67,8 @@ pub struct Session {
     pub user_epoch: u32,
     /// The client's epoch at login.
     pub client_epoch: u32,
+    /// The installation's epoch at login.
+    pub installation_epoch: u32,
     pub state: SessionState,
 }
 

@@ -110,6 +110,7 @@ impl Service {
             }),
             user_epoch: u32::MAX,
             client_epoch: u32::MAX,
+            installation_epoch: u32::MAX,
         };
         self.with_signer(client, now, |key, typ| key.room_beside(&claims, typ))
     }
@@ -131,6 +132,7 @@ impl Service {
             login: None,
             user_epoch: 0,
             client_epoch: client.epoch,
+            installation_epoch: self.view.installation_epoch(),
         };
         Ok(IssuedTokens {
             access_token: self.sign(&claims, client, now)?,
@@ -169,6 +171,7 @@ impl Service {
             }),
             user_epoch: session.user_epoch,
             client_epoch: session.client_epoch,
+            installation_epoch: session.installation_epoch,
         }
     }
 

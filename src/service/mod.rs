@@ -60,7 +60,7 @@ pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
 pub use import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
 pub use introspect::{CannotIntrospect, Introspected, Introspection};
 pub use issue::{IssuedRefresh, IssuedTokens};
-pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
+pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Signature, Verdict};
 pub use keys::{AddKeyError, KeyInfo, MaintenanceError};
 pub use login::{Login, LoginError};
 pub use logout::{Bearer, BearerError, WrongAudience};

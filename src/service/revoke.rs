@@ -48,6 +48,7 @@ impl Service {
             return Err(RevokeError::ForeignToken);
         }
         self.revoke_jti(&claims.jti, claims.expires_at.plus(REVOCATION_MARGIN), from).await?;
+        self.judge.forget(token);
         Ok(())
     }
 

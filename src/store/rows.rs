@@ -85,6 +85,7 @@ impl TryFrom<&Row> for Session {
             audience,
             user_epoch: row.count("user_epoch")?,
             client_epoch: row.count("client_epoch")?,
+            installation_epoch: row.count("installation_epoch")?,
             state,
         })
     }
@@ -109,6 +110,7 @@ pub(super) fn change_columns(change: &Change) -> (&'static str, Vec<u8>, u32) {
                 Revocation::User(id, epoch) => (id.as_bytes().to_vec(), *epoch),
                 Revocation::Client(id, epoch) => (id.as_str().as_bytes().to_vec(), *epoch),
                 Revocation::Key(kid) => (kid.as_str().as_bytes().to_vec(), 0),
+                Revocation::Everything(epoch) => (Vec::new(), *epoch),
             };
             (revocation.kind().as_str(), subject, epoch)
         }
@@ -126,6 +128,7 @@ fn change(row: &Fields<'_>) -> Result<Change, StoreError> {
             RevocationKind::User => Revocation::User(UserId::from_bytes(row.array("subject")?), row.count("epoch")?),
             RevocationKind::Client => Revocation::Client(subject_text(row, ClientId::parse)?, row.count("epoch")?),
             RevocationKind::Key => Revocation::Key(subject_text(row, Kid::parse)?),
+            RevocationKind::Everything => Revocation::Everything(row.count("epoch")?),
         }));
     }
     match kind.as_str() {

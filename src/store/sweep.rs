@@ -127,12 +127,14 @@ impl Round {
                 table: "sessions",
                 key: "id",
                 look: "SELECT id,
-                        COUNT(CASE WHEN idle_expires_at < $2 OR absolute_expires_at < $2 THEN 1 END) OVER () AS dead
-                    FROM (SELECT id, idle_expires_at, absolute_expires_at FROM sessions
+                        COUNT(CASE WHEN idle_expires_at < $2 OR absolute_expires_at < $2
+                            OR installation_epoch < (SELECT epoch FROM installation) THEN 1 END) OVER () AS dead
+                    FROM (SELECT id, idle_expires_at, absolute_expires_at, installation_epoch FROM sessions
                         WHERE id > $1 ORDER BY id LIMIT $3) AS batch
                     ORDER BY id DESC LIMIT 1",
                 delete: "DELETE FROM sessions WHERE id > $1 AND id <= $2
-                    AND (idle_expires_at < $3 OR absolute_expires_at < $3) RETURNING id",
+                    AND (idle_expires_at < $3 OR absolute_expires_at < $3
+                        OR installation_epoch < (SELECT epoch FROM installation)) RETURNING id",
                 grace: DAY,
             },
             Self::LoginAttempts => RoundRule {

@@ -596,7 +596,8 @@ on_both_engines! {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         assert!(app.is_active(&token).await);
-        app.clock.pretend_offset(250);
+        app.clock.step(250);
+        app.sync().await;
         let mut status = app.administer(Method::GET, "/admin/v1/status", None).await;
         let keys = status["keys"].as_array_mut().unwrap();
         keys[0]["kid"] = json!("(varies)");

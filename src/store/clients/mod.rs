@@ -4,12 +4,29 @@ mod revoke;
 mod row;
 mod secret;
 
+use std::collections::BTreeSet;
+
 use self::row::{collect, collect_one, settings_values};
 use crate::domain::{Change, Client, ClientId, ClientSettings, SecretDigest, Timestamp};
 use crate::store::columns::client_columns;
-use crate::store::db::{Database, Tx, Value, Written, values};
+use crate::store::db::{Database, Sql, Tx, Value, Written, values};
 use crate::store::feed::NOTE_LIFE;
 use crate::store::{AuditEvent, FeedEntry, Rows, StoreError, audit};
+
+/// Reads clients with their secrets, in the order of their ids.
+macro_rules! read_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT ",
+            client_columns!(),
+            ", client_secrets.digest, client_secrets.expires_at AS secret_expires_at
+            FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
+            WHERE ",
+            $condition,
+            " ORDER BY clients.id, client_secrets.created_at, client_secrets.digest"
+        )
+    };
+}
 
 /// A client to be created.
 #[derive(Debug, Clone)]
@@ -57,16 +74,19 @@ impl Clients<'_> {
         collect_one(&rows)
     }
 
+    /// The clients of these ids that there are, with their secrets.
+    pub async fn by_ids(&self, ids: &BTreeSet<ClientId>) -> Result<Rows<Client, ClientId>, StoreError> {
+        const READ: Sql = Sql::each(
+            read_where!("clients.id IN (SELECT value FROM json_each($1))"),
+            read_where!("clients.id IN (SELECT json_array_elements_text($1::json))"),
+        );
+        let ids: serde_json::Value = ids.iter().map(ClientId::as_str).collect();
+        Ok(collect(&self.0.rows("clients_by_ids", READ, values![ids.to_string()]).await?))
+    }
+
     /// All clients with their secrets, in the order of their ids.
     pub async fn all(&self) -> Result<Rows<Client, ClientId>, StoreError> {
-        const READ_ALL: &str = concat!(
-            "SELECT ",
-            client_columns!(),
-            ", client_secrets.digest, client_secrets.expires_at AS secret_expires_at
-            FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
-            ORDER BY clients.id, client_secrets.created_at, client_secrets.digest"
-        );
-        Ok(collect(&self.0.rows("clients_all", READ_ALL, Vec::new()).await?))
+        Ok(collect(&self.0.rows("clients_all", read_where!("1 = 1"), Vec::new()).await?))
     }
 
     /// Replaces what the operator chose, if it still is `present`; a conflict otherwise. Tokens that are out keep what they were
@@ -102,25 +122,24 @@ impl Clients<'_> {
     }
 }
 
-const READ_ONE: &str = concat!(
-    "SELECT ",
-    client_columns!(),
-    ", client_secrets.digest, client_secrets.expires_at AS secret_expires_at
-    FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
-    WHERE clients.id = $1 ORDER BY client_secrets.created_at, client_secrets.digest"
-);
+const READ_ONE: &str = read_where!("clients.id = $1");
 
 async fn insert(tx: &mut Tx, new: &NewClient, now: Timestamp) -> Result<Client, StoreError> {
     const INSERT: &str = "INSERT INTO clients (id, kind, display_name, grants, audiences, scopes, introspect,
-            access_ttl_ms, algorithm, token_type, jwks, created_at, epoch, disabled_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-            (SELECT coalesce(max(epoch), 0) FROM changes WHERE kind = 'client' AND subject = $13), $14)
+            access_ttl_ms, algorithm, token_type, jwks, created_at, disabled_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
         ON CONFLICT (id) DO NOTHING RETURNING id";
+    // A statement of its own: the insertion may have waited for the transaction that deletes the former client, and does
+    // not see what that put on the feed.
+    const RAISE_EPOCH: &str = "UPDATE clients SET epoch =
+            (SELECT coalesce(max(epoch), 0) FROM changes WHERE kind = 'client' AND subject = $2)
+        WHERE id = $1 RETURNING id";
     let mut values = with_settings(&new.id, &new.settings);
-    values.extend(values![now, new.id.as_str().as_bytes(), new.disabled.then_some(now)]);
+    values.extend(values![now, new.disabled.then_some(now)]);
     if tx.row(INSERT, values).await?.is_none() {
         return Err(StoreError::Conflict { what: "client id" });
     }
+    tx.row(RAISE_EPOCH, values![&new.id, new.id.as_str().as_bytes()]).await?;
     if let Some(digest) = new.secret {
         secret::insert(tx, &new.id, digest, now).await?;
     }

@@ -75,6 +75,8 @@ pub(in crate::store) struct Database {
 
 struct Inner {
     engine: Engine,
+    /// SQLite: what knows which file is open.
+    file: Option<SqliteConnector>,
     readers: Arc<Pool>,
     /// The feed's own connection: followers prove freshness also while requests wait for connections.
     follower: Arc<Pool>,
@@ -129,13 +131,18 @@ impl Database {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn StoreObserver>,
     ) -> Result<Self, StoreError> {
-        let (writer, connector, feed_connector) = match &settings.location {
+        let (writer, file, connector, feed_connector) = match &settings.location {
             Location::Sqlite { path, create } => {
                 let connector = SqliteConnector::new(path.clone(), settings.busy_timeout);
                 connector.prepare(*create, settings.key_file.as_deref())?;
                 // The writer first: it puts the file into write-ahead mode, which readers then find.
                 let writer = Writer::start(connector.clone(), settings.acquire_timeout).await?;
-                (Some(writer), Connector::Sqlite(connector.clone()), Connector::Sqlite(connector))
+                (
+                    Some(writer),
+                    Some(connector.clone()),
+                    Connector::Sqlite(connector.clone()),
+                    Connector::Sqlite(connector),
+                )
             }
             Location::Postgres { url, pooler_transaction_mode } => {
                 let connector = Box::new(PostgresConnector::new(url, *pooler_transaction_mode, settings)?);
@@ -146,7 +153,7 @@ impl Database {
                 let statement_timeout = settings.statement_timeout.min(settings.feed_timeout);
                 let of_feed = StoreSettings { statement_timeout, ..settings.clone() };
                 let of_feed = Box::new(PostgresConnector::new(url, *pooler_transaction_mode, &of_feed)?);
-                (None, Connector::Postgres(connector), Connector::Postgres(of_feed))
+                (None, None, Connector::Postgres(connector), Connector::Postgres(of_feed))
             }
         };
         let connector = Arc::new(connector);
@@ -170,8 +177,18 @@ impl Database {
             }
         };
         let write_problem = ArcSwapOption::empty();
-        let inner =
-            Inner { engine, readers, follower, patience, feed_patience, announcer, write_problem, clock, observer };
+        let inner = Inner {
+            engine,
+            file,
+            readers,
+            follower,
+            patience,
+            feed_patience,
+            announcer,
+            write_problem,
+            clock,
+            observer,
+        };
         Ok(Self { inner: Arc::new(inner), lane: Lane::Requests })
     }
 
@@ -298,6 +315,11 @@ impl Database {
             }
         })
         .await
+    }
+
+    /// Which file was opened last, on SQLite: a cursor of the feed means nothing in another one.
+    pub(in crate::store) fn file(&self) -> String {
+        self.inner.file.as_ref().map_or_else(String::new, SqliteConnector::file)
     }
 
     /// A listener for news on the feed; none where there is nothing to listen to.

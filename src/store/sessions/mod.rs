@@ -9,7 +9,7 @@ pub use self::open::{NewSession, Opened};
 pub use self::rotate::{Answerable, ProvenSession, RotateOutcome, RotateRequest};
 use crate::domain::{ClientId, Role, Session, SessionId, Timestamp, UserId, Username};
 use crate::store::StoreError;
-use crate::store::columns::session_columns;
+use crate::store::columns::{installation_epoch, session_columns};
 use crate::store::db::{Database, Row, values};
 use crate::store::rows::{roles, username, words};
 
@@ -68,7 +68,9 @@ impl Sessions<'_> {
             FROM sessions JOIN users ON users.id = sessions.user_id JOIN clients ON clients.id = sessions.client_id
             WHERE sessions.user_id = $1 AND sessions.id > $2 AND ended_at IS NULL
               AND idle_expires_at > $3 AND absolute_expires_at > $3
-              AND user_epoch = users.epoch AND client_epoch = clients.epoch
+              AND user_epoch = users.epoch AND client_epoch = clients.epoch AND installation_epoch = ",
+            installation_epoch!(),
+            "
             ORDER BY sessions.id LIMIT $4"
         );
         let rows = self.0.rows("sessions_of_user", PAGE, values![user, start(after), now, limit]).await?;
@@ -90,7 +92,9 @@ impl Sessions<'_> {
             FROM sessions JOIN users ON users.id = sessions.user_id JOIN clients ON clients.id = sessions.client_id
             WHERE sessions.client_id = $1 AND sessions.id > $2 AND ended_at IS NULL
               AND idle_expires_at > $3 AND absolute_expires_at > $3
-              AND user_epoch = users.epoch AND client_epoch = clients.epoch
+              AND user_epoch = users.epoch AND client_epoch = clients.epoch AND installation_epoch = ",
+            installation_epoch!(),
+            "
             ORDER BY sessions.id LIMIT $4"
         );
         let rows = self.0.rows("sessions_of_client", PAGE, values![client, start(after), now, limit]).await?;

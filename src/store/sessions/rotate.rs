@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::{SessionDetail, Sessions};
 use crate::domain::{Audience, ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp};
-use crate::store::columns::session_columns;
+use crate::store::columns::{installation_epoch, session_columns};
 use crate::store::db::{Lane, Row, Sql, Tx, Written, values};
 use crate::store::rows::joined;
 use crate::store::{AuditEvent, StoreError, audit};
@@ -15,15 +15,20 @@ const MAX_LOOKS: u32 = 4;
 /// When a session is rotated: `asked` are the tokens that were presented, one for each session.
 macro_rules! rotate_condition {
     () => {
-        "WHERE sessions.id = asked.id AND sessions.generation = asked.generation
+        concat!(
+            "WHERE sessions.id = asked.id AND sessions.generation = asked.generation
           AND sessions.family_digest = asked.family_digest AND sessions.client_id = asked.client_id
           AND ended_at IS NULL AND idle_expires_at > asked.at AND absolute_expires_at > asked.at
           AND users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL
           AND clients.id = sessions.client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL
+          AND installation_epoch = ",
+            installation_epoch!(),
+            "
           AND (most_chars IS NULL OR length(scope) + length(audience) + length(methods)
               + length(users.roles) + length(users.username) <= most_chars)
           AND (asked.audiences IS NULL
               OR replace(asked.audiences, mark || audience || mark, '') <> asked.audiences)"
+        )
     };
 }
 
@@ -166,11 +171,18 @@ impl Sessions<'_> {
     }
 
     async fn look(&self, lane: Lane, id: SessionId) -> Result<Option<Found>, StoreError> {
-        const LOOK: &str = concat!("SELECT ", session_columns!(), ", users.username, users.roles,
+        const LOOK: &str = concat!(
+            "SELECT ",
+            session_columns!(),
+            ", users.username, users.roles,
                 CAST(CASE WHEN users.epoch = user_epoch AND users.disabled_at IS NULL
-                    AND clients.epoch = client_epoch AND clients.disabled_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS is_current
+                    AND clients.epoch = client_epoch AND clients.disabled_at IS NULL
+                    AND installation_epoch = ",
+            installation_epoch!(),
+            " THEN 1 ELSE 0 END AS BIGINT) AS is_current
             FROM sessions JOIN users ON users.id = user_id JOIN clients ON clients.id = client_id
-            WHERE sessions.id = $1");
+            WHERE sessions.id = $1"
+        );
         let rows = self.0.read("session_look", lane, LOOK.into(), values![id]).await?;
         rows.first().map(Found::try_from).transpose()
     }
@@ -315,6 +327,7 @@ mod tests {
             audience: vec![Audience::parse("api").unwrap()],
             user_epoch: 0,
             client_epoch: 0,
+            installation_epoch: 0,
             state: SessionState::Live,
         };
         let username = Username::parse("ada").unwrap();

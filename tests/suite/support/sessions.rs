@@ -120,6 +120,7 @@ impl Sessions {
             user_epoch: user.epoch,
             client: client.id,
             client_epoch: client.epoch,
+            installation_epoch: app.service.installation_epoch(),
             family_digest: token.family.digest().0,
             methods: vec!["pwd".to_owned()],
             scope: client.settings.scopes,
