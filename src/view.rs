@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 
 use crate::clock::{Clock, ClockDoubt};
 use crate::domain::{
-    Audience, Client, ClientId, Kid, Revocation, RevocationKind, Session, SessionId, Timestamp, UserId,
+    Audience, Client, ClientId, Jti, Kid, Revocation, RevocationKind, Session, SessionId, Timestamp, UserId,
 };
 
 /// A larger difference between the time and the stopwatch than at the last sync makes the view stale: the process was
@@ -214,6 +214,17 @@ impl View {
         if self.installation.fetch_max(epoch, Ordering::AcqRel) < epoch {
             self.moved();
         }
+    }
+
+    /// Whether the revocation of this session is known. A session that has ended does not come back, so this needs no proof of
+    /// freshness.
+    pub fn has_ended_session(&self, session: SessionId, now: Timestamp) -> bool {
+        self.sessions.contains(session.as_bytes(), now)
+    }
+
+    /// Whether the revocation of this one token is known.
+    pub fn has_revoked_token(&self, jti: &Jti, now: Timestamp) -> bool {
+        self.tokens.contains(&crate::crypto::id128(jti.as_str()), now)
     }
 
     /// The client of this id, disabled ones included.

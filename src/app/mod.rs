@@ -22,7 +22,7 @@ pub use self::memory::Memory;
 pub use self::wiring::store_settings;
 use self::wiring::{
     assertion_audiences, attempt_rules, client_failures, cors, grpc_listener, hasher, host_of, http_settings, listener,
-    settings,
+    revocation_limit, settings,
 };
 use crate::background;
 use crate::clock::Clock;
@@ -255,6 +255,8 @@ impl Core {
             client_failures: client_failures(&config.limits),
             assertion_keys: AssertionKeys::default(),
             unknown_clients: Semaphore::new(UNKNOWN_CLIENTS),
+            revocation_limit: revocation_limit(&config.limits),
+            revoking: Arc::default(),
             proven_clients: ProvenClients::default(),
             denials: Denials::default(),
             refresh_codec: RefreshCodec::new(&current, previous.as_ref()),

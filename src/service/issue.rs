@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::crypto::{RefreshToken, SigningError, SigningKey};
 use crate::domain::SecretText;
 use crate::domain::{
-    AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, SessionId, Subject, Timestamp, TokenType, UserId,
+    AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, Session, SessionId, Subject, Timestamp, TokenType,
+    UserId,
 };
 use crate::store::SessionDetail;
 
@@ -156,7 +157,7 @@ impl Service {
             issuer: self.issuer.clone(),
             subject: Subject::User(session.user),
             audience: granted.audience,
-            expires_at: issued_at.plus(self.access_ttl(client)),
+            expires_at: self.access_expires_at(session, client),
             issued_at,
             not_before: issued_at,
             jti: token.access_jti(&granted.narrowing),
@@ -194,6 +195,11 @@ impl Service {
             SigningError::TooLong(_) => Failure::TokenTooLong(Box::new(error)),
             error => Failure::internal(error),
         })
+    }
+
+    /// When the access token of a session's present generation expires.
+    pub(super) fn access_expires_at(&self, session: &Session, client: &Client) -> Timestamp {
+        session.rotated_at.floor_to_second().plus(self.access_ttl(client))
     }
 
     fn access_ttl(&self, client: &Client) -> Duration {

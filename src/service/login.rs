@@ -9,7 +9,8 @@ use tracing::Instrument;
 
 use crate::crypto::{FamilySecret, HashingError, RefreshToken};
 use crate::domain::{
-    Audience, Client, EndReason, Grant, Password, ScopeSet, Session, SessionId, SessionState, Timestamp, Username,
+    Audience, Client, EndReason, Grant, Password, RetryMarks, ScopeSet, Session, SessionId, SessionState, Timestamp,
+    Username,
 };
 use crate::store::{NewSession, Owner, SessionDetail};
 
@@ -228,6 +229,7 @@ impl Service {
             generation: 0,
             authenticated_at: now,
             rotated_at: now,
+            marks: RetryMarks::NEW,
             idle_expires_at: now.plus(self.settings.idle_ttl).min(absolute_expires_at),
             absolute_expires_at,
             scope: scope.clone(),

@@ -17,7 +17,8 @@ macro_rules! session_columns {
         "sessions.id, sessions.user_id, sessions.client_id, sessions.generation, sessions.authenticated_at, \
          sessions.created_at, sessions.rotated_at, sessions.idle_expires_at, sessions.absolute_expires_at, sessions.scope, \
          sessions.audience, sessions.methods, sessions.user_epoch, sessions.client_epoch, \
-         sessions.installation_epoch, sessions.ended_at, sessions.end_reason, sessions.family_digest"
+         sessions.installation_epoch, sessions.ended_at, sessions.end_reason, sessions.family_digest, \
+         sessions.marked_generation, sessions.floor_generation, sessions.middle_generation, sessions.middle_at"
     };
 }
 

@@ -34,7 +34,8 @@ macro_rules! migration {
 }
 
 /// Every migration, in order; versions count up from 1.
-const MIGRATIONS: [Migration; 2] = [migration!(1, "0001_initial"), migration!(2, "0002_installation_epoch")];
+const MIGRATIONS: [Migration; 3] =
+    [migration!(1, "0001_initial"), migration!(2, "0002_installation_epoch"), migration!(3, "0003_refresh_window")];
 
 /// Longest wait for another replica that migrates, and longest run of one migration.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);

@@ -1,8 +1,8 @@
 //! Stored rows as domain values. A row that says something impossible is an error that names it, never a guess.
 
 use crate::domain::{
-    Audience, Change, ClientId, EndReason, Jti, Kid, Revocation, RevocationKind, Role, ScopeSet, Session, SessionId,
-    SessionState, User, UserId, UserState, Username,
+    Audience, Change, ClientId, EndReason, Jti, Kid, RetryMarks, Revocation, RevocationKind, Role, ScopeSet, Session,
+    SessionId, SessionState, User, UserId, UserState, Username,
 };
 use crate::store::db::{Fields, Row};
 use crate::store::{FeedEntry, StoreError};
@@ -79,6 +79,12 @@ impl TryFrom<&Row> for Session {
             generation: row.count("generation")?,
             authenticated_at: row.time("authenticated_at")?,
             rotated_at: row.time("rotated_at")?,
+            marks: RetryMarks {
+                generation: row.count("marked_generation")?,
+                floor: row.count("floor_generation")?,
+                middle: row.count("middle_generation")?,
+                middle_at: row.time("middle_at")?,
+            },
             idle_expires_at: row.time("idle_expires_at")?,
             absolute_expires_at: row.time("absolute_expires_at")?,
             scope: row.parsed("scope", ScopeSet::parse)?,

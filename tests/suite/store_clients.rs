@@ -5,7 +5,7 @@ use std::time::Duration;
 use countersign::domain::{
     Algorithm, Change, ClientKind, ClientSettings, RefreshRefusal, Revocation, SecretDigest, TokenType,
 };
-use countersign::store::{NewClient, RotateOutcome, StoreError};
+use countersign::store::{ClientChange, NewClient, RotateOutcome, StoreError};
 
 use sqlx::Executor;
 
@@ -56,7 +56,14 @@ on_both_engines! {
         add_client(&store, "app").await;
         let changed = ClientSettings { access_ttl: None, display_name: "New".to_owned(), ..settings() };
         let update = async |name, present, at_second| {
-            store.clients().update(&client_id(name), present, changed.clone(), at(at_second), None).await
+            let change = ClientChange {
+                present,
+                settings: changed.clone(),
+                audit: None,
+                enabled: None,
+                revocation_expires_at: at(99),
+            };
+            store.clients().change(&client_id(name), change, at(at_second)).await
         };
         let written = update("app", settings(), 1).await.unwrap();
         assert_eq!(written.value.settings, changed);

@@ -8,7 +8,7 @@ use countersign::store::{Location, SchemaStatus, Store, StoreError, StoreSetting
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
 
-const CURRENT: SchemaStatus = SchemaStatus { current: 2, latest: 2, pending: 0 };
+const CURRENT: SchemaStatus = SchemaStatus { current: 3, latest: 3, pending: 0 };
 
 /// Rounds of starts at once on an empty database.
 const STARTS: usize = 4;
@@ -51,7 +51,7 @@ on_both_engines! {
     async fn d1_an_empty_database_says_what_is_missing(database: TestDatabase) {
         let bare = TestDatabase::bare(database.engine).await;
         let status = bare.open().await.check_schema().await.unwrap();
-        assert_eq!(status, SchemaStatus { current: 0, latest: 2, pending: 2 });
+        assert_eq!(status, SchemaStatus { current: 0, latest: 3, pending: 3 });
         assert_eq!(database.open().await.check_schema().await, Ok(CURRENT));
     }
 
@@ -65,13 +65,13 @@ on_both_engines! {
     async fn c10_a_newer_schema_is_refused_unless_it_says_that_this_release_may_run(database: TestDatabase) {
         let store = database.open().await;
         database
-            .tamper("INSERT INTO schema_migrations SELECT 3, 'next', checksum, 1, 0 FROM schema_migrations WHERE version = 2")
+            .tamper("INSERT INTO schema_migrations SELECT 4, 'next', checksum, 1, 0 FROM schema_migrations WHERE version = 2")
             .await;
-        let tolerated = SchemaStatus { current: 3, ..CURRENT };
+        let tolerated = SchemaStatus { current: 4, ..CURRENT };
         assert_eq!(store.check_schema().await, Ok(tolerated));
         assert_eq!(store.migrate(START).await, Ok(tolerated));
-        database.tamper("UPDATE schema_migrations SET compatible_with = 3 WHERE version = 3").await;
-        let newer = StoreError::SchemaNewer { found: 3, needed: 3, known: 2 };
+        database.tamper("UPDATE schema_migrations SET compatible_with = 4 WHERE version = 4").await;
+        let newer = StoreError::SchemaNewer { found: 4, needed: 4, known: 3 };
         assert_eq!(store.check_schema().await, Err(newer.clone()));
         assert_eq!(store.migrate(START).await, Err(newer));
     }

@@ -81,11 +81,13 @@ on_both_engines! {
         let count: u32 = size(3000, 10_000_000);
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
+        let columns = "(id, user_id, client_id, family_digest, generation, authenticated_at, created_at, rotated_at, idle_expires_at,
+            absolute_expires_at, scope, audience, methods, user_epoch, client_epoch, ended_at, end_reason)";
         let number = match database.engine {
             Engine::Sqlite => format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
-                INSERT INTO sessions SELECT CAST(printf('%016d', i) AS BLOB)"),
+                INSERT INTO sessions {columns} SELECT CAST(printf('%016d', i) AS BLOB)"),
             Engine::Postgres => format!("WITH n(i) AS (SELECT generate_series(1, {count}))
-                INSERT INTO sessions SELECT convert_to(lpad(i::text, 16, '0'), 'UTF8')"),
+                INSERT INTO sessions {columns} SELECT convert_to(lpad(i::text, 16, '0'), 'UTF8')"),
         };
         // Every third has been idle for long, every fifth was ended long ago.
         let (now, live) = (at(30 * DAY), at(40 * DAY).millis());

@@ -28,6 +28,21 @@ macro_rules! read_where {
     };
 }
 
+/// What an administrator changes of a client.
+#[derive(Debug, Clone)]
+pub struct ClientChange {
+    /// The settings that the change was made from.
+    pub present: ClientSettings,
+    /// The settings to have.
+    pub settings: ClientSettings,
+    /// What to remember if these differ.
+    pub audit: Option<AuditEvent>,
+    /// Enabled or disabled, with what to remember of that.
+    pub enabled: Option<(bool, Option<AuditEvent>)>,
+    /// Until when the revocation by disabling is remembered.
+    pub revocation_expires_at: Timestamp,
+}
+
 /// A client to be created.
 #[derive(Debug, Clone)]
 pub struct NewClient {
@@ -89,36 +104,39 @@ impl Clients<'_> {
         Ok(collect(&self.0.rows("clients_all", read_where!("1 = 1"), Vec::new()).await?))
     }
 
-    /// Replaces what the operator chose, if it still is `present`; a conflict otherwise. Tokens that are out keep what they were
-    /// issued with.
-    pub async fn update(
+    /// Changes a client in one transaction, if its settings still are `change.present`; a conflict otherwise. Tokens that are out
+    /// keep what they were issued with.
+    pub async fn change(
         &self,
         id: &ClientId,
-        present: ClientSettings,
-        settings: ClientSettings,
+        change: ClientChange,
         now: Timestamp,
-        audit: Option<AuditEvent>,
     ) -> Result<Written<Client>, StoreError> {
-        const LOCK: &str = "UPDATE clients SET kind = kind WHERE id = $1 RETURNING id";
-        const UPDATE: &str =
-            "UPDATE clients SET kind = $2, display_name = $3, grants = $4, audiences = $5, scopes = $6,
-            introspect = $7, access_ttl_ms = $8, algorithm = $9, token_type = $10, jwks = $11
-            WHERE id = $1 RETURNING id";
-        let input = (id.clone(), present, settings, now, audit);
-        self.0
-            .write("client_update", input, |tx, (id, present, settings, now, audit)| {
-                Box::pin(async move {
-                    if tx.row(LOCK, values![id]).await?.is_none() {
-                        return Err(StoreError::NotFound { what: "client" });
-                    }
-                    if read(tx, id).await?.settings != *present {
-                        return Err(StoreError::Conflict { what: "the client's settings" });
-                    }
-                    tx.row(UPDATE, with_settings(id, settings)).await?;
-                    changed(tx, id, *now, audit).await
-                })
-            })
-            .await
+        let input = (id.clone(), change, now);
+        self.0.write("client_change", input, |tx, (id, change, now)| Box::pin(apply(tx, id, change, *now))).await
+    }
+}
+
+async fn apply(tx: &mut Tx, id: &ClientId, change: &ClientChange, now: Timestamp) -> Result<Client, StoreError> {
+    const LOCK: &str = "UPDATE clients SET kind = kind WHERE id = $1 RETURNING id";
+    const UPDATE: &str = "UPDATE clients SET kind = $2, display_name = $3, grants = $4, audiences = $5, scopes = $6,
+        introspect = $7, access_ttl_ms = $8, algorithm = $9, token_type = $10, jwks = $11
+        WHERE id = $1 RETURNING id";
+    if tx.row(LOCK, values![id]).await?.is_none() {
+        return Err(StoreError::NotFound { what: "client" });
+    }
+    let mut client = read(tx, id).await?;
+    if client.settings != change.present {
+        return Err(StoreError::Conflict { what: "the client's settings" });
+    }
+    if change.settings != change.present {
+        tx.row(UPDATE, with_settings(id, &change.settings)).await?;
+        client = changed(tx, id, now, &change.audit).await?;
+    }
+    match &change.enabled {
+        Some((true, audit)) => revoke::enable(tx, id, now, audit).await,
+        Some((false, audit)) => revoke::disable(tx, id, now, change.revocation_expires_at, audit).await,
+        None => Ok(client),
     }
 }
 

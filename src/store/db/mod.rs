@@ -47,7 +47,8 @@ pub use self::pool::PoolStatus;
 use self::pool::{Connector, Lease, Pool, Share};
 use self::postgres::PostgresConnector;
 pub use self::postgres::ReadAddress;
-use self::repeat::{MAX_RUNS, pause, run_until_committed};
+pub(in crate::store) use self::repeat::pause;
+use self::repeat::{MAX_RUNS, run_until_committed};
 use self::sqlite::SqliteConnector;
 pub(in crate::store) use self::tx::Tx;
 pub use self::tx::Written;
@@ -257,7 +258,9 @@ impl Database {
             let mut runs = 1;
             loop {
                 match inner.run_once(Lane::Requests, sql.into(), &values).await {
-                    Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => pause(runs).await,
+                    Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => {
+                        pause(runs).await;
+                    }
                     other => return other.map_err(|failure| failure.error),
                 }
                 runs += 1;
@@ -341,6 +344,16 @@ impl Database {
     pub(in crate::store) async fn wal_bytes(&self) -> Option<u64> {
         let path = self.inner.readers.sqlite()?.wal_path();
         tokio::fs::metadata(path).await.ok().map(|metadata| metadata.len())
+    }
+
+    /// How long a statement may take, and the longest wait for a locked row.
+    pub(in crate::store) fn patience(&self) -> Duration {
+        self.inner.patience
+    }
+
+    /// The stopwatch's time.
+    pub(in crate::store) fn elapsed(&self) -> Duration {
+        self.inner.clock.elapsed()
     }
 
     /// How busy the connections of requests are.

@@ -1,10 +1,14 @@
 //! Sessions: one row for each login, rewritten by every refresh.
 
 mod end;
+mod gate;
 mod open;
 mod rotate;
 
+use std::sync::Arc;
+
 pub use self::end::{EndOutcome, EndRequest, Owner};
+pub(in crate::store) use self::gate::SessionGate;
 pub use self::open::{NewSession, Opened};
 pub use self::rotate::{Answerable, ProvenSession, RotateOutcome, RotateRequest};
 use crate::domain::{ClientId, Role, Session, SessionId, Timestamp, UserId, Username};
@@ -39,7 +43,10 @@ impl TryFrom<&Row> for SessionDetail {
 
 /// Sessions.
 #[derive(Clone, Copy)]
-pub struct Sessions<'a>(pub(super) &'a Database);
+pub struct Sessions<'a> {
+    pub(super) database: &'a Database,
+    pub(super) gate: &'a Arc<SessionGate>,
+}
 
 impl Sessions<'_> {
     /// A session, whether live or ended.
@@ -50,7 +57,7 @@ impl Sessions<'_> {
             ", users.username, users.roles
             FROM sessions JOIN users ON users.id = sessions.user_id WHERE sessions.id = $1"
         );
-        self.0.row("session_read", READ, values![id]).await?.as_ref().map(SessionDetail::try_from).transpose()
+        self.database.row("session_read", READ, values![id]).await?.as_ref().map(SessionDetail::try_from).transpose()
     }
 
     /// Sessions of a user that can still be refreshed at `now`, in the order of their ids, from after `after` on.
@@ -73,7 +80,7 @@ impl Sessions<'_> {
             "
             ORDER BY sessions.id LIMIT $4"
         );
-        let rows = self.0.rows("sessions_of_user", PAGE, values![user, start(after), now, limit]).await?;
+        let rows = self.database.rows("sessions_of_user", PAGE, values![user, start(after), now, limit]).await?;
         rows.iter().map(SessionDetail::try_from).collect()
     }
 
@@ -97,7 +104,7 @@ impl Sessions<'_> {
             "
             ORDER BY sessions.id LIMIT $4"
         );
-        let rows = self.0.rows("sessions_of_client", PAGE, values![client, start(after), now, limit]).await?;
+        let rows = self.database.rows("sessions_of_client", PAGE, values![client, start(after), now, limit]).await?;
         rows.iter().map(SessionDetail::try_from).collect()
     }
 }

@@ -63,7 +63,7 @@ impl Sessions<'_> {
     /// disabled, deleted or revoked since their epochs were read: a login that began before that cannot yield a live
     /// session. The same when the caller disconnected before the transaction.
     pub async fn open(&self, new: NewSession, now: Timestamp) -> Result<Written<Option<Opened>>, StoreError> {
-        self.0.write("session_open", (new, now), |tx, (new, now)| Box::pin(open(tx, new, *now))).await
+        self.database.write("session_open", (new, now), |tx, (new, now)| Box::pin(open(tx, new, *now))).await
     }
 }
 

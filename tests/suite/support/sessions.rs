@@ -87,7 +87,7 @@ impl TestApp {
         let mut settings = self.service.client(&id).unwrap().settings.clone();
         change(&mut settings);
         let replace = |_| Ok::<_, countersign::service::ClientError>(settings.clone());
-        self.service.change_client(&id, replace, &Requester::command_line()).await.unwrap();
+        self.service.change_client(&id, replace, None, &Requester::command_line()).await.unwrap();
     }
 }
 
@@ -137,6 +137,11 @@ impl Sessions {
         let text = self.codec.mint(&token).expose().to_owned();
         secrets::used(&text);
         text
+    }
+
+    /// The generation that a refresh token carries.
+    pub fn generation_of(&self, refresh_token: &str) -> u32 {
+        self.codec.read(refresh_token).unwrap().generation
     }
 
     /// How often the session of a refresh token was rotated, and whether it is live.
