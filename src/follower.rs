@@ -5,14 +5,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use tokio::sync::{Mutex, MutexGuard, Notify, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::clock::Clock;
-use crate::domain::{Change, ClientId, Revocation};
+use crate::clock::{Clock, ClockEvent};
+use crate::crypto::Random;
+use crate::domain::{Change, Client, ClientId, Revocation};
 use crate::keyring::{Keyring, KeyringError};
-use crate::store::{FeedCursor, FeedEntry, Store, StoreError, Written};
+use crate::store::{FeedCursor, FeedEntry, Rows, Store, StoreError, Written};
 use crate::view::{Freshness, View};
 
 /// How long to wait before a notification connection that could not be made is tried again. Polling goes on meanwhile.
@@ -29,6 +31,9 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 /// number of them to answer, whatever the number of notifications.
 const BREATH: Duration = Duration::from_millis(20);
 
+/// A replica that has to read everything again begins at a random moment within this.
+const LONGEST_RELOAD_DELAY: Duration = Duration::from_secs(1);
+
 /// A clock that differs by more than this from the database's is worth an alarm (security.md C7); what replicas compare
 /// is corrected by then.
 const ALARMING_OFFSET_MILLIS: u64 = 5_000;
@@ -39,12 +44,15 @@ pub struct Follower {
     view: Arc<View>,
     keyring: Arc<Keyring>,
     clock: Arc<dyn Clock>,
+    random: Arc<dyn Random>,
     poll_interval: Duration,
     /// Where the feed was read up to; held while a sync runs, so that an older read never overwrites a newer one.
     cursor: Mutex<Option<FeedCursor>>,
     /// How many looks have begun.
     begun: AtomicU64,
     ended: watch::Sender<Ended>,
+    /// Why the last sync failed.
+    sync_error: ArcSwapOption<String>,
     strangers: Mutex<Strangers>,
     wake: Notify,
     on_lag: Box<dyn Fn(Duration) + Send + Sync>,
@@ -98,6 +106,7 @@ impl Follower {
         view: Arc<View>,
         keyring: Arc<Keyring>,
         clock: Arc<dyn Clock>,
+        random: Arc<dyn Random>,
         poll_interval: Duration,
         on_lag: Box<dyn Fn(Duration) + Send + Sync>,
     ) -> Self {
@@ -106,10 +115,12 @@ impl Follower {
             view,
             keyring,
             clock,
+            random,
             poll_interval,
             cursor: Mutex::new(None),
             begun: AtomicU64::new(0),
             ended: watch::Sender::default(),
+            sync_error: ArcSwapOption::empty(),
             strangers: Mutex::default(),
             wake: Notify::new(),
             on_lag,
@@ -178,19 +189,33 @@ impl Follower {
         // Counted before anything is read.
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let result = self.read_and_apply(cursor).await;
+        self.sync_error.store(result.as_ref().err().map(|error| Arc::new(error.to_string())));
         self.ended.send_replace(Ended { number, succeeded: result.is_ok() });
         result
     }
 
     async fn read_and_apply(&self, mut cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
         // What was committed before this moment is in what is read below, whatever the clocks of other machines say.
-        let asked = self.clock.elapsed();
-        let reading = match &*cursor {
+        let mut asked = self.clock.elapsed();
+        let mut reading = match &*cursor {
             Some(known) => self.store.feed().read_since(known).await?,
             None => self.store.feed().head().await?,
         };
         let answered = self.clock.elapsed();
+        // Before anything is applied: that takes time, and stores times.
+        if let Some(event) = self.clock.observe_database(reading.database_now, asked, answered) {
+            log_clock(event, self.clock.offset_millis());
+            // Which keys are gone was judged by the time before.
+            self.keyring.load().await?;
+            self.view.moved();
+        }
         if reading.is_complete {
+            if cursor.is_some() {
+                // A failover makes every replica read everything. Their reads are spread over this time.
+                tokio::time::sleep(self.reload_delay()).await;
+                asked = self.clock.elapsed();
+                reading = self.store.feed().head().await?;
+            }
             self.load_everything().await?;
         } else {
             self.apply_news(&reading.entries).await?;
@@ -201,7 +226,6 @@ impl Follower {
             self.apply_news(&entries).await?;
             rest = further;
         }
-        self.clock.observe_database(reading.database_now, asked, answered);
         *cursor = Some(reading.cursor);
         self.view.prove(asked, &*self.clock);
         Ok(())
@@ -215,8 +239,7 @@ impl Follower {
                 self.view.revoke(revocation, entry.expires_at);
             }
         }
-        let touches_more = |entry: &FeedEntry| !matches!(entry.change, Change::Revoked(_));
-        if written.changes.iter().any(touches_more) {
+        if written.changes.iter().any(|entry| is_to_be_read(&entry.change)) {
             // Under the cursor's lock, so that a sync that read a row before cannot put its older state back after.
             let _serialised = self.cursor.lock().await;
             if let Err(error) = self.reread(&written.changes).await {
@@ -225,6 +248,11 @@ impl Follower {
             }
         }
         written.value
+    }
+
+    /// Why the last sync failed, if it did.
+    pub fn sync_error(&self) -> Option<String> {
+        self.sync_error.load().as_deref().cloned()
     }
 
     /// Asks for a sync soon.
@@ -267,7 +295,7 @@ impl Follower {
             was_alarming = is_alarming;
             let pause = if was_failing {
                 RETRY_AFTER.min(self.poll_interval)
-            } else if self.view.freshness(&*self.clock) != Freshness::Fresh {
+            } else if matches!(self.view.freshness(&*self.clock), Freshness::Stale | Freshness::Empty) {
                 // What was read took longer than the bound and proves nothing. The next look is short, and nobody is served
                 // before it.
                 Duration::ZERO
@@ -313,15 +341,18 @@ impl Follower {
         Duration::from_millis(u64::try_from(self.last_lag_millis.load(Ordering::Relaxed)).unwrap_or(0))
     }
 
+    fn reload_delay(&self) -> Duration {
+        let fraction = f64::from(u32::from_le_bytes(self.random.bytes())) / f64::from(u32::MAX);
+        LONGEST_RELOAD_DELAY.mul_f64(fraction)
+    }
+
     /// Puts the clients and the keys first, so that no judgement is made with a revocation but without its subject.
     async fn load_everything(&self) -> Result<(), SyncError> {
+        self.view.raise_installation_epoch(self.store.installation_epoch().await?);
         let clients = self.store.clients().all().await?;
         self.keyring.load().await?;
-        let unreadable = clients.unreadable.into_iter().map(|row| {
-            tracing::error!(error = %row.error, "a client cannot be read");
-            (row.id, row.error.to_string())
-        });
-        self.view.replace_clients(clients.readable, unreadable.collect());
+        let (clients, unreadable) = parted(clients);
+        self.view.replace_clients(clients, unreadable);
         let revoke = |entry: FeedEntry| {
             if let Change::Revoked(revocation) = &entry.change {
                 self.view.revoke(revocation, entry.expires_at);
@@ -350,23 +381,72 @@ impl Follower {
             _ => None,
         };
         let clients: BTreeSet<ClientId> = entries.iter().filter_map(changed_client).collect();
-        for id in clients {
-            let client = match self.store.clients().by_id(&id).await {
-                Err(error @ StoreError::Corrupt { .. }) => {
-                    tracing::error!(%error, "a client cannot be read");
-                    Err(error.to_string())
-                }
-                client => Ok(client?),
-            };
-            self.view.replace_client(&id, client);
+        // After a restore, clients and keys may be others as well.
+        let is_restored =
+            entries.iter().any(|entry| matches!(entry.change, Change::Revoked(Revocation::Everything(_))));
+        if is_restored {
+            let (clients, unreadable) = parted(self.store.clients().all().await?);
+            self.view.replace_clients(clients, unreadable);
+        } else if !clients.is_empty() {
+            let (found, unreadable) = parted(self.store.clients().by_ids(&clients).await?);
+            self.view.update_clients(&clients, found, unreadable);
         }
         let is_about_keys =
             |entry: &FeedEntry| matches!(entry.change, Change::KeysChanged | Change::Revoked(Revocation::Key(_)));
-        if entries.iter().any(is_about_keys) {
+        if is_restored || entries.iter().any(is_about_keys) {
             self.keyring.load().await?;
             self.view.moved();
         }
         Ok(())
+    }
+}
+
+/// Clients, and what is wrong with the rows that cannot be read.
+fn parted(rows: Rows<Client, ClientId>) -> (Vec<Client>, Vec<(Option<ClientId>, String)>) {
+    let unreadable = rows.unreadable.into_iter().map(|row| {
+        tracing::error!(error = %row.error, "a client cannot be read");
+        (row.id, row.error.to_string())
+    });
+    (rows.readable, unreadable.collect())
+}
+
+/// Whether a change says that clients or keys are to be read again.
+const fn is_to_be_read(change: &Change) -> bool {
+    match change {
+        Change::Revoked(Revocation::Everything(_)) | Change::ClientChanged(_) | Change::KeysChanged => true,
+        Change::Revoked(_) => false,
+    }
+}
+
+fn log_clock(event: ClockEvent, offset_millis: i64) {
+    match event {
+        ClockEvent::MachineStepped(by_millis) => tracing::error!(
+            by_millis,
+            offset_millis,
+            "this machine's clock was stepped; this replica keeps its time, which the database's clock and the stopwatch show"
+        ),
+        ClockEvent::DatabaseStepped(by_millis) => tracing::error!(
+            by_millis,
+            offset_millis,
+            "the database's clock was stepped; this replica keeps its time, which its own clock and the stopwatch show"
+        ),
+        ClockEvent::BothStepped(by_millis) if by_millis < 0 => tracing::error!(
+            by_millis,
+            offset_millis,
+            "this machine's clock and the database's were set back together; no token is judged until the time before is \
+             reached again: restart the replica if the earlier time is right"
+        ),
+        ClockEvent::BothStepped(by_millis) => tracing::warn!(
+            by_millis,
+            offset_millis,
+            "this machine's clock and the database's were set forward together; their time is taken"
+        ),
+        ClockEvent::Disagree(offset_millis) => tracing::error!(
+            offset_millis,
+            "this machine's clock and the database's disagree, and it is not known which is right; no token is judged until \
+             they agree"
+        ),
+        ClockEvent::Agree => tracing::info!(offset_millis, "this machine's clock and the database's agree again"),
     }
 }
 

@@ -3,21 +3,21 @@
 //! Reads take no lock. Nothing evicts a live revocation: the maps grow with what is revoked and shrink when it expires,
 //! never because memory is short (design.md §5). Expiry is checked on read; sweeping only frees memory.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockDoubt};
 use crate::domain::{
-    Audience, Client, ClientId, Kid, Revocation, RevocationKind, Session, SessionId, Timestamp, UserId,
+    Audience, Client, ClientId, Jti, Kid, Revocation, RevocationKind, Session, SessionId, Timestamp, UserId,
 };
 
-/// A wall clock that moved this much against the stopwatch since the last sync was stepped: nothing that compares with
-/// it can be trusted until the next sync.
+/// A larger difference between the time and the stopwatch than at the last sync makes the view stale: the process was
+/// suspended between reading the one and the other.
 const TOLERATED_STEP_MILLIS: i64 = 1_000;
 
 /// What a revocation check needs to know of a token.
@@ -31,6 +31,8 @@ pub struct TokenMarks {
     pub user: Option<(UserId, u32)>,
     /// The client that the token was issued to, and the epoch in the token.
     pub client: (ClientId, u32),
+    /// The installation's epoch in the token.
+    pub installation: u32,
     /// The key that signed it.
     pub kid: Kid,
 }
@@ -42,6 +44,8 @@ pub enum Freshness {
     Fresh,
     /// The last proven sync is older than the bound, or the clock was stepped since.
     Stale,
+    /// The time is not known: the clocks that it is kept by disagree.
+    TimeUnknown(ClockDoubt),
     /// It was never loaded.
     Empty,
 }
@@ -53,6 +57,8 @@ pub struct View {
     users: Floors<[u8; 16]>,
     client_floors: Floors<ClientId>,
     keys: Revoked<Kid>,
+    /// Tokens and sessions below this epoch of the installation are revoked.
+    installation: AtomicU32,
     clients: ArcSwap<Known>,
     own_audiences: Vec<Audience>,
     /// Moves with every applied change: a judgement made under the current generation needs no second look.
@@ -60,7 +66,7 @@ pub struct View {
     loaded: AtomicBool,
     /// [`Clock::elapsed`] when the last successful sync was asked for, in milliseconds.
     synced_at: AtomicU64,
-    /// Wall clock minus stopwatch at that time.
+    /// The time minus the stopwatch when the sync ended.
     wall_origin: AtomicI64,
     max_lag: Duration,
 }
@@ -101,6 +107,7 @@ impl View {
             users: Floors::default(),
             client_floors: Floors::default(),
             keys: Revoked::default(),
+            installation: AtomicU32::new(0),
             clients: ArcSwap::default(),
             own_audiences,
             generation: AtomicU64::new(1),
@@ -115,12 +122,12 @@ impl View {
     /// before its first answer (security.md C11).
     pub fn freshness(&self, clock: &dyn Clock) -> Freshness {
         let now = clock.now();
-        self.freshness_at(now, clock.elapsed())
+        self.freshness_at(clock, now, clock.elapsed())
     }
 
-    /// The same, of a wall clock that was read and a stopwatch that was read after it: a process that was suspended between
-    /// the two looks as if its clock had been stepped.
-    pub fn freshness_at(&self, now: Timestamp, elapsed: Duration) -> Freshness {
+    /// The same for a time that was read, and a stopwatch that was read after it. A process that was suspended between
+    /// the two finds the view stale.
+    pub fn freshness_at(&self, clock: &dyn Clock, now: Timestamp, elapsed: Duration) -> Freshness {
         if !self.loaded.load(Ordering::Acquire) {
             return Freshness::Empty;
         }
@@ -129,7 +136,11 @@ impl View {
         if age > self.max_lag || stepped.abs() > TOLERATED_STEP_MILLIS {
             return Freshness::Stale;
         }
-        Freshness::Fresh
+        match clock.doubt(elapsed) {
+            None => Freshness::Fresh,
+            Some(ClockDoubt::Stepped) => Freshness::Stale,
+            Some(doubt) => Freshness::TimeUnknown(doubt),
+        }
     }
 
     /// Time since the last proven sync was asked for: an upper bound of how old the view is.
@@ -159,6 +170,7 @@ impl View {
             Revocation::User(user, epoch) => self.users.raise(*user.as_bytes(), *epoch, expires_at),
             Revocation::Client(client, epoch) => self.client_floors.raise(client.clone(), *epoch, expires_at),
             Revocation::Key(kid) => self.keys.add(kid.clone(), expires_at),
+            Revocation::Everything(epoch) => self.installation.fetch_max(*epoch, Ordering::AcqRel) < *epoch,
         };
         self.moved();
         is_news
@@ -166,6 +178,9 @@ impl View {
 
     /// Which revocation, if any, makes a token with these marks inactive at `now`.
     pub fn revoked(&self, marks: &TokenMarks, now: Timestamp) -> Option<RevocationKind> {
+        if marks.installation < self.installation_epoch() {
+            return Some(RevocationKind::Everything);
+        }
         if self.tokens.contains(&marks.jti, now) {
             return Some(RevocationKind::Jti);
         }
@@ -186,6 +201,30 @@ impl View {
         self.sessions.contains(session.id.as_bytes(), now)
             || self.users.is_below(session.user.as_bytes(), session.user_epoch, now)
             || self.client_floors.is_below(&session.client, session.client_epoch, now)
+            || session.installation_epoch < self.installation_epoch()
+    }
+
+    /// The installation's epoch, which new tokens and sessions carry.
+    pub fn installation_epoch(&self) -> u32 {
+        self.installation.load(Ordering::Acquire)
+    }
+
+    /// Raises the installation's epoch to one that the database has.
+    pub fn raise_installation_epoch(&self, epoch: u32) {
+        if self.installation.fetch_max(epoch, Ordering::AcqRel) < epoch {
+            self.moved();
+        }
+    }
+
+    /// Whether the revocation of this session is known. A session that has ended does not come back, so this needs no proof of
+    /// freshness.
+    pub fn has_ended_session(&self, session: SessionId, now: Timestamp) -> bool {
+        self.sessions.contains(session.as_bytes(), now)
+    }
+
+    /// Whether the revocation of this one token is known.
+    pub fn has_revoked_token(&self, jti: &Jti, now: Timestamp) -> bool {
+        self.tokens.contains(&crate::crypto::id128(jti.as_str()), now)
     }
 
     /// The client of this id, disabled ones included.
@@ -230,18 +269,21 @@ impl View {
         self.moved();
     }
 
-    /// Puts one client in place of its former self, or removes it. The error says why its row cannot be read.
-    pub fn replace_client(&self, id: &ClientId, client: Result<Option<Client>, String>) {
-        let client = client.map(|client| client.map(Arc::new));
+    /// Puts the clients that were `found` in place of their former selves, and removes the others of `ids`. `new_unreadable`
+    /// says which rows of these cannot be read. The set changes in one step, whatever their number.
+    pub fn update_clients(
+        &self,
+        ids: &BTreeSet<ClientId>,
+        found: Vec<Client>,
+        new_unreadable: Vec<(Option<ClientId>, String)>,
+    ) {
+        let found: Vec<_> = found.into_iter().map(Arc::new).collect();
         self.clients.rcu(|known| {
             let (mut clients, mut unreadable) = (known.clients.clone(), known.unreadable.clone());
-            clients.remove(id);
-            unreadable.retain(|(other, _)| other.as_ref() != Some(id));
-            match &client {
-                Ok(Some(client)) => drop(clients.insert(id.clone(), Arc::clone(client))),
-                Ok(None) => {}
-                Err(problem) => unreadable.push((Some(id.clone()), problem.clone())),
-            }
+            clients.retain(|id, _| !ids.contains(id));
+            clients.extend(found.iter().map(|client| (client.id.clone(), Arc::clone(client))));
+            unreadable.retain(|(id, _)| id.as_ref().is_none_or(|id| !ids.contains(id)));
+            unreadable.extend(new_unreadable.iter().cloned());
             Known::new(clients, unreadable, &self.own_audiences)
         });
         self.moved();
@@ -269,11 +311,12 @@ impl View {
             RevocationKind::User => self.users.0.len(),
             RevocationKind::Client => self.client_floors.0.len(),
             RevocationKind::Key => self.keys.0.len(),
+            RevocationKind::Everything => usize::from(self.installation_epoch() > 0),
         }
     }
 }
 
-/// Wall clock minus stopwatch: constant for as long as nobody steps the wall clock.
+/// The time minus the stopwatch.
 fn wall_origin(now: Timestamp, elapsed: Duration) -> i64 {
     let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
     now.millis().saturating_sub(elapsed)
@@ -369,6 +412,7 @@ mod tests {
             session: Some(SessionId::from_bytes([1; 16])),
             user: Some((UserId::from_bytes([2; 16]), 3)),
             client: (ClientId::parse("web").unwrap(), 4),
+            installation: 6,
             kid: Kid::parse("key").unwrap(),
         }
     }

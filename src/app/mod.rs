@@ -23,7 +23,7 @@ pub use self::memory::Memory;
 pub use self::wiring::store_settings;
 use self::wiring::{
     assertion_audiences, attempt_rules, client_failures, cors, grpc_listener, hasher, host_of, http_settings, listener,
-    settings,
+    revocation_limit, settings,
 };
 use crate::background;
 use crate::clock::Clock;
@@ -226,6 +226,7 @@ impl Core {
             Arc::clone(&view),
             Arc::clone(&keyring),
             Arc::clone(&parts.clock),
+            Arc::clone(&parts.random),
             config.revocation.poll_interval,
             Box::new(move |took: Duration| lag.observe(took.as_secs_f64())),
         ));
@@ -253,6 +254,8 @@ impl Core {
             client_failures: client_failures(&config.limits),
             assertion_keys: AssertionKeys::default(),
             unknown_clients: Semaphore::new(UNKNOWN_CLIENTS),
+            revocation_limit: revocation_limit(&config.limits),
+            revoking: Arc::default(),
             proven_clients: ProvenClients::default(),
             denials: Denials::default(),
             failed_logins: FailedLogins::default(),
@@ -502,6 +505,8 @@ async fn see_to_keys(service: &Service, algorithm: Algorithm) -> Result<(), Star
             Ok(())
         }
         Err(error) if algorithm.is_generated() && !service.has_unreadable_keys() => Err(error.into()),
+        // The first key is made when the clocks agree; until then the replica is not ready.
+        Ok(()) if algorithm.is_generated() && !service.has_time() => Ok(()),
         _ if service.can_sign() => Ok(()),
         // Another replica may open it. This one says what is wrong, and answers what does not need it.
         _ if service.has_unreadable_keys() => Ok(()),

@@ -14,7 +14,7 @@ use crate::domain::HASHING_THREADS;
 use crate::http::listener::{ListenSettings, Listener, Protocol, TlsIdentity};
 use crate::http::middleware::{Cors, TrustedProxies};
 use crate::http::{ForwardAuthHeaders, HttpSettings};
-use crate::service::{AttemptRules, ClientFailures, Settings};
+use crate::service::{AttemptRules, ClientFailures, RevocationLimit, Settings};
 use crate::store::{AttemptLimits, Location, ReadAddress, StoreSettings};
 use crate::telemetry::Metrics;
 
@@ -89,6 +89,15 @@ pub(super) fn client_failures(limits: &config::Limits) -> ClientFailures {
         ClientFailures::new(burst, per_minute, limits.max_entries)
     } else {
         ClientFailures::unlimited()
+    }
+}
+
+pub(super) fn revocation_limit(limits: &config::Limits) -> RevocationLimit {
+    let config::RateLimit { burst, per_minute } = limits.revocation;
+    if limits.enabled {
+        RevocationLimit::new(burst, per_minute, limits.max_entries)
+    } else {
+        RevocationLimit::unlimited()
     }
 }
 

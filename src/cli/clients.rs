@@ -94,7 +94,7 @@ pub(super) fn run(command: ClientsCommand, common: &Common) -> Result<(), CliErr
         ClientsCommand::List => on_database(common, Founding::Nothing, async |core| list(core, common)),
         ClientsCommand::Show { id } => on_client(&id, common, async |_, client| Ok(client)),
         ClientsCommand::Set { id, options } => on_client(&id, common, async |core, client| {
-            core.service.change_client(&client.id, |settings| options.apply(settings), &from).await
+            core.service.change_client(&client.id, |settings| options.apply(settings), None, &from).await
         }),
         ClientsCommand::Disable { id } => on_client(&id, common, async |core, client| {
             core.service.set_client_enabled(&client.id, false, &from).await.map_err(CliError::failed)

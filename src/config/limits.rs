@@ -15,6 +15,8 @@ const ACCOUNT_FREE: u32 = 20;
 const PAIR_FREE: u32 = 10;
 /// A deployment that starts fifty replicas with an old secret still gets in once it has the new one.
 const CLIENT: RateLimit = RateLimit { burst: 60, per_minute: 60 };
+/// At this rate an hour of revocations takes 10 MiB of each replica's memory. Logouts of large sites stay below it: they end sessions.
+const REVOCATION: RateLimit = RateLimit { burst: 3000, per_minute: 3000 };
 /// NIST SP 800-63B §3.2.2: no more than 100 consecutive failures.
 const HARD_STOP: u32 = 100;
 /// A stop always lifts by itself (security.md L9): a hundred guesses a day find no password that passed the blocklist.
@@ -35,6 +37,8 @@ pub struct Limits {
     pub pair_free: u32,
     /// Failed authentications of one client.
     pub client: RateLimit,
+    /// Access tokens that one client revokes.
+    pub revocation: RateLimit,
     /// Failures in a row after which an account takes no password from addresses that it does not know.
     pub hard_stop: u32,
     /// When that lifts.
@@ -75,6 +79,12 @@ impl Limits {
                 "Failed logins from one address at one account before such delays begin.",
             ),
             client: RateLimit::load(read, "client", CLIENT, "failed authentications of one client from one address"),
+            revocation: RateLimit::load(
+                read,
+                "revocation",
+                REVOCATION,
+                "access tokens that one client revokes at one replica. Sessions and users are never limited",
+            ),
             hard_stop: read.within(
                 "limits.hard_stop",
                 HARD_STOP,

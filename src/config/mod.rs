@@ -222,6 +222,19 @@ impl Config {
             "give it an address or a port of its own",
         );
         read.rule(
+            &["sessions.idle_ttl", "tokens.access_ttl"],
+            self.sessions.idle_ttl >= self.tokens.access_ttl,
+            "is shorter than tokens.access_ttl, so a session ends before its access token",
+            "lengthen it, or shorten the other",
+        );
+        read.rule(
+            &["database.statement_timeout", "public.request_timeout"],
+            self.database.url.engine() == Engine::Sqlite
+                || self.database.statement_timeout < self.public.request_timeout,
+            "is not shorter than public.request_timeout, so a change may be committed after its request was answered with 503",
+            "shorten it, or lengthen the other",
+        );
+        read.rule(
             &["sessions.absolute_ttl", "tokens.access_ttl"],
             self.sessions.absolute_ttl >= self.tokens.access_ttl,
             "is shorter than tokens.access_ttl",

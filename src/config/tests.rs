@@ -28,7 +28,7 @@ fn setting<'a>(loaded: &'a Loaded, name: &str) -> &'a Setting {
 }
 
 /// A value for every setting, none of them its default, all of them together without a mistake.
-const OTHERS: [(&str, &str); 73] = [
+const OTHERS: [(&str, &str); 75] = [
     ("issuer", "\"http://auth.example.com/tenant\""),
     ("allow_http_issuer", "true"),
     ("database.url", "\"postgres://cs:pw@db/auth\""),
@@ -96,6 +96,8 @@ const OTHERS: [(&str, &str); 73] = [
     ("limits.pair.free", "5"),
     ("limits.client.burst", "8"),
     ("limits.client.per_minute", "9"),
+    ("limits.revocation.burst", "10"),
+    ("limits.revocation.per_minute", "11"),
     ("limits.hard_stop", "50"),
     ("limits.hard_stop_for", "\"1h\""),
     ("limits.max_entries", "5000"),
@@ -277,6 +279,14 @@ fn values_that_do_not_fit_together_are_mistakes() {
     assert!(load("keys.announce_for = \"333s\"", &[]).is_ok(), "300 s + 3 s + 30 s");
     assert_eq!(first("keys.rotate_every = \"2h59m\""), "keys.rotate_every");
     assert_eq!(first("sessions.idle_ttl = \"91d\""), "sessions.idle_ttl");
+    assert_eq!(first("sessions.idle_ttl = \"299s\""), "sessions.idle_ttl");
+    assert!(load("sessions.idle_ttl = \"300s\"", &[]).is_ok(), "as long as tokens.access_ttl");
+    let postgres = |timeouts: &str| {
+        load(&format!("master_key = \"{KEY}\"\ndatabase.url = \"postgres://db/auth\"\n{timeouts}"), &[])
+    };
+    let late = "database.statement_timeout = \"5s\"\npublic.request_timeout = \"5s\"";
+    assert_eq!(postgres(late).unwrap_err().0.remove(0).setting, "database.statement_timeout");
+    assert!(postgres("public.request_timeout = \"2001ms\"").is_ok());
     assert_eq!(first("operations.tls.key = \"key.pem\""), "operations.tls.cert");
     assert_eq!(first("operations.listen = \"127.0.0.1:8080\""), "operations.listen");
     let free_ports = "public.listen = \"127.0.0.1:0\"\noperations.listen = \"127.0.0.1:0\"";

@@ -25,7 +25,7 @@ const ABSOLUTE_TTL: Duration = Duration::from_secs(90 * 86_400);
 /// Far above the devices of one person; bounds what a looping script leaves behind (security.md R12).
 const MAX_PER_USER: u32 = 100;
 
-/// Long enough for one retry by every mobile network stack we know, too short to be of use with a stolen token
+/// Long enough for one retry by every mobile network stack that we know of, too short to be of use with a stolen token
 /// (security.md R4).
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
@@ -116,7 +116,7 @@ impl Sessions {
 /// Rotation of refresh tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refresh {
-    /// How long the previous refresh token still gets the same answer again; 0 turns retries off.
+    /// How long after it was superseded a refresh token returns the current pair; 0 turns retries off.
     pub retry_window: Duration,
 }
 
@@ -127,8 +127,8 @@ impl Refresh {
                 "refresh.retry_window",
                 RETRY_WINDOW,
                 Duration::ZERO..=60 * SECOND,
-                "How long the previous refresh token gets the same answer again, for answers that were lost; 0 makes every \
-                 second use theft.",
+                "How long after it was superseded a refresh token returns the session's current pair: for lost answers, and for \
+                 browser tabs with copies of one token. 0 makes every second use theft.",
             ),
         }
     }

@@ -33,6 +33,8 @@ pub(super) struct AccessClaimsJson<'a> {
     uep: u32,
     #[serde(skip_serializing_if = "is_zero")]
     cep: u32,
+    #[serde(skip_serializing_if = "is_zero")]
+    iep: u32,
 }
 
 #[derive(Serialize)]
@@ -77,6 +79,7 @@ impl<'a> From<&'a AccessClaims> for AccessClaimsJson<'a> {
             }),
             uep: claims.user_epoch,
             cep: claims.client_epoch,
+            iep: claims.installation_epoch,
         }
     }
 }
@@ -129,6 +132,8 @@ struct RawClaims {
     uep: u32,
     #[serde(default)]
     cep: u32,
+    #[serde(default)]
+    iep: u32,
 }
 
 impl RawClaims {
@@ -169,6 +174,7 @@ impl RawClaims {
             login,
             user_epoch: self.uep,
             client_epoch: self.cep,
+            installation_epoch: self.iep,
         })
     }
 }
@@ -236,7 +242,8 @@ mod tests {
           "nbf": 1800000000,
           "jti": "AgICAgICAgICAgICAgICAg",
           "client_id": "batch",
-          "cep": 9
+          "cep": 9,
+          "iep": 7
         }
         "#);
     }

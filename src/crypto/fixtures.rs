@@ -61,6 +61,7 @@ pub(crate) fn user_claims() -> AccessClaims {
         }),
         user_epoch: 4,
         client_epoch: 0,
+        installation_epoch: 0,
     }
 }
 
@@ -75,6 +76,7 @@ pub(crate) fn client_claims() -> AccessClaims {
         login: None,
         user_epoch: 0,
         client_epoch: 9,
+        installation_epoch: 7,
         ..user_claims()
     }
 }

@@ -61,6 +61,8 @@ pub struct AccessClaims {
     pub user_epoch: u32,
     /// `cep`: the client's epoch when the token was issued; omitted when 0.
     pub client_epoch: u32,
+    /// `iep`: the installation's epoch when the token was issued; left out when 0.
+    pub installation_epoch: u32,
 }
 
 /// The claims that only a user's token carries.

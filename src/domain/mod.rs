@@ -29,7 +29,7 @@ pub use password_policy::{PasswordPolicy, PolicyRefusal};
 pub use revocation::{Change, Revocation, RevocationKind};
 pub use scope::ScopeSet;
 pub use secret::SecretText;
-pub use session::{EndReason, RefreshRefusal, Session, SessionState};
+pub use session::{EndReason, RefreshRefusal, RetryMarks, Session, SessionState};
 pub use time::Timestamp;
 pub use user::{User, UserState, Username};
 

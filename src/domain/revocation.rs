@@ -15,6 +15,8 @@ pub enum Revocation {
     Client(ClientId, u32),
     /// Every token signed by this key.
     Key(Kid),
+    /// Every token that carries an installation epoch below this one.
+    Everything(u32),
 }
 
 impl Revocation {
@@ -25,6 +27,7 @@ impl Revocation {
             Self::User(..) => RevocationKind::User,
             Self::Client(..) => RevocationKind::Client,
             Self::Key(_) => RevocationKind::Key,
+            Self::Everything(_) => RevocationKind::Everything,
         }
     }
 }
@@ -37,10 +40,12 @@ pub enum RevocationKind {
     User,
     Client,
     Key,
+    /// Everything below an epoch of the installation.
+    Everything,
 }
 
 impl RevocationKind {
-    pub const ALL: [Self; 5] = [Self::Jti, Self::Session, Self::User, Self::Client, Self::Key];
+    pub const ALL: [Self; 6] = [Self::Jti, Self::Session, Self::User, Self::Client, Self::Key, Self::Everything];
 
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -49,6 +54,7 @@ impl RevocationKind {
             Self::User => "user",
             Self::Client => "client",
             Self::Key => "key",
+            Self::Everything => "everything",
         }
     }
 }

@@ -10,7 +10,7 @@ use http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, VARY, WWW_AUTHENTI
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::error::Challenge;
-use super::introspection_body::cache_control;
+use super::introspection_body::{cache_control, cache_use};
 use super::middleware::{self, RequestFacts, is_preflight};
 use super::state::Shared;
 use crate::domain::{AccessClaims, Role, ScopeSet};
@@ -154,7 +154,10 @@ pub async fn decide(shared: &Shared, method: &Method, headers: &HeaderMap, deman
     let started = shared.clock.elapsed();
     let judgement = shared.service.judge().judge(token).await;
     count(shared, &judgement, started);
-    let mut facts = RequestFacts { cache_hit: Some(judgement.from_cache), ..RequestFacts::default() };
+    let mut facts = RequestFacts {
+        cache_hit: cache_use(judgement.signature).map(|cache| cache == CacheUse::Hit),
+        ..RequestFacts::default()
+    };
     let token = match judgement.verdict {
         Verdict::Active(token) => token,
         Verdict::Inactive(reason) => {
@@ -186,8 +189,7 @@ fn count(shared: &Shared, judgement: &Judgement, started: Duration) {
         Verdict::Inactive(_) => IntrospectionResult::Inactive,
         Verdict::CannotJudge(_) => IntrospectionResult::Unavailable,
     };
-    let cache = if judgement.from_cache { CacheUse::Hit } else { CacheUse::Miss };
-    shared.metrics.introspection(result, Some(cache), judgement.proven_at.saturating_sub(started));
+    shared.metrics.introspection(result, cache_use(judgement.signature), judgement.proven_at.saturating_sub(started));
 }
 
 /// The token, or the challenge for what came instead. A malformed header is 401 as well.

@@ -51,7 +51,7 @@ pub struct ReadyFigures {
     view_age_seconds: f64,
     /// Of the last revocation that another replica took: from when that one began to write it until it was honoured here.
     revocation_lag_seconds: f64,
-    /// This machine's clock minus the database's. Unready beyond 30 either way.
+    /// This machine's clock minus the database's.
     clock_offset_seconds: f64,
 }
 

@@ -10,7 +10,7 @@ use http::{HeaderMap, HeaderValue};
 use serde::Serialize;
 
 use crate::domain::{AccessClaims, Role, ScopeSet, Session, Timestamp};
-use crate::service::{Introspected, Introspection};
+use crate::service::{Introspected, Introspection, Signature};
 use crate::telemetry::CacheUse;
 use crate::telemetry::metrics::IntrospectionResult;
 
@@ -205,9 +205,13 @@ pub fn label_of(introspected: &Introspected) -> IntrospectionResult {
     }
 }
 
-/// Whether the signature check was spared.
-pub const fn cache_use(introspected: &Introspected) -> Option<CacheUse> {
-    Some(if introspected.from_cache { CacheUse::Hit } else { CacheUse::Miss })
+/// Whether the signature check was spared; none for what is not an access token of this installation.
+pub const fn cache_use(signature: Signature) -> Option<CacheUse> {
+    match signature {
+        Signature::Remembered => Some(CacheUse::Hit),
+        Signature::Verified => Some(CacheUse::Miss),
+        Signature::Foreign => None,
+    }
 }
 
 /// `max-age=N` with N = min(configured, `exp` − now), whole seconds rounded down: a kept answer never outlives the token.

@@ -29,7 +29,7 @@ struct Limits {
 
 /// Buckets that drain over time, each for one key.
 #[derive(Debug)]
-struct Buckets {
+pub(super) struct Buckets {
     /// Nanoseconds that one failure weighs.
     weight: u64,
     /// Nanoseconds that a bucket holds.
@@ -64,12 +64,12 @@ impl ClientFailures {
 }
 
 impl Buckets {
-    fn new(burst: u32, per_minute: u32, entries: usize) -> Self {
+    pub(super) fn new(burst: u32, per_minute: u32, entries: usize) -> Self {
         let weight = 60_000_000_000 / u64::from(per_minute.max(1));
         Self { weight, depth: weight.saturating_mul(burst.into()), empty_at: moka::sync::Cache::new(entries as u64) }
     }
 
-    fn count(&self, key: &str, now: Duration) -> Result<(), Duration> {
+    pub(super) fn count(&self, key: &str, now: Duration) -> Result<(), Duration> {
         let bucket = self.empty_at.get_with(crypto::id128(key), Arc::default);
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let fill = |empty_at: u64| {

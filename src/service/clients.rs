@@ -8,7 +8,7 @@ use crate::domain::SecretText;
 use crate::domain::{
     Client, ClientId, ClientKind, ClientSettings, Grant, ParseError, SecretDigest, Timestamp, check_audiences,
 };
-use crate::store::{NewClient, StoreError};
+use crate::store::{ClientChange, NewClient, StoreError};
 
 use super::{ADMIN_SCOPE, BUILT_IN_CLIENT, Failure, REVOCATION_LIFE, Requester, Service};
 
@@ -61,7 +61,7 @@ impl Service {
         enabled: bool,
         from: &Requester,
     ) -> Result<(Client, Option<ClientSecret>), ClientError> {
-        check(&settings)?;
+        self.check(&settings)?;
         let secret = (settings.kind == ClientKind::Confidential && settings.jwks.is_none())
             .then(|| ClientSecret(crypto::random_secret(&*self.random)));
         let new = NewClient { id, settings, secret: secret.as_ref().map(digest_of), disabled: !enabled };
@@ -71,24 +71,34 @@ impl Service {
         Ok((client, secret))
     }
 
-    /// Changes a client's settings as `edit` says, which is asked again when somebody else changed them meanwhile: no change is
-    /// lost to another.
+    /// Changes a client in one step: its settings as `edit` says, and whether it is enabled. `edit` runs again if another
+    /// administrator changed the settings concurrently, so that no change is lost.
     pub async fn change_client<E: From<ClientError>>(
         &self,
         id: &ClientId,
         edit: impl Fn(ClientSettings) -> Result<ClientSettings, E>,
+        enabled: Option<bool>,
         from: &Requester,
     ) -> Result<Client, E> {
         for _ in 0..MAX_EDITS {
             // As the database has it: the view can be older.
-            let present = self.store.clients().by_id(id).await.map_err(refused)?.ok_or(ClientError::Unknown)?;
-            let wanted = edit(present.settings.clone())?;
-            if wanted == present.settings {
-                return Ok(present);
+            let client = self.store.clients().by_id(id).await.map_err(refused)?.ok_or(ClientError::Unknown)?;
+            let settings = edit(client.settings.clone())?;
+            if settings == client.settings && enabled.is_none() {
+                return Ok(client);
             }
-            check(&wanted)?;
-            let (event, now) = (from.event("client.changed").on(id), self.clock.now());
-            match self.store.clients().update(id, present.settings, wanted, now, Some(event)).await {
+            self.check(&settings)?;
+            let event = |name| Some(from.event(name).on(id));
+            let now = self.clock.now();
+            let change = ClientChange {
+                present: client.settings,
+                settings,
+                audit: event("client.changed"),
+                enabled: enabled
+                    .map(|enabled| (enabled, event(if enabled { "client.enabled" } else { "client.disabled" }))),
+                revocation_expires_at: now.plus(REVOCATION_LIFE),
+            };
+            match self.store.clients().change(id, change, now).await {
                 Err(StoreError::Conflict { .. }) => {}
                 changed => return Ok(self.follower.honour(changed.map_err(refused)?).await),
             }
@@ -149,6 +159,15 @@ impl Service {
         }
         let deleted = self.store.clients().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
         Ok(self.follower.honour(deleted.map_err(refused)?).await)
+    }
+
+    /// What must hold for a client: between its settings, and with those of the service.
+    fn check(&self, settings: &ClientSettings) -> Result<(), ClientError> {
+        if settings.access_ttl.is_some_and(|ttl| ttl > self.settings.idle_ttl) {
+            let problem = "is longer than sessions.idle_ttl, so a session would end before its access token";
+            return Err(ClientError::Invalid { field: "access_ttl", problem });
+        }
+        check(settings)
     }
 
     /// One client, from memory.

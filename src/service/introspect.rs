@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::{AccessClaims, Client, IntrospectRight, Session, SessionState, Timestamp};
 
-use super::judge::{Doubt, JudgedToken, Judgement, Verdict};
+use super::judge::{Doubt, JudgedToken, Judgement, Signature, Verdict};
 use super::{Failure, Service};
 
 /// Of one request so many refresh tokens are looked up at the same time: it shall not take all connections of the replica.
@@ -35,8 +35,8 @@ pub struct Introspected {
     pub at: Timestamp,
     /// [`crate::clock::Clock::elapsed`] when it was found.
     pub proven_at: Duration,
-    /// Whether the token's signature had been checked before.
-    pub from_cache: bool,
+    /// What became of the token's signature.
+    pub signature: Signature,
     /// Whether the token is good, and inactive only for this caller: for the operator's log alone (security.md I2, S4).
     pub is_hidden: bool,
 }
@@ -127,7 +127,13 @@ impl Service {
         }
         self.denials.count(&caller.id, 1);
         let (at, proven_at) = (self.clock.now(), self.clock.elapsed());
-        Ok(Introspected { result: Introspection::Inactive, at, proven_at, from_cache: false, is_hidden: true })
+        Ok(Introspected {
+            result: Introspection::Inactive,
+            at,
+            proven_at,
+            signature: Signature::Foreign,
+            is_hidden: true,
+        })
     }
 
     /// A session may have been ended since it was read.
@@ -165,8 +171,8 @@ impl Service {
             }
             Verdict::CannotJudge(doubt) => return Err(CannotIntrospect::Doubt(doubt)),
         };
-        let Judgement { from_cache, at, proven_at, .. } = judgement;
-        Ok(Introspected { result, at, proven_at, from_cache, is_hidden })
+        let Judgement { signature, at, proven_at, .. } = judgement;
+        Ok(Introspected { result, at, proven_at, signature, is_hidden })
     }
 
     /// An introspection as a JWT for the client that asked (RFC 9701 §5): nested, with a `typ` and without `sub` and `exp`
@@ -194,8 +200,13 @@ impl Service {
         }
         let at = self.clock.now();
         let proven_at = self.clock.elapsed();
-        let inactive =
-            Introspected { result: Introspection::Inactive, at, proven_at, from_cache: false, is_hidden: false };
+        let inactive = Introspected {
+            result: Introspection::Inactive,
+            at,
+            proven_at,
+            signature: Signature::Foreign,
+            is_hidden: false,
+        };
         let Ok(token) = self.refresh_codec.read(token) else {
             return Ok(inactive);
         };

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::crypto::{RefreshToken, SigningError, SigningKey};
 use crate::domain::SecretText;
 use crate::domain::{
-    AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, SessionId, Subject, Timestamp, TokenType, UserId,
+    AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, Session, SessionId, Subject, Timestamp, TokenType,
+    UserId,
 };
 use crate::store::SessionDetail;
 
@@ -110,6 +111,7 @@ impl Service {
             }),
             user_epoch: u32::MAX,
             client_epoch: u32::MAX,
+            installation_epoch: u32::MAX,
         };
         self.with_signer(client, now, |key, typ| key.room_beside(&claims, typ))
     }
@@ -131,6 +133,7 @@ impl Service {
             login: None,
             user_epoch: 0,
             client_epoch: client.epoch,
+            installation_epoch: self.view.installation_epoch(),
         };
         Ok(IssuedTokens {
             access_token: self.sign(&claims, client, now)?,
@@ -154,7 +157,7 @@ impl Service {
             issuer: self.issuer.clone(),
             subject: Subject::User(session.user),
             audience: granted.audience,
-            expires_at: issued_at.plus(self.access_ttl(client)),
+            expires_at: self.access_expires_at(session, client),
             issued_at,
             not_before: issued_at,
             jti: token.access_jti(&granted.narrowing),
@@ -169,6 +172,7 @@ impl Service {
             }),
             user_epoch: session.user_epoch,
             client_epoch: session.client_epoch,
+            installation_epoch: session.installation_epoch,
         }
     }
 
@@ -191,6 +195,11 @@ impl Service {
             SigningError::TooLong(_) => Failure::TokenTooLong(Box::new(error)),
             error => Failure::internal(error),
         })
+    }
+
+    /// When the access token of a session's present generation expires.
+    pub(super) fn access_expires_at(&self, session: &Session, client: &Client) -> Timestamp {
+        session.rotated_at.floor_to_second().plus(self.access_ttl(client))
     }
 
     fn access_ttl(&self, client: &Client) -> Duration {

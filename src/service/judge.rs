@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::sync::Semaphore;
 
-use crate::clock::Clock;
+use crate::clock::{Clock, ClockDoubt};
 use crate::crypto::{self, ClaimsRefusal, JwsRefusal, TokenRefusal, VerifiedToken};
 use crate::domain::{AccessClaims, RevocationKind, Subject, Timestamp, TokenType};
 use crate::follower::Follower;
@@ -91,6 +91,9 @@ pub enum Doubt {
     /// The view is older than `revocation.max_lag`, or the clock was stepped.
     #[error("what it knows of revocations is older than revocation.max_lag, or the clock was stepped")]
     StaleView,
+    /// The time is not known.
+    #[error("{0}")]
+    Clock(ClockDoubt),
     /// The token names a key that this replica does not know, and the keys cannot be read now.
     #[error("the token names a key that it does not know, and the keys cannot be read")]
     KeysUnreadable,
@@ -136,6 +139,7 @@ impl JudgedToken {
             session: claims.login.as_ref().map(|login| login.session),
             user,
             client: (claims.client.clone(), claims.client_epoch),
+            installation: claims.installation_epoch,
             kid,
         };
         let good_under = AtomicU64::new(0);
@@ -153,13 +157,24 @@ impl JudgedToken {
     }
 }
 
+/// What became of a token's signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signature {
+    /// It was verified before, and remembered.
+    Remembered,
+    /// It was verified for this judgement.
+    Verified,
+    /// The token is not an access token of this installation.
+    Foreign,
+}
+
 /// A verdict, and whether the token had been verified before.
 #[derive(Debug, Clone)]
 pub struct Judgement {
     /// The verdict.
     pub verdict: Verdict,
-    /// Whether the signature check was spared.
-    pub from_cache: bool,
+    /// What became of the signature.
+    pub signature: Signature,
     /// The instant at which the verdict holds.
     pub at: Timestamp,
     /// [`Clock::elapsed`] when the view was found fresh enough for it, or too old.
@@ -253,7 +268,7 @@ impl Judge {
                 has_paused = true;
             }
             charge(&judgement)?;
-            if !judgement.from_cache {
+            if judgement.signature != Signature::Remembered {
                 tokio::task::yield_now().await;
                 has_paused = true;
             }
@@ -267,8 +282,8 @@ impl Judge {
         if has_paused || self.view.generation() != generation || self.doubt().is_some() {
             for (token, judgement) in tokens.iter().zip(&mut judgements) {
                 if matches!(judgement.verdict, Verdict::Active(_)) {
-                    let from_cache = judgement.from_cache;
-                    *judgement = Judgement { from_cache, ..self.judge_from_memory(token) };
+                    let signature = judgement.signature;
+                    *judgement = Judgement { signature, ..self.judge_from_memory(token) };
                 }
             }
         }
@@ -292,23 +307,37 @@ impl Judge {
         }
     }
 
-    async fn judge_with_news(&self, token: &str, judgement: Judgement, came: Came) -> Judgement {
-        let news = match &judgement.verdict {
-            Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(kid))) => {
-                match self.keyring.reload_for(kid, came.reloads).await {
-                    Reload::Found => Ok(()),
-                    Reload::Absent => return judgement,
-                    Reload::JustAsked if !self.may_be_of_a_new_key(token, judgement.at) => return judgement,
-                    Reload::JustAsked => self.next_look(came).await,
-                    Reload::Failed => Err(Doubt::KeysUnreadable),
+    /// Reads what the token may be ahead with, and judges it again: its key may be new here, and then its client. Each is
+    /// read once, after the token arrived, so that what is not found then does not exist.
+    async fn judge_with_news(&self, token: &str, mut judgement: Judgement, came: Came) -> Judgement {
+        let (mut has_read_keys, mut has_read_feed) = (false, false);
+        while self.wants_news(&judgement) {
+            let read = match &judgement.verdict {
+                Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(kid))) => {
+                    if std::mem::replace(&mut has_read_keys, true) {
+                        break;
+                    }
+                    match self.keyring.reload_for(kid, came.reloads).await {
+                        Reload::Found => Ok(()),
+                        Reload::Absent => break,
+                        Reload::JustAsked if !self.may_be_of_a_new_key(token, judgement.at) => break,
+                        Reload::JustAsked => self.next_look(came).await,
+                        Reload::Failed => Err(Doubt::KeysUnreadable),
+                    }
                 }
-            }
-            _ => self.follower.catch_up_since(came.looks).await.map_err(|_| Doubt::BehindToken),
-        };
-        match news {
-            Ok(()) => self.judge_from_memory(token),
-            Err(doubt) => Judgement { verdict: Verdict::CannotJudge(doubt), ..judgement },
+                _ => {
+                    if std::mem::replace(&mut has_read_feed, true) {
+                        break;
+                    }
+                    self.follower.catch_up_since(came.looks).await.map_err(|_| Doubt::BehindToken)
+                }
+            };
+            judgement = match read {
+                Ok(()) => self.judge_from_memory(token),
+                Err(doubt) => return Judgement { verdict: Verdict::CannotJudge(doubt), ..judgement },
+            };
         }
+        judgement
     }
 
     /// Waits for a look that is made anyway: whoever makes up kids has spent the reload that security.md K4 allows, and
@@ -344,9 +373,10 @@ impl Judge {
 
     /// The same, of clocks that were just read.
     pub fn doubt_at(&self, now: Timestamp, elapsed: Duration) -> Option<Doubt> {
-        match self.view.freshness_at(now, elapsed) {
+        match self.view.freshness_at(&*self.clock, now, elapsed) {
             Freshness::Fresh => None,
             Freshness::Stale => Some(Doubt::StaleView),
+            Freshness::TimeUnknown(doubt) => Some(Doubt::Clock(doubt)),
             Freshness::Empty => Some(Doubt::Loading),
         }
     }
@@ -354,12 +384,11 @@ impl Judge {
     fn judge_from_memory(&self, token: &str) -> Judgement {
         let digest = crypto::sha256(token.as_bytes());
         let cached = self.judged.get(&digest);
-        let from_cache = cached.is_some();
         loop {
             let generation = self.view.generation();
             let now = self.clock.now();
-            let verdict = match &cached {
-                Some(judged) => self.standing(judged, generation, now),
+            let (verdict, signature) = match &cached {
+                Some(judged) => (self.standing(judged, generation, now), Signature::Remembered),
                 None => self.verify(token, generation, now),
             };
             // Freshness is asked for last, and counts only if nothing was applied since the maps were read: a sync that
@@ -370,24 +399,42 @@ impl Judge {
                 continue;
             }
             if let Some(doubt) = doubt {
-                return Judgement { verdict: Verdict::CannotJudge(doubt), from_cache, at: now, proven_at };
+                return Judgement { verdict: Verdict::CannotJudge(doubt), signature, at: now, proven_at };
             }
-            if let (Verdict::Active(judged), false) = (&verdict, from_cache) {
-                self.judged.insert(digest, Arc::clone(judged));
+            match (&verdict, &cached) {
+                (Verdict::Active(judged), None) => self.judged.insert(digest, Arc::clone(judged)),
+                // It is revoked or expired: the memory is for tokens that are used.
+                (Verdict::Inactive(_), Some(_)) => drop(self.judged.remove(&digest)),
+                _ => {}
             }
-            return Judgement { verdict, from_cache, at: now, proven_at };
+            return Judgement { verdict, signature, at: now, proven_at };
         }
     }
 
-    fn verify(&self, token: &str, generation: u64, now: Timestamp) -> Verdict {
+    fn verify(&self, token: &str, generation: u64, now: Timestamp) -> (Verdict, Signature) {
         let keys = self.keyring.keys();
         match crypto::verify_access_token(token, &**keys, &self.issuer, now) {
-            Ok(token) => self.standing(&Arc::new(JudgedToken::new(token)), generation, now),
+            Ok(token) => (self.standing(&Arc::new(JudgedToken::new(token)), generation, now), Signature::Verified),
             Err(TokenRefusal::UnknownKey(kid)) if keys.is_unreadable(&kid) => {
-                Verdict::CannotJudge(Doubt::UnreadableKey)
+                (Verdict::CannotJudge(Doubt::UnreadableKey), Signature::Foreign)
             }
-            Err(refusal) => Verdict::Inactive(Inactivity::Refused(refusal)),
+            Err(refusal) => {
+                // Claims are read after the signature was found good.
+                let is_ours = matches!(refusal, TokenRefusal::Claims(_));
+                let signature = if is_ours { Signature::Verified } else { Signature::Foreign };
+                (Verdict::Inactive(Inactivity::Refused(refusal)), signature)
+            }
         }
+    }
+
+    /// Drops a token that was revoked from the memory of verified tokens.
+    pub fn forget(&self, token: &str) {
+        self.judged.remove(&crypto::sha256(token.as_bytes()));
+    }
+
+    /// Drops expired tokens from the memory of verified tokens.
+    pub fn sweep(&self, now: Timestamp) {
+        self.judged.retain(|_, judged| now < judged.claims.expires_at);
     }
 
     /// What remains to be checked of a token whose signature and claims are good: time, and everything that can change.

@@ -91,8 +91,11 @@ impl From<KeyringError> for Failure {
 impl Service {
     /// Sees to it that the default algorithm has a key, and makes the next one when its time has come. Any replica may
     /// do it at any time; exactly one wins each step (security.md K8). A failure leaves the present key signing, and keeps
-    /// no other algorithm from its key.
+    /// no other algorithm from its key. While the time is not known, no key is made: it would sign too early or too late.
     pub async fn maintain_keys(&self) -> Result<(), MaintenanceError> {
+        if !self.has_time() {
+            return Ok(());
+        }
         let now = self.clock.now();
         let mut algorithms = vec![self.settings.algorithm];
         algorithms.extend(self.view.clients().iter().filter_map(|client| client.settings.algorithm));

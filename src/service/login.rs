@@ -9,7 +9,8 @@ use tracing::Instrument;
 
 use crate::crypto::{FamilySecret, HashingError, RefreshToken};
 use crate::domain::{
-    Audience, Client, EndReason, Grant, Password, ScopeSet, Session, SessionId, SessionState, Timestamp, Username,
+    Audience, Client, EndReason, Grant, Password, RetryMarks, ScopeSet, Session, SessionId, SessionState, Timestamp,
+    Username,
 };
 use crate::store::{NewSession, Owner, SessionDetail};
 
@@ -150,6 +151,10 @@ impl Service {
             return Ok(Some(opened));
         }
         self.follower.sync().await.map_err(|error| Failure::Unavailable(Box::new(error)))?;
+        if self.view.installation_epoch() != proven.installation_epoch {
+            self.settle_attempt(&proven.attempt).await;
+            return Err(Failure::Unavailable("everything was revoked during this login; log in again".into()).into());
+        }
         match self.view.client(client.id.as_str()) {
             Some(newer) if !newer.disabled && newer.epoch != client.epoch => {
                 self.try_open_session(&newer, proven, asked, audience, from).await
@@ -210,6 +215,7 @@ impl Service {
             return Err(LoginError::InvalidScope);
         }
         let now = self.clock.now();
+        let installation_epoch = proven.installation_epoch;
         let token = RefreshToken {
             session: SessionId::from_bytes(self.random.bytes()),
             generation: 0,
@@ -223,12 +229,14 @@ impl Service {
             generation: 0,
             authenticated_at: now,
             rotated_at: now,
+            marks: RetryMarks::NEW,
             idle_expires_at: now.plus(self.settings.idle_ttl).min(absolute_expires_at),
             absolute_expires_at,
             scope: scope.clone(),
             audience: audience.to_vec(),
             user_epoch: user.epoch,
             client_epoch: client.epoch,
+            installation_epoch,
             state: SessionState::Live,
         };
         let methods = vec!["pwd".to_owned()];
@@ -239,6 +247,7 @@ impl Service {
             user_epoch: user.epoch,
             client: client.id.clone(),
             client_epoch: client.epoch,
+            installation_epoch,
             family_digest: token.family.digest().0,
             methods: methods.clone(),
             scope: scope.clone(),

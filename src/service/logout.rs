@@ -69,6 +69,9 @@ impl Service {
         let Ok(token) = self.refresh_codec.read(token) else {
             return Ok(());
         };
+        if self.view.has_ended_session(token.session, self.clock.now()) {
+            return Ok(());
+        }
         let owner = Owner::Family(token.family.digest().0, None);
         self.end_session(token.session, owner, EndReason::LoggedOut, from).await.map(drop)
     }

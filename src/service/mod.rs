@@ -42,7 +42,7 @@ use crate::crypto::{PasswordHasher, Random, RefreshCodec, Sealer};
 use crate::domain::{Algorithm, Audience, PasswordPolicy, TokenType};
 use crate::follower::Follower;
 use crate::keyring::Keyring;
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Turns};
 use crate::view::View;
 
 pub use account::{PasswordChangeError, SessionPage};
@@ -62,14 +62,14 @@ pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
 pub use import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
 pub use introspect::{CannotIntrospect, Introspected, Introspection};
 pub use issue::{IssuedRefresh, IssuedTokens};
-pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Verdict};
+pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Signature, Verdict};
 pub use keys::{AddKeyError, KeyInfo, MaintenanceError};
 pub use login::{Login, LoginError};
 pub use logout::{Bearer, BearerError, WrongAudience};
 pub use proven_clients::{BeforeAuthentication, ProvenClients};
 pub use refresh::{RefreshError, Refreshed};
 pub use request::Requester;
-pub use revoke::{RevokeError, Target};
+pub use revoke::{RevocationLimit, RevokeError, Target};
 pub use status::{Readiness, Status};
 pub use users::UserError;
 
@@ -133,6 +133,9 @@ pub struct Service {
     pub(crate) assertion_keys: AssertionKeys,
     /// Permits of callers that wait for a sync before they are refused as unknown clients.
     pub(crate) unknown_clients: Semaphore,
+    pub(crate) revocation_limit: RevocationLimit,
+    /// Revocations of single tokens under way.
+    pub(crate) revoking: Arc<Turns<[u8; 16], (), Result<(), StoreError>>>,
     pub(crate) proven_clients: ProvenClients,
     pub(crate) denials: Denials,
     pub(crate) failed_logins: FailedLogins,

@@ -10,6 +10,8 @@ use super::{Failure, LoginError, Requester, Service};
 pub(super) struct Proven {
     /// Who, as of when the hash was read.
     pub(super) user: User,
+    /// The installation's epoch, read before the password was checked.
+    pub(super) installation_epoch: u32,
     /// The attempt, to be settled by whatever the proof was for.
     pub(super) attempt: Attempt,
     /// The stored hash and a better one, where the stored one is outdated.
@@ -33,9 +35,10 @@ impl Service {
         client: &ClientId,
         from: &Requester,
     ) -> Result<Proven, LoginError> {
+        let installation_epoch = self.view.installation_epoch();
         let attempt = self.begin_attempt(username, from).await?;
         match self.look_at(username, password, attempt.priority()).await {
-            Ok(Looked::Right(user, upgrade)) => Ok(Proven { user, attempt, upgrade }),
+            Ok(Looked::Right(user, upgrade)) => Ok(Proven { user, installation_epoch, attempt, upgrade }),
             Ok(Looked::Wrong(user)) => {
                 self.note_failed_login(&attempt, user, client, from).await?;
                 Err(LoginError::InvalidCredentials)

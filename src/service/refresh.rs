@@ -1,4 +1,4 @@
-//! Refresh: the next pair of tokens of a session, and the same pair again for a retry (design.md §4).
+//! Refresh: the next pair of tokens of a session, and the current pair again for a retry (design.md §4).
 
 use crate::crypto::RefreshToken;
 use crate::domain::{Client, ClientKind, EndReason, Grant, RefreshRefusal, SessionState, Timestamp};
@@ -18,14 +18,14 @@ const UNDECIDED: &str = "a rotation that asked for no kind of session was left u
 pub enum Refreshed {
     /// This request made the next generation.
     Rotated(IssuedTokens),
-    /// An earlier request did, within the retry window: the same pair again.
+    /// The token was superseded within the retry window: the current pair again.
     Retried(IssuedTokens),
 }
 
 /// Why there are no new tokens.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
-    /// The token is not good; the reason is for the operator.
+    /// The token does not refresh. The cause is for the operator.
     #[error("refresh refused: {}", .0.as_str())]
     Refused(RefreshRefusal),
     /// The client may not refresh.
@@ -60,10 +60,38 @@ impl Service {
             tracing::info!(cause, client = %client.id, "refresh refused");
             return Err(RefreshError::Refused(RefreshRefusal::ForeignClient));
         }
-        let Ok(presented) = self.refresh_codec.read(token) else {
+        let Ok(mut presented) = self.refresh_codec.read(token) else {
             tracing::info!(cause = RefreshRefusal::Forged.as_str(), client = %client.id, "refresh refused");
             return Err(RefreshError::Refused(RefreshRefusal::Forged));
         };
+        let mut outcome = self.decide(client, &presented, asked, from).await?;
+        if let RotateOutcome::Retried(detail) = &outcome
+            && self.clock.now() >= self.access_expires_at(&detail.session, client)
+        {
+            // The pair to answer with has an access token that has expired. Its refresh token is current, and rotates.
+            presented.generation = detail.session.generation;
+            outcome = self.decide(client, &presented, asked, from).await?;
+        }
+        let answer = |detail: SessionDetail| {
+            let token = RefreshToken { generation: detail.session.generation, ..presented };
+            self.answer(&detail, &token, client, asked)
+        };
+        match outcome {
+            RotateOutcome::Rotated(detail) => answer(detail).map(Refreshed::Rotated),
+            RotateOutcome::Retried(detail) => answer(detail).map(Refreshed::Retried),
+            RotateOutcome::Refused(refusal) => Err(RefreshError::Refused(refusal)),
+            RotateOutcome::Undecided(_) => Err(Failure::internal(UNDECIDED).into()),
+        }
+    }
+
+    /// Rotates the session of a presented token, after everything that could stop the answer was ruled out.
+    async fn decide(
+        &self,
+        client: &Client,
+        presented: &RefreshToken,
+        asked: &Narrowing,
+        from: &Requester,
+    ) -> Result<RotateOutcome, RefreshError> {
         let successor = presented.successor().map_err(Failure::internal)?;
         let now = self.clock.now();
         let family_digest = presented.family.digest().0;
@@ -81,23 +109,18 @@ impl Service {
         if !asked.is_none() {
             let found = self.store.sessions().proven_for_refresh(presented.session, family_digest).await;
             let found = found.map_err(Failure::from)?;
-            if let Some(found) = found.filter(|found| is_next(found, &presented, client, now)) {
+            if let Some(found) = found.filter(|found| is_next(found, presented, client, now)) {
                 self.check_answerable(found.detail, &successor, client, asked, now)?;
             }
         } else {
             request.only = Some(self.answerable(&successor, client, now)?);
         }
-        let mut outcome = self.rotate(request.clone(), now).await?;
+        let outcome = self.rotate(request.clone(), now).await?;
         if let RotateOutcome::Undecided(detail) = outcome {
             self.check_answerable(*detail, &successor, client, asked, now)?;
-            outcome = self.rotate(RotateRequest { only: None, ..request }, now).await?;
+            return Ok(self.rotate(RotateRequest { only: None, ..request }, now).await?);
         }
-        match outcome {
-            RotateOutcome::Rotated(detail) => self.answer(&detail, &successor, client, asked).map(Refreshed::Rotated),
-            RotateOutcome::Retried(detail) => self.answer(&detail, &successor, client, asked).map(Refreshed::Retried),
-            RotateOutcome::Refused(refusal) => Err(RefreshError::Refused(refusal)),
-            RotateOutcome::Undecided(_) => Err(Failure::internal(UNDECIDED).into()),
-        }
+        Ok(outcome)
     }
 
     async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<RotateOutcome, Failure> {
@@ -133,12 +156,12 @@ impl Service {
     fn answer(
         &self,
         detail: &SessionDetail,
-        successor: &RefreshToken,
+        token: &RefreshToken,
         client: &Client,
         asked: &Narrowing,
     ) -> Result<IssuedTokens, RefreshError> {
         let granted = self.grant(detail, client, asked)?;
-        Ok(self.tokens_of_generation(detail, successor, client, granted)?)
+        Ok(self.tokens_of_generation(detail, token, client, granted)?)
     }
 
     fn grant(&self, detail: &SessionDetail, client: &Client, asked: &Narrowing) -> Result<Granted, RefreshError> {
@@ -150,8 +173,8 @@ impl Service {
     }
 }
 
-/// Whether `presented` would rotate this session now. What would not is left to the rotation, which names the cause, and
-/// sees reuse whatever else the request asks for.
+/// Whether `presented` would rotate this session now. If not, the rotation names the cause, and sees reuse whatever else the
+/// request asks for.
 fn is_next(found: &ProvenSession, presented: &RefreshToken, client: &Client, now: Timestamp) -> bool {
     let session = &found.detail.session;
     let is_live = found.is_current && session.state == SessionState::Live && !session.has_expired(now);

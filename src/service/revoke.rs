@@ -1,8 +1,12 @@
 //! Revocation: a client's own token (RFC 7009), and an administrator's revocation of anything.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use crate::domain::{ClientId, EndReason, Jti, Kid, SessionId, Timestamp, UserId};
 use crate::store::{Owner, StoreError, Written};
 
+use super::client_failures::Buckets;
 use super::judge::Verdict;
 use super::{Caller, Failure, REVOCATION_LIFE, Requester, Service};
 
@@ -12,6 +16,9 @@ pub enum RevokeError {
     /// It belongs to another client (RFC 7009 §2.1). Nothing was changed.
     #[error("the token belongs to another client")]
     ForeignToken,
+    /// The client revoked too many access tokens; it may go on after this time.
+    #[error("the client revokes too many access tokens")]
+    TooMany(Duration),
     /// It could not be decided, or not be recorded: the token may still be good.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -33,7 +40,7 @@ pub enum Target {
 }
 
 impl Service {
-    /// Revokes a token for the client that it was issued to. What is unknown, expired or not a token is as good as revoked
+    /// Revokes a token for the client that it was issued to. An unknown or expired token, or other text, is as good as revoked
     /// and leaves no row (security.md I9). The hint is not needed: the two kinds cannot be mistaken (I5).
     pub async fn revoke_token(&self, caller: &Caller, token: &str, from: &Requester) -> Result<(), RevokeError> {
         if crate::crypto::looks_like_refresh_token(token) {
@@ -47,7 +54,9 @@ impl Service {
         if claims.client != caller.client.id {
             return Err(RevokeError::ForeignToken);
         }
+        self.revocation_limit.count(&claims.client, self.clock.elapsed()).map_err(RevokeError::TooMany)?;
         self.revoke_jti(&claims.jti, claims.expires_at.plus(REVOCATION_MARGIN), from).await?;
+        self.judge.forget(token);
         Ok(())
     }
 
@@ -55,6 +64,9 @@ impl Service {
         let Ok(token) = self.refresh_codec.read(token) else {
             return Ok(());
         };
+        if self.view.has_ended_session(token.session, self.clock.now()) {
+            return Ok(());
+        }
         let family = token.family.digest().0;
         let Some(found) = self.store.sessions().proven(token.session, family).await.map_err(Failure::from)? else {
             return Ok(());
@@ -102,11 +114,21 @@ impl Service {
         Ok(())
     }
 
+    /// Revokes one token. Of many requests for the same token, one writes the entry.
     async fn revoke_jti(&self, jti: &Jti, expires_at: Timestamp, from: &Requester) -> Result<(), Failure> {
-        let event = from.event("token.revoked").about(jti);
-        let written = self.store.feed().revoke_jti(jti, expires_at, self.clock.now(), Some(event)).await?;
-        self.follower.honour(written).await;
-        Ok(())
+        let (subject, event) = (crate::crypto::id128(jti.as_str()), from.event("token.revoked").about(jti));
+        let (store, view, follower) = (self.store.clone(), Arc::clone(&self.view), Arc::clone(&self.follower));
+        let (jti, now) = (jti.clone(), self.clock.now());
+        let work = async move {
+            if view.has_revoked_token(&jti, now) {
+                return Ok(());
+            }
+            let written = store.feed().revoke_jti(&jti, expires_at, now, Some(event)).await?;
+            follower.honour(written).await;
+            Ok(())
+        };
+        let revoked = self.revoking.run(subject, (), |outcome| Some(outcome.clone()), work).await;
+        Ok(revoked.ok_or_else(|| Failure::internal("a revocation did not run to its end"))??)
     }
 
     /// Honours a change of something that may not exist. True when it does.
@@ -122,5 +144,26 @@ impl Service {
     }
 }
 
+/// Limits how many access tokens a client revokes (security.md L11). Each leaves an entry in the memory of every replica until the
+/// token expires. Sessions, users and clients are not limited: they have one entry each. Counted by each replica.
+#[derive(Debug)]
+pub struct RevocationLimit(Option<Buckets>);
+
+impl RevocationLimit {
+    /// Allows each client `burst` at once and `per_minute` after that.
+    pub fn new(burst: u32, per_minute: u32, entries: usize) -> Self {
+        Self(Some(Buckets::new(burst, per_minute, entries)))
+    }
+
+    /// No limit.
+    pub const fn unlimited() -> Self {
+        Self(None)
+    }
+
+    fn count(&self, client: &ClientId, now: Duration) -> Result<(), Duration> {
+        self.0.as_ref().map_or(Ok(()), |buckets| buckets.count(client.as_str(), now))
+    }
+}
+
 /// How long a record outlives the token that it is about (security.md I12).
-const REVOCATION_MARGIN: std::time::Duration = std::time::Duration::from_secs(120);
+const REVOCATION_MARGIN: Duration = Duration::from_secs(120);

@@ -11,9 +11,6 @@ use crate::view::Freshness;
 
 use super::{KeyInfo, Service};
 
-/// A clock that differs by more than this from the database's makes a replica unready (security.md C7).
-const MOST_CLOCK_OFFSET_MILLIS: u64 = 30_000;
-
 /// Whether a replica should be sent requests, check by check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Readiness([bool; 4]);
@@ -60,12 +57,15 @@ impl Service {
 
     /// Whether this replica should be sent requests. Asks memory only.
     pub fn readiness(&self) -> Readiness {
-        let is_fresh = self.view.freshness(&*self.clock) == Freshness::Fresh;
-        Readiness([is_fresh, self.can_sign(), self.has_time(), !self.stopping.load(Ordering::Relaxed)])
+        let freshness = self.view.freshness(&*self.clock);
+        let has_time = !matches!(freshness, Freshness::TimeUnknown(_));
+        let is_fresh = !matches!(freshness, Freshness::Stale | Freshness::Empty);
+        Readiness([is_fresh, self.can_sign(), has_time, !self.stopping.load(Ordering::Relaxed)])
     }
 
-    fn has_time(&self) -> bool {
-        self.clock.offset_millis().unsigned_abs() <= MOST_CLOCK_OFFSET_MILLIS
+    /// Whether the time is known.
+    pub fn has_time(&self) -> bool {
+        !matches!(self.view.freshness(&*self.clock), Freshness::TimeUnknown(_))
     }
 
     /// Whether everything was loaded that a replica holds in memory.
@@ -86,9 +86,10 @@ impl Service {
     pub fn problems(&self) -> Vec<String> {
         let start = self.start_problem.load_full();
         let start = start.iter().map(|problem| format!("the replica has not started: {problem}"));
+        let sync = self.follower.sync_error().map(|error| format!("the change feed cannot be followed: {error}"));
         let keys = self.keyring.keys();
         let keys = keys.unreadable().iter().map(|key| key.problem.clone());
-        start.chain(self.store.write_problem()).chain(keys).chain(self.view.unreadable_clients()).collect()
+        start.chain(sync).chain(self.store.write_problem()).chain(keys).chain(self.view.unreadable_clients()).collect()
     }
 
     /// Whether a signing key is stored that this replica cannot use.
@@ -104,6 +105,11 @@ impl Service {
     /// Makes the replica unready for good: the first step of a stop, so that balancers look elsewhere.
     pub fn begin_stopping(&self) {
         self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// The installation's epoch, as this replica knows it.
+    pub fn installation_epoch(&self) -> u32 {
+        self.view.installation_epoch()
     }
 
     /// The replica in one glance.
@@ -134,18 +140,18 @@ impl Service {
         self.clock.now()
     }
 
-    /// Now, for forgetting what has expired; none while this machine's clock may have been stepped, or is known to be wrong:
-    /// what is forgotten early is missed when the clock is right again.
+    /// Now, for deleting what has expired; none while the time is not known. What is deleted early is missed when the
+    /// clock is right again.
     pub fn time_to_forget(&self) -> Option<Timestamp> {
         let now = self.clock.now();
         // Asked after the clock was read: a step before that is seen.
-        let is_fresh = self.view.freshness(&*self.clock) == Freshness::Fresh;
-        (is_fresh && self.has_time()).then_some(now)
+        (self.view.freshness(&*self.clock) == Freshness::Fresh).then_some(now)
     }
 
-    /// Frees what of the view expired before `now`.
+    /// Frees what is in memory and expired before `now`.
     pub fn sweep_view(&self, now: Timestamp) {
         self.view.sweep(now);
+        self.judge.sweep(now);
     }
 
     /// Seconds until a key stops signing: its retirement, or the end of its regular life while it has no successor.

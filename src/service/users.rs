@@ -2,7 +2,7 @@
 
 use crate::crypto::HashingError;
 use crate::domain::{ParseError, Password, PolicyRefusal, Role, User, UserId, Username, check_roles};
-use crate::store::{NewUser, PasswordChange, Rows, StoreError};
+use crate::store::{NewUser, PasswordChange, Rows, StoreError, UserChange};
 
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
@@ -90,6 +90,25 @@ impl Service {
         let event = from.event("user.roles_changed").about_user(id);
         self.store.users().set_roles(id, roles, self.clock.now(), Some(event)).await.map_err(unknown_or_failed)?;
         Ok(())
+    }
+
+    /// Changes roles and state of a user in one step, and returns the user.
+    pub async fn change_user(
+        &self,
+        id: UserId,
+        roles: Option<Vec<Role>>,
+        enabled: Option<bool>,
+        from: &Requester,
+    ) -> Result<User, UserError> {
+        roles.as_deref().map_or(Ok(()), check_roles).map_err(UserError::Roles)?;
+        let event = |name| Some(from.event(name).about(id));
+        let change = UserChange {
+            roles: roles.map(|roles| (roles, event("user.roles_changed"))),
+            enabled: enabled.map(|enabled| (enabled, event(if enabled { "user.enabled" } else { "user.disabled" }))),
+        };
+        let now = self.clock.now();
+        let changed = self.store.users().change(id, change, now.plus(REVOCATION_LIFE), now).await;
+        Ok(self.follower.honour(changed.map_err(unknown_or_failed)?).await)
     }
 
     /// Disables a user, and with that every token and session, or enables the account again.

@@ -16,8 +16,16 @@ macro_rules! session_columns {
     () => {
         "sessions.id, sessions.user_id, sessions.client_id, sessions.generation, sessions.authenticated_at, \
          sessions.created_at, sessions.rotated_at, sessions.idle_expires_at, sessions.absolute_expires_at, sessions.scope, \
-         sessions.audience, sessions.methods, sessions.user_epoch, sessions.client_epoch, sessions.ended_at, \
-         sessions.end_reason, sessions.family_digest"
+         sessions.audience, sessions.methods, sessions.user_epoch, sessions.client_epoch, \
+         sessions.installation_epoch, sessions.ended_at, sessions.end_reason, sessions.family_digest, \
+         sessions.marked_generation, sessions.floor_generation, sessions.middle_generation, sessions.middle_at"
+    };
+}
+
+/// The installation's epoch, in a statement about something else.
+macro_rules! installation_epoch {
+    () => {
+        "(SELECT epoch FROM installation)"
     };
 }
 
@@ -51,4 +59,6 @@ macro_rules! attempt_columns {
     };
 }
 
-pub(super) use {admin_key_columns, attempt_columns, client_columns, key_columns, session_columns, user_columns};
+pub(super) use {
+    admin_key_columns, attempt_columns, client_columns, installation_epoch, key_columns, session_columns, user_columns,
+};

@@ -12,6 +12,9 @@ pub(super) const NOTE_LIFE: Duration = Duration::from_secs(3600);
 /// A follower that was away for longer reads everything again: notes may have left the feed meanwhile.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(1800);
 
+/// A clock that went back by no more than this is that of the same server, which is set right.
+const LARGEST_STEP_BACK: Duration = Duration::from_secs(1);
+
 /// News that one statement brings: none is allowed to grow beyond what its time limit allows. The rest comes with
 /// [`Feed::read_on`].
 const MOST_NEWS: i64 = 10_000;
@@ -43,6 +46,18 @@ pub struct FeedCursor {
     origin: String,
     /// The database's clock at that moment.
     database_now: Timestamp,
+}
+
+impl FeedCursor {
+    /// Whether everything that was written since an older cursor can be read.
+    fn continues(&self, since: &Self) -> bool {
+        // A clock that went back may be that of a server that was put back to an older state.
+        let is_another = self.origin != since.origin
+            || self.position < since.position
+            || self.database_now.plus(LARGEST_STEP_BACK) < since.database_now;
+        let was_away = self.database_now.since(since.database_now) > LONGEST_ABSENCE;
+        !is_another && !was_away
+    }
 }
 
 /// How far the news of one look were read.
@@ -100,7 +115,7 @@ impl Feed<'_> {
     /// which is harmless, and is never missed.
     pub async fn head(&self) -> Result<Reading, StoreError> {
         let heads = self.0.read("feed_head", Lane::Feed, HEAD, Vec::new()).await?;
-        let cursor = heads.first().map(cursor).transpose()?.ok_or_else(headless)?;
+        let cursor = self.cursor(&heads)?;
         let database_now = cursor.database_now;
         Ok(Reading { entries: Vec::new(), is_complete: true, rest: None, cursor, database_now })
     }
@@ -123,13 +138,8 @@ impl Feed<'_> {
     /// Reads what was committed since `since`; a complete reading, to be taken from [`Feed::each`], when that cannot be told.
     pub async fn read_since(&self, since: &FeedCursor) -> Result<Reading, StoreError> {
         let rows = self.follow(since, &Place { position: since.position, seq: i64::MIN }).await?;
-        let cursor = rows.first().map(cursor).transpose()?.ok_or_else(headless)?;
-        // A clock that went back may be that of a server that was put back to an older state.
-        let is_another = cursor.origin != since.origin
-            || cursor.position < since.position
-            || cursor.database_now < since.database_now;
-        let was_away = cursor.database_now.since(since.database_now) > LONGEST_ABSENCE;
-        if is_another || was_away {
+        let cursor = self.cursor(&rows)?;
+        if !cursor.continues(since) {
             return self.head().await;
         }
         let (entries, rest) = news(&rows)?;
@@ -145,6 +155,12 @@ impl Feed<'_> {
         place: &Place,
     ) -> Result<(Vec<FeedEntry>, Option<Place>), StoreError> {
         news(&self.follow(since, place).await?)
+    }
+
+    fn cursor(&self, rows: &[Row]) -> Result<FeedCursor, StoreError> {
+        let mut cursor = rows.first().map(cursor).transpose()?.ok_or_else(headless)?;
+        cursor.origin.push_str(&self.0.file());
+        Ok(cursor)
     }
 
     async fn follow(&self, since: &FeedCursor, after: &Place) -> Result<Vec<Row>, StoreError> {
@@ -290,4 +306,32 @@ fn news(rows: &[Row]) -> Result<(Vec<FeedEntry>, Option<Place>), StoreError> {
 
 fn headless() -> StoreError {
     StoreError::Internal("the feed answered without its head".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Timestamp = Timestamp::from_seconds(1_000_000);
+
+    fn cursor(database_now: Timestamp) -> FeedCursor {
+        FeedCursor { position: 7, snapshot: "7:9:".to_owned(), origin: "here".to_owned(), database_now }
+    }
+
+    #[test]
+    fn c7_a_clock_that_goes_back_by_up_to_a_second_is_no_reason_to_read_everything() {
+        for (back, continues) in [(0, true), (1, true), (1000, true), (1001, false), (60_000, false)] {
+            let later = cursor(NOW.minus(Duration::from_millis(back)));
+            assert_eq!(later.continues(&cursor(NOW)), continues, "{back} ms");
+        }
+    }
+
+    #[test]
+    fn c4_another_server_an_older_state_and_a_long_absence_are_reasons_to_read_everything() {
+        let since = cursor(NOW);
+        assert!(!FeedCursor { origin: "there".to_owned(), ..cursor(NOW) }.continues(&since));
+        assert!(!FeedCursor { position: 6, ..cursor(NOW) }.continues(&since));
+        assert!(!cursor(NOW.plus(LONGEST_ABSENCE + Duration::from_secs(1))).continues(&since));
+        assert!(cursor(NOW.plus(LONGEST_ABSENCE)).continues(&since));
+    }
 }

@@ -34,7 +34,12 @@ macro_rules! migration {
 }
 
 /// Every migration, in order; versions count up from 1.
-const MIGRATIONS: [Migration; 2] = [migration!(1, "0001_initial"), migration!(2, "0005_audit")];
+const MIGRATIONS: [Migration; 4] = [
+    migration!(1, "0001_initial"),
+    migration!(2, "0002_installation_epoch"),
+    migration!(3, "0003_refresh_window"),
+    migration!(4, "0004_audit"),
+];
 
 /// Longest wait for another replica that migrates, and longest run of one migration.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);

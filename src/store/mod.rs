@@ -20,6 +20,7 @@ mod rows;
 mod sessions;
 mod settings;
 mod sweep;
+mod turns;
 mod users;
 
 use std::sync::Arc;
@@ -29,22 +30,23 @@ pub use self::admin_keys::{AdminKey, AdminKeys, NewAdminKey};
 pub use self::assertions::Assertions;
 pub use self::attempts::{AttemptKey, AttemptLimits, Attempts, Decision, Exemption, Settlement};
 pub use self::audit::{Audit, AuditEvent, AuditFilter, AuditRecord, AuditStep};
-pub use self::clients::{Clients, NewClient};
+pub use self::clients::{ClientChange, Clients, NewClient};
 use self::db::Database;
 pub use self::db::{AddressError, ChangeListener, PoolStatus, ReadAddress, Written};
 pub use self::error::StoreError;
 pub use self::feed::{Feed, FeedCursor, FeedEntry, LiveRevocation, Reading};
-pub use self::installation::{EverythingRevoked, Installation};
 pub use self::keys::{AfterWithdrawal, Keys, NewKey, StoredKey};
 pub use self::migrate::SchemaStatus;
 pub use self::rows::{Rows, UnreadableRow};
+use self::sessions::SessionGate;
 pub use self::sessions::{
     Answerable, EndOutcome, EndRequest, NewSession, Opened, Owner, ProvenSession, RotateOutcome, RotateRequest,
     SessionDetail, Sessions,
 };
 pub use self::settings::{Location, StoreSettings};
 pub use self::sweep::{Round, SWEEP_BATCH, SweepCursor, SweepLook, Swept};
-pub use self::users::{Credentials, KeptSession, NewUser, PasswordChange, RotatedByPassword, Users};
+pub use self::turns::Turns;
+pub use self::users::{Credentials, KeptSession, NewUser, PasswordChange, RotatedByPassword, UserChange, Users};
 use crate::clock::Clock;
 
 /// Hears of every operation of the store, for figures. Called on the request's path: it must be quick.
@@ -60,7 +62,7 @@ impl StoreObserver for () {
 
 /// The shared database. Cheap to clone.
 #[derive(Clone)]
-pub struct Store(Database);
+pub struct Store(Database, Arc<SessionGate>);
 
 impl Store {
     /// Whether the settings can be used at all, without connecting.
@@ -86,7 +88,8 @@ impl Store {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn StoreObserver>,
     ) -> Result<Self, StoreError> {
-        Database::prepare(settings, clock, observer).await.map(Self)
+        let database = Database::prepare(settings, clock, observer).await?;
+        Ok(Self(database, Arc::default()))
     }
 
     /// Opens the first connection, and refuses a database that cannot be used safely.
@@ -97,7 +100,7 @@ impl Store {
     /// The same database for the follower of the feed: its reads go over a connection of their own, so that freshness can
     /// be proven while requests wait for connections.
     pub fn for_follower(&self) -> Self {
-        Self(self.0.in_feed_lane())
+        Self(self.0.in_feed_lane(), Arc::clone(&self.1))
     }
 
     /// Users and their password hashes.
@@ -112,7 +115,7 @@ impl Store {
 
     /// Sessions: one row each.
     pub const fn sessions(&self) -> Sessions<'_> {
-        Sessions(&self.0)
+        Sessions { database: &self.0, gate: &self.1 }
     }
 
     /// The change feed.

@@ -1,8 +1,8 @@
 //! Stored rows as domain values. A row that says something impossible is an error that names it, never a guess.
 
 use crate::domain::{
-    Audience, Change, ClientId, EndReason, Jti, Kid, Revocation, RevocationKind, Role, ScopeSet, Session, SessionId,
-    SessionState, User, UserId, UserState, Username,
+    Audience, Change, ClientId, EndReason, Jti, Kid, RetryMarks, Revocation, RevocationKind, Role, ScopeSet, Session,
+    SessionId, SessionState, User, UserId, UserState, Username,
 };
 use crate::store::db::{Fields, Row};
 use crate::store::{FeedEntry, StoreError};
@@ -79,12 +79,19 @@ impl TryFrom<&Row> for Session {
             generation: row.count("generation")?,
             authenticated_at: row.time("authenticated_at")?,
             rotated_at: row.time("rotated_at")?,
+            marks: RetryMarks {
+                generation: row.count("marked_generation")?,
+                floor: row.count("floor_generation")?,
+                middle: row.count("middle_generation")?,
+                middle_at: row.time("middle_at")?,
+            },
             idle_expires_at: row.time("idle_expires_at")?,
             absolute_expires_at: row.time("absolute_expires_at")?,
             scope: row.parsed("scope", ScopeSet::parse)?,
             audience,
             user_epoch: row.count("user_epoch")?,
             client_epoch: row.count("client_epoch")?,
+            installation_epoch: row.count("installation_epoch")?,
             state,
         })
     }
@@ -109,6 +116,7 @@ pub(super) fn change_columns(change: &Change) -> (&'static str, Vec<u8>, u32) {
                 Revocation::User(id, epoch) => (id.as_bytes().to_vec(), *epoch),
                 Revocation::Client(id, epoch) => (id.as_str().as_bytes().to_vec(), *epoch),
                 Revocation::Key(kid) => (kid.as_str().as_bytes().to_vec(), 0),
+                Revocation::Everything(epoch) => (Vec::new(), *epoch),
             };
             (revocation.kind().as_str(), subject, epoch)
         }
@@ -126,6 +134,7 @@ fn change(row: &Fields<'_>) -> Result<Change, StoreError> {
             RevocationKind::User => Revocation::User(UserId::from_bytes(row.array("subject")?), row.count("epoch")?),
             RevocationKind::Client => Revocation::Client(subject_text(row, ClientId::parse)?, row.count("epoch")?),
             RevocationKind::Key => Revocation::Key(subject_text(row, Kid::parse)?),
+            RevocationKind::Everything => Revocation::Everything(row.count("epoch")?),
         }));
     }
     match kind.as_str() {

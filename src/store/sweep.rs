@@ -128,14 +128,17 @@ impl Round {
                 table: "sessions",
                 key: "id",
                 look: "SELECT id,
-                        COUNT(CASE WHEN idle_expires_at < $2 OR absolute_expires_at < $2 THEN 1 END) OVER () AS dead
-                    FROM (SELECT id, idle_expires_at, absolute_expires_at FROM sessions
+                        COUNT(CASE WHEN idle_expires_at < $2 OR absolute_expires_at < $2
+                            OR installation_epoch < (SELECT epoch FROM installation) THEN 1 END) OVER () AS dead
+                    FROM (SELECT id, idle_expires_at, absolute_expires_at, installation_epoch FROM sessions
                         WHERE id > $1 ORDER BY id LIMIT $3) AS batch
                     ORDER BY id DESC LIMIT 1",
                 delete: "DELETE FROM sessions WHERE id > $1 AND id <= $2
-                    AND (idle_expires_at < $3 OR absolute_expires_at < $3)
+                    AND (idle_expires_at < $3 OR absolute_expires_at < $3
+                        OR installation_epoch < (SELECT epoch FROM installation))
                     RETURNING id, user_id, client_id, idle_expires_at, absolute_expires_at,
                         CAST(CASE WHEN ended_at IS NULL
+                            AND installation_epoch = (SELECT epoch FROM installation)
                             AND user_epoch = (SELECT epoch FROM users WHERE users.id = user_id)
                             AND client_epoch = (SELECT epoch FROM clients WHERE clients.id = client_id)
                             THEN 1 ELSE 0 END AS BIGINT) AS was_live",

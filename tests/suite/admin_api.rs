@@ -12,6 +12,7 @@ use crate::support::app::{ISSUER, PASSWORD, TestApp, USER, application, error_of
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
 use crate::support::judging::*;
 use crate::support::outage;
+use crate::support::sessions::Broken;
 
 const NOBODY: &str = "usr_AAAAAAAAAAAAAAAAAAAAAA";
 const NO_SESSION: &str = "ses_AAAAAAAAAAAAAAAAAAAAAA";
@@ -257,6 +258,27 @@ on_both_engines! {
         let answer: Value = status(&app.admin_key).send().await.unwrap().json().await.unwrap();
         assert_eq!((&answer["ready"], answer["view_age_seconds"].as_f64().unwrap() > 3.0), (&json!(false), true));
         outage::bring_feed_back(&app.database).await;
+    }
+
+    async fn d2_a_patch_makes_every_change_or_none(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        app.client("app", application("read")).await;
+        let user = format!("/admin/v1/users/{}", app.user_id(USER).await);
+        let client = "/admin/v1/clients/app".to_owned();
+        for (path, table, change) in [
+            (&user, "users", json!({"roles": ["c"], "enabled": false})),
+            (&client, "clients", json!({"display_name": "New", "enabled": false})),
+        ] {
+            let before = app.administer(Method::GET, path, None).await;
+            let broken = Broken::on(&app.database, "BEFORE UPDATE OF disabled_at", table).await;
+            assert_eq!(refusal(&app, Method::PATCH, path, change.clone()).await, (500, "internal".into()), "{path}");
+            broken.mend().await;
+            app.sync().await;
+            assert_eq!(app.administer(Method::GET, path, None).await, before, "the first change was undone with the second");
+            let after = app.administer(Method::PATCH, path, Some(change)).await;
+            assert_eq!((&after["enabled"], after == before), (&json!(false), false));
+            assert_eq!(app.administer(Method::GET, path, None).await, after);
+        }
     }
 
     async fn users_are_created_read_listed_changed_and_deleted(database: TestDatabase) {
@@ -596,7 +618,8 @@ on_both_engines! {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         assert!(app.is_active(&token).await);
-        app.clock.pretend_offset(250);
+        app.clock.step(250);
+        app.sync().await;
         let mut status = app.administer(Method::GET, "/admin/v1/status", None).await;
         let keys = status["keys"].as_array_mut().unwrap();
         keys[0]["kid"] = json!("(varies)");

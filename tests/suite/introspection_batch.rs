@@ -110,7 +110,8 @@ on_both_engines! {
         let count = async |labels: &str| app.figure(&format!("countersign_introspections_total{{{labels}}}")).await;
         assert_eq!(count("cache=\"miss\",result=\"active\"").await, 1.0);
         assert_eq!(count("cache=\"hit\",result=\"active\"").await, 2.0);
-        assert_eq!(count("cache=\"miss\",result=\"inactive\"").await, 1.0);
+        assert_eq!(count("cache=\"none\",result=\"inactive\"").await, 1.0);
+        assert_eq!(app.figure("countersign_verified_cache_misses_total").await, 1.0, "garbage has no signature to remember");
         assert_eq!(app.figure("countersign_verified_cache_hits_total").await, 2.0);
         assert_eq!(app.figure("countersign_introspection_seconds_count").await, 4.0);
     }

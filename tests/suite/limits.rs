@@ -280,8 +280,7 @@ async fn logins_that_hold_every_connection_they_can_get_leave_refreshes_theirs()
     if !Engine::Postgres.is_available() || pool_size() == Some(1) {
         return;
     }
-    let settings =
-        "[limits.address]\nburst = 2000\n[database]\nstatement_timeout = \"30s\"\nacquire_timeout = \"5s\"\n";
+    let settings = "[limits.address]\nburst = 2000\n[public]\nrequest_timeout = \"60s\"\n[database]\nstatement_timeout = \"30s\"\nacquire_timeout = \"5s\"\n";
     let app = Arc::new(TestApp::start_with(TestDatabase::alone().await, settings).await);
     let mut session = app.log_in().await;
     let mut locked = app.database.connect_postgres().await;

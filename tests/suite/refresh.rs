@@ -137,7 +137,7 @@ on_both_engines! {
             }
             other.sync().await;
             assert!(other.is_active(&access[4]).await);
-            // Within the window the generation before the last is no theft, but any older one is.
+            // The last generation but one was superseded within the window, every older one before it.
             let old = dice.below(4) as usize;
             assert_eq!(refusal(&app, &chain[old]).await, REUSED, "round {round}, generation {old}");
             other.sync().await;
@@ -187,22 +187,98 @@ on_both_engines! {
         assert_eq!(second.refresh_expires_in - retried.refresh_expires_in, 7);
     }
 
-    async fn r4_once_the_successor_is_used_the_token_before_is_theft_even_within_the_window(database: TestDatabase) {
+    async fn r4_three_tabs_with_copies_of_one_token_all_stay_logged_in(database: TestDatabase) {
         let app = TestApp::start(database).await;
+        let other = app.beside(2, "").await;
         let first = app.log_in().await;
         let second = app.refreshed(&first.refresh_token).await;
-        let third = app.refreshed(&second.refresh_token).await;
-        assert_eq!(app.refreshed(&second.refresh_token).await.refresh_token, third.refresh_token);
+        let third = other.refreshed(&second.refresh_token).await;
+        for wait in [1, 4, 5] {
+            app.clock.advance(Duration::from_secs(wait));
+            for replica in [&app, &other] {
+                replica.sync().await;
+                for stale in [&first.refresh_token, &second.refresh_token] {
+                    let again = replica.refreshed(stale).await;
+                    assert_eq!(again.refresh_token, third.refresh_token);
+                    assert_eq!(marks(&again.access_token), marks(&third.access_token));
+                }
+            }
+        }
+        assert_eq!(app.audit("session.reused").await, [Value::Null; 0]);
+        assert_eq!(Sessions::of(&app).await.state_of(&third.refresh_token).await, (2, true), "copies rotate nothing");
+        // The window of the first token has closed, to the millisecond.
+        app.advance(MILLISECOND).await;
         assert_eq!(refusal(&app, &first.refresh_token).await, REUSED);
         assert_eq!(refusal(&app, &third.refresh_token).await, INVALID);
+    }
+
+    async fn r4_a_busy_session_answers_copies_of_the_window_and_ends_at_one_of_twice_its_age(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let mut chain = vec![app.log_in().await.refresh_token];
+        for _ in 0..40 {
+            app.advance(Duration::from_secs(1)).await;
+            chain.push(app.refreshed(chain.last().unwrap()).await.refresh_token);
+            let current = chain.last().unwrap();
+            for stale in chain.iter().rev().skip(1).take(11) {
+                assert_eq!(&app.refreshed(stale).await.refresh_token, current);
+            }
+        }
+        // Superseded 21 seconds ago.
+        assert_eq!(refusal(&app, &chain[chain.len() - 23]).await, REUSED);
+        assert_eq!(refusal(&app, chain.last().unwrap()).await, INVALID);
+    }
+
+    async fn r4_a_retry_whose_access_token_has_expired_rotates_the_current_token(database: TestDatabase) {
+        let settings = "[tokens]\naccess_ttl = \"30s\"\n[refresh]\nretry_window = \"60s\"\n";
+        let app = TestApp::start_with(database, settings).await;
+        let first = app.log_in().await;
+        let second = app.refreshed(&first.refresh_token).await;
+        app.advance(Duration::from_secs(29)).await;
+        let retried = app.refreshed(&first.refresh_token).await;
+        assert_eq!((&retried.refresh_token, retried.expires_in), (&second.refresh_token, 1));
+        app.advance(Duration::from_secs(1)).await;
+        let third = app.refreshed(&first.refresh_token).await;
+        assert_eq!(third.expires_in, 30);
+        assert!(app.is_active(&third.access_token).await);
+        for stale in [&first.refresh_token, &second.refresh_token] {
+            assert_eq!(app.refreshed(stale).await.refresh_token, third.refresh_token);
+        }
+        assert_eq!(Sessions::of(&app).await.state_of(&third.refresh_token).await, (2, true), "once");
+    }
+
+    async fn r3_a_refused_token_is_refused_again_without_a_statement_for_a_while(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let asked = async || statements(&app, "session_rotate").await + statements(&app, "session_look").await;
+        let first = app.log_in().await;
+        app.advance(Duration::from_secs(20)).await;
+        let second = app.refreshed(&first.refresh_token).await;
+        app.advance(Duration::from_secs(20)).await;
+        assert_eq!(refusal(&app, &first.refresh_token).await, REUSED);
+        assert_eq!(refusal(&app, &first.refresh_token).await, REUSED);
+        let before = asked().await;
+        for _ in 0..20 {
+            assert_eq!(refusal(&app, &first.refresh_token).await, REUSED, "the cause is remembered");
+            assert_eq!(refusal(&app, &second.refresh_token).await, INVALID);
+            let narrowed = json!({"refresh_token": first.refresh_token, "scope": "read"});
+            assert_eq!(error_of(app.post_json("/v1/refresh", &narrowed).send().await.unwrap()).await.1, REUSED.1);
+        }
+        assert_eq!(asked().await, before);
+        // A live session is not affected, and the database is asked again later.
+        let other = app.log_in().await;
+        app.refreshed(&other.refresh_token).await;
+        app.advance(Duration::from_secs(31)).await;
+        let before = asked().await;
+        assert_eq!(refusal(&app, &first.refresh_token).await, REUSED);
+        assert!(asked().await > before);
     }
 
     async fn r4_a_window_of_zero_makes_every_second_use_theft(database: TestDatabase) {
         let app = TestApp::start_with(database, "[refresh]\nretry_window = \"0s\"\n").await;
         let first = app.log_in().await;
         let second = app.refreshed(&first.refresh_token).await;
+        let third = app.refreshed(&second.refresh_token).await;
         assert_eq!(refusal(&app, &first.refresh_token).await, REUSED);
-        assert!(!app.is_active(&second.access_token).await);
+        assert!(!app.is_active(&third.access_token).await);
     }
 
     async fn r4_a_window_of_a_minute_is_open_for_a_minute(database: TestDatabase) {
@@ -359,6 +435,7 @@ on_both_engines! {
         assert_eq!(third.scope, "read write", "a token is narrowed, not the session");
         // A retry cannot widen either, and reuse is seen whatever scope comes with it.
         assert_eq!(error_of(ask(&second.refresh_token, "read list").send().await.unwrap()).await.0, 400);
+        app.advance(Duration::from_secs(11)).await;
         assert_eq!(error_of(ask(&first.refresh_token, "read list").send().await.unwrap()).await, (401, REUSED.1.into()));
         assert_eq!(error_of(ask(&third.refresh_token, "read").send().await.unwrap()).await, (401, INVALID.1.into()));
         assert_eq!(app.audit("session.reused").await.len(), 1);

@@ -47,6 +47,7 @@ on_both_engines! {
             let old = sessions.open(&app).await;
             let middle = app.refreshed(&old).await.refresh_token;
             let current = app.refreshed(&middle).await;
+            app.advance(BEYOND_THE_WINDOW).await;
             let broken = Broken::on(&app.database, what, table).await;
             assert_eq!(error_of(app.refresh(&old).await).await, (500, "internal".into()), "{what} {table}");
             broken.mend().await;

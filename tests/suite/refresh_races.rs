@@ -1,7 +1,8 @@
 //! Refreshes that meet each other, and refreshes that meet what ends a session (security.md R2, R11).
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign::domain::ClientId;
 use countersign::service::{BUILT_IN_CLIENT, Requester};
@@ -89,8 +90,45 @@ on_both_engines! {
         }
     }
 
-    async fn r3_theft_that_meets_its_owner_leaves_no_branch_alive(database: TestDatabase) {
+    async fn r4_stale_copies_that_race_the_owner_lose_no_session_and_make_no_branch(database: TestDatabase) {
         let replicas = three_replicas(database, "").await;
+        let sessions = Sessions::of(&replicas[0]).await;
+        let (mut dice, mut now) = (Dice::new(4), 0);
+        let mut held = HashMap::from([(0, sessions.open(&replicas[0]).await)]);
+        let mut superseded = HashMap::new();
+        for round in 0..size(60, 1000) {
+            // Tabs with copies of any age up to the window, the current token among them.
+            let copies: Vec<_> = held.values().cloned().collect();
+            let mut racing = JoinSet::new();
+            for _ in 0..12 {
+                let token = copies[dice.below(copies.len() as u64) as usize].clone();
+                let app = Arc::clone(&replicas[dice.below(3) as usize]);
+                racing.spawn(async move { tokens(app.refresh(&token).await).await.refresh_token });
+            }
+            for token in racing.join_all().await {
+                let known = held.entry(sessions.generation_of(&token)).or_insert_with(|| token.clone());
+                assert_eq!(*known, token, "round {round}: one token of each generation");
+            }
+            let current = *held.keys().max().unwrap();
+            for generation in held.keys().filter(|generation| **generation < current) {
+                superseded.entry(*generation).or_insert(now);
+            }
+            if dice.below(3) == 0 {
+                now += 4;
+                replicas[0].clock.advance(Duration::from_secs(4));
+                for replica in &replicas {
+                    replica.sync().await;
+                }
+                held.retain(|generation, _| superseded.get(generation).is_none_or(|at| now - at <= 10));
+            }
+        }
+        assert_eq!(replicas[0].audit("session.reused").await, [Value::Null; 0]);
+        let (rotated, is_live) = sessions.state_of(held.values().next().unwrap()).await;
+        assert!(is_live && rotated > 20, "{rotated}");
+    }
+
+    async fn r3_theft_that_meets_its_owner_leaves_no_branch_alive(database: TestDatabase) {
+        let replicas = three_replicas(database, "[refresh]\nretry_window = \"0s\"\n").await;
         let sessions = Sessions::of(&replicas[0]).await;
         for round in 1..=40 {
             let old = sessions.open(&replicas[0]).await;

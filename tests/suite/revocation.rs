@@ -59,6 +59,43 @@ on_both_engines! {
         assert_eq!(rows(&app).await.0, live, "twice is once");
     }
 
+    async fn i9_a_hundred_revocations_of_one_token_at_once_write_one_entry(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let portal = app.confidential("portal", portal()).await;
+        let token = app.token_of(&portal).await.access_token;
+        let requests = (0..100).map(|_| is_done(revoke(&app, &portal, &token)));
+        futures_util::future::join_all(requests).await;
+        assert!(!app.is_active(&token).await);
+        assert_eq!(rows(&app).await.0["revocations"].as_array().unwrap().len(), 1);
+        assert_eq!(app.audit("token.revoked").await.len(), 1);
+    }
+
+    async fn l11_a_client_revokes_so_many_access_tokens_and_any_number_of_sessions(database: TestDatabase) {
+        let settings = "[limits.revocation]\nburst = 3\nper_minute = 60\n";
+        let app = TestApp::start_with(database, settings).await;
+        let portal = app.confidential("portal", portal()).await;
+        let other = app.confidential("other", self::portal()).await;
+        for _ in 0..3 {
+            is_done(revoke(&app, &portal, &app.token_of(&portal).await.access_token)).await;
+        }
+        let mine = log_in_on(&app, &portal).await;
+        let refused = revoke(&app, &portal, &mine.access_token).send().await.unwrap();
+        assert_eq!(header(&refused, "retry-after"), "1");
+        assert_eq!(error_of(refused).await, (429, "temporarily_unavailable".into()));
+        assert!(app.is_active(&mine.access_token).await, "what is refused was not revoked");
+        // Other clients, sessions, administrators, and tokens that are revoked already are not limited.
+        is_done(revoke(&app, &other, &app.token_of(&other).await.access_token)).await;
+        for _ in 0..5 {
+            let session = log_in_on(&app, &portal).await;
+            is_done(revoke(&app, &portal, &session.refresh_token)).await;
+            is_done(revoke(&app, &portal, &session.access_token)).await;
+            assert!(!app.is_active(&session.access_token).await);
+        }
+        app.revoke("session", &mine.session_id).await;
+        app.advance(std::time::Duration::from_secs(1)).await;
+        is_done(revoke(&app, &portal, &app.token_of(&portal).await.access_token)).await;
+    }
+
     async fn i11_a_refresh_token_takes_its_session_and_access_tokens_along(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", portal()).await;

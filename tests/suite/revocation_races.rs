@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign::clock::Clock;
+use countersign::clock::{Clock, ClockDoubt, ClockEvent};
 use countersign::crypto::{MasterKey, Sealer};
 use countersign::domain::{Audience, Change, ClientId, Jti, Revocation, Timestamp, TokenType};
 use countersign::keyring::{Keyring, RotationLead};
@@ -61,7 +61,13 @@ impl Clock for TrappedClock {
         Duration::ZERO
     }
 
-    fn observe_database(&self, _: Timestamp, _: Duration, _: Duration) {}
+    fn doubt(&self, _: Duration) -> Option<ClockDoubt> {
+        None
+    }
+
+    fn observe_database(&self, _: Timestamp, _: Duration, _: Duration) -> Option<ClockEvent> {
+        None
+    }
 
     fn offset_millis(&self) -> i64 {
         0

@@ -5,7 +5,9 @@ use std::time::Duration;
 use countersign::domain::{
     Algorithm, Change, ClientKind, ClientSettings, RefreshRefusal, Revocation, SecretDigest, TokenType,
 };
-use countersign::store::{NewClient, RotateOutcome, StoreError};
+use countersign::store::{ClientChange, NewClient, RotateOutcome, StoreError};
+
+use sqlx::Executor;
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
@@ -54,7 +56,14 @@ on_both_engines! {
         add_client(&store, "app").await;
         let changed = ClientSettings { access_ttl: None, display_name: "New".to_owned(), ..settings() };
         let update = async |name, present, at_second| {
-            store.clients().update(&client_id(name), present, changed.clone(), at(at_second), None).await
+            let change = ClientChange {
+                present,
+                settings: changed.clone(),
+                audit: None,
+                enabled: None,
+                revocation_expires_at: at(99),
+            };
+            store.clients().change(&client_id(name), change, at(at_second)).await
         };
         let written = update("app", settings(), 1).await.unwrap();
         assert_eq!(written.value.settings, changed);
@@ -141,4 +150,28 @@ on_both_engines! {
         assert_eq!(add_client(&store, "app").await.epoch, 2);
         assert!(!store.clients().delete(&client_id("nobody"), at(99), at(2), None).await.unwrap().value);
     }
+}
+
+#[tokio::test]
+async fn i4_a_client_that_is_made_while_its_predecessor_is_deleted_starts_at_the_epoch_of_the_revocation() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::fresh(Engine::Postgres).await;
+    let store = database.open().await;
+    add_client(&store, "app").await;
+    let mut deleting = database.connect_postgres().await;
+    let delete = "BEGIN; DELETE FROM clients WHERE id = 'app';
+        INSERT INTO changes (kind, subject, epoch, created_at, expires_at)
+        VALUES ('client', convert_to('app', 'UTF8'), 7, 0, 9000000000000)";
+    deleting.execute(sqlx::raw_sql(delete)).await.unwrap();
+    let new = NewClient { id: client_id("app"), settings: settings(), secret: None, disabled: false };
+    let creating = tokio::spawn(async move { store.clients().create(new, START, None).await.unwrap().value });
+    const WAITING: &str = "SELECT count(*) FROM pg_stat_activity WHERE pg_backend_pid() = ANY (pg_blocking_pids(pid))";
+    while sqlx::query_scalar::<_, i64>(WAITING).fetch_one(&mut deleting).await.unwrap() == 0 {
+        assert!(!creating.is_finished());
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    deleting.execute("COMMIT").await.unwrap();
+    assert_eq!(creating.await.unwrap().epoch, 7);
 }

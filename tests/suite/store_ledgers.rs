@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use countersign::store::{
-    AttemptKey, AttemptLimits, AuditEvent, AuditFilter, AuditStep, Decision, Exemption, NewAdminKey, Settlement,
-    StoreError,
+    AttemptKey, AttemptLimits, AuditEvent, AuditFilter, AuditStep, Decision, Exemption, NewAdminKey, Round, Settlement,
+    StoreError, SweepCursor, SweepLook,
 };
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
@@ -225,41 +225,42 @@ on_both_engines! {
         assert_eq!(store.audit().step(&rare, None, 10).await.unwrap(), AuditStep { records: Vec::new(), next: None });
     }
 
-    async fn an_installation_has_one_id_whoever_asks_first(database: TestDatabase) {
-        let store = database.open().await;
-        let asking: Vec<_> = (0..10)
-            .map(|replica| {
-                let store = store.clone();
-                tokio::spawn(async move { store.installation([replica; 16], START).await.unwrap() })
-            })
-            .collect();
-        let mut ids = Vec::new();
-        for asked in asking {
-            ids.push(asked.await.unwrap());
-        }
-        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
-    }
-
     async fn d8_after_a_restore_nothing_that_was_issued_counts(database: TestDatabase) {
         use countersign::domain::{Change, RefreshRefusal, Revocation};
         use countersign::store::RotateOutcome;
         let store = database.open().await;
-        let (user, _) = ada_logged_in(&store).await;
-        let bob = add_user(&store, 2, "bob").await;
+        let (user, client) = ada_logged_in(&store).await;
         let cursor = store.feed().load_all().await.unwrap().cursor;
-        let written = store.revoke_everything(at(99), START, Some(event("restored", "all"))).await.unwrap();
-        assert_eq!((written.value.users, written.value.clients), (2, 1));
-        assert_eq!(rotate(&store, 1, 0, at(1)).await, RotateOutcome::Refused(RefreshRefusal::Ended));
+        let before = store.sessions().of_user(user.id, None, 10, at(1)).await.unwrap().len();
+        let _ = store.revoke_everything(at(99), START, Some(event("restored", "all"))).await.unwrap();
+        assert_eq!(rotate(&store, 1, 0, at(1)).await, RotateOutcome::Refused(RefreshRefusal::Revoked));
+        let of_user = store.sessions().of_user(user.id, None, 10, at(1)).await.unwrap();
+        let of_client = store.sessions().of_client(&client.id, None, 10, at(1)).await.unwrap();
+        assert_eq!((before, of_user.len(), of_client.len()), (1, 0, 0));
         let changes: Vec<_> =
             store.feed().read_since(&cursor).await.unwrap().entries.into_iter().map(|entry| entry.change).collect();
-        for revoked in [
-            Revocation::User(user.id, 65_536),
-            Revocation::User(bob.id, 65_536),
-            Revocation::Client(client_id("app"), 65_536),
-        ] {
-            assert!(changes.contains(&Change::Revoked(revoked)), "{changes:?}");
-        }
+        let epoch = store.installation_epoch().await.unwrap();
+        assert_eq!(changes, [Change::Revoked(Revocation::Everything(epoch))]);
         assert_eq!(count_of(&store, "restored").await, 1);
+        // A login that began before it opens no session, and the dead one is swept.
+        assert_eq!(store.sessions().open(new_session(2, &user, &client, START), START).await.unwrap().value, None);
+        let mut cursor = SweepCursor::default();
+        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, at(1)).await.unwrap(), SweepLook::Deleted(1));
+    }
+
+    async fn d8_epochs_of_the_installation_rise_also_over_a_restore(database: TestDatabase) {
+        let store = database.open().await;
+        let mut last = 0;
+        for seconds in [0, 0, 1, 60] {
+            let _ = store.revoke_everything(at(9999), at(seconds), None).await.unwrap();
+            let epoch = store.installation_epoch().await.unwrap();
+            assert!(epoch > last, "{seconds} s");
+            last = epoch;
+        }
+        // A backup from before all of these.
+        database.tamper("UPDATE installation SET epoch = 0").await;
+        let _ = store.revoke_everything(at(9999), at(61), None).await.unwrap();
+        assert!(store.installation_epoch().await.unwrap() > last);
     }
 
     async fn rows_are_counted_by_table(database: TestDatabase) {

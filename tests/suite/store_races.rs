@@ -1,9 +1,15 @@
 //! Many at once, on both engines alike: nothing is skipped on SQLite (security.md D12).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use countersign::clock::ManualClock;
 use countersign::domain::RefreshRefusal;
-use countersign::store::{EndOutcome, NewSession, Owner, RotateOutcome};
+use countersign::store::{
+    EndOutcome, NewSession, Owner, RotateOutcome, RotateRequest, Store, StoreError, StoreObserver,
+};
+use sqlx::Executor as _;
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
@@ -17,7 +23,7 @@ const RUNNERS: usize = 20;
 /// What `RUNNERS` tasks, spread over two replicas, are answered.
 async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     database: &TestDatabase,
-    runner: impl Fn(usize, countersign::store::Store) -> F,
+    runner: impl Fn(usize, Store) -> F,
 ) -> Vec<T> {
     let replicas = [database.open().await, database.open().await];
     let tasks: Vec<_> = (0..RUNNERS).map(|index| tokio::spawn(runner(index, replicas[index % 2].clone()))).collect();
@@ -28,7 +34,43 @@ async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     answers
 }
 
+/// Counts the statements that rotate a session.
+#[derive(Default)]
+struct Rotations(AtomicUsize);
+
+impl StoreObserver for Rotations {
+    fn query(&self, name: &'static str, _: Duration, _: bool) {
+        self.0.fetch_add(usize::from(name == "session_rotate"), Ordering::Relaxed);
+    }
+}
+
 on_both_engines! {
+    async fn r2_requests_with_one_token_share_a_statement(database: TestDatabase) {
+        ada_logged_in(&database.open().await).await;
+        let (clock, rotations) = (Arc::new(ManualClock::starting_at(START)), Arc::new(Rotations::default()));
+        let store = Store::open(&database.settings, clock, rotations.clone()).await.unwrap();
+        for window in [WINDOW, Duration::ZERO] {
+            let generation = store.sessions().by_id(session_id(1)).await.unwrap().unwrap().session.generation;
+            let sessions = store.sessions();
+            let requests = (0..200).map(|_| {
+                sessions.rotate(RotateRequest { retry_window: window, ..presented(1, generation) }, START)
+            });
+            let (mut rotated, mut shared) = (0, 0);
+            for answer in futures_util::future::join_all(requests).await {
+                match answer.unwrap().value {
+                    RotateOutcome::Rotated(detail) => rotated += u32::from(detail.session.generation == generation + 1),
+                    RotateOutcome::Retried(_) => shared += u32::from(window == WINDOW),
+                    RotateOutcome::Refused(RefreshRefusal::Reused) => shared += u32::from(window.is_zero()),
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert_eq!((rotated, shared), (1, 199), "{window:?}");
+        }
+        let statements = rotations.0.load(Ordering::Relaxed);
+        assert!(statements <= 40, "{statements} statements for 400 requests");
+        assert_eq!(count_of(&store, "session.reused").await, 1);
+    }
+
     async fn r2_of_twenty_refreshes_at_once_one_rotates_and_the_others_get_its_successor(database: TestDatabase) {
         let store = database.open().await;
         ada_logged_in(&store).await;
@@ -199,4 +241,81 @@ on_both_engines! {
         let status = store.pool_status();
         assert!(status.idle + status.in_use > 0, "{status:?}");
     }
+}
+
+/// Sessions 1 to 60 of Ada, in a store whose statements have all the time that they need.
+async fn sixty_sessions(database: &TestDatabase) -> Store {
+    let settings = countersign::store::StoreSettings {
+        statement_timeout: Duration::from_secs(60),
+        acquire_timeout: Duration::from_secs(60),
+        ..database.settings.clone()
+    };
+    let store = database.open_with(&settings).await;
+    let (user, client) = ada_logged_in(&store).await;
+    for number in 2..=60 {
+        done(store.sessions().open(new_session(number, &user, &client, START), START).await);
+    }
+    store
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgresql_a_locked_session_delays_only_its_own_callers() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::fresh(Engine::Postgres).await;
+    let store = sixty_sessions(&database).await;
+    let mut ends = (database.connect_postgres().await, database.connect_postgres().await);
+    let lock =
+        |number: u8, change: &str| format!("BEGIN; UPDATE sessions SET {change} WHERE get_byte(id, 0) = {number}");
+    ends.0.execute(sqlx::AssertSqlSafe(lock(1, "scope = scope"))).await.unwrap();
+    ends.1.execute(sqlx::AssertSqlSafe(lock(2, "ended_at = 1, end_reason = 'logged_out'"))).await.unwrap();
+    let waiting = |number| {
+        let tasks = (0..20).map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move { rotate(&store, number, 0, START).await })
+        });
+        tasks.collect::<Vec<_>>()
+    };
+    let (of_first, of_second) = (waiting(1), waiting(2));
+    for generation in 0..5 {
+        let others = (3..=60).map(|number| rotate(&store, number, generation, START));
+        let others = tokio::time::timeout(Duration::from_secs(30), futures_util::future::join_all(others)).await;
+        for outcome in others.expect("other sessions wait for the lock") {
+            assert!(matches!(outcome, RotateOutcome::Rotated(_)), "{outcome:?}");
+        }
+    }
+    assert!(!of_first.iter().chain(&of_second).any(tokio::task::JoinHandle::is_finished));
+    ends.0.execute("ROLLBACK").await.unwrap();
+    ends.1.execute("COMMIT").await.unwrap();
+    let mut rotated = 0;
+    for answer in of_first {
+        match answer.await.unwrap() {
+            RotateOutcome::Rotated(_) => rotated += 1,
+            RotateOutcome::Retried(detail) => assert_eq!(detail.session.generation, 1),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(rotated, 1);
+    for answer in of_second {
+        assert_eq!(answer.await.unwrap(), RotateOutcome::Refused(RefreshRefusal::Ended));
+    }
+}
+
+#[tokio::test]
+async fn on_postgresql_a_session_that_stays_locked_is_an_outage_and_consumes_nothing() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::fresh(Engine::Postgres).await;
+    let mut settings = database.settings.clone();
+    settings.statement_timeout = Duration::from_millis(100);
+    let store = database.open_with(&settings).await;
+    ada_logged_in(&store).await;
+    let mut locked = database.connect_postgres().await;
+    locked.execute("BEGIN; UPDATE sessions SET scope = scope").await.unwrap();
+    let refused = store.sessions().rotate(presented(1, 0), START).await;
+    assert!(matches!(refused, Err(StoreError::Unavailable(_))), "{refused:?}");
+    locked.execute("ROLLBACK").await.unwrap();
+    assert!(matches!(rotate(&store, 1, 0, START).await, RotateOutcome::Rotated(_)));
 }

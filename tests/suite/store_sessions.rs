@@ -1,5 +1,7 @@
 //! Sessions in the store, on both engines: opening, refreshing, ending.
 
+use std::time::Duration;
+
 use countersign::domain::{Audience, Change, EndReason, RefreshRefusal, Revocation, SessionState};
 use countersign::store::{Answerable, EndOutcome, Owner, RotateOutcome, RotateRequest, Settlement, StoreError};
 
@@ -87,7 +89,7 @@ on_both_engines! {
         use countersign::store::{AttemptKey, AttemptLimits};
         let store = database.open().await;
         let (user, client) = (add_user(&store, 1, "ada").await, add_client(&store, "app").await);
-        let limits = AttemptLimits { free: 1, hard_stop: 100, window: std::time::Duration::from_secs(3600) };
+        let limits = AttemptLimits { free: 1, hard_stop: 100, window: Duration::from_secs(3600) };
         let key = AttemptKey([1; 32]);
         assert!(store.attempts().register(vec![(key, limits)], None, START).await.unwrap().is_allowed());
         let mut new = new_session(1, &user, &client, START);
@@ -109,15 +111,101 @@ on_both_engines! {
         assert_eq!((detail.username, detail.roles), (user.username, user.roles));
     }
 
-    async fn r4_a_lost_answer_is_given_again_and_only_while_its_successor_is_unused(database: TestDatabase) {
+    async fn r4_a_lost_answer_is_given_again_within_the_window(database: TestDatabase) {
         let store = database.open().await;
         ada_logged_in(&store).await;
         let RotateOutcome::Rotated(first) = rotate(&store, 1, 0, at(60)).await else { panic!("not rotated") };
         for second in [60, 65, 70] {
             assert_eq!(rotate(&store, 1, 0, at(second)).await, RotateOutcome::Retried(first.clone()));
         }
-        assert!(matches!(rotate(&store, 1, 1, at(70)).await, RotateOutcome::Rotated(_)));
-        assert_eq!(rotate(&store, 1, 0, at(70)).await, refused(RefreshRefusal::Reused));
+        let RotateOutcome::Rotated(second) = rotate(&store, 1, 1, at(70)).await else { panic!("not rotated") };
+        assert_eq!(rotate(&store, 1, 0, at(70)).await, RotateOutcome::Retried(second));
+        assert_eq!(rotate(&store, 1, 0, at(71)).await, refused(RefreshRefusal::Reused));
+    }
+
+    async fn r4_the_marks_never_shorten_the_window_and_at_most_double_it(database: TestDatabase) {
+        let store = database.open().await;
+        let (user, client) = ada_logged_in(&store).await;
+        let mut dice = Dice::new(9);
+                for number in 2..=40 {
+            done(store.sessions().open(new_session(number, &user, &client, START), START).await);
+            let window = [1, 10, 60, 3600][dice.below(4) as usize] * 1000;
+            let present = async |generation: u32, millis: u64| {
+                let mut request = presented(number, generation);
+                request.retry_window = Duration::from_millis(window);
+                done(store.sessions().rotate(request, START.plus(Duration::from_millis(millis))).await)
+            };
+            // When each generation was superseded: the history that the row does not have.
+            let (mut superseded, mut now) = (Vec::new(), 0);
+            for _ in 0..25 {
+                now += match dice.below(4) {
+                    0 => 0,
+                    1 => dice.below(window / 10),
+                    2 => dice.below(window),
+                    _ => dice.below(3 * window),
+                };
+                let generation = superseded.len() as u32;
+                assert!(matches!(present(generation, now).await, RotateOutcome::Rotated(_)));
+                superseded.push(now);
+                now += dice.below(window / 5);
+                for (generation, at) in superseded.iter().enumerate().filter(|(_, at)| now - **at <= window) {
+                    let outcome = present(generation as u32, now).await;
+                    let RotateOutcome::Retried(detail) = outcome else { panic!("{number} {generation} {at} {now}: {outcome:?}") };
+                    assert_eq!(detail.session.generation as usize, superseded.len());
+                }
+            }
+            assert_eq!(store.sessions().by_id(session_id(number)).await.unwrap().unwrap().session.state, SessionState::Live);
+            // Any token that is older than two windows ends the session.
+            let old: Vec<_> = superseded.iter().filter(|at| now - **at > 2 * window).collect();
+            let generation = old.len().saturating_sub(1 + dice.below(2) as usize) as u32;
+            if !old.is_empty() {
+                assert_eq!(present(generation, now).await, refused(RefreshRefusal::Reused), "{number} {generation}");
+            }
+        }
+    }
+
+    async fn c10_rotations_by_release_0_1_0_leave_its_own_rule_and_nothing_wider(database: TestDatabase) {
+        let store = database.open().await;
+        ada_logged_in(&store).await;
+        for generation in 0..3 {
+            assert!(matches!(rotate(&store, 1, generation, at(100)).await, RotateOutcome::Rotated(_)));
+        }
+        // That release writes these columns alone.
+        let old = "UPDATE sessions SET generation = generation + 1, rotated_at = rotated_at + 1000 * ";
+        database.tamper(&format!("{old} 1000")).await;
+        database.tamper(&format!("{old} 1")).await;
+        // Generation 5 is current. Generation 3 was superseded a second before the latest rotation, which the row cannot say.
+        assert!(matches!(rotate(&store, 1, 4, at(1102)).await, RotateOutcome::Retried(_)));
+        // The first rotation by this release starts the marks anew: it knows when generation 4 was superseded.
+        assert!(matches!(rotate(&store, 1, 5, at(1103)).await, RotateOutcome::Rotated(_)));
+        assert!(matches!(rotate(&store, 1, 6, at(1104)).await, RotateOutcome::Rotated(_)));
+        for generation in [4, 5, 6] {
+            assert!(matches!(rotate(&store, 1, generation, at(1111)).await, RotateOutcome::Retried(_)), "{generation}");
+        }
+        assert_eq!(rotate(&store, 1, 3, at(1104)).await, refused(RefreshRefusal::Reused));
+    }
+
+    async fn r4_a_window_that_changes_holds_at_once_for_what_is_superseded_after(database: TestDatabase) {
+        let store = database.open().await;
+        ada_logged_in(&store).await;
+        let present = async |generation: u32, seconds: u64, window: u64| {
+            let mut request = presented(1, generation);
+            request.retry_window = Duration::from_secs(window);
+            done(store.sessions().rotate(request, at(seconds)).await)
+        };
+        for generation in 0..3 {
+            assert!(matches!(present(generation, 10 * u64::from(generation), 10).await, RotateOutcome::Rotated(_)));
+        }
+        // From 10 s to an hour: four rotations later the oldest of them is still a retry.
+        for generation in 3..7 {
+            assert!(matches!(present(generation, 1000 + u64::from(generation), 3600).await, RotateOutcome::Rotated(_)));
+        }
+        assert!(matches!(present(3, 4000, 3600).await, RotateOutcome::Retried(_)));
+        // Back to 10 s: one rotation later the old copies are theft again.
+        assert!(matches!(present(7, 4100, 10).await, RotateOutcome::Rotated(_)));
+        assert!(matches!(present(7, 4110, 10).await, RotateOutcome::Retried(_)));
+        assert!(matches!(present(8, 4200, 10).await, RotateOutcome::Rotated(_)));
+        assert_eq!(present(6, 4200, 10).await, refused(RefreshRefusal::Reused));
     }
 
     async fn r5_a_rotation_that_asks_for_a_kind_of_session_leaves_any_other_as_it_was(database: TestDatabase) {
@@ -188,7 +276,7 @@ on_both_engines! {
     async fn r8_the_idle_and_the_absolute_end_hold_to_the_millisecond(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
-        let just_before = std::time::Duration::from_millis(1);
+        let just_before = Duration::from_millis(1);
         assert_eq!(rotate(&store, 1, 0, START.plus(IDLE)).await, refused(RefreshRefusal::Expired));
         assert!(matches!(rotate(&store, 1, 0, START.plus(IDLE).minus(just_before)).await, RotateOutcome::Rotated(_)));
         let mut short = new_session(2, &user, &client, START);

@@ -82,11 +82,13 @@ on_both_engines! {
         let count: u32 = size(3000, 10_000_000);
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
+        let columns = "(id, user_id, client_id, family_digest, generation, authenticated_at, created_at, rotated_at, idle_expires_at,
+            absolute_expires_at, scope, audience, methods, user_epoch, client_epoch, ended_at, end_reason)";
         let number = match database.engine {
             Engine::Sqlite => format!("WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
-                INSERT INTO sessions SELECT CAST(printf('%016d', i) AS BLOB)"),
+                INSERT INTO sessions {columns} SELECT CAST(printf('%016d', i) AS BLOB)"),
             Engine::Postgres => format!("WITH n(i) AS (SELECT generate_series(1, {count}))
-                INSERT INTO sessions SELECT convert_to(lpad(i::text, 16, '0'), 'UTF8')"),
+                INSERT INTO sessions {columns} SELECT convert_to(lpad(i::text, 16, '0'), 'UTF8')"),
         };
         // Every third has been idle for long, every fifth was ended long ago.
         let (now, live) = (at(30 * DAY), at(40 * DAY).millis());
@@ -94,7 +96,7 @@ on_both_engines! {
             .tamper(&format!(
                 "{number}, user_id, client_id, family_digest, 0, authenticated_at, created_at, rotated_at,
                     CASE WHEN i % 3 = 0 THEN {dead} ELSE {live} END, {live}, scope, audience, methods, 0, 0,
-                    CASE WHEN i % 5 = 0 THEN {dead} END, CASE WHEN i % 5 = 0 THEN 'logged_out' END
+                    CASE WHEN i % 5 = 0 THEN {dead} END, CASE WHEN i % 5 = 0 THEN 'logged_out' END, 0
                  FROM n CROSS JOIN sessions WHERE sessions.user_id = (SELECT id FROM users)",
                 dead = at(DAY).millis(),
             ))

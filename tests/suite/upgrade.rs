@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign::clock::ManualClock;
 use countersign::domain::Timestamp;
@@ -90,6 +91,7 @@ on_both_engines! {
         for token in ["ended_refresh_token", "disabled_refresh_token"] {
             assert_eq!(error_of(refresh(held(token)).await).await, (401, "invalid_refresh_token".to_owned()), "{token}");
         }
+        app.advance(Duration::from_secs(11)).await;
         assert_eq!(error_of(refresh(held("spent_refresh_token")).await).await.1, "refresh_token_reused");
         let login = json!({"username": "ada", "password": PASSWORD, "client_id": "web"});
         let login = app.post_json("/v1/login", &login).basic_auth("web", Some(held("web_secret")));

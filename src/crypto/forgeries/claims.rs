@@ -22,7 +22,7 @@ fn t6_every_required_claim_must_be_present_with_its_type() {
         let other_type = if claims()[name].is_number() { json!(as_text) } else { json!(1_800_000_000) };
         assert!(forge.judge_claims(&claims_with(name, other_type)).is_err(), "{name} as the other type");
     }
-    for name in ["nbf", "scope", "sid", "auth_time", "amr", "roles", "preferred_username", "uep", "cep"] {
+    for name in ["nbf", "scope", "sid", "auth_time", "amr", "roles", "preferred_username", "uep", "cep", "iep"] {
         for value in [json!(null), json!(true), json!(-1), json!({}), json!([[]])] {
             assert!(forge.judge_claims(&claims_with(name, value.clone())).is_err(), "{name} {value}");
         }

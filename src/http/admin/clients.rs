@@ -264,10 +264,8 @@ pub async fn change(
         );
     }
     let id = client_id(&id)?;
-    let mut client = shared.service.change_client(&id, |settings| request.apply(settings), &from).await?;
-    if let Some(enabled) = request.enabled {
-        client = shared.service.set_client_enabled(&id, enabled, &from).await?;
-    }
+    let edit = |settings| request.apply(settings);
+    let client = shared.service.change_client(&id, edit, request.enabled, &from).await?;
     Ok(JsonBody(ClientItem::new(&client, shared.service.now())))
 }
 

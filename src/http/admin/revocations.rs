@@ -38,11 +38,11 @@ pub struct RevocationOrder {
 /// A revocation that is live.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct RevocationItem {
-    /// `jti`, `session`, `user`, `client` or `key`.
+    /// `jti`, `session`, `user`, `client`, `key` or `everything`.
     kind: &'static str,
-    /// Which.
+    /// Which. Empty for `everything`.
     subject: String,
-    /// For users and clients: tokens below this epoch.
+    /// For users, clients and everything: tokens below this epoch.
     #[serde(skip_serializing_if = "Option::is_none")]
     below_epoch: Option<u32>,
     /// RFC 3339.
@@ -83,6 +83,7 @@ pub async fn list(
             Revocation::User(user, epoch) => (user.to_string(), Some(*epoch)),
             Revocation::Client(client, epoch) => (client.to_string(), Some(*epoch)),
             Revocation::Key(kid) => (kid.to_string(), None),
+            Revocation::Everything(epoch) => (String::new(), Some(*epoch)),
         };
         RevocationItem {
             kind: live.revocation.kind().as_str(),

@@ -192,13 +192,7 @@ pub async fn change(
 ) -> Result<JsonBody<UserItem>, ApiError> {
     let id = user_id(&id)?;
     let roles = request.roles.as_deref().map(roles).transpose()?;
-    if let Some(roles) = roles {
-        shared.service.set_roles(id, roles, &from).await?;
-    }
-    if let Some(enabled) = request.enabled {
-        shared.service.set_user_enabled(id, enabled, &from).await?;
-    }
-    let user = shared.service.user(id).await?.ok_or_else(unknown)?;
+    let user = shared.service.change_user(id, roles, request.enabled, &from).await?;
     Ok(JsonBody(UserItem::from(&user)))
 }
 

@@ -49,6 +49,10 @@ type Responses = BTreeMap<String, RefOr<Response>>;
 /// What any of them can be answered.
 const INTERNAL: (&str, &str) = ("500", "`internal`: a fault of ours; the log has its cause under the request id");
 
+/// A commit whose answer was lost or came too late may stand.
+const UNAVAILABLE: &str = "`temporarily_unavailable`: the service cannot answer now. A requested change may have been made; \
+                           check before repeating it";
+
 impl IntoResponses for BodyProblems {
     fn responses() -> Responses {
         problems(&[
@@ -67,7 +71,7 @@ impl IntoResponses for BearerProblems {
             ("400", "There is more than one Authorization header, or the query is malformed"),
             ("401", "The access token is missing or not valid"),
             INTERNAL,
-            ("503", "`temporarily_unavailable`: nothing was decided or changed; try again"),
+            ("503", UNAVAILABLE),
         ])
     }
 }

@@ -134,6 +134,9 @@ impl Outcome for (RequestFacts, Response) {
     }
 }
 
+/// A statement that is under way when its request is given up runs to its end.
+const TOO_LATE: &str = "The request was given up before its answer. A change that it asked for may have been made.";
+
 /// A request on its way through the [`Edge`].
 pub struct EdgeFuture<F> {
     state: State<F>,
@@ -169,7 +172,8 @@ impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
                     } else {
                         return Poll::Pending;
                     };
-                    (None, shape.answer(ApiError::new(ProblemCode::TemporarilyUnavailable).because(cause)))
+                    let error = ApiError::new(ProblemCode::TemporarilyUnavailable).detail(TOO_LATE);
+                    (None, shape.answer(error.because(cause)))
                 }
                 // The payload of a panic can quote anything, so it does not go into the record (security.md S1).
                 Err(_payload) => (None, shape.answer(ApiError::internal("a handler panicked"))),

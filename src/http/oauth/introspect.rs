@@ -22,6 +22,7 @@ use crate::http::oauth::OAuthProblems;
 use crate::http::requester::Address;
 use crate::http::state::Shared;
 use crate::service::{Caller, CannotIntrospect, Introspected, Introspection};
+use crate::telemetry::CacheUse;
 use crate::telemetry::metrics::IntrospectionResult;
 
 /// The media type of a signed answer (RFC 9701 §4).
@@ -114,7 +115,7 @@ async fn judge(
 fn count(shared: &Shared, judged: &Result<(Caller, Introspected), OAuthError>, started: Duration) {
     let (result, cache, ended) = match judged {
         Ok((_, introspected)) => {
-            let cache = introspection_body::cache_use(introspected);
+            let cache = introspection_body::cache_use(introspected.signature);
             (introspection_body::label_of(introspected), cache, introspected.proven_at)
         }
         Err(error) if error.code() == OAuthCode::TemporarilyUnavailable => {
@@ -136,7 +137,7 @@ fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
     RequestFacts {
         caller: Some(middleware::Caller::Client(Arc::clone(&caller.client))),
         subject,
-        cache_hit: Some(introspected.from_cache),
+        cache_hit: introspection_body::cache_use(introspected.signature).map(|cache| cache == CacheUse::Hit),
         outcome: Some(outcome),
         ..RequestFacts::default()
     }

@@ -21,13 +21,15 @@ pub enum OAuthProblems {
     /// The form is too large
     #[response(status = 413)]
     TooLarge(OAuthErrorBody),
-    /// `temporarily_unavailable`: this client failed to authenticate too often from this address
+    /// `temporarily_unavailable`: this client failed to authenticate too often from this address, or revoked too many access
+    /// tokens
     #[response(status = 429)]
     TooManyFailures(OAuthErrorBody),
     /// `server_error`: a fault of ours; the log has its cause under the request id
     #[response(status = 500)]
     Internal(OAuthErrorBody),
-    /// `temporarily_unavailable`: nothing was decided or consumed; ask again, or another replica
+    /// `temporarily_unavailable`: not answered. Ask again, here or at another replica: a repeated refresh or revocation has the
+    /// same result
     #[response(status = 503)]
     Unavailable(OAuthErrorBody),
 }

@@ -56,6 +56,7 @@ impl From<RevokeError> for OAuthError {
     fn from(error: RevokeError) -> Self {
         match error {
             RevokeError::ForeignToken => Self::new(OAuthCode::UnauthorizedClient, OAuthDescription::NotYourToken),
+            RevokeError::TooMany(wait) => Self::too_many_requests(wait),
             RevokeError::Failed(failure) => caller::oauth_failure(failure),
         }
     }

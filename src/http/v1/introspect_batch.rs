@@ -86,7 +86,7 @@ pub async fn introspect_batch(
     body.put_slice(b"{\"results\":[");
     for (index, (introspected, took)) in all.into_iter().enumerate() {
         let (label, cache) =
-            (introspection_body::label_of(&introspected), introspection_body::cache_use(&introspected));
+            (introspection_body::label_of(&introspected), introspection_body::cache_use(introspected.signature));
         shared.metrics.introspection(label, cache, took);
         if index > 0 {
             body.put_u8(b',');

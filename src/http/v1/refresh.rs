@@ -39,7 +39,7 @@ pub struct RefreshRequest {
         (status = 401, description = "`invalid_refresh_token`, `refresh_token_reused` or `invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The client may not refresh", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "`too_many_attempts`: this client failed to authenticate too often from this address", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`temporarily_unavailable`; nothing was consumed", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
+        (status = 503, description = "`temporarily_unavailable`: not answered; the same token refreshes again, within the retry window with the same result", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security((), ("client" = []))
 )]
 pub async fn refresh(

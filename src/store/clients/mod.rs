@@ -4,12 +4,44 @@ mod revoke;
 mod row;
 mod secret;
 
+use std::collections::BTreeSet;
+
 use self::row::{collect, collect_one, settings_values};
 use crate::domain::{Change, Client, ClientId, ClientSettings, SecretDigest, Timestamp};
 use crate::store::columns::client_columns;
-use crate::store::db::{Database, Tx, Value, Written, values};
+use crate::store::db::{Database, Sql, Tx, Value, Written, values};
 use crate::store::feed::NOTE_LIFE;
 use crate::store::{AuditEvent, FeedEntry, Rows, StoreError, audit};
+
+/// Reads clients with their secrets, in the order of their ids.
+macro_rules! read_where {
+    ($condition:literal) => {
+        concat!(
+            "SELECT ",
+            client_columns!(),
+            ", client_secrets.digest, client_secrets.expires_at AS secret_expires_at
+            FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
+            WHERE ",
+            $condition,
+            " ORDER BY clients.id, client_secrets.created_at, client_secrets.digest"
+        )
+    };
+}
+
+/// What an administrator changes of a client.
+#[derive(Debug, Clone)]
+pub struct ClientChange {
+    /// The settings that the change was made from.
+    pub present: ClientSettings,
+    /// The settings to have.
+    pub settings: ClientSettings,
+    /// What to remember if these differ.
+    pub audit: Option<AuditEvent>,
+    /// Enabled or disabled, with what to remember of that.
+    pub enabled: Option<(bool, Option<AuditEvent>)>,
+    /// Until when the revocation by disabling is remembered.
+    pub revocation_expires_at: Timestamp,
+}
 
 /// A client to be created.
 #[derive(Debug, Clone)]
@@ -57,70 +89,75 @@ impl Clients<'_> {
         collect_one(&rows)
     }
 
-    /// All clients with their secrets, in the order of their ids.
-    pub async fn all(&self) -> Result<Rows<Client, ClientId>, StoreError> {
-        const READ_ALL: &str = concat!(
-            "SELECT ",
-            client_columns!(),
-            ", client_secrets.digest, client_secrets.expires_at AS secret_expires_at
-            FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
-            ORDER BY clients.id, client_secrets.created_at, client_secrets.digest"
+    /// The clients of these ids that there are, with their secrets.
+    pub async fn by_ids(&self, ids: &BTreeSet<ClientId>) -> Result<Rows<Client, ClientId>, StoreError> {
+        const READ: Sql = Sql::each(
+            read_where!("clients.id IN (SELECT value FROM json_each($1))"),
+            read_where!("clients.id IN (SELECT json_array_elements_text($1::json))"),
         );
-        Ok(collect(&self.0.rows("clients_all", READ_ALL, Vec::new()).await?))
+        let ids: serde_json::Value = ids.iter().map(ClientId::as_str).collect();
+        Ok(collect(&self.0.rows("clients_by_ids", READ, values![ids.to_string()]).await?))
     }
 
-    /// Replaces what the operator chose, if it still is `present`; a conflict otherwise. Tokens that are out keep what they were
-    /// issued with.
-    pub async fn update(
+    /// All clients with their secrets, in the order of their ids.
+    pub async fn all(&self) -> Result<Rows<Client, ClientId>, StoreError> {
+        Ok(collect(&self.0.rows("clients_all", read_where!("1 = 1"), Vec::new()).await?))
+    }
+
+    /// Changes a client in one transaction, if its settings still are `change.present`; a conflict otherwise. Tokens that are out
+    /// keep what they were issued with.
+    pub async fn change(
         &self,
         id: &ClientId,
-        present: ClientSettings,
-        settings: ClientSettings,
+        change: ClientChange,
         now: Timestamp,
-        audit: Option<AuditEvent>,
     ) -> Result<Written<Client>, StoreError> {
-        const LOCK: &str = "UPDATE clients SET kind = kind WHERE id = $1 RETURNING id";
-        const UPDATE: &str =
-            "UPDATE clients SET kind = $2, display_name = $3, grants = $4, audiences = $5, scopes = $6,
-            introspect = $7, access_ttl_ms = $8, algorithm = $9, token_type = $10, jwks = $11
-            WHERE id = $1 RETURNING id";
-        let input = (id.clone(), present, settings, now, audit);
-        self.0
-            .write("client_update", input, |tx, (id, present, settings, now, audit)| {
-                Box::pin(async move {
-                    if tx.row(LOCK, values![id]).await?.is_none() {
-                        return Err(StoreError::NotFound { what: "client" });
-                    }
-                    if read(tx, id).await?.settings != *present {
-                        return Err(StoreError::Conflict { what: "the client's settings" });
-                    }
-                    tx.row(UPDATE, with_settings(id, settings)).await?;
-                    changed(tx, id, *now, audit).await
-                })
-            })
-            .await
+        let input = (id.clone(), change, now);
+        self.0.write("client_change", input, |tx, (id, change, now)| Box::pin(apply(tx, id, change, *now))).await
     }
 }
 
-const READ_ONE: &str = concat!(
-    "SELECT ",
-    client_columns!(),
-    ", client_secrets.digest, client_secrets.expires_at AS secret_expires_at
-    FROM clients LEFT JOIN client_secrets ON client_secrets.client_id = clients.id
-    WHERE clients.id = $1 ORDER BY client_secrets.created_at, client_secrets.digest"
-);
+async fn apply(tx: &mut Tx, id: &ClientId, change: &ClientChange, now: Timestamp) -> Result<Client, StoreError> {
+    const LOCK: &str = "UPDATE clients SET kind = kind WHERE id = $1 RETURNING id";
+    const UPDATE: &str = "UPDATE clients SET kind = $2, display_name = $3, grants = $4, audiences = $5, scopes = $6,
+        introspect = $7, access_ttl_ms = $8, algorithm = $9, token_type = $10, jwks = $11
+        WHERE id = $1 RETURNING id";
+    if tx.row(LOCK, values![id]).await?.is_none() {
+        return Err(StoreError::NotFound { what: "client" });
+    }
+    let mut client = read(tx, id).await?;
+    if client.settings != change.present {
+        return Err(StoreError::Conflict { what: "the client's settings" });
+    }
+    if change.settings != change.present {
+        tx.row(UPDATE, with_settings(id, &change.settings)).await?;
+        client = changed(tx, id, now, &change.audit).await?;
+    }
+    match &change.enabled {
+        Some((true, audit)) => revoke::enable(tx, id, now, audit).await,
+        Some((false, audit)) => revoke::disable(tx, id, now, change.revocation_expires_at, audit).await,
+        None => Ok(client),
+    }
+}
+
+const READ_ONE: &str = read_where!("clients.id = $1");
 
 async fn insert(tx: &mut Tx, new: &NewClient, now: Timestamp) -> Result<Client, StoreError> {
     const INSERT: &str = "INSERT INTO clients (id, kind, display_name, grants, audiences, scopes, introspect,
-            access_ttl_ms, algorithm, token_type, jwks, created_at, epoch, disabled_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12,
-            (SELECT coalesce(max(epoch), 0) FROM changes WHERE kind = 'client' AND subject = $13), $14)
+            access_ttl_ms, algorithm, token_type, jwks, created_at, disabled_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
         ON CONFLICT (id) DO NOTHING RETURNING id";
+    // A statement of its own: the insertion may have waited for the transaction that deletes the former client, and does
+    // not see what that put on the feed.
+    const RAISE_EPOCH: &str = "UPDATE clients SET epoch =
+            (SELECT coalesce(max(epoch), 0) FROM changes WHERE kind = 'client' AND subject = $2)
+        WHERE id = $1 RETURNING id";
     let mut values = with_settings(&new.id, &new.settings);
-    values.extend(values![now, new.id.as_str().as_bytes(), new.disabled.then_some(now)]);
+    values.extend(values![now, new.disabled.then_some(now)]);
     if tx.row(INSERT, values).await?.is_none() {
         return Err(StoreError::Conflict { what: "client id" });
     }
+    tx.row(RAISE_EPOCH, values![&new.id, new.id.as_str().as_bytes()]).await?;
     if let Some(digest) = new.secret {
         secret::insert(tx, &new.id, digest, now).await?;
     }

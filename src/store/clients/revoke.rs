@@ -44,17 +44,10 @@ impl Clients<'_> {
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<Written<Client>, StoreError> {
-        const DISABLE: &str = "UPDATE clients SET disabled_at = $2, epoch = epoch + 1
-            WHERE id = $1 AND disabled_at IS NULL RETURNING id";
         let input = (id.clone(), revocation_expires_at, now, audit);
         self.0
             .write("client_disable", input, |tx, (id, until, now, audit)| {
-                Box::pin(async move {
-                    match tx.row(DISABLE, values![id, *now]).await? {
-                        Some(_) => revoked(tx, id, *now, *until, audit).await,
-                        None => read(tx, id).await,
-                    }
-                })
+                Box::pin(disable(tx, id, *now, *until, audit))
             })
             .await
     }
@@ -66,18 +59,8 @@ impl Clients<'_> {
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<Written<Client>, StoreError> {
-        const ENABLE: &str =
-            "UPDATE clients SET disabled_at = NULL WHERE id = $1 AND disabled_at IS NOT NULL RETURNING id";
-        self.0
-            .write("client_enable", (id.clone(), now, audit), |tx, (id, now, audit)| {
-                Box::pin(async move {
-                    match tx.row(ENABLE, values![id]).await? {
-                        Some(_) => changed(tx, id, *now, audit).await,
-                        None => read(tx, id).await,
-                    }
-                })
-            })
-            .await
+        let input = (id.clone(), now, audit);
+        self.0.write("client_enable", input, |tx, (id, now, audit)| Box::pin(enable(tx, id, *now, audit))).await
     }
 
     /// Deletes the sessions of a client a few at a time, so that refreshes of others do not wait for all of it. It should be
@@ -124,6 +107,34 @@ impl Clients<'_> {
                 })
             })
             .await
+    }
+}
+
+pub(super) async fn disable(
+    tx: &mut Tx,
+    id: &ClientId,
+    now: Timestamp,
+    until: Timestamp,
+    audit: &Option<AuditEvent>,
+) -> Result<Client, StoreError> {
+    const DISABLE: &str = "UPDATE clients SET disabled_at = $2, epoch = epoch + 1
+        WHERE id = $1 AND disabled_at IS NULL RETURNING id";
+    match tx.row(DISABLE, values![id, now]).await? {
+        Some(_) => revoked(tx, id, now, until, audit).await,
+        None => read(tx, id).await,
+    }
+}
+
+pub(super) async fn enable(
+    tx: &mut Tx,
+    id: &ClientId,
+    now: Timestamp,
+    audit: &Option<AuditEvent>,
+) -> Result<Client, StoreError> {
+    const ENABLE: &str = "UPDATE clients SET disabled_at = NULL WHERE id = $1 AND disabled_at IS NOT NULL RETURNING id";
+    match tx.row(ENABLE, values![id]).await? {
+        Some(_) => changed(tx, id, now, audit).await,
+        None => read(tx, id).await,
     }
 }
 

@@ -151,7 +151,9 @@ impl Lanes {
         let rows = loop {
             match run_once(&self.pool, Share::Refresh, self.patience, sql, &columns).await {
                 Ok(rows) => break rows,
-                Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => pause(runs).await,
+                Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => {
+                    pause(runs).await;
+                }
                 Err(failure) => return Err(failure.error),
             }
             runs += 1;

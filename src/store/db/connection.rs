@@ -5,6 +5,7 @@ use std::time::Duration;
 use sqlx::{AssertSqlSafe, PgConnection, Postgres, Sqlite, SqliteConnection};
 
 use super::fault::Failure;
+use super::sqlite::OpenFile;
 use super::value::{Row, Value, postgres_arguments, sqlite_arguments};
 
 /// A statement. Almost all have one text; the few that ask an engine about itself have two.
@@ -40,7 +41,7 @@ impl From<&'static str> for Sql {
 /// An open connection. After an error of kind `Connection`, or after being dropped within a call, it must not be used.
 pub(super) enum Connection {
     /// To the file.
-    Sqlite(SqliteConnection),
+    Sqlite(SqliteConnection, OpenFile),
     /// To the server; boxed by the driver.
     Postgres {
         /// The driver's connection.
@@ -60,7 +61,8 @@ impl Connection {
     /// and bounds its waits itself.
     pub(super) async fn rows(&mut self, sql: Sql, values: &[Value], patience: Duration) -> Result<Vec<Row>, Failure> {
         match self {
-            Self::Sqlite(raw) => {
+            Self::Sqlite(raw, file) => {
+                file.check()?;
                 let query = sqlx::query_with::<Sqlite, _>(sql.sqlite, sqlite_arguments(values)?);
                 Ok(query.fetch_all(raw).await?.into_iter().map(Row::Sqlite).collect())
             }
@@ -79,7 +81,8 @@ impl Connection {
         // The texts are ours: transaction control, timeouts written from settings, and migrations.
         let script = sqlx::raw_sql(AssertSqlSafe(sql));
         match self {
-            Self::Sqlite(raw) => {
+            Self::Sqlite(raw, file) => {
+                file.check()?;
                 script.execute(raw).await?;
             }
             Self::Postgres { raw, is_silent, .. } => {
@@ -102,7 +105,7 @@ impl Connection {
     /// Whether the other end still answers.
     pub(super) async fn answers(&mut self, patience: Duration) -> bool {
         match self {
-            Self::Sqlite(_) => true,
+            Self::Sqlite(..) => true,
             Self::Postgres { raw, .. } => {
                 matches!(tokio::time::timeout(patience, sqlx::Connection::ping(raw)).await, Ok(Ok(())))
             }

@@ -45,7 +45,8 @@ pub use self::pool::PoolStatus;
 use self::pool::{Connector, Lease, Pool, Share};
 use self::postgres::PostgresConnector;
 pub use self::postgres::ReadAddress;
-use self::repeat::{MAX_RUNS, pause, run_until_committed};
+pub(in crate::store) use self::repeat::pause;
+use self::repeat::{MAX_RUNS, run_until_committed};
 use self::sqlite::SqliteConnector;
 pub(in crate::store) use self::tx::Tx;
 pub use self::tx::Written;
@@ -75,6 +76,8 @@ pub(in crate::store) struct Database {
 
 struct Inner {
     engine: Engine,
+    /// SQLite: what knows which file is open.
+    file: Option<SqliteConnector>,
     readers: Arc<Pool>,
     /// The feed's own connection: followers prove freshness also while requests wait for connections.
     follower: Arc<Pool>,
@@ -129,13 +132,18 @@ impl Database {
         clock: Arc<dyn Clock>,
         observer: Arc<dyn StoreObserver>,
     ) -> Result<Self, StoreError> {
-        let (writer, connector, feed_connector) = match &settings.location {
+        let (writer, file, connector, feed_connector) = match &settings.location {
             Location::Sqlite { path, create } => {
                 let connector = SqliteConnector::new(path.clone(), settings.busy_timeout);
                 connector.prepare(*create, settings.key_file.as_deref())?;
                 // The writer first: it puts the file into write-ahead mode, which readers then find.
                 let writer = Writer::start(connector.clone(), settings.acquire_timeout).await?;
-                (Some(writer), Connector::Sqlite(connector.clone()), Connector::Sqlite(connector))
+                (
+                    Some(writer),
+                    Some(connector.clone()),
+                    Connector::Sqlite(connector.clone()),
+                    Connector::Sqlite(connector),
+                )
             }
             Location::Postgres { url, pooler_transaction_mode } => {
                 let connector = Box::new(PostgresConnector::new(url, *pooler_transaction_mode, settings)?);
@@ -146,7 +154,7 @@ impl Database {
                 let statement_timeout = settings.statement_timeout.min(settings.feed_timeout);
                 let of_feed = StoreSettings { statement_timeout, ..settings.clone() };
                 let of_feed = Box::new(PostgresConnector::new(url, *pooler_transaction_mode, &of_feed)?);
-                (None, Connector::Postgres(connector), Connector::Postgres(of_feed))
+                (None, None, Connector::Postgres(connector), Connector::Postgres(of_feed))
             }
         };
         let connector = Arc::new(connector);
@@ -170,8 +178,18 @@ impl Database {
             }
         };
         let write_problem = ArcSwapOption::empty();
-        let inner =
-            Inner { engine, readers, follower, patience, feed_patience, announcer, write_problem, clock, observer };
+        let inner = Inner {
+            engine,
+            file,
+            readers,
+            follower,
+            patience,
+            feed_patience,
+            announcer,
+            write_problem,
+            clock,
+            observer,
+        };
         Ok(Self { inner: Arc::new(inner), lane: Lane::Requests })
     }
 
@@ -240,7 +258,9 @@ impl Database {
             let mut runs = 1;
             loop {
                 match inner.run_once(Lane::Requests, sql.into(), &values).await {
-                    Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => pause(runs).await,
+                    Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => {
+                        pause(runs).await;
+                    }
                     other => return other.map_err(|failure| failure.error),
                 }
                 runs += 1;
@@ -300,6 +320,11 @@ impl Database {
         .await
     }
 
+    /// Which file was opened last, on SQLite: a cursor of the feed means nothing in another one.
+    pub(in crate::store) fn file(&self) -> String {
+        self.inner.file.as_ref().map_or_else(String::new, SqliteConnector::file)
+    }
+
     /// A listener for news on the feed; none where there is nothing to listen to.
     pub(in crate::store) async fn listener(&self) -> Result<Option<ChangeListener>, StoreError> {
         match &self.inner.engine {
@@ -319,6 +344,16 @@ impl Database {
     pub(in crate::store) async fn wal_bytes(&self) -> Option<u64> {
         let path = self.inner.readers.sqlite()?.wal_path();
         tokio::fs::metadata(path).await.ok().map(|metadata| metadata.len())
+    }
+
+    /// How long a statement may take, and the longest wait for a locked row.
+    pub(in crate::store) fn patience(&self) -> Duration {
+        self.inner.patience
+    }
+
+    /// The stopwatch's time.
+    pub(in crate::store) fn elapsed(&self) -> Duration {
+        self.inner.clock.elapsed()
     }
 
     /// How busy the connections of requests are.

@@ -14,6 +14,8 @@ use crate::store::StoreError;
 /// How often a transaction that lost against another one is run, and the shortest pause between two runs.
 pub(super) const MAX_RUNS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
+/// The longest pause, in shortest ones.
+const LONGEST_PAUSE: u32 = 10;
 
 /// Runs `job` in a transaction and commits it; says also whether followers of the feed are to be woken. One that lost
 /// against another transaction is run again; one whose connection died before the commit was sent, once.
@@ -62,9 +64,11 @@ where
     }
 }
 
-/// Lets the transaction that won finish.
-pub(super) async fn pause(runs: u32) {
-    tokio::time::sleep(PAUSE.saturating_mul(runs)).await;
+/// Lets the transaction that won finish. Longer the more often it was tried; returns how long it waited.
+pub(in crate::store) async fn pause(runs: u32) -> Duration {
+    let pause = PAUSE.saturating_mul(runs.min(LONGEST_PAUSE));
+    tokio::time::sleep(pause).await;
+    pause
 }
 
 async fn run_and_commit<I, T, F>(

@@ -1,8 +1,9 @@
 //! Opening the SQLite file, for the one writer and for readers.
 
 use std::fs::{DirBuilder, OpenOptions};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
@@ -16,21 +17,88 @@ use crate::store::StoreError;
 /// The write-ahead log is cut back to this when a checkpoint resets it, in bytes.
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
 
+/// Device and inode of a file: a path may name another file later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct FileId(u64, u64);
+
+impl FileId {
+    /// None when there is no file at `path`.
+    fn of(path: &Path) -> Option<Self> {
+        std::fs::metadata(path).ok().map(|metadata| Self(metadata.dev(), metadata.ino()))
+    }
+}
+
+/// The file that a connection was opened on.
+#[derive(Debug)]
+pub(super) struct OpenFile {
+    path: Arc<Path>,
+    id: Option<FileId>,
+}
+
+impl OpenFile {
+    /// Fails when the path names another file by now, or none: what is written to the open one is lost, and what others
+    /// revoke is not in it.
+    pub(super) fn check(&self) -> Result<(), Failure> {
+        if self.id.is_some() && FileId::of(&self.path) == self.id {
+            return Ok(());
+        }
+        let text = format!("the database file {} was deleted or replaced while it was open", self.path.display());
+        Err(Failure { fault: Fault::Connection, error: StoreError::Unavailable(text) })
+    }
+}
+
+/// The files that were open last.
+#[derive(Debug, Default, Clone, Copy)]
+struct LastOpened {
+    database: Option<FileId>,
+    log: Option<FileId>,
+}
+
 /// How to open the file.
 #[derive(Clone)]
 pub(super) struct SqliteConnector {
-    path: PathBuf,
+    path: Arc<Path>,
     busy_timeout: Duration,
+    last: Arc<Mutex<LastOpened>>,
 }
 
 impl SqliteConnector {
-    pub(super) const fn new(path: PathBuf, busy_timeout: Duration) -> Self {
-        Self { path, busy_timeout }
+    pub(super) fn new(path: PathBuf, busy_timeout: Duration) -> Self {
+        Self { path: path.into(), busy_timeout, last: Arc::default() }
+    }
+
+    /// Which file was opened last, as text.
+    pub(super) fn file(&self) -> String {
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        last.database.map_or_else(String::new, |FileId(device, inode)| format!("{device}:{inode}"))
+    }
+
+    /// Opens a connection, and notes on which file.
+    async fn connect(&self, options: SqliteConnectOptions) -> Result<(SqliteConnection, OpenFile), Failure> {
+        let file = OpenFile { path: Arc::clone(&self.path), id: FileId::of(&self.path) };
+        let log = PathBuf::from(format!("{}-wal", self.path.display()));
+        let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_another = last.database.is_some() && file.id != last.database;
+        if is_another && last.log.is_some() && FileId::of(&log) == last.log {
+            return Err(self.refused(&format!(
+                "was replaced beside the write-ahead log of the file before it. Stop the service, put {0} and {0}-shm \
+                 aside, restore the file again, and start the service",
+                log.display()
+            )));
+        }
+        if is_another {
+            tracing::error!(path = %self.path.display(), "the database file was replaced while the service runs; it is opened");
+        }
+        let raw = options.connect().await.map_err(|error| self.named(error))?;
+        file.check()?;
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) =
+            LastOpened { database: file.id, log: FileId::of(&log) };
+        Ok((raw, file))
     }
 
     /// The write-ahead log beside the file.
     pub(super) fn wal_path(&self) -> PathBuf {
-        let mut path = self.path.clone().into_os_string();
+        let mut path = self.path.as_os_str().to_owned();
         path.push("-wal");
         path.into()
     }
@@ -83,7 +151,7 @@ impl SqliteConnector {
             .journal_mode(SqliteJournalMode::Wal)
             .synchronous(SqliteSynchronous::Full)
             .pragma("journal_size_limit", JOURNAL_SIZE_LIMIT);
-        let mut raw = options.connect().await.map_err(|error| self.named(error))?;
+        let (mut raw, file) = self.connect(options).await?;
         for (pragma, column, expected) in
             [("PRAGMA synchronous", "synchronous", 2), ("PRAGMA foreign_keys", "foreign_keys", 1)]
         {
@@ -95,13 +163,13 @@ impl SqliteConnector {
         if mode != "wal" {
             return Err(self.refused("cannot be used: its file system does not support write-ahead logging"));
         }
-        Ok(Connection::Sqlite(raw))
+        Ok(Connection::Sqlite(raw, file))
     }
 
     /// Opens a connection that can only read.
     pub(super) async fn connect_reader(&self) -> Result<Connection, Failure> {
-        let connected = self.options().pragma("query_only", "ON").connect().await;
-        Ok(Connection::Sqlite(connected.map_err(|error| self.named(error))?))
+        let (raw, file) = self.connect(self.options().pragma("query_only", "ON")).await?;
+        Ok(Connection::Sqlite(raw, file))
     }
 
     fn options(&self) -> SqliteConnectOptions {
@@ -117,7 +185,7 @@ impl SqliteConnector {
         StoreError::Misconfigured(format!("the database file {} (database.url) {problem}", self.path.display()))
     }
 
-    /// A failure to open the file that nobody but a person can mend, by the name of the file.
+    /// Names the file in a failure to open it that only an operator can fix.
     fn named(&self, error: sqlx::Error) -> Failure {
         let failure = Failure::from(error);
         match failure.error {

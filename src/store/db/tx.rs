@@ -50,6 +50,14 @@ impl Tx {
         self.fault
     }
 
+    /// Whether the file that this writes is the one at its path.
+    pub(super) fn has_its_file(&self) -> bool {
+        match &self.connection {
+            Connection::Sqlite(_, file) => file.check().is_ok(),
+            Connection::Postgres { .. } => true,
+        }
+    }
+
     /// Whether followers of the feed are to be woken.
     pub(super) const fn has_news(&self) -> bool {
         self.has_news
@@ -87,7 +95,7 @@ impl Tx {
     pub async fn run_many(&mut self, sql: Sql, rows: &[Vec<Value>]) -> Result<(), StoreError> {
         let Some(first) = rows.first() else { return Ok(()) };
         let values = match self.connection {
-            Connection::Sqlite(_) => values![json_rows(rows.iter().map(Vec::as_slice))],
+            Connection::Sqlite(..) => values![json_rows(rows.iter().map(Vec::as_slice))],
             Connection::Postgres { .. } => columns(rows, first.len())?,
         };
         self.run(sql, values).await
@@ -102,7 +110,7 @@ impl Tx {
     /// Runs the engine's own statement, if it needs one.
     pub(in crate::store) async fn script_each(&mut self, sql: Sql) -> Result<(), StoreError> {
         let text = match self.connection {
-            Connection::Sqlite(_) => sql.sqlite(),
+            Connection::Sqlite(..) => sql.sqlite(),
             Connection::Postgres { .. } => sql.postgres(),
         };
         if text.is_empty() { Ok(()) } else { self.script(text).await }
@@ -137,11 +145,6 @@ impl Tx {
         expires_at: Timestamp,
     ) -> Result<(), StoreError> {
         self.publish(FeedEntry { change: Change::Revoked(revocation), created_at: now, expires_at }).await
-    }
-
-    /// Wakes the followers for changes that a statement wrote by itself.
-    pub const fn wake_followers(&mut self) {
-        self.has_news = true;
     }
 
     /// The answer of a job that hid no failure: PostgreSQL answers the commit of a failed transaction with a silent

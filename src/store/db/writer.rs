@@ -240,10 +240,18 @@ impl Task {
     ) -> Result<(), StoreError> {
         batch.push(first);
         let turn = self.turnstile.turn().await?;
+        if self.tx.as_ref().is_some_and(|tx| !tx.has_its_file()) {
+            self.tx = None;
+        }
         let tx = match &mut self.tx {
             Some(tx) => tx,
             None => {
-                let connection = self.connector.connect_writer().await.map_err(|failure| failure.error)?;
+                let connected = self.connector.connect_writer().await;
+                // It could be opened at the start: the file is away, and may return.
+                let connection = connected.map_err(|failure| match failure.error {
+                    StoreError::Misconfigured(text) => StoreError::Unavailable(text),
+                    error => error,
+                })?;
                 self.tx.insert(Tx::new(connection, NO_PATIENCE))
             }
         };

@@ -1,5 +1,6 @@
 //! Ending a session.
 
+use super::rotate::interrupted;
 use super::{Sessions, about_session_in};
 use crate::domain::{ClientId, EndReason, Revocation, SessionId, Timestamp, UserId};
 use crate::store::db::{Tx, Value, Written, values};
@@ -32,6 +33,9 @@ pub enum Owner {
     Family([u8; 32], Option<ClientId>),
 }
 
+/// Requests with the same key end the same session in the same way.
+pub(super) type EndKey = (Owner, EndReason);
+
 /// What became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndOutcome {
@@ -46,8 +50,23 @@ pub enum EndOutcome {
 impl Sessions<'_> {
     /// Ends a session and revokes its tokens. To do so again changes nothing.
     pub async fn end(&self, request: EndRequest, now: Timestamp) -> Result<Written<EndOutcome>, StoreError> {
-        self.0.write("session_end", (request, now), |tx, (request, now)| Box::pin(end(tx, request, *now))).await
+        let key = (request.owner.clone(), request.reason);
+        let (database, session) = (self.database.clone(), request.session);
+        let work = async move {
+            database.write("session_end", (request, now), |tx, (request, now)| Box::pin(end(tx, request, *now))).await
+        };
+        let ended = self.gate.ends.run(session, key, |outcome| Some(repeated(outcome)), work).await;
+        ended.unwrap_or_else(|| Err(interrupted("session_end")))
     }
+}
+
+/// What a request learns that shares the outcome of an equal one.
+fn repeated(outcome: &Result<Written<EndOutcome>, StoreError>) -> Result<Written<EndOutcome>, StoreError> {
+    let value = match outcome.as_ref().map_err(Clone::clone)?.value {
+        EndOutcome::Ended | EndOutcome::AlreadyEnded => EndOutcome::AlreadyEnded,
+        EndOutcome::Unknown => EndOutcome::Unknown,
+    };
+    Ok(Written { value, changes: Vec::new() })
 }
 
 async fn end(tx: &mut Tx, request: &EndRequest, now: Timestamp) -> Result<EndOutcome, StoreError> {

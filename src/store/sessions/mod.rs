@@ -1,14 +1,18 @@
 //! Sessions: one row for each login, rewritten by every refresh.
 
 mod end;
+mod gate;
 mod open;
 mod rotate;
 
+use std::sync::Arc;
+
 pub use self::end::{EndOutcome, EndRequest, Owner};
+pub(in crate::store) use self::gate::SessionGate;
 pub use self::open::{NewSession, Opened};
 pub use self::rotate::{Answerable, ProvenSession, RotateOutcome, RotateRequest};
 use crate::domain::{ClientId, Role, Session, SessionId, Timestamp, UserId, Username};
-use crate::store::columns::session_columns;
+use crate::store::columns::{installation_epoch, session_columns};
 use crate::store::db::{Database, Row, values};
 use crate::store::rows::{roles, username, words};
 use crate::store::{AuditEvent, StoreError};
@@ -39,7 +43,10 @@ impl TryFrom<&Row> for SessionDetail {
 
 /// Sessions.
 #[derive(Clone, Copy)]
-pub struct Sessions<'a>(pub(super) &'a Database);
+pub struct Sessions<'a> {
+    pub(super) database: &'a Database,
+    pub(super) gate: &'a Arc<SessionGate>,
+}
 
 impl Sessions<'_> {
     /// A session, whether live or ended.
@@ -50,7 +57,7 @@ impl Sessions<'_> {
             ", users.username, users.roles
             FROM sessions JOIN users ON users.id = sessions.user_id WHERE sessions.id = $1"
         );
-        self.0.row("session_read", READ, values![id]).await?.as_ref().map(SessionDetail::try_from).transpose()
+        self.database.row("session_read", READ, values![id]).await?.as_ref().map(SessionDetail::try_from).transpose()
     }
 
     /// Sessions of a user that can still be refreshed at `now`, in the order of their ids, from after `after` on.
@@ -68,10 +75,12 @@ impl Sessions<'_> {
             FROM sessions JOIN users ON users.id = sessions.user_id JOIN clients ON clients.id = sessions.client_id
             WHERE sessions.user_id = $1 AND sessions.id > $2 AND ended_at IS NULL
               AND idle_expires_at > $3 AND absolute_expires_at > $3
-              AND user_epoch = users.epoch AND client_epoch = clients.epoch
+              AND user_epoch = users.epoch AND client_epoch = clients.epoch AND installation_epoch = ",
+            installation_epoch!(),
+            "
             ORDER BY sessions.id LIMIT $4"
         );
-        let rows = self.0.rows("sessions_of_user", PAGE, values![user, start(after), now, limit]).await?;
+        let rows = self.database.rows("sessions_of_user", PAGE, values![user, start(after), now, limit]).await?;
         rows.iter().map(SessionDetail::try_from).collect()
     }
 
@@ -85,7 +94,7 @@ impl Sessions<'_> {
         const COUNT: &str = "SELECT count(*) AS size FROM sessions
             WHERE ($1 IS NULL OR user_id = $1) AND ($2 IS NULL OR client_id = $2)
               AND ended_at IS NULL AND idle_expires_at > $3 AND absolute_expires_at > $3";
-        let row = self.0.row("sessions_count", COUNT, values![user, client.map(ClientId::as_str), now]).await?;
+        let row = self.database.row("sessions_count", COUNT, values![user, client.map(ClientId::as_str), now]).await?;
         row.map_or(Ok(0), |row| row.of("sessions", "size").int("size"))
     }
 
@@ -104,10 +113,12 @@ impl Sessions<'_> {
             FROM sessions JOIN users ON users.id = sessions.user_id JOIN clients ON clients.id = sessions.client_id
             WHERE sessions.client_id = $1 AND sessions.id > $2 AND ended_at IS NULL
               AND idle_expires_at > $3 AND absolute_expires_at > $3
-              AND user_epoch = users.epoch AND client_epoch = clients.epoch
+              AND user_epoch = users.epoch AND client_epoch = clients.epoch AND installation_epoch = ",
+            installation_epoch!(),
+            "
             ORDER BY sessions.id LIMIT $4"
         );
-        let rows = self.0.rows("sessions_of_client", PAGE, values![client, start(after), now, limit]).await?;
+        let rows = self.database.rows("sessions_of_client", PAGE, values![client, start(after), now, limit]).await?;
         rows.iter().map(SessionDetail::try_from).collect()
     }
 }

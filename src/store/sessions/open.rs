@@ -25,6 +25,8 @@ pub struct NewSession {
     pub client: ClientId,
     /// The client's epoch, as this replica knows it.
     pub client_epoch: u32,
+    /// The installation's epoch, as this replica knew it before the password was checked.
+    pub installation_epoch: u32,
     /// SHA-256 of the family secret.
     pub family_digest: [u8; 32],
     /// How the user proved who they are (`amr`).
@@ -63,7 +65,7 @@ impl Sessions<'_> {
     /// disabled, deleted or revoked since their epochs were read: a login that began before that cannot yield a live
     /// session. The same when the caller disconnected before the transaction.
     pub async fn open(&self, new: NewSession, now: Timestamp) -> Result<Written<Option<Opened>>, StoreError> {
-        self.0.write("session_open", (new, now), |tx, (new, now)| Box::pin(open(tx, new, *now))).await
+        self.database.write("session_open", (new, now), |tx, (new, now)| Box::pin(open(tx, new, *now))).await
     }
 }
 
@@ -72,24 +74,26 @@ async fn open(tx: &mut Tx, new: &NewSession, now: Timestamp) -> Result<Option<Op
     const NOTE_LOGIN: &str = "UPDATE users SET last_login_at = $1
         WHERE id = $2 AND epoch = $3 AND disabled_at IS NULL
           AND EXISTS (SELECT 1 FROM clients WHERE clients.id = $4 AND clients.epoch = $5 AND clients.disabled_at IS NULL)
+          AND EXISTS (SELECT 1 FROM installation WHERE installation.epoch = $6)
         RETURNING id";
     // A client that is revoked between these two statements leaves a session of an old epoch, which is dead.
     const INSERT: &str = "INSERT INTO sessions (id, user_id, client_id, family_digest, generation, authenticated_at,
-            created_at, rotated_at, idle_expires_at, absolute_expires_at, scope, audience, methods, user_epoch, client_epoch)
-        SELECT $1, $2, clients.id, $4, 0, $5, $5, $5, $6, $7, $8, $9, $10, $11, $12
+            created_at, rotated_at, idle_expires_at, absolute_expires_at, scope, audience, methods, user_epoch, client_epoch,
+            installation_epoch)
+        SELECT $1, $2, clients.id, $4, 0, $5, $5, $5, $6, $7, $8, $9, $10, $11, $12, $13
         FROM clients WHERE clients.id = $3
         RETURNING id";
     const DISPLACE: &str = "UPDATE sessions SET ended_at = $1, end_reason = $2
         WHERE ended_at IS NULL AND id IN (
             SELECT id FROM sessions
-            WHERE user_id = $3 AND id <> $4 AND user_epoch = $5 AND ended_at IS NULL
+            WHERE user_id = $3 AND id <> $4 AND user_epoch = $5 AND installation_epoch = $8 AND ended_at IS NULL
               AND idle_expires_at > $1 AND absolute_expires_at > $1
             ORDER BY rotated_at DESC, id LIMIT $6 OFFSET $7)
         RETURNING id, user_id, client_id";
     if new.caller.is_cancelled() {
         return Ok(None);
     }
-    let login = values![now, new.user, new.user_epoch, &new.client, new.client_epoch];
+    let login = values![now, new.user, new.user_epoch, &new.client, new.client_epoch, new.installation_epoch];
     if tx.row(NOTE_LOGIN, login).await?.is_none() {
         return Ok(None);
     }
@@ -108,12 +112,13 @@ async fn open(tx: &mut Tx, new: &NewSession, now: Timestamp) -> Result<Option<Op
         joined(&new.methods),
         new.user_epoch,
         new.client_epoch,
+        new.installation_epoch,
     ];
     if tx.row(INSERT, session).await?.is_none() {
         return Ok(None);
     }
     let (reason, others) = (EndReason::Displaced.as_str(), new.max_per_user.saturating_sub(1));
-    let excess = values![now, reason, new.user, new.id, new.user_epoch, MOST_DISPLACED, others];
+    let excess = values![now, reason, new.user, new.id, new.user_epoch, MOST_DISPLACED, others, new.installation_epoch];
     let (mut displaced, mut events) = (Vec::new(), vec![new.audit.clone()]);
     for row in tx.rows(DISPLACE, excess).await? {
         let id = SessionId::from_bytes(row.of("sessions", "id").array("id")?);

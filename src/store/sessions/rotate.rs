@@ -1,65 +1,124 @@
 //! Refreshing a session: one conditional statement decides (design.md, section 4).
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::{SessionDetail, Sessions, about_session_in};
 use crate::domain::{
-    Audience, ClientId, EndReason, RefreshRefusal, Revocation, SessionId, SessionState, Timestamp, UserId,
+    Audience, ClientId, EndReason, RefreshRefusal, Revocation, ScopeSet, Session, SessionId, SessionState, Timestamp,
 };
-use crate::store::columns::session_columns;
-use crate::store::db::{Lane, Row, Sql, Tx, Written, values};
+use crate::store::columns::{installation_epoch, session_columns};
+use crate::store::db::{Lane, Row, Sql, Tx, Written, pause, values};
 use crate::store::rows::joined;
 use crate::store::{AuditEvent, StoreError, audit};
 
-/// How often a refresh looks again when the row changed between its attempt and its look.
-const MAX_LOOKS: u32 = 4;
-
-/// When a session is rotated: `asked` are the tokens that were presented, one for each session.
+/// `asked` are the tokens that were presented, one for each session.
 macro_rules! rotate_condition {
     () => {
-        "WHERE sessions.id = asked.id AND sessions.generation = asked.generation
+        concat!(
+            "WHERE sessions.id = asked.id AND sessions.generation = asked.generation
           AND sessions.family_digest = asked.family_digest AND sessions.client_id = asked.client_id
           AND ended_at IS NULL AND idle_expires_at > asked.at AND absolute_expires_at > asked.at
           AND users.id = user_id AND users.epoch = user_epoch AND users.disabled_at IS NULL
           AND clients.id = sessions.client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL
+          AND installation_epoch = ",
+            installation_epoch!(),
+            "
           AND (most_chars IS NULL OR length(scope) + length(audience) + length(methods)
               + length(users.roles) + length(users.username) <= most_chars)
           AND (asked.audiences IS NULL
               OR replace(asked.audiences, mark || audience || mark, '') <> asked.audiences)"
+        )
     };
 }
 
-/// Of all who present a token, the one whose statement changes the row has won. It serves many sessions at once. SQLite's
-/// `RETURNING` reaches no joined table.
+/// What a rotation writes. The marks are those of [`RetryMarks`](crate::domain::RetryMarks).
+macro_rules! rotate_changes {
+    () => {
+        "SET generation = sessions.generation + 1, rotated_at = asked.at, idle_expires_at = asked.idle_end,
+          marked_generation = sessions.generation + 1,
+          floor_generation = CASE WHEN marked_generation <> sessions.generation THEN sessions.generation - 1
+              WHEN asked.at - middle_at > asked.retry_window THEN middle_generation ELSE floor_generation END,
+          middle_generation = CASE WHEN marked_generation <> sessions.generation
+              OR asked.at - middle_at > asked.retry_window THEN sessions.generation ELSE middle_generation END,
+          middle_at = CASE WHEN marked_generation <> sessions.generation
+              OR asked.at - middle_at > asked.retry_window THEN rotated_at ELSE middle_at END
+        "
+    };
+}
+
+macro_rules! asked_in_sqlite {
+    () => {
+        "(SELECT unhex(value ->> 0) AS id, value ->> 1 AS generation, unhex(value ->> 2) AS family_digest,
+            value ->> 3 AS client_id, value ->> 4 AS at, value ->> 5 AS idle_end, value ->> 6 AS retry_window,
+            value ->> 7 AS audiences, value ->> 8 AS most_chars, value ->> 9 AS mark FROM json_each($1)) AS asked,
+            users, clients
+        "
+    };
+}
+
+macro_rules! asked_in_postgres {
+    () => {
+        "unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
+                $8::text[], $9::bigint[], $10::text[])
+            AS asked (id, generation, family_digest, client_id, at, idle_end, retry_window, audiences, most_chars, mark)"
+    };
+}
+
+/// SQLite's `RETURNING` reaches no joined table.
+macro_rules! rotate_in_sqlite {
+    () => {
+        concat!(
+            "UPDATE sessions ",
+            rotate_changes!(),
+            "FROM ",
+            asked_in_sqlite!(),
+            rotate_condition!(),
+            " RETURNING ",
+            session_columns!(),
+            ", (SELECT username FROM users WHERE users.id = user_id) AS username,
+                (SELECT roles FROM users WHERE users.id = user_id) AS roles"
+        )
+    };
+}
+
+/// Of all requests that present a token, the one whose statement changes the row has won. It serves many sessions at once.
+///
+/// On PostgreSQL it leaves rows alone that may be locked, because all its callers would wait for the lock. The `xmax` of such a
+/// row is not zero. Neither is that of a row whose last update was rolled back, so [`ROTATE_UNLOCKED`] follows.
 const ROTATE: Sql = Sql::each(
+    rotate_in_sqlite!(),
     concat!(
-        "UPDATE sessions
-        SET generation = sessions.generation + 1, rotated_at = asked.at, idle_expires_at = asked.idle_end
-        FROM (SELECT unhex(value ->> 0) AS id, value ->> 1 AS generation, unhex(value ->> 2) AS family_digest,
-                value ->> 3 AS client_id, value ->> 4 AS at, value ->> 5 AS idle_end, value ->> 6 AS audiences,
-                value ->> 7 AS most_chars, value ->> 8 AS mark FROM json_each($1)) AS asked,
-            users, clients
+        "UPDATE sessions ",
+        rotate_changes!(),
+        "FROM ",
+        asked_in_postgres!(),
+        ", users, clients
         ",
         rotate_condition!(),
-        "
-        RETURNING ",
-        session_columns!(),
-        ", (SELECT username FROM users WHERE users.id = user_id) AS username,
-            (SELECT roles FROM users WHERE users.id = user_id) AS roles"
-    ),
-    concat!(
-        "UPDATE sessions
-        SET generation = sessions.generation + 1, rotated_at = asked.at, idle_expires_at = asked.idle_end
-        FROM unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::text[], $5::bigint[], $6::bigint[], $7::text[],
-                $8::bigint[], $9::text[])
-              AS asked (id, generation, family_digest, client_id, at, idle_end, audiences, most_chars, mark),
-            users, clients
-        ",
-        rotate_condition!(),
-        "
-        RETURNING ",
+        " AND sessions.xmax = 0 RETURNING ",
         session_columns!(),
         ", users.username, users.roles"
+    ),
+);
+
+/// The same for every row that is not locked. PostgreSQL takes each lock with a step of its own, which costs half as much again.
+const ROTATE_UNLOCKED: Sql = Sql::each(
+    rotate_in_sqlite!(),
+    concat!(
+        "WITH unlocked AS MATERIALIZED (
+            SELECT sessions.id, asked.at, asked.idle_end, asked.retry_window, users.username, users.roles
+            FROM sessions, ",
+        asked_in_postgres!(),
+        ", users, clients
+            ",
+        rotate_condition!(),
+        " FOR NO KEY UPDATE OF sessions SKIP LOCKED)
+        UPDATE sessions ",
+        rotate_changes!(),
+        "FROM unlocked AS asked WHERE sessions.id = asked.id RETURNING ",
+        session_columns!(),
+        ", asked.username, asked.roles"
     ),
 );
 
@@ -76,7 +135,7 @@ pub struct RotateRequest {
     pub client: ClientId,
     /// The session's new idle end is this far from now.
     pub idle_ttl: Duration,
-    /// For how long after a rotation the token before is answered with the same successor again. Zero: never.
+    /// How long after it was superseded a token is answered with the current pair. Zero: never.
     pub retry_window: Duration,
     /// Until when the revocation is remembered, should this be reuse.
     pub revocation_expires_at: Timestamp,
@@ -100,8 +159,8 @@ pub struct Answerable {
 pub enum RotateOutcome {
     /// This request won: the session has a new generation.
     Rotated(SessionDetail),
-    /// The token was already rotated, just now: here is the session as that left it, so that the same successor can be
-    /// answered again (security.md R4).
+    /// The token was superseded within the retry window. The session as the latest rotation left it, so that its current pair
+    /// can be answered again (security.md R4).
     Retried(SessionDetail),
     /// Nothing was changed: this token would rotate this session, which is none of [`RotateRequest::only`].
     Undecided(Box<SessionDetail>),
@@ -118,37 +177,96 @@ pub struct ProvenSession {
     pub is_current: bool,
 }
 
+/// Requests with the same key present the same token, under the same conditions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct RotateKey {
+    generation: u32,
+    family_digest: [u8; 32],
+    client: ClientId,
+    idle_ttl: Duration,
+    retry_window: Duration,
+    only: Option<Answerable>,
+}
+
+impl From<&RotateRequest> for RotateKey {
+    fn from(request: &RotateRequest) -> Self {
+        let RotateRequest { generation, family_digest, idle_ttl, retry_window, .. } = *request;
+        let (client, only) = (request.client.clone(), request.only.clone());
+        Self { generation, family_digest, client, idle_ttl, retry_window, only }
+    }
+}
+
 impl Sessions<'_> {
-    /// Rotates a session's refresh token.
+    /// Rotates a session's refresh token. Requests for one session take turns; those with the same token share an outcome.
     pub async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<Written<RotateOutcome>, StoreError> {
+        if let Some(refusal) = self.known_refusal(&request, now) {
+            return Ok(unchanged(RotateOutcome::Refused(refusal)));
+        }
+        let (key, session, window) = (RotateKey::from(&request), request.session, request.retry_window);
+        let (database, gate) = (self.database.clone(), Arc::clone(self.gate));
+        let work = async move { Sessions { database: &database, gate: &gate }.rotate_in_turn(request, now).await };
+        let rotated = self.gate.rotations.run(session, key, |outcome| repeated(outcome, window), work).await;
+        rotated.unwrap_or_else(|| Err(interrupted("session_rotate")))
+    }
+
+    async fn rotate_in_turn(
+        &self,
+        request: RotateRequest,
+        now: Timestamp,
+    ) -> Result<Written<RotateOutcome>, StoreError> {
+        // An operation that this one waited for may have found out.
+        if let Some(refusal) = self.known_refusal(&request, now) {
+            return Ok(unchanged(RotateOutcome::Refused(refusal)));
+        }
         let RotateRequest { session, generation, family_digest, ref client, ref only, .. } = request;
         let most_chars = only.as_ref().map(|only| i64::try_from(only.most_chars).unwrap_or(i64::MAX));
         let audiences = only.as_ref().map(|only| listed(&only.audiences));
-        for _ in 0..MAX_LOOKS {
+        let window = i64::try_from(request.retry_window.as_millis()).unwrap_or(i64::MAX);
+        let (mut attempts, mut waited) = (0, Duration::ZERO);
+        loop {
             let idle_expires_at = now.plus(request.idle_ttl);
-            let proof = values![session, generation, family_digest, client, now, idle_expires_at];
+            let proof = values![session, generation, family_digest, client, now, idle_expires_at, window];
             let values = [proof, values![audiences.as_deref(), most_chars, BETWEEN_LISTS]].concat();
+            let sql = if attempts == 0 { ROTATE } else { ROTATE_UNLOCKED };
             let id = *session.as_bytes();
-            if let Some(row) = self.0.write_row("session_rotate", "sessions", ROTATE, id, values).await? {
+            if let Some(row) = self.database.write_row("session_rotate", "sessions", sql, id, values).await? {
                 return Ok(unchanged(RotateOutcome::Rotated(SessionDetail::try_from(&row)?)));
             }
             let found = self.look(Lane::Refreshes, session).await?;
-            let known = found.as_ref().map(|found| (found.detail.session.user, found.detail.session.state));
-            return match judge(found, &request, now) {
-                Verdict::Retry(detail) => Ok(unchanged(RotateOutcome::Retried(*detail))),
+            self.gate.remember(session, found.as_ref(), now, self.database.elapsed());
+            match judge(found.as_ref(), &request, now) {
+                Verdict::Retry(detail) => return Ok(unchanged(RotateOutcome::Retried(*detail))),
                 Verdict::Refuse(refusal) => {
-                    log_refusal(&request, known, refusal);
-                    Ok(unchanged(RotateOutcome::Refused(refusal)))
+                    log_refusal(&request, found.as_ref(), refusal);
+                    return Ok(unchanged(RotateOutcome::Refused(refusal)));
                 }
                 Verdict::Reuse => {
-                    log_refusal(&request, known, RefreshRefusal::Reused);
-                    self.end_reused(request, now).await
+                    log_refusal(&request, found.as_ref(), RefreshRefusal::Reused);
+                    return self.end_reused(request, now).await;
                 }
-                Verdict::LookAgain(detail) if request.only.is_some() => Ok(unchanged(RotateOutcome::Undecided(detail))),
-                Verdict::LookAgain(_) => continue,
-            };
+                Verdict::Rotatable(detail) if request.only.is_some() => {
+                    return Ok(unchanged(RotateOutcome::Undecided(detail)));
+                }
+                Verdict::Rotatable(_) if waited >= self.database.patience() => {
+                    return Err(StoreError::Unavailable("the session is locked, or changes too fast".to_owned()));
+                }
+                Verdict::Rotatable(_) if attempts > 0 => waited += pause(attempts).await,
+                Verdict::Rotatable(_) => {}
+            }
+            attempts += 1;
         }
-        Err(StoreError::Unavailable("the session changes too fast to be judged".to_owned()))
+    }
+
+    /// Why a token is refused, if its session is known to be over.
+    fn known_refusal(&self, request: &RotateRequest, now: Timestamp) -> Option<RefreshRefusal> {
+        let row = self.gate.over(request.session, self.database.elapsed())?;
+        match judge(row.as_deref(), request, now) {
+            Verdict::Refuse(refusal) => {
+                log_refusal(request, row.as_deref(), refusal);
+                Some(refusal)
+            }
+            _ => None,
+        }
     }
 
     /// The session of a refresh token of any generation, proven by the digest of its family secret.
@@ -156,12 +274,16 @@ impl Sessions<'_> {
         self.proven_over(Lane::Requests, id, family_digest).await
     }
 
-    /// The same for a refresh, over the connections that are kept for those.
+    /// The same for a refresh, over the connections that are kept for those. None also for a session that is known to be
+    /// over.
     pub async fn proven_for_refresh(
         &self,
         id: SessionId,
         family_digest: [u8; 32],
     ) -> Result<Option<ProvenSession>, StoreError> {
+        if self.gate.over(id, self.database.elapsed()).is_some() {
+            return Ok(None);
+        }
         self.proven_over(Lane::Refreshes, id, family_digest).await
     }
 
@@ -171,17 +293,31 @@ impl Sessions<'_> {
         id: SessionId,
         family_digest: [u8; 32],
     ) -> Result<Option<ProvenSession>, StoreError> {
-        let found = self.look(lane, id).await?.filter(|found| found.family_digest == family_digest);
-        Ok(found.map(|found| ProvenSession { detail: found.detail, is_current: found.is_current }))
+        let (database, gate) = (self.database.clone(), Arc::clone(self.gate));
+        let work = async move {
+            let found = Sessions { database: &database, gate: &gate }.look(lane, id).await?;
+            Ok(found.map(Arc::new))
+        };
+        let found = self.gate.looks.run(id, lane, |outcome| Some(outcome.clone()), work).await;
+        let found = found.unwrap_or_else(|| Err(interrupted("session_look")))?;
+        let found = found.filter(|found| found.family_digest == family_digest);
+        Ok(found.map(|found| ProvenSession { detail: found.detail.clone(), is_current: found.is_current }))
     }
 
     async fn look(&self, lane: Lane, id: SessionId) -> Result<Option<Found>, StoreError> {
-        const LOOK: &str = concat!("SELECT ", session_columns!(), ", users.username, users.roles,
+        const LOOK: &str = concat!(
+            "SELECT ",
+            session_columns!(),
+            ", users.username, users.roles,
                 CAST(CASE WHEN users.epoch = user_epoch AND users.disabled_at IS NULL
-                    AND clients.epoch = client_epoch AND clients.disabled_at IS NULL THEN 1 ELSE 0 END AS BIGINT) AS is_current
+                    AND clients.epoch = client_epoch AND clients.disabled_at IS NULL
+                    AND installation_epoch = ",
+            installation_epoch!(),
+            " THEN 1 ELSE 0 END AS BIGINT) AS is_current
             FROM sessions JOIN users ON users.id = user_id JOIN clients ON clients.id = client_id
-            WHERE sessions.id = $1");
-        let rows = self.0.read("session_look", lane, LOOK.into(), values![id]).await?;
+            WHERE sessions.id = $1"
+        );
+        let rows = self.database.read("session_look", lane, LOOK.into(), values![id]).await?;
         rows.first().map(Found::try_from).transpose()
     }
 
@@ -189,7 +325,7 @@ impl Sessions<'_> {
     /// answer is a refusal. Of many that find the same reuse, one ends it.
     async fn end_reused(&self, request: RotateRequest, now: Timestamp) -> Result<Written<RotateOutcome>, StoreError> {
         let written = self
-            .0
+            .database
             .write("session_reused", (request, now), |tx, (request, now)| Box::pin(end_reused(tx, request, *now)));
         Ok(written.await?.map(|()| RotateOutcome::Refused(RefreshRefusal::Reused)))
     }
@@ -219,12 +355,24 @@ fn listed(audiences: &[Vec<Audience>]) -> String {
     text
 }
 
-/// A session as the look found it.
-struct Found {
-    detail: SessionDetail,
-    family_digest: [u8; 32],
+/// A session as it was read.
+pub(super) struct Found {
+    pub(super) detail: SessionDetail,
+    pub(super) family_digest: [u8; 32],
     /// User and client are enabled and of the session's epochs.
-    is_current: bool,
+    pub(super) is_current: bool,
+}
+
+impl Found {
+    /// What decides a refusal, without the texts that take memory.
+    pub(super) fn without_texts(&self) -> Self {
+        let Self { detail, family_digest, is_current } = self;
+        let (scope, audience) = (ScopeSet::default(), Vec::new());
+        let session = Session { client: detail.session.client.clone(), scope, audience, ..detail.session };
+        let detail =
+            SessionDetail { session, methods: Vec::new(), username: detail.username.clone(), roles: Vec::new() };
+        Self { detail, family_digest: *family_digest, is_current: *is_current }
+    }
 }
 
 impl TryFrom<&Row> for Found {
@@ -242,19 +390,19 @@ enum Verdict {
     Retry(Box<SessionDetail>),
     Refuse(RefreshRefusal),
     Reuse,
-    /// Everything speaks for rotating now: the row changed since the attempt, or the attempt asked for more.
-    LookAgain(Box<SessionDetail>),
+    /// The token rotates this session now. The row changed since the attempt, is locked, or the attempt asked for more.
+    Rotatable(Box<SessionDetail>),
 }
 
-/// Names the cause why the conditional statement changed nothing. What belongs to another client, or to nobody, is
-/// judged first and changes nothing (security.md R7).
-fn judge(found: Option<Found>, request: &RotateRequest, now: Timestamp) -> Verdict {
+/// Names the cause why the conditional statement changed nothing. A token of another client or of an unknown session is judged
+/// first and changes nothing (security.md R7).
+fn judge(found: Option<&Found>, request: &RotateRequest, now: Timestamp) -> Verdict {
     let Some(Found { detail, family_digest, is_current }) = found else {
         return Verdict::Refuse(RefreshRefusal::Unknown);
     };
     let session = &detail.session;
     // Not a secret comparison: the token's MAC was checked, so its bearer did not choose these bytes.
-    if family_digest != request.family_digest || request.generation > session.generation {
+    if *family_digest != request.family_digest || request.generation > session.generation {
         return Verdict::Refuse(RefreshRefusal::Unknown);
     }
     if session.client != request.client {
@@ -273,20 +421,37 @@ fn judge(found: Option<Found>, request: &RotateRequest, now: Timestamp) -> Verdi
         return Verdict::Refuse(RefreshRefusal::Revoked);
     }
     if !is_old {
-        return Verdict::LookAgain(Box::new(detail));
+        return Verdict::Rotatable(Box::new(detail.clone()));
     }
-    let is_previous = session.generation - request.generation == 1;
-    let is_recent = now.since(session.rotated_at) <= request.retry_window;
-    if is_previous && is_recent && !request.retry_window.is_zero() {
-        Verdict::Retry(Box::new(detail))
-    } else {
-        Verdict::Reuse
-    }
+    let window = request.retry_window;
+    let is_recent = session.superseded_at(request.generation).is_some_and(|at| now.since(at) <= window);
+    if is_recent && !window.is_zero() { Verdict::Retry(Box::new(detail.clone())) } else { Verdict::Reuse }
+}
+
+/// What a request learns that shares the outcome of an equal one. Without a retry window a second use of a token is theft, so a
+/// rotation is not shared.
+fn repeated(
+    outcome: &Result<Written<RotateOutcome>, StoreError>,
+    retry_window: Duration,
+) -> Option<Result<Written<RotateOutcome>, StoreError>> {
+    let value = match outcome {
+        Err(error) => return Some(Err(error.clone())),
+        Ok(Written { value: RotateOutcome::Rotated(_), .. }) if retry_window.is_zero() => return None,
+        Ok(Written { value: RotateOutcome::Rotated(detail), .. }) => RotateOutcome::Retried(detail.clone()),
+        Ok(Written { value, .. }) => value.clone(),
+    };
+    Some(Ok(unchanged(value)))
+}
+
+/// The error of an operation whose task panicked.
+pub(super) fn interrupted(name: &'static str) -> StoreError {
+    StoreError::Internal(format!("`{name}` did not run to its end"))
 }
 
 /// Logs why a refresh was refused. The token's MAC was checked, so its session is known, and the user where the row exists.
-fn log_refusal(request: &RotateRequest, known: Option<(UserId, SessionState)>, refusal: RefreshRefusal) {
+fn log_refusal(request: &RotateRequest, found: Option<&Found>, refusal: RefreshRefusal) {
     let (session, client) = (request.session, &request.client);
+    let known = found.map(|found| (found.detail.session.user, found.detail.session.state));
     let user = known.map(|(user, _)| tracing::field::display(user));
     if refusal == RefreshRefusal::Reused {
         tracing::warn!(cause = refusal.as_str(), %session, user, %client, "refresh refused: the session is over");
@@ -309,7 +474,7 @@ const fn unchanged(value: RotateOutcome) -> Written<RotateOutcome> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::domain::{ScopeSet, Session, Username};
+    use crate::domain::{RetryMarks, UserId, Username};
 
     const NOW: Timestamp = Timestamp::from_seconds(1000);
     const WINDOW: Duration = Duration::from_secs(10);
@@ -337,12 +502,14 @@ mod tests {
             generation: 5,
             authenticated_at: Timestamp::from_seconds(1),
             rotated_at: NOW.minus(age),
+            marks: RetryMarks { generation: 5, floor: 2, middle: 4, middle_at: NOW.minus(2 * age) },
             idle_expires_at: NOW.plus(WINDOW),
             absolute_expires_at: NOW.plus(WINDOW),
             scope: ScopeSet::default(),
             audience: vec![Audience::parse("api").unwrap()],
             user_epoch: 0,
             client_epoch: 0,
+            installation_epoch: 0,
             state: SessionState::Live,
         };
         let username = Username::parse("ada").unwrap();
@@ -353,7 +520,7 @@ mod tests {
     fn verdict(change: impl FnOnce(&mut Found, &mut RotateRequest)) -> Verdict {
         let (mut found, mut request) = (found(WINDOW), request(4));
         change(&mut found, &mut request);
-        judge(Some(found), &request, NOW)
+        judge(Some(&found), &request, NOW)
     }
 
     #[test]
@@ -376,10 +543,31 @@ mod tests {
     }
 
     #[test]
-    fn r3_every_older_token_is_reuse() {
+    fn r3_a_token_that_was_superseded_before_the_window_is_reuse() {
         for generation in 0..4 {
             assert_eq!(verdict(|_, request| request.generation = generation), Verdict::Reuse, "{generation}");
         }
+    }
+
+    #[test]
+    fn r4_a_token_superseded_within_the_window_is_a_retry_however_many_rotations_lie_between() {
+        let presented = |generation: u32, marked: u32| {
+            verdict(move |found, request| {
+                found.detail.session.rotated_at = NOW.minus(WINDOW / 5);
+                found.detail.session.marks.middle_at = NOW.minus(WINDOW / 2);
+                found.detail.session.marks.generation = marked;
+                request.generation = generation;
+            })
+        };
+        for generation in [2, 3, 4] {
+            assert!(matches!(presented(generation, 5), Verdict::Retry(_)), "{generation}");
+        }
+        for generation in [0, 1] {
+            assert_eq!(presented(generation, 5), Verdict::Reuse, "{generation} lies below the marks");
+        }
+        // Release 0.1.0 rotated last: what the marks say is out of date.
+        assert_eq!((presented(2, 4), presented(3, 4)), (Verdict::Reuse, Verdict::Reuse));
+        assert!(matches!(presented(4, 4), Verdict::Retry(_)));
     }
 
     #[test]
@@ -421,6 +609,6 @@ mod tests {
 
     #[test]
     fn a_row_that_became_right_after_the_attempt_is_tried_again() {
-        assert!(matches!(verdict(|_, request| request.generation = 5), Verdict::LookAgain(_)));
+        assert!(matches!(verdict(|_, request| request.generation = 5), Verdict::Rotatable(_)));
     }
 }

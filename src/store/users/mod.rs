@@ -2,7 +2,7 @@
 
 use crate::domain::{Role, SessionId, Timestamp, User, UserId, Username};
 use crate::store::columns::user_columns;
-use crate::store::db::{Database, Tx, values};
+use crate::store::db::{Database, Tx, Written, values};
 use crate::store::rows::{joined, username};
 use crate::store::{AuditEvent, Rows, StoreError, audit};
 
@@ -28,6 +28,15 @@ pub struct NewUser {
     pub disabled: bool,
     /// When the account was made, if not now.
     pub created_at: Option<Timestamp>,
+}
+
+/// What an administrator changes of a user, each with the event to remember.
+#[derive(Debug, Clone, Default)]
+pub struct UserChange {
+    /// New roles.
+    pub roles: Option<(Vec<Role>, Option<AuditEvent>)>,
+    /// Enabled or disabled.
+    pub enabled: Option<(bool, Option<AuditEvent>)>,
 }
 
 /// A user with the stored password hash: for login alone.
@@ -154,16 +163,35 @@ impl Users<'_> {
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<User, StoreError> {
-        const SET: &str = concat!("UPDATE users SET roles = $1 WHERE id = $2 RETURNING ", user_columns!());
         let written = self.0.write("user_set_roles", (id, roles, now, audit), |tx, (id, roles, now, audit)| {
-            Box::pin(async move {
-                let row = tx.row(SET, values![joined(roles.iter().map(Role::as_str)), *id]).await?;
-                let user = row.as_ref().map(User::try_from).ok_or(StoreError::NotFound { what: "user" })??;
-                audit::record(tx, *now, audit).await?;
-                Ok(user)
-            })
+            Box::pin(set_roles(tx, *id, roles, *now, audit))
         });
         Ok(written.await?.value)
+    }
+
+    /// Makes several changes to a user in one transaction: all of them, or none.
+    pub async fn change(
+        &self,
+        id: UserId,
+        change: UserChange,
+        revocation_expires_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Written<User>, StoreError> {
+        let input = (id, change, revocation_expires_at, now);
+        self.0
+            .write("user_change", input, |tx, (id, change, until, now)| {
+                Box::pin(async move {
+                    if let Some((roles, audit)) = &change.roles {
+                        set_roles(tx, *id, roles, *now, audit).await?;
+                    }
+                    match &change.enabled {
+                        Some((true, audit)) => revoke::enable(tx, *id, *now, audit).await,
+                        Some((false, audit)) => revoke::disable(tx, *id, *now, *until, audit).await,
+                        None => revoke::existing(tx, *id).await,
+                    }
+                })
+            })
+            .await
     }
 
     /// Replaces the hash `old` of an unchanged password by a better one; false when the password was changed meanwhile.
@@ -177,6 +205,20 @@ impl Users<'_> {
 
 fn credentials(row: &crate::store::db::Row) -> Result<Credentials, StoreError> {
     Ok(Credentials { user: User::try_from(row)?, password_hash: row.of("users", "id").text("password_hash")? })
+}
+
+async fn set_roles(
+    tx: &mut Tx,
+    id: UserId,
+    roles: &[Role],
+    now: Timestamp,
+    audit: &Option<AuditEvent>,
+) -> Result<User, StoreError> {
+    const SET: &str = concat!("UPDATE users SET roles = $1 WHERE id = $2 RETURNING ", user_columns!());
+    let row = tx.row(SET, values![joined(roles.iter().map(Role::as_str)), id]).await?;
+    let user = row.as_ref().map(User::try_from).ok_or(StoreError::NotFound { what: "user" })??;
+    audit::record(tx, now, audit).await?;
+    Ok(user)
 }
 
 async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<Option<User>, StoreError> {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::scheme::scheme_of;
 use super::{Users, end_sessions};
 use crate::domain::{Revocation, SessionId, Timestamp, User, UserId};
-use crate::store::columns::{session_columns, user_columns};
+use crate::store::columns::{installation_epoch, session_columns, user_columns};
 use crate::store::db::{Tx, Written, values};
 use crate::store::sessions::SessionDetail;
 use crate::store::{AuditEvent, StoreError, audit};
@@ -97,6 +97,9 @@ async fn keep(tx: &mut Tx, kept: KeptSession, user: &User, now: Timestamp) -> Re
           AND idle_expires_at > $2 AND absolute_expires_at > $2
           AND EXISTS (SELECT 1 FROM clients
               WHERE clients.id = client_id AND clients.epoch = client_epoch AND clients.disabled_at IS NULL)
+          AND installation_epoch = ",
+        installation_epoch!(),
+        "
         RETURNING ",
         session_columns!(),
         ", (SELECT username FROM users WHERE users.id = user_id) AS username,

@@ -38,42 +38,17 @@ impl Users<'_> {
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<Written<User>, StoreError> {
-        const DISABLE: &str = concat!(
-            "UPDATE users SET disabled_at = $1, epoch = epoch + 1
-            WHERE id = $2 AND disabled_at IS NULL RETURNING ",
-            user_columns!()
-        );
         let input = (id, revocation_expires_at, now, audit);
         self.0
-            .write("user_disable", input, |tx, (id, until, now, audit)| {
-                Box::pin(async move {
-                    let Some(row) = tx.row(DISABLE, values![*now, *id]).await? else {
-                        return existing(tx, *id).await;
-                    };
-                    let user = User::try_from(&row)?;
-                    revoked(tx, &user, *now, *until).await?;
-                    audit::record(tx, *now, audit).await?;
-                    Ok(user)
-                })
-            })
+            .write("user_disable", input, |tx, (id, until, now, audit)| Box::pin(disable(tx, *id, *now, *until, audit)))
             .await
     }
 
     /// Lets a disabled user log in again. What was revoked by disabling stays revoked. To do so again changes nothing.
     pub async fn enable(&self, id: UserId, now: Timestamp, audit: Option<AuditEvent>) -> Result<User, StoreError> {
-        const ENABLE: &str = concat!(
-            "UPDATE users SET disabled_at = NULL WHERE id = $1 AND disabled_at IS NOT NULL RETURNING ",
-            user_columns!()
-        );
-        let written = self.0.write("user_enable", (id, now, audit), |tx, (id, now, audit)| {
-            Box::pin(async move {
-                let Some(row) = tx.row(ENABLE, values![*id]).await? else {
-                    return existing(tx, *id).await;
-                };
-                audit::record(tx, *now, audit).await?;
-                User::try_from(&row)
-            })
-        });
+        let written = self
+            .0
+            .write("user_enable", (id, now, audit), |tx, (id, now, audit)| Box::pin(enable(tx, *id, *now, audit)));
         Ok(written.await?.value)
     }
 
@@ -104,13 +79,51 @@ impl Users<'_> {
     }
 }
 
+pub(super) async fn disable(
+    tx: &mut Tx,
+    id: UserId,
+    now: Timestamp,
+    until: Timestamp,
+    audit: &Option<AuditEvent>,
+) -> Result<User, StoreError> {
+    const DISABLE: &str = concat!(
+        "UPDATE users SET disabled_at = $1, epoch = epoch + 1
+        WHERE id = $2 AND disabled_at IS NULL RETURNING ",
+        user_columns!()
+    );
+    let Some(row) = tx.row(DISABLE, values![now, id]).await? else {
+        return existing(tx, id).await;
+    };
+    let user = User::try_from(&row)?;
+    revoked(tx, &user, now, until).await?;
+    audit::record(tx, now, audit).await?;
+    Ok(user)
+}
+
+pub(super) async fn enable(
+    tx: &mut Tx,
+    id: UserId,
+    now: Timestamp,
+    audit: &Option<AuditEvent>,
+) -> Result<User, StoreError> {
+    const ENABLE: &str = concat!(
+        "UPDATE users SET disabled_at = NULL WHERE id = $1 AND disabled_at IS NOT NULL RETURNING ",
+        user_columns!()
+    );
+    let Some(row) = tx.row(ENABLE, values![id]).await? else {
+        return existing(tx, id).await;
+    };
+    audit::record(tx, now, audit).await?;
+    User::try_from(&row)
+}
+
 /// Puts a user's new epoch on the feed, and marks the sessions of older ones.
 async fn revoked(tx: &mut Tx, user: &User, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
     end_sessions(tx, user.id, None, now).await?;
     tx.revoke(Revocation::User(user.id, user.epoch), now, until).await
 }
 
-async fn existing(tx: &mut Tx, id: UserId) -> Result<User, StoreError> {
+pub(super) async fn existing(tx: &mut Tx, id: UserId) -> Result<User, StoreError> {
     let row = tx.row(concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1"), values![id]).await?;
     row.as_ref().map(User::try_from).ok_or(StoreError::NotFound { what: "user" })?
 }

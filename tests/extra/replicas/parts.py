@@ -117,6 +117,21 @@ class Postgres:
         options = (self.folder / "data/postmaster.opts").read_text()
         self.command = shlex.split(options)
 
+    # The file that names the offset of the server's clock, once `set_clock` was used.
+    clock = None
+
+    def set_clock(self, offset):
+        """Steps the wall clock of a running server, or chooses that of one that is started later."""
+        self.clock = self.folder / "clock"
+        self.clock.write_text(offset)
+        self.clock.chmod(0o644)
+
+    def environment(self):
+        if not self.clock:
+            return None
+        return {**os.environ, "LD_PRELOAD": str(faketime()), "FAKETIME_TIMESTAMP_FILE": str(self.clock),
+                "FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"}
+
     def connect(self, database="postgres", timeout=5.0):
         return postgres_wire.Connection(self.port, database, timeout=timeout)
 
@@ -179,7 +194,8 @@ class Postgres:
     def start(self):
         """Starts it again after a kill or a shutdown; returns when it answers."""
         (self.folder / "data/postmaster.pid").unlink(missing_ok=True)
-        self.child = Process(self.command, self.folder / "again.log", cwd=self.folder, **as_postgres())
+        self.child = Process(self.command, self.folder / "again.log", env=self.environment(), cwd=self.folder,
+                             **as_postgres())
         wait_until(self.answers, 30, "PostgreSQL answers")
 
     def stop(self):
@@ -196,9 +212,11 @@ class Postgres:
 class Standby(Postgres):
     """A synchronous standby of `primary`: it has every acknowledged commit."""
 
-    def __init__(self, primary, folder):
+    def __init__(self, primary, folder, clock=None):
         self.folder, self.port, self.child = Path(folder) / "standby", free_port(), None
         self.folder.mkdir()
+        if clock:
+            self.set_clock(clock)
         if os.geteuid() == 0:
             shutil.chown(self.folder, "postgres")
         data, binary = self.folder / "data", Path(primary.command[0])
@@ -238,6 +256,10 @@ def _is_alive(process):
         return False
 
 
+def faketime():
+    return next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
+
+
 class Replica:
     """One `countersign serve` process; started again, it keeps its ports."""
 
@@ -262,8 +284,7 @@ class Replica:
         environment = self.environment()
         if self.clock_offset:
             # Only the wall clock is wrong, as on a machine without time synchronisation.
-            library = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"))
-            environment |= {"LD_PRELOAD": str(library), "FAKETIME": self.clock_offset, "DONT_FAKE_MONOTONIC": "1"}
+            environment |= {"LD_PRELOAD": str(faketime()), "FAKETIME": self.clock_offset, "DONT_FAKE_MONOTONIC": "1"}
         self.process = Process(command, self.folder / f"{self.name}.log", env=environment, cwd=self.folder)
 
     def is_ready(self):

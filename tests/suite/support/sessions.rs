@@ -96,7 +96,7 @@ impl TestApp {
         let mut settings = self.service.client(&id).unwrap().settings.clone();
         change(&mut settings);
         let replace = |_| Ok::<_, countersign::service::ClientError>(settings.clone());
-        self.service.change_client(&id, replace, &Requester::command_line()).await.unwrap();
+        self.service.change_client(&id, replace, None, &Requester::command_line()).await.unwrap();
     }
 }
 
@@ -129,6 +129,7 @@ impl Sessions {
             user_epoch: user.epoch,
             client: client.id,
             client_epoch: client.epoch,
+            installation_epoch: app.service.installation_epoch(),
             family_digest: token.family.digest().0,
             methods: vec!["pwd".to_owned()],
             scope: client.settings.scopes,
@@ -146,6 +147,11 @@ impl Sessions {
         let text = self.codec.mint(&token).expose().to_owned();
         secrets::used(&text);
         text
+    }
+
+    /// The generation that a refresh token carries.
+    pub fn generation_of(&self, refresh_token: &str) -> u32 {
+        self.codec.read(refresh_token).unwrap().generation
     }
 
     /// How often the session of a refresh token was rotated, and whether it is live.

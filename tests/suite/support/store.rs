@@ -80,6 +80,7 @@ pub fn new_session(number: u8, user: &User, client: &Client, now: Timestamp) -> 
         user_epoch: user.epoch,
         client: client.id.clone(),
         client_epoch: client.epoch,
+        installation_epoch: 0,
         family_digest: [number; 32],
         methods: vec!["pwd".to_owned()],
         scope: ScopeSet::parse("read").unwrap(),

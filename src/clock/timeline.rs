@@ -1,0 +1,464 @@
+//! The time of an installation, kept by three clocks of which one may be wrong.
+//!
+//! A replica sees its machine's wall clock, a stopwatch that nothing steps, and, at each sync, the database's clock. Time
+//! is agreed at the start and continues by the stopwatch. At each sync the three are compared in pairs: a clock that moved
+//! against the two others was stepped, and the two others are right. When only the stopwatch differs, it missed a pause of
+//! the machine. When all three differ, none is known to be right, and the replica answers 503 until two agree.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+
+use crate::domain::Timestamp;
+
+/// At the start, clocks that differ by more than this are both unknown to be right (security.md C7).
+const LARGEST_DIFFERENCE: i64 = 30_000;
+
+/// A clock that moved by more than this against the stopwatch between two syncs was stepped.
+const LARGEST_DRIFT: i64 = 1_000;
+
+/// A difference to the database's clock below this is noise of the measurement.
+const NOISE: i64 = 500;
+
+/// A correction makes time run faster or slower by one part in this, so that it never runs backwards.
+const SLEW: i64 = 20;
+
+/// The largest drift of a clock that is not stepped, as one part in this (1000 ppm).
+const DRIFT_RATE: i64 = 1_000;
+
+/// For an exchange that took longer, in milliseconds, only the difference that it proves is reported.
+const LONGEST_EXCHANGE: i64 = 3_000;
+
+/// Why the time cannot be relied on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ClockDoubt {
+    /// The machine's wall clock and the stopwatch have parted since the last sync.
+    #[error("this machine's clock was stepped since the last sync")]
+    Stepped,
+    /// No two clocks agree.
+    #[error("this machine's clock and the database's disagree, and it is not known which is right")]
+    Disagree,
+    /// The clocks were set back together: the time until which this replica has judged is still to come.
+    #[error("this machine's clock and the database's were set back, and the time before is not reached yet")]
+    Behind,
+}
+
+/// A change between the clocks. Steps are in milliseconds, positive when a clock was set forward.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClockEvent {
+    /// The machine's wall clock was stepped.
+    MachineStepped(i64),
+    /// The database's clock was stepped.
+    DatabaseStepped(i64),
+    /// Both moved together against the stopwatch.
+    BothStepped(i64),
+    /// No two clocks agree. With the machine's clock minus the database's.
+    Disagree(i64),
+    /// The clocks agree again.
+    Agree,
+}
+
+/// An instant against the stopwatch, known to lie between two values: a clock's reading minus the stopwatch, in
+/// milliseconds. It is constant for as long as the clock is not stepped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Origin {
+    low: i64,
+    high: i64,
+}
+
+impl Origin {
+    const fn middle(self) -> i64 {
+        self.low.midpoint(self.high)
+    }
+
+    /// The smallest difference to `other`, positive when this is later.
+    fn beyond(self, other: Self) -> i64 {
+        if self.low > other.high {
+            self.low.saturating_sub(other.high)
+        } else if self.high < other.low {
+            self.high.saturating_sub(other.low)
+        } else {
+            0
+        }
+    }
+
+    const fn exactly(origin: i64) -> Self {
+        Self { low: origin, high: origin }
+    }
+
+    /// What both say of a clock that was not stepped between them; the newer one where it drifted out of the older one.
+    fn narrowed_by(self, newer: Self) -> Self {
+        let both = Self { low: self.low.max(newer.low), high: self.high.min(newer.high) };
+        if both.low <= both.high { both } else { newer }
+    }
+}
+
+/// The time at one moment, and the readings that it was derived from.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    /// The stopwatch when this began.
+    anchor: i64,
+    /// The time then.
+    time: i64,
+    /// A correction that is made up from `anchor` on.
+    slew: i64,
+    /// The time never shows less.
+    floor: i64,
+    /// The machine's wall clock, at the last sync after which time was known.
+    machine: i64,
+    /// The database's clock, likewise.
+    database: Origin,
+    /// Whether the database's clock shows the time, so that its drift is followed.
+    follows_database: bool,
+    standing: Standing,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// The clocks have never agreed. Nothing was judged.
+    Unknown,
+    /// The time is known.
+    Known,
+    /// It was known, and no two clocks agree since.
+    Lost,
+}
+
+impl State {
+    /// The first sync, and each one after it until the clocks agree.
+    fn first(machine: i64, database: Origin, elapsed: i64) -> Self {
+        let difference = database.beyond(Origin::exactly(machine)).saturating_abs();
+        let (origin, standing) = if difference > LARGEST_DIFFERENCE {
+            // Nothing is judged or minted by it. What a command revokes is remembered for long enough by either clock.
+            (machine.max(database.middle()), Standing::Unknown)
+        } else if difference > NOISE {
+            (database.middle(), Standing::Known)
+        } else {
+            (machine, Standing::Known)
+        };
+        let time = origin.saturating_add(elapsed);
+        Self { anchor: elapsed, time, slew: 0, floor: i64::MIN, machine, database, follows_database: true, standing }
+    }
+
+    /// A later sync.
+    fn next(self, machine: i64, database: Origin, elapsed: i64) -> (Self, Option<ClockEvent>) {
+        if self.standing == Standing::Unknown {
+            let state = Self::first(machine, database, elapsed);
+            return (state, (state.standing == Standing::Known).then_some(ClockEvent::Agree));
+        }
+        let drift = LARGEST_DRIFT.saturating_add(elapsed.saturating_sub(self.anchor) / DRIFT_RATE);
+        let machine_by = machine.saturating_sub(self.machine);
+        let database_by = database.beyond(self.database);
+        let is_stepped = |by: i64| by.saturating_abs() > drift;
+        let here = Self { anchor: elapsed, time: self.line(elapsed), slew: 0, machine, database, ..self };
+        let regained = (self.standing == Standing::Lost).then_some(ClockEvent::Agree);
+        let known = |state: Self| Self { standing: Standing::Known, ..state };
+        match (is_stepped(machine_by), is_stepped(database_by)) {
+            (false, false) => {
+                let quiet = Self { database: self.database.narrowed_by(database), ..here };
+                let (state, returned) = known(quiet).following(self.slew != 0);
+                (state, regained.or(returned))
+            }
+            (true, false) => {
+                (known(here).following(self.slew != 0).0, regained.or(Some(ClockEvent::MachineStepped(machine_by))))
+            }
+            (false, true) => {
+                let kept = known(Self { follows_database: false, ..here });
+                let (state, returned) = kept.following(false);
+                (state, regained.or(returned).or(Some(ClockEvent::DatabaseStepped(database_by))))
+            }
+            (true, true)
+                if database.beyond(Origin::exactly(self.database_after(machine_by))).saturating_abs() <= drift =>
+            {
+                let time = here.time.saturating_add(machine_by);
+                let floor = self.floor.max(self.now(elapsed));
+                (known(Self { time, floor, ..here }), Some(ClockEvent::BothStepped(machine_by)))
+            }
+            (true, true) => {
+                // The last clocks that time was known by stay the measure: whichever returns to them is right.
+                let lost = Self { machine: self.machine, database: self.database, standing: Standing::Lost, ..here };
+                let event = ClockEvent::Disagree(machine.saturating_sub(database.middle()));
+                (lost, (self.standing != Standing::Lost).then_some(event))
+            }
+        }
+    }
+
+    /// Expected origin of the database's clock after a step of `by`.
+    const fn database_after(&self, by: i64) -> i64 {
+        self.database.middle().saturating_add(by)
+    }
+
+    /// Follows the drift of the database's clock while that shows the time, and finds out whether it does so again.
+    fn following(self, is_slewing: bool) -> (Self, Option<ClockEvent>) {
+        let ahead = self.database.beyond(Origin::exactly(self.time.saturating_sub(self.anchor)));
+        let returned = !self.follows_database && ahead.saturating_abs() <= LARGEST_DRIFT;
+        let follows_database = self.follows_database || returned;
+        let is_noise = ahead.saturating_abs() <= NOISE && !is_slewing;
+        let slew = if follows_database && !is_noise { ahead } else { 0 };
+        (Self { follows_database, slew, ..self }, returned.then_some(ClockEvent::Agree))
+    }
+
+    /// The time without its floor.
+    fn line(&self, elapsed: i64) -> i64 {
+        let since = elapsed.saturating_sub(self.anchor).max(0);
+        let slewed = self.slew.clamp(-(since / SLEW), since / SLEW);
+        self.time.saturating_add(since).saturating_add(slewed)
+    }
+
+    fn now(&self, elapsed: i64) -> i64 {
+        self.line(elapsed).max(self.floor)
+    }
+}
+
+/// The time, read by every request and moved by each sync.
+#[derive(Debug)]
+pub(super) struct Timeline {
+    state: ArcSwapOption<State>,
+    offset: AtomicI64,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Timeline {
+    pub(super) const fn new() -> Self {
+        Self { state: ArcSwapOption::const_empty(), offset: AtomicI64::new(0) }
+    }
+
+    /// The time; none before the first exchange.
+    pub(super) fn now(&self, elapsed: Duration) -> Option<Timestamp> {
+        let state = self.state.load();
+        state.as_ref().map(|state| Timestamp::from_millis(state.now(millis(elapsed))))
+    }
+
+    pub(super) fn doubt(&self, machine_now: Timestamp, elapsed: Duration) -> Option<ClockDoubt> {
+        let state = self.state.load();
+        let (state, elapsed) = (state.as_ref()?, millis(elapsed));
+        let stepped = machine_now.millis().saturating_sub(elapsed).saturating_sub(state.machine);
+        if state.standing != Standing::Known {
+            Some(ClockDoubt::Disagree)
+        } else if state.line(elapsed) < state.floor {
+            Some(ClockDoubt::Behind)
+        } else {
+            (stepped.saturating_abs() > LARGEST_DRIFT).then_some(ClockDoubt::Stepped)
+        }
+    }
+
+    /// Compares the clocks. `machine_now` and `elapsed` were read together. Called by one sync at a time.
+    pub(super) fn observe(
+        &self,
+        machine_now: Timestamp,
+        elapsed: Duration,
+        database_now: Timestamp,
+        asked: Duration,
+        answered: Duration,
+    ) -> Option<ClockEvent> {
+        let (elapsed, asked, answered) = (millis(elapsed), millis(asked), millis(answered));
+        let machine = machine_now.millis().saturating_sub(elapsed);
+        // The database read its clock at some moment of the exchange.
+        let database = Origin {
+            low: database_now.millis().saturating_sub(answered),
+            high: database_now.millis().saturating_sub(asked),
+        };
+        let is_vague = answered.saturating_sub(asked) > LONGEST_EXCHANGE;
+        let offset = if is_vague {
+            Origin::exactly(machine).beyond(database)
+        } else {
+            machine.saturating_sub(database.middle())
+        };
+        self.offset.store(offset, Ordering::Relaxed);
+        let (state, event) = match self.state.load().as_deref() {
+            Some(state) => state.next(machine, database, elapsed),
+            None => {
+                let state = State::first(machine, database, elapsed);
+                (state, (state.standing == Standing::Unknown).then_some(ClockEvent::Disagree(offset)))
+            }
+        };
+        self.state.store(Some(Arc::new(state)));
+        event
+    }
+
+    pub(super) fn offset_millis(&self) -> i64 {
+        self.offset.load(Ordering::Relaxed)
+    }
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{Clock, ManualClock};
+
+    const START: Timestamp = Timestamp::from_seconds(1_000_000);
+    const POLL: Duration = Duration::from_millis(500);
+
+    /// Clocks that have agreed, with no difference.
+    fn agreed() -> ManualClock {
+        let clock = ManualClock::starting_at(START);
+        assert_eq!(sync(&clock), None);
+        clock
+    }
+
+    /// A sync of 2 ms, which ends half a second after the one before.
+    fn sync(clock: &ManualClock) -> Option<ClockEvent> {
+        sync_for(clock, Duration::from_millis(2))
+    }
+
+    fn sync_for(clock: &ManualClock, took: Duration) -> Option<ClockEvent> {
+        let asked = clock.elapsed();
+        clock.advance(took);
+        let answered = clock.elapsed();
+        // Applying takes time as well.
+        clock.advance(POLL);
+        clock.observe_database(START, asked, answered)
+    }
+
+    fn doubt(clock: &ManualClock) -> Option<ClockDoubt> {
+        clock.doubt(clock.elapsed())
+    }
+
+    /// The time minus that of a right clock, in milliseconds.
+    fn error(clock: &ManualClock) -> i64 {
+        clock.now().millis() - START.millis() - millis(clock.elapsed())
+    }
+
+    #[test]
+    fn c7_at_the_start_a_difference_is_noise_or_corrected_or_unknown() {
+        for (ahead, expected) in [(499, 499), (-499, -499), (20_000, 0), (-20_000, 0), (30_000, 0)] {
+            let clock = ManualClock::starting_at(START);
+            clock.step(ahead);
+            assert_eq!(sync(&clock), None);
+            assert_eq!((error(&clock), doubt(&clock)), (expected, None), "{ahead}");
+        }
+        for ahead in [30_002, -30_002] {
+            let clock = ManualClock::starting_at(START);
+            clock.step(ahead);
+            assert_eq!(sync(&clock), Some(ClockEvent::Disagree(ahead)));
+            assert_eq!(doubt(&clock), Some(ClockDoubt::Disagree));
+            clock.step(-ahead);
+            assert_eq!(sync(&clock), Some(ClockEvent::Agree));
+            assert_eq!((error(&clock), doubt(&clock)), (0, None));
+        }
+    }
+
+    #[test]
+    fn c7_a_step_of_the_databases_clock_is_named_and_the_time_goes_on() {
+        for by in [-600_000, -60_000, -25_000, -1_500, 1_500, 25_000, 600_000] {
+            let clock = agreed();
+            clock.step_database(by);
+            assert!(
+                matches!(sync(&clock), Some(ClockEvent::DatabaseStepped(named)) if (named - by).abs() < 10),
+                "{by}"
+            );
+            for _ in 0..1000 {
+                assert_eq!((error(&clock), doubt(&clock)), (0, None), "{by}");
+                assert_eq!(sync(&clock), None, "{by}");
+            }
+            clock.step_database(-by);
+            assert_eq!(sync(&clock), Some(ClockEvent::Agree), "{by}");
+        }
+    }
+
+    #[test]
+    fn c7_a_step_of_the_machines_clock_is_doubted_until_the_sync_that_names_it() {
+        for by in [-3_600_000, -1_500, 1_500, 3_600_000] {
+            let clock = agreed();
+            clock.step(by);
+            assert_eq!(doubt(&clock), Some(ClockDoubt::Stepped), "{by}");
+            assert_eq!(sync(&clock), Some(ClockEvent::MachineStepped(by)));
+            assert_eq!((error(&clock), doubt(&clock)), (0, None), "{by}");
+        }
+    }
+
+    #[test]
+    fn c11_a_pause_that_the_stopwatch_missed_is_made_up_at_the_next_sync() {
+        let clock = agreed();
+        clock.step(90_000);
+        clock.step_database(90_000);
+        assert_eq!(doubt(&clock), Some(ClockDoubt::Stepped));
+        assert_eq!(sync(&clock), Some(ClockEvent::BothStepped(90_000)));
+        assert_eq!((error(&clock), doubt(&clock)), (90_000, None));
+    }
+
+    #[test]
+    fn c7_clocks_that_are_set_back_together_stop_the_time_and_do_not_turn_it_back() {
+        let clock = agreed();
+        let before = clock.now();
+        clock.step(-5_000);
+        clock.step_database(-5_000);
+        assert_eq!(sync(&clock), Some(ClockEvent::BothStepped(-5_000)));
+        while doubt(&clock).is_some() {
+            assert_eq!(doubt(&clock), Some(ClockDoubt::Behind));
+            assert!(clock.now() >= before && clock.now() <= before.plus(POLL * 2));
+            assert_eq!(sync(&clock), None);
+        }
+        assert_eq!(error(&clock), -5_000);
+    }
+
+    #[test]
+    fn c7_when_all_three_clocks_differ_the_one_that_returns_is_right() {
+        for database_returns in [false, true] {
+            let clock = agreed();
+            clock.step(50_000);
+            clock.step_database(-40_000);
+            assert!(matches!(sync(&clock), Some(ClockEvent::Disagree(90_000))));
+            for _ in 0..10 {
+                assert_eq!(doubt(&clock), Some(ClockDoubt::Disagree));
+                assert_eq!(sync(&clock), None, "it is logged once");
+            }
+            if database_returns {
+                clock.step_database(40_000);
+            } else {
+                clock.step(-50_000);
+            }
+            assert_eq!(sync(&clock), Some(ClockEvent::Agree));
+            assert_eq!((error(&clock), doubt(&clock)), (0, None));
+        }
+    }
+
+    #[test]
+    fn c7_one_clock_after_the_other_may_be_stepped() {
+        let clock = agreed();
+        clock.step_database(20_000);
+        assert!(sync(&clock).is_some());
+        clock.step(-7_000);
+        assert_eq!(sync(&clock), Some(ClockEvent::MachineStepped(-7_000)));
+        clock.step_database(-60_000);
+        assert!(matches!(sync(&clock), Some(ClockEvent::DatabaseStepped(_))));
+        assert_eq!((error(&clock), doubt(&clock)), (0, None));
+    }
+
+    #[test]
+    fn c7_a_drift_is_followed_without_turning_the_time_back() {
+        for drift in [-1, 1] {
+            let clock = agreed();
+            let mut last = clock.now();
+            for _ in 0..20_000 {
+                clock.step_database(drift);
+                assert_eq!(sync(&clock), None);
+                assert!(clock.now() > last);
+                last = clock.now();
+                assert_eq!(doubt(&clock), None);
+            }
+            let behind = drift * 20_000 - error(&clock);
+            assert!(behind.abs() <= NOISE + 5, "{behind} ms");
+        }
+    }
+
+    #[test]
+    fn c7_an_exchange_during_which_the_database_was_suspended_moves_nothing() {
+        let clock = agreed();
+        for _ in 0..5 {
+            assert_eq!(sync_for(&clock, Duration::from_secs(20)), None);
+            assert_eq!((error(&clock), doubt(&clock), clock.offset_millis()), (0, None, 0));
+            assert_eq!(sync(&clock), None);
+        }
+    }
+}
