@@ -96,7 +96,7 @@ on_both_engines! {
             .tamper(&format!(
                 "{number}, user_id, client_id, family_digest, 0, authenticated_at, created_at, rotated_at,
                     CASE WHEN i % 3 = 0 THEN {dead} ELSE {live} END, {live}, scope, audience, methods, 0, 0,
-                    CASE WHEN i % 5 = 0 THEN {dead} END, CASE WHEN i % 5 = 0 THEN 'logged_out' END, 0
+                    CASE WHEN i % 5 = 0 THEN {dead} END, CASE WHEN i % 5 = 0 THEN 'logged_out' END
                  FROM n CROSS JOIN sessions WHERE sessions.user_id = (SELECT id FROM users)",
                 dead = at(DAY).millis(),
             ))
