@@ -1,7 +1,7 @@
-//! `private_key_jwt`: a client proves itself with a JWT that it signed (RFC 7523 §2.2 and §3, RFC 7521 §4.2).
+//! `private_key_jwt`: a client authenticates with a JWT that it signed (RFC 7523 §2.2 and §3, RFC 7521 §4.2).
 //!
-//! The same strict layers as for access tokens; what differs is whose key it is and what the claims must say. That a `jti` is
-//! used once is for the caller to see to, until [`Assertion::expires_at`].
+//! Form, header and signature are checked as for access tokens; the keys and the required claims differ. The caller
+//! must accept each `jti` only once, until [`Assertion::expires_at`].
 
 use std::time::Duration;
 
@@ -13,53 +13,51 @@ use super::jws::{JwsRefusal, UnverifiedJws};
 use super::strict_json::{self, present};
 use crate::domain::{ClientId, Jti, Timestamp};
 
-/// How far ahead `exp` may lie. Libraries use one to ten minutes; used assertions are remembered that long.
+/// Maximum time from now to `exp`. Libraries use one to ten minutes; a used `jti` is stored that long.
 pub const MAX_ASSERTION_LIFE: Duration = Duration::from_secs(10 * 60);
 
-/// The types that an assertion may bear: none, `JWT`, or the explicit one of RFC 7523's revision.
+/// Accepted `typ` values besides an absent one: `JWT`, and the explicit type of RFC 7523's revision.
 const TYPES: [&str; 2] = ["jwt", "client-authentication+jwt"];
 
-/// An assertion whose signature was not checked: it can name the client whose keys are to be tried, and be verified.
+/// An assertion with an unverified signature. It only names the client, and can be verified with the client's keys.
 #[derive(Debug)]
 pub struct UnverifiedAssertion<'a> {
     jws: UnverifiedJws<'a>,
     client: ClientId,
 }
 
-/// A client proved itself.
+/// A verified assertion.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assertion {
-    /// To be accepted once.
+    /// Must be accepted only once.
     pub jti: Jti,
-    /// Until when the `jti` is to be remembered.
+    /// The `jti` must be stored until this instant.
     pub expires_at: Timestamp,
 }
 
-/// Why an assertion proves nothing. For the operator: the caller gets `invalid_client`.
+/// Why an assertion is refused. For operators; the caller gets `invalid_client`.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AssertionRefusal {
     /// Form, header or signature.
     #[error(transparent)]
     Jws(#[from] JwsRefusal),
-    /// `kid` is not one of the client's, or is missing although the client has several keys.
-    #[error("the assertion names no key of the client")]
+    /// `kid` is not one of the client's keys, or it is missing although the client has several keys.
+    #[error("the assertion's `kid` is not a key of the client; it may be missing only if the client has one key")]
     UnknownKey,
-    /// `typ` is that of another kind of token.
+    /// `typ` is of another kind of token.
     #[error("the assertion's `typ` is that of another kind of token")]
     WrongType,
-    /// `iss` and `sub` are not both the client.
     #[error("`iss` and `sub` of the assertion are not both the client's id")]
     WrongClient,
-    /// Somebody else's name stands among the audiences.
-    #[error("the assertion's `aud` is not this service alone")]
+    /// An audience is not this service.
+    #[error("the assertion's `aud` must contain only the issuer or the token endpoint of this service")]
     WrongAudience,
-    /// Any other claim.
     #[error(transparent)]
     Claims(#[from] ClaimsRefusal),
 }
 
 impl<'a> UnverifiedAssertion<'a> {
-    /// Reads the header, and of the claims `sub` alone.
+    /// Reads the header, and `sub` as the only claim.
     pub fn parse(jwt: &'a str) -> Result<Self, AssertionRefusal> {
         #[derive(Deserialize)]
         struct Subject {
@@ -72,13 +70,13 @@ impl<'a> UnverifiedAssertion<'a> {
         Ok(Self { jws, client })
     }
 
-    /// The client that this claims to be from.
+    /// The client in `sub`, unverified.
     pub const fn client(&self) -> &ClientId {
         &self.client
     }
 
-    /// Checks it with the client's keys. `audiences` are the names of this service that are accepted: its issuer and the URL
-    /// of its token endpoint.
+    /// Verifies the assertion with the client's keys. `audiences` are the accepted names of this service: its issuer
+    /// and the URL of its token endpoint.
     pub fn verify(
         self,
         keys: &PublicKeySet,
@@ -117,17 +115,17 @@ struct RawAssertion {
 
 impl RawAssertion {
     fn checked(self, client: &ClientId, audiences: &[&str], now: Timestamp) -> Result<Assertion, AssertionRefusal> {
-        // `sub` is the client by construction: it was read from these same bytes.
+        // `sub` is the client: it was read from the same bytes.
         if self.iss != client.as_str() {
             return Err(AssertionRefusal::WrongClient);
         }
-        // Every audience, not any: an assertion that is good elsewhere too could have been handed on from there.
+        // All audiences must match: another audience could send the assertion on to this service.
         if !self.aud.0.iter().all(|audience| audiences.contains(&audience.as_str())) {
             return Err(AssertionRefusal::WrongAudience);
         }
         let expires_at = self.exp.0;
-        // `iat` and `nbf` may be absent (RFC 7523 §3); the earliest instant that passes stands in for them, so that in either
-        // case `exp` lies no further ahead than the longest life.
+        // `iat` and `nbf` are optional (RFC 7523 §3). Without `iat`, the earliest acceptable instant is used, so that
+        // `exp` is never further ahead than the maximum lifetime.
         let issued_at = self.iat.map_or(expires_at.minus(MAX_ASSERTION_LIFE), |NumericDate(at)| at);
         let not_before = self.nbf.map_or(issued_at, |NumericDate(at)| at);
         Dates { expires_at, issued_at, not_before }.check(now, MAX_ASSERTION_LIFE)?;
@@ -163,12 +161,12 @@ mod tests {
         json!({"iss": "batch", "sub": "batch", "aud": ENDPOINT, "exp": now + 60, "iat": now, "jti": "assertion-1"})
     }
 
-    fn judge(claims: &Value) -> Result<Assertion, AssertionRefusal> {
+    fn verify(claims: &Value) -> Result<Assertion, AssertionRefusal> {
         let key = es256_key();
-        judge_token(&key.sign_jwt("JWT", claims).unwrap(), &set_of(&[&key]))
+        verify_token(&key.sign_jwt("JWT", claims).unwrap(), &set_of(&[&key]))
     }
 
-    fn judge_token(token: &str, keys: &PublicKeySet) -> Result<Assertion, AssertionRefusal> {
+    fn verify_token(token: &str, keys: &PublicKeySet) -> Result<Assertion, AssertionRefusal> {
         UnverifiedAssertion::parse(token)?.verify(keys, &[ISSUER, ENDPOINT], NOW)
     }
 
@@ -179,94 +177,94 @@ mod tests {
     }
 
     #[test]
-    fn an_honest_assertion_proves_the_client_and_names_what_is_used_once() {
+    fn a_valid_assertion_authenticates_the_client_and_returns_its_jti() {
         let expected = Assertion {
             jti: Jti::parse("assertion-1").unwrap(),
             expires_at: Timestamp::from_seconds(NOW.seconds() + 60),
         };
         for aud in [json!(ENDPOINT), json!(ISSUER), json!([ISSUER]), json!([ISSUER, ENDPOINT])] {
-            assert_eq!(judge(&with("aud", aud)), Ok(expected.clone()));
+            assert_eq!(verify(&with("aud", aud)), Ok(expected.clone()));
         }
         let mut minimal = claims();
         minimal.as_object_mut().unwrap().remove("iat");
-        assert_eq!(judge(&minimal), Ok(expected));
+        assert_eq!(verify(&minimal), Ok(expected));
     }
 
     #[test]
     fn iss_and_sub_must_be_the_client() {
         for name in ["iss", "sub"] {
             for value in [json!("other"), json!("Batch"), json!(""), json!(["batch"]), json!(null), json!(1)] {
-                assert!(judge(&with(name, value.clone())).is_err(), "{name} {value}");
+                assert!(verify(&with(name, value.clone())).is_err(), "{name} {value}");
             }
         }
-        assert_eq!(judge(&with("sub", json!("other"))), Err(AssertionRefusal::WrongClient));
+        assert_eq!(verify(&with("sub", json!("other"))), Err(AssertionRefusal::WrongClient));
     }
 
     #[test]
-    fn an_assertion_that_is_meant_for_somebody_else_too_is_refused() {
+    fn an_assertion_with_another_audience_is_refused() {
         let foreign = "https://other.example/token";
         for aud in [json!(foreign), json!([ISSUER, foreign]), json!(format!("{ISSUER}/"))] {
-            assert_eq!(judge(&with("aud", aud)), Err(AssertionRefusal::WrongAudience));
+            assert_eq!(verify(&with("aud", aud)), Err(AssertionRefusal::WrongAudience));
         }
         for aud in [json!([]), json!(""), json!(null), json!(7)] {
-            assert!(judge(&with("aud", aud)).is_err());
+            assert!(verify(&with("aud", aud)).is_err());
         }
     }
 
     #[test]
-    fn t8_its_life_is_bounded_to_the_second() {
+    fn t8_its_lifetime_is_bounded_to_the_second() {
         let now = NOW.seconds();
-        let lives = |exp: i64, iat: Option<i64>| {
+        let is_accepted = |exp: i64, iat: Option<i64>| {
             let mut claims = with("exp", json!(exp));
             match iat {
                 Some(iat) => claims["iat"] = json!(iat),
                 None => drop(claims.as_object_mut().unwrap().remove("iat")),
             }
-            judge(&claims).is_ok()
+            verify(&claims).is_ok()
         };
-        assert!(lives(now + 1, Some(now)) && !lives(now, Some(now - 1)));
-        assert!(lives(now + 600, Some(now)) && !lives(now + 601, Some(now)));
-        assert!(lives(now + 605, Some(now + 5)) && !lives(now + 606, Some(now + 6)));
-        assert!(lives(now + 600, None) && lives(now + 605, None) && !lives(now + 606, None));
-        assert!(!lives(now + 60, Some(now + 6)));
+        assert!(is_accepted(now + 1, Some(now)) && !is_accepted(now, Some(now - 1)));
+        assert!(is_accepted(now + 600, Some(now)) && !is_accepted(now + 601, Some(now)));
+        assert!(is_accepted(now + 605, Some(now + 5)) && !is_accepted(now + 606, Some(now + 6)));
+        assert!(is_accepted(now + 600, None) && is_accepted(now + 605, None) && !is_accepted(now + 606, None));
+        assert!(!is_accepted(now + 60, Some(now + 6)));
         for name in ["exp", "jti"] {
             let mut claims = claims();
             claims.as_object_mut().unwrap().remove(name);
-            assert!(judge(&claims).is_err(), "{name} absent");
+            assert!(verify(&claims).is_err(), "{name} absent");
         }
-        assert!(judge(&with("nbf", json!(now + 6))).is_err() && judge(&with("nbf", json!(now + 5))).is_ok());
-        assert!(judge(&with("exp", json!(now as f64 + 60.0))).is_err());
-        assert!(judge(&with("jti", json!(""))).is_err());
+        assert!(verify(&with("nbf", json!(now + 6))).is_err() && verify(&with("nbf", json!(now + 5))).is_ok());
+        assert!(verify(&with("exp", json!(now as f64 + 60.0))).is_err());
+        assert!(verify(&with("jti", json!(""))).is_err());
     }
 
     #[test]
-    fn the_key_is_one_of_the_clients_and_is_named_unless_there_is_one() {
+    fn the_key_belongs_to_the_client_and_a_kid_is_required_if_there_are_several() {
         let (mine, other) = (es256_key(), eddsa_key());
         let token = mine.sign_jwt("JWT", &claims()).unwrap();
-        assert_eq!(judge_token(&token, &set_of(&[&other])), Err(AssertionRefusal::UnknownKey));
-        assert!(judge_token(&token, &set_of(&[&other, &mine])).is_ok());
+        assert_eq!(verify_token(&token, &set_of(&[&other])), Err(AssertionRefusal::UnknownKey));
+        assert!(verify_token(&token, &set_of(&[&other, &mine])).is_ok());
         let nameless = mine.sign_parts(b"{\"alg\":\"ES256\"}", claims().to_string().as_bytes()).unwrap();
-        assert!(judge_token(&nameless, &set_of(&[&mine])).is_ok());
-        assert_eq!(judge_token(&nameless, &set_of(&[&mine, &other])), Err(AssertionRefusal::UnknownKey));
-        assert!(judge_token(&nameless, &set_of(&[&other])).is_err());
+        assert!(verify_token(&nameless, &set_of(&[&mine])).is_ok());
+        assert_eq!(verify_token(&nameless, &set_of(&[&mine, &other])), Err(AssertionRefusal::UnknownKey));
+        assert!(verify_token(&nameless, &set_of(&[&other])).is_err());
     }
 
     #[test]
     fn t16_other_kinds_of_tokens_are_no_assertions() {
         let key = es256_key();
         for typ in ["JWT", "jwt", "client-authentication+jwt", "application/client-authentication+jwt"] {
-            assert!(judge_token(&key.sign_jwt(typ, &claims()).unwrap(), &set_of(&[&key])).is_ok(), "{typ}");
+            assert!(verify_token(&key.sign_jwt(typ, &claims()).unwrap(), &set_of(&[&key])).is_ok(), "{typ}");
         }
         for typ in ["at+jwt", "application/at+jwt", "token-introspection+jwt", "dpop+jwt", ""] {
             let token = key.sign_jwt(typ, &claims()).unwrap();
-            assert_eq!(judge_token(&token, &set_of(&[&key])), Err(AssertionRefusal::WrongType), "{typ}");
+            assert_eq!(verify_token(&token, &set_of(&[&key])), Err(AssertionRefusal::WrongType), "{typ}");
         }
         let access = key.sign_access_token(&user_claims(), TokenType::Jwt).unwrap();
-        assert!(judge_token(access.expose(), &set_of(&[&key])).is_err());
+        assert!(verify_token(access.expose(), &set_of(&[&key])).is_err());
     }
 
     #[test]
-    fn t3_t10_it_passes_through_the_same_strict_layers() {
+    fn t3_t10_an_assertion_is_read_as_strictly_as_an_access_token() {
         let key = es256_key();
         let sign = |header: &str, payload: &str| key.sign_parts(header.as_bytes(), payload.as_bytes()).unwrap();
         let payload = claims().to_string();
@@ -278,7 +276,7 @@ mod tests {
             (r#"{"alg":"ES256","jwk":{}}"#, &payload),
             (r#"{"alg":"ES256"}"#, &twice),
         ] {
-            assert!(judge_token(&sign(header, payload), &set_of(&[&key])).is_err(), "{header}");
+            assert!(verify_token(&sign(header, payload), &set_of(&[&key])).is_err(), "{header}");
         }
     }
 

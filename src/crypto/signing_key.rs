@@ -142,7 +142,7 @@ impl SigningKey {
 
     /// Bytes left in the payload of a token with these claims. The names of an absent `scope` and `roles` count as
     /// used.
-    pub fn room_beside(&self, claims: &AccessClaims, typ: TokenType) -> Result<usize, SigningError> {
+    pub fn remaining_payload(&self, claims: &AccessClaims, typ: TokenType) -> Result<usize, SigningError> {
         const NAMES: usize = r#","scope":"","roles":[]"#.len();
         // Three bytes are four characters; the last group may be incomplete.
         const LAST_GROUP: usize = 3;
@@ -224,15 +224,15 @@ mod tests {
     fn t9_a_token_whose_claims_fill_the_remaining_length_is_signed_and_a_few_bytes_more_are_too_long() {
         let bare = AccessClaims { scope: crate::domain::ScopeSet::default(), ..user_claims() };
         for key in all_keys() {
-            let room = key.room_beside(&bare, TokenType::AtJwt).unwrap();
+            let remaining = key.remaining_payload(&bare, TokenType::AtJwt).unwrap();
             let filled = |bytes| {
                 let mut claims = bare.clone();
                 claims.login.as_mut().unwrap().username.push_str(&"u".repeat(bytes));
                 claims
             };
-            assert!(key.check_length(&filled(room), TokenType::AtJwt).is_ok(), "{key:?}: {room}");
-            let beyond = key.check_length(&filled(room + 36), TokenType::AtJwt);
-            assert!(matches!(beyond, Err(SigningError::TooLong(_))), "{key:?}: {room}");
+            assert!(key.check_length(&filled(remaining), TokenType::AtJwt).is_ok(), "{key:?}: {remaining}");
+            let too_long = key.check_length(&filled(remaining + 36), TokenType::AtJwt);
+            assert!(matches!(too_long, Err(SigningError::TooLong(_))), "{key:?}: {remaining}");
         }
     }
 

@@ -52,11 +52,11 @@ async fn check(State(checks): State<Arc<Checks>>, request: Request) -> Response 
     }
     let codec = ProstCodec::<CheckResponse, CheckRequest>::default();
     let mut grpc = tonic::server::Grpc::new(codec).max_decoding_message_size(MAX_MESSAGE_BYTES);
-    let judge = service_fn(|request: tonic::Request<CheckRequest>| {
+    let checking = service_fn(|request: tonic::Request<CheckRequest>| {
         let checks = Arc::clone(&checks);
         async move { Ok(check::check(&checks, request.into_inner()).await) }
     });
-    match tokio::time::timeout(TIMEOUT, grpc.unary(judge, request)).await {
+    match tokio::time::timeout(TIMEOUT, grpc.unary(checking, request)).await {
         Ok(response) => recorded(response.map(Body::new)),
         Err(_) => recorded(failed(&Status::deadline_exceeded("the message did not arrive in time"))),
     }

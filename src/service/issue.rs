@@ -113,7 +113,7 @@ impl Service {
             client_epoch: u32::MAX,
             installation_epoch: u32::MAX,
         };
-        self.with_signer(client, now, |key, typ| key.room_beside(&claims, typ))
+        self.with_signer(client, now, |key, typ| key.remaining_payload(&claims, typ))
     }
 
     /// An access token for a client that acts for itself (RFC 6749 §4.4).

@@ -12,19 +12,19 @@ use crate::domain::{Timestamp, TokenType};
 fn t6_every_required_claim_must_be_present_with_its_type() {
     let forge = forge();
     for name in ["iss", "sub", "aud", "exp", "iat", "jti", "client_id"] {
-        assert!(forge.judge_claims(&claims_without(name)).is_err(), "{name} absent");
+        assert!(forge.verify_claims(&claims_without(name)).is_err(), "{name} absent");
         let wrong: [Value; 7] =
             [json!(null), json!(true), json!(7.5), json!({}), json!([]), json!(""), json!([[claims()[name]]])];
         for value in wrong {
-            assert!(forge.judge_claims(&claims_with(name, value.clone())).is_err(), "{name} {value}");
+            assert!(forge.verify_claims(&claims_with(name, value.clone())).is_err(), "{name} {value}");
         }
         let as_text = claims()[name].to_string();
         let other_type = if claims()[name].is_number() { json!(as_text) } else { json!(1_800_000_000) };
-        assert!(forge.judge_claims(&claims_with(name, other_type)).is_err(), "{name} as the other type");
+        assert!(forge.verify_claims(&claims_with(name, other_type)).is_err(), "{name} as the other type");
     }
     for name in ["nbf", "scope", "sid", "auth_time", "amr", "roles", "preferred_username", "uep", "cep", "iep"] {
         for value in [json!(null), json!(true), json!(-1), json!({}), json!([[]])] {
-            assert!(forge.judge_claims(&claims_with(name, value.clone())).is_err(), "{name} {value}");
+            assert!(forge.verify_claims(&claims_with(name, value.clone())).is_err(), "{name} {value}");
         }
     }
 }
@@ -33,28 +33,28 @@ fn t6_every_required_claim_must_be_present_with_its_type() {
 fn t6_the_claims_of_a_login_occur_together_and_for_users_only() {
     let forge = forge();
     for name in ["sid", "auth_time", "amr", "preferred_username"] {
-        assert!(forge.judge_claims(&claims_without(name)).is_err(), "{name} alone is missing");
+        assert!(forge.verify_claims(&claims_without(name)).is_err(), "{name} alone is missing");
     }
-    forge.judge_claims(&claims_without("roles")).unwrap();
-    forge.judge_claims(&claims_with("roles", json!([]))).unwrap();
+    forge.verify_claims(&claims_without("roles")).unwrap();
+    forge.verify_claims(&claims_with("roles", json!([]))).unwrap();
     let client = client_claims();
     let token = forge.key.sign_access_token(&client, TokenType::AtJwt).unwrap();
-    assert_eq!(forge.judge(token.expose()).unwrap().claims, client);
-    assert!(forge.judge_claims(&claims_with("sub", json!("web"))).is_err(), "a client with a session");
-    assert!(forge.judge_claims(&claims_with("sid", json!("usr_AAAAAAAAAAAAAAAAAAAAAA"))).is_err());
+    assert_eq!(forge.verify(token.expose()).unwrap().claims, client);
+    assert!(forge.verify_claims(&claims_with("sub", json!("web"))).is_err(), "a client with a session");
+    assert!(forge.verify_claims(&claims_with("sid", json!("usr_AAAAAAAAAAAAAAAAAAAAAA"))).is_err());
     let mut with_roles = serde_json::to_value(AccessClaimsJson::from(&client)).unwrap();
     with_roles["roles"] = json!([]);
-    assert!(forge.judge_claims(&with_roles).is_err(), "a client with roles");
+    assert!(forge.verify_claims(&with_roles).is_err(), "a client with roles");
     let mut impostor = claims();
     for name in ["sid", "auth_time", "amr", "roles", "preferred_username"] {
         impostor.as_object_mut().unwrap().remove(name);
     }
-    assert!(forge.judge_claims(&impostor).is_err(), "a user without a session");
+    assert!(forge.verify_claims(&impostor).is_err(), "a user without a session");
     impostor["sub"] = json!("other-client");
-    assert!(forge.judge_claims(&impostor).is_err(), "a client for another client");
+    assert!(forge.verify_claims(&impostor).is_err(), "a client for another client");
     impostor["uep"] = json!(0);
     impostor["sub"] = json!("web");
-    assert!(forge.judge_claims(&impostor).is_ok());
+    assert!(forge.verify_claims(&impostor).is_ok());
 }
 
 #[test]
@@ -90,13 +90,13 @@ fn t7_variants_of_the_issuer_are_other_issuers() {
     assert_eq!(near.len(), 25);
     for issuer in near {
         assert_eq!(
-            forge.judge_claims(&claims_with("iss", json!(issuer))),
+            forge.verify_claims(&claims_with("iss", json!(issuer))),
             Err(ClaimsRefusal::WrongIssuer.into()),
             "{issuer:?}"
         );
     }
     for shape in [json!([ISSUER]), json!({ ISSUER: 1 }), json!(null), json!([ISSUER, "https://attacker.example"])] {
-        assert!(forge.judge_claims(&claims_with("iss", shape)).is_err());
+        assert!(forge.verify_claims(&claims_with("iss", shape)).is_err());
     }
 }
 
@@ -104,7 +104,7 @@ fn t7_variants_of_the_issuer_are_other_issuers() {
 fn t7_aud_is_a_string_or_a_non_empty_array_of_strings() {
     let forge = forge();
     for good in [json!("one"), json!(["one"]), json!(["one", "https://two.example"])] {
-        forge.judge_claims(&claims_with("aud", good)).unwrap();
+        forge.verify_claims(&claims_with("aud", good)).unwrap();
     }
     let bad = [
         json!(""),
@@ -122,7 +122,7 @@ fn t7_aud_is_a_string_or_a_non_empty_array_of_strings() {
         json!("x".repeat(257)),
     ];
     for aud in bad {
-        assert!(forge.judge_claims(&claims_with("aud", aud.clone())).is_err(), "{aud}");
+        assert!(forge.verify_claims(&claims_with("aud", aud.clone())).is_err(), "{aud}");
     }
 }
 
@@ -130,10 +130,10 @@ fn t7_aud_is_a_string_or_a_non_empty_array_of_strings() {
 fn t8_the_limits_of_dates_are_exact_to_the_second() {
     let forge = forge();
     let now = NOW.seconds();
-    let judge = |exp: i64, iat: i64, nbf: i64| {
+    let verify = |exp: i64, iat: i64, nbf: i64| {
         let mut payload = claims();
         (payload["exp"], payload["iat"], payload["nbf"]) = (json!(exp), json!(iat), json!(nbf));
-        forge.judge_claims(&payload).map(|_| ())
+        forge.verify_claims(&payload).map(|_| ())
     };
     let refused = |refusal: ClaimsRefusal| Err(refusal.into());
     let future = |name| refused(ClaimsRefusal::NotYetValid(name));
@@ -160,14 +160,14 @@ fn t8_the_limits_of_dates_are_exact_to_the_second() {
         ((now + 1, now + 2, now), refused(ClaimsRefusal::Claim("exp", "is not after `iat`"))),
     ];
     for ((exp, iat, nbf), expected) in table {
-        assert_eq!(judge(exp, iat, nbf), expected, "exp {} iat {} nbf {}", exp - now, iat - now, nbf - now);
+        assert_eq!(verify(exp, iat, nbf), expected, "exp {} iat {} nbf {}", exp - now, iat - now, nbf - now);
     }
     // The clock has milliseconds; the token is active in the last one.
     let token = forge.sign_claims(&claims().to_string());
     let end = user_claims().expires_at.millis();
-    assert!(forge.judge_at(&token, Timestamp::from_millis(end - 1)).is_ok());
-    assert_eq!(forge.judge_at(&token, Timestamp::from_millis(end)), Err(ClaimsRefusal::Expired.into()));
-    forge.judge_claims(&claims_without("nbf")).unwrap();
+    assert!(forge.verify_at(&token, Timestamp::from_millis(end - 1)).is_ok());
+    assert_eq!(forge.verify_at(&token, Timestamp::from_millis(end)), Err(ClaimsRefusal::Expired.into()));
+    forge.verify_claims(&claims_without("nbf")).unwrap();
 }
 
 #[test]
@@ -199,8 +199,8 @@ fn t8_dates_are_whole_numbers_in_range() {
     for name in ["exp", "iat", "nbf", "auth_time"] {
         for spelling in &spellings {
             let payload = with_member(&claims_without(name), &format!("\"{name}\":{spelling}"));
-            assert!(forge.judge(&forge.sign_claims(&payload)).is_err(), "{name}: {spelling}");
+            assert!(forge.verify(&forge.sign_claims(&payload)).is_err(), "{name}: {spelling}");
         }
     }
-    forge.judge(&forge.sign_claims(&with_member(&claims_without("exp"), &format!("\"exp\":{exp}")))).unwrap();
+    forge.verify(&forge.sign_claims(&with_member(&claims_without("exp"), &format!("\"exp\":{exp}")))).unwrap();
 }

@@ -25,7 +25,7 @@ fn t1_no_other_algorithm_name_or_spelling_is_accepted_with_any_signature() {
         let padded = [format!(" {name}"), format!("{name} "), format!("{name}\0"), format!("{name}\u{200b}")];
         plain.into_iter().chain(padded).collect::<Vec<_>>()
     };
-    let mut judged = 0;
+    let mut cases = 0;
     for key in all_keys() {
         let forge = Forge::new(key);
         let own = forge.key.algorithm().as_str();
@@ -44,19 +44,19 @@ fn t1_no_other_algorithm_name_or_spelling_is_accepted_with_any_signature() {
                 format!("{unsigned}{}", URL_SAFE_NO_PAD.encode(mac)),
             ];
             for (shape, token) in shapes.iter().enumerate() {
-                let is_honest = *name == own && spelling == own && shape == 0;
-                assert_eq!(forge.judge(token).is_ok(), is_honest, "{own} key, {spelling:?}, shape {shape}");
-                judged += 1;
+                let is_valid = *name == own && spelling == own && shape == 0;
+                assert_eq!(forge.verify(token).is_ok(), is_valid, "{own} key, {spelling:?}, shape {shape}");
+                cases += 1;
             }
         }
         for name in ["Ed25519", "ESP256", ""] {
-            assert!(forge.judge(&forge.sign_header(&forge.header_with("alg", json!(name)))).is_err());
+            assert!(forge.verify(&forge.sign_header(&forge.header_with("alg", json!(name)))).is_err());
         }
         for odd in [json!(null), json!(7), json!([own]), json!({ "alg": own })] {
-            assert!(forge.judge(&forge.sign_header(&forge.header_with("alg", odd))).is_err());
+            assert!(forge.verify(&forge.sign_header(&forge.header_with("alg", odd))).is_err());
         }
     }
-    assert_eq!(judged, 4 * 13 * 8 * 4);
+    assert_eq!(cases, 4 * 13 * 8 * 4);
 }
 
 #[test]
@@ -86,7 +86,7 @@ fn t2_typ_is_compared_as_a_media_type() {
         ("application/jwt", TokenType::Jwt),
     ];
     for (typ, token_type) in accepted {
-        let verified = forge.judge(&forge.sign_header(&forge.header_with("typ", json!(typ)))).unwrap();
+        let verified = forge.verify(&forge.sign_header(&forge.header_with("typ", json!(typ)))).unwrap();
         assert_eq!(verified.token_type, token_type, "{typ}");
     }
     let refused = [
@@ -112,15 +112,15 @@ fn t2_typ_is_compared_as_a_media_type() {
         "client-authentication+jwt",
     ];
     for typ in refused {
-        let judged = forge.judge(&forge.sign_header(&forge.header_with("typ", json!(typ))));
-        assert_eq!(judged, Err(TokenRefusal::WrongType), "{typ:?}");
+        let result = forge.verify(&forge.sign_header(&forge.header_with("typ", json!(typ))));
+        assert_eq!(result, Err(TokenRefusal::WrongType), "{typ:?}");
     }
     for odd in [json!(null), json!(1), json!(["at+jwt"]), json!({})] {
-        assert!(forge.judge(&forge.sign_header(&forge.header_with("typ", odd))).is_err());
+        assert!(forge.verify(&forge.sign_header(&forge.header_with("typ", odd))).is_err());
     }
     let mut untyped = forge.header();
     untyped.as_object_mut().unwrap().remove("typ");
-    assert_eq!(forge.judge(&forge.sign_header(&untyped.to_string())), Err(TokenRefusal::WrongType));
+    assert_eq!(forge.verify(&forge.sign_header(&untyped.to_string())), Err(TokenRefusal::WrongType));
 }
 
 #[test]
@@ -141,8 +141,8 @@ fn t3_every_form_of_crit_is_refused_although_the_signature_is_valid() {
         json!(0),
     ];
     for crit in shapes {
-        let judged = forge.judge(&forge.sign_header(&forge.header_with("crit", crit.clone())));
-        assert_eq!(judged, Err(JwsRefusal::ForbiddenParameter("crit").into()), "{crit}");
+        let result = forge.verify(&forge.sign_header(&forge.header_with("crit", crit.clone())));
+        assert_eq!(result, Err(JwsRefusal::ForbiddenParameter("crit").into()), "{crit}");
     }
 }
 
@@ -153,15 +153,15 @@ fn t4_keys_and_locations_of_keys_in_the_header_are_refused_and_x5t_is_ignored() 
     let hostile = json!("https://attacker.example/keys");
     for name in ["jwk", "jku", "x5u", "x5c", "b64", "enc", "zip"] {
         for value in [jwk.clone(), hostile.clone(), json!([]), json!(null), json!(true)] {
-            let judged = forge.judge(&forge.sign_header(&forge.header_with(name, value)));
-            assert_eq!(judged, Err(JwsRefusal::ForbiddenParameter(name).into()), "{name}");
+            let result = forge.verify(&forge.sign_header(&forge.header_with(name, value)));
+            assert_eq!(result, Err(JwsRefusal::ForbiddenParameter(name).into()), "{name}");
         }
     }
-    forge.judge(&forge.sign_header(&forge.header_with("x5t", json!("AAAA")))).unwrap();
+    forge.verify(&forge.sign_header(&forge.header_with("x5t", json!("AAAA")))).unwrap();
     // The attacker's own key under our kid: the header does not choose the key.
     let attacker = SigningKey::generate(Algorithm::EdDsa, &SeededRandom::new(66)).unwrap();
     let token = attacker.sign_parts(forge.header().to_string().as_bytes(), claims().to_string().as_bytes()).unwrap();
-    assert_eq!(forge.judge(&token), Err(JwsRefusal::BadSignature.into()));
+    assert_eq!(forge.verify(&token), Err(JwsRefusal::BadSignature.into()));
 }
 
 #[test]
@@ -171,19 +171,19 @@ fn t5_kid_is_required_bounded_and_compared_exactly() {
     let unusable =
         [json!(""), json!("a".repeat(65)), json!("../../etc/passwd"), json!("' OR 1=1 --"), json!("a\0"), json!("é")];
     for kid in unusable {
-        let judged = forge.judge(&forge.sign_header(&forge.header_with("kid", kid.clone())));
-        assert_eq!(judged, Err(TokenRefusal::NoKid), "{kid}");
+        let result = forge.verify(&forge.sign_header(&forge.header_with("kid", kid.clone())));
+        assert_eq!(result, Err(TokenRefusal::NoKid), "{kid}");
     }
     for odd in [json!(null), json!(0), json!([own]), json!({})] {
-        assert!(forge.judge(&forge.sign_header(&forge.header_with("kid", odd))).is_err());
+        assert!(forge.verify(&forge.sign_header(&forge.header_with("kid", odd))).is_err());
     }
     for near in [own.to_uppercase(), own[1..].to_owned(), format!("{own}-"), "unknown".to_owned()] {
-        let judged = forge.judge(&forge.sign_header(&forge.header_with("kid", json!(near))));
-        assert_eq!(judged, Err(TokenRefusal::UnknownKey(Kid::parse(&near).unwrap())));
+        let result = forge.verify(&forge.sign_header(&forge.header_with("kid", json!(near))));
+        assert_eq!(result, Err(TokenRefusal::UnknownKey(Kid::parse(&near).unwrap())));
     }
     let mut nameless = forge.header();
     nameless.as_object_mut().unwrap().remove("kid");
-    assert_eq!(forge.judge(&forge.sign_header(&nameless.to_string())), Err(TokenRefusal::NoKid));
+    assert_eq!(forge.verify(&forge.sign_header(&nameless.to_string())), Err(TokenRefusal::NoKid));
 }
 
 #[test]
@@ -191,7 +191,7 @@ fn t16_an_introspection_response_as_jwt_is_not_an_access_token() {
     let forge = forge();
     let answer = json!({"iss": ISSUER, "aud": "api", "iat": NOW.seconds(), "token_introspection": claims()});
     let token = forge.key.sign_jwt("token-introspection+jwt", &answer).unwrap();
-    assert_eq!(forge.judge(&token), Err(TokenRefusal::WrongType));
+    assert_eq!(forge.verify(&token), Err(TokenRefusal::WrongType));
     // Even with the right `typ` it lacks the top-level claims of an access token.
-    assert!(forge.judge(&forge.key.sign_jwt("at+jwt", &answer).unwrap()).is_err());
+    assert!(forge.verify(&forge.key.sign_jwt("at+jwt", &answer).unwrap()).is_err());
 }

@@ -27,11 +27,11 @@ impl Forge {
         Self { key, keys }
     }
 
-    fn judge(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
-        self.judge_at(token, NOW)
+    fn verify(&self, token: &str) -> Result<VerifiedToken, TokenRefusal> {
+        self.verify_at(token, NOW)
     }
 
-    fn judge_at(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, TokenRefusal> {
+    fn verify_at(&self, token: &str, now: Timestamp) -> Result<VerifiedToken, TokenRefusal> {
         verify_access_token(token, &self.keys, ISSUER, now)
     }
 
@@ -58,8 +58,8 @@ impl Forge {
         self.sign(&self.header().to_string(), payload)
     }
 
-    fn judge_claims(&self, payload: &Value) -> Result<VerifiedToken, TokenRefusal> {
-        self.judge(&self.sign_claims(&payload.to_string()))
+    fn verify_claims(&self, payload: &Value) -> Result<VerifiedToken, TokenRefusal> {
+        self.verify(&self.sign_claims(&payload.to_string()))
     }
 }
 
@@ -95,6 +95,6 @@ fn with_member(object: &Value, member: &str) -> String {
 fn a_valid_token_is_accepted_so_that_each_refusal_is_due_to_its_change() {
     for key in all_keys() {
         let forge = Forge::new(key);
-        forge.judge(&forge.sign_header(&forge.header().to_string())).unwrap();
+        forge.verify(&forge.sign_header(&forge.header().to_string())).unwrap();
     }
 }

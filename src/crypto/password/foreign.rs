@@ -1,4 +1,4 @@
-//! Spellings of other systems, which are read on import and never written.
+//! Hash formats of other systems, read on import and never written.
 
 use super::phc::{self, BASE64, decimal};
 use super::scheme::{Pbkdf2Digest, Scheme};
@@ -9,14 +9,14 @@ use base64::Engine;
 pub(super) fn parse(text: &str) -> Result<PasswordHash, HashRefusal> {
     let fields: Vec<&str> = text.split('$').collect();
     match fields.as_slice() {
-        // Django: `pbkdf2_sha256$ITERATIONS$SALT$BASE64`, the salt being text.
+        // Django: `pbkdf2_sha256$ITERATIONS$SALT$BASE64`; the salt is text.
         [name, iterations, salt, output] if name.starts_with("pbkdf2_") => {
             let digest = digest(name.strip_prefix("pbkdf2_"))?;
             pbkdf2(digest, iterations, salt, BASE64.decode(output).ok())
         }
         // Django: `scrypt$N$SALT$R$P$BASE64`.
         ["scrypt", cost, salt, block, lanes, output] => scrypt([cost, block, lanes], salt, BASE64.decode(output).ok()),
-        // Django puts its own name of the algorithm before the usual string.
+        // Django prefixes the usual string with its own name of the algorithm.
         ["argon2", "argon2id" | "argon2i" | "argon2d", ..] => phc::parse(&text["argon2".len()..]),
         ["bcrypt", "", ..] => phc::parse(&text["bcrypt$".len()..]),
         // Werkzeug: `pbkdf2:sha256:ITERATIONS$SALT$HEX` and `scrypt:N:R:P$SALT$HEX`.
@@ -45,7 +45,7 @@ fn pbkdf2(
     PasswordHash::new(scheme, salt.into(), output)
 }
 
-/// scrypt with N itself, which has to be a power of two, instead of its logarithm.
+/// scrypt with N instead of its logarithm. N must be a power of two.
 fn scrypt(cost_block_lanes: [&str; 3], salt: &str, output: Option<Vec<u8>>) -> Result<PasswordHash, HashRefusal> {
     const ERROR: HashRefusal = HashRefusal::Malformed("scrypt");
     let [Some(cost), Some(block), Some(lanes)] = cost_block_lanes.map(decimal) else { return Err(ERROR) };

@@ -1,4 +1,4 @@
-//! The hashing threads, and the handle that callers hold.
+//! The hashing pool, and the handle to it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -7,66 +7,62 @@ use std::time::Duration;
 
 use tokio::sync::oneshot;
 
-use super::bench::{Bench, Unhashable};
 use super::limits::{Limits, SharedMemory};
 use super::queue::{Full, Priority, Queue, Turn};
 use super::scheme::Scheme;
 use super::settings::{HashSettings, SettingsError};
 use super::stored::{HashRefusal, PasswordHash};
 use super::work::{RefusalCost, Step};
+use super::workspace::{Unhashable, Workspace};
 use crate::clock::Clock;
 use crate::crypto::Random;
 use crate::domain::Password;
 
-/// How much hashing yields to everything else: a login may wait for introspection, never the other way round.
+/// Niceness of hashing threads, so that introspection is scheduled before a login.
 #[cfg(target_os = "linux")]
 const NICENESS: i32 = 10;
-/// A thread that nobody needed for so long gives its memory back: a replica that nobody logs in at keeps none of it, and in
-/// a storm of logins no thread is idle for that long.
+/// Idle time after which a thread returns its memory. A replica without logins holds none; under load no thread is
+/// idle for that long.
 const RESTS_AFTER: Duration = Duration::from_secs(10);
-/// A busy answer asks the caller to wait within these bounds.
+/// Bounds of `retry_after` in [`HashingError::Busy`].
 const RETRY_AFTER: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(30));
-/// The newest job counts for one eighth of the typical duration.
+/// The newest job has a weight of one eighth in the typical duration.
 const TYPICAL_WEIGHT: u64 = 8;
 
-/// Is told how long each job kept its thread, waiting excluded.
+/// Called with the time that each job took on its thread, without the wait in the queue.
 pub type HashObserver = Arc<dyn Fn(Duration) + Send + Sync>;
 
-/// A handle on the pool. Clones share it; when the last one goes, the threads finish what they are at and end.
+/// A handle to the pool. Clones share the pool. When the last one is dropped, the threads finish their jobs and end.
 #[derive(Clone)]
 pub struct PasswordHasher {
     pool: Arc<Pool>,
 }
 
-/// What became of a password.
+/// The result of a verification.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Verdict {
-    /// Whether the stored hash is of this password.
     pub matches: bool,
-    /// On a match with a hash of another scheme than the current one: the hash to store in its place, if the stored one is
-    /// still the one that matched. Made in the same job, so that upgrading needs neither the password nor a place in the
-    /// queue again. `None` if the stored hash also matches other passwords, which the new one would refuse.
+    /// The hash to store instead of the stored one, if the stored one is unchanged. Set on a match under a scheme
+    /// other than the current one. Made in the same job, so that the upgrade needs neither the password nor a place
+    /// in the queue again. `None` if the stored hash also matches other passwords, which the new one would refuse.
     pub replacement: Option<PasswordHash>,
 }
 
-/// Why there is no result.
+/// Why a password was not hashed or verified.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum HashingError {
-    /// The queue is full: nothing was done, and nobody waited.
+    /// The queue is full; nothing was done.
     #[error("too many passwords are waiting to be hashed")]
-    Busy {
-        /// When a place is likely to be free, in whole seconds.
-        retry_after: Duration,
-    },
-    /// A library failed. To be treated as an internal error, never as a match.
+    Busy { retry_after: Duration },
+    /// A library failed. An internal error, never a match.
     #[error("a password could not be hashed")]
     Failed,
 }
 
-/// Is given a thread's memory, or the reason why it does not run.
-type Job = Box<dyn FnOnce(Result<&mut Bench, HashingError>) + Send>;
+/// Called with a thread's memory, or with the reason why it does not run.
+type Job = Box<dyn FnOnce(Result<&mut Workspace, HashingError>) + Send>;
 
-/// Closes the queue when the last handle goes.
+/// Closes the queue when the last handle is dropped.
 struct Pool(Arc<Shared>);
 
 struct Shared {
@@ -103,29 +99,29 @@ impl PasswordHasher {
             observer,
             typical_nanos: AtomicU64::new(0),
         });
-        // From here on, an early return ends the threads that run already.
+        // From here on, an early return drops the pool and so ends the threads.
         let pool = Pool(Arc::clone(&shared));
         let memory = Arc::new(SharedMemory::new(legacy_memory_kib));
         for number in 0..threads {
             let no_memory = SettingsError::NoMemory(threads * memory_kib as usize);
-            let bench = Bench::new(scheme, Arc::clone(&memory)).ok_or(no_memory)?;
+            let workspace = Workspace::new(scheme, Arc::clone(&memory)).ok_or(no_memory)?;
             let shared = Arc::clone(&shared);
             let thread = std::thread::Builder::new().name(format!("password-{number}"));
-            thread.spawn(move || shared.work(bench)).map_err(SettingsError::NoThread)?;
+            thread.spawn(move || shared.work(workspace)).map_err(SettingsError::NoThread)?;
         }
         Ok(Self { pool: Arc::new(pool) })
     }
 
-    /// The hash of a new password, under the current scheme and a salt of its own.
+    /// The hash of a new password, under the current scheme and a new salt.
     ///
     /// Dropping the future before a thread took the job removes it from the queue.
     pub async fn hash(&self, password: Password) -> Result<PasswordHash, HashingError> {
         let shared = Arc::clone(&self.pool.0);
-        self.run(Priority::Normal, move |bench| shared.hash(bench, &password)).await
+        self.run(Priority::Normal, move |workspace| shared.hash(workspace, &password)).await
     }
 
-    /// Whether `stored` is of this password. `None` stands for a user who does not exist or may not log in: never a match,
-    /// at the price of any other refusal. Every refusal costs the same (see the module's own page).
+    /// Whether `stored` is the hash of this password. `None` is for a user who does not exist or may not log in; it
+    /// never matches. Every refusal costs the same (see the documentation of the module).
     ///
     /// Dropping the future before a thread took the job removes it from the queue.
     pub async fn verify(
@@ -135,11 +131,11 @@ impl PasswordHasher {
         priority: Priority,
     ) -> Result<Verdict, HashingError> {
         let shared = Arc::clone(&self.pool.0);
-        self.run(priority, move |bench| Ok(shared.verify(bench, &password, stored.as_ref()))).await
+        self.run(priority, move |workspace| Ok(shared.verify(workspace, &password, stored.as_ref()))).await
     }
 
-    /// Sets the schemes of stored hashes, all of them: a refusal costs from now on what the most expensive hash of each kind
-    /// costs. Replaces the schemes set or learned before, so that the cost falls when the last imported hash is upgraded.
+    /// Sets the schemes of all stored hashes. From now on, a refusal costs as much as the most expensive hash of each
+    /// kind. Replaces the schemes set or learned before, so the cost falls when the last imported hash is upgraded.
     pub fn expect_schemes(&self, schemes: impl IntoIterator<Item = Scheme>) {
         let shared = &self.pool.0;
         let mut cost = RefusalCost::of(shared.scheme, &shared.limits);
@@ -156,12 +152,12 @@ impl PasswordHasher {
         self.pool.0.limits.check(hash.scheme())
     }
 
-    /// The scheme of new hashes; a stored hash of any other is replaced at its next match.
+    /// The scheme of new hashes. A stored hash of another scheme is replaced at its next match.
     pub fn scheme(&self) -> Scheme {
         self.pool.0.scheme
     }
 
-    /// How many callers wait for a thread.
+    /// Callers that wait for a thread.
     pub fn queue_depth(&self) -> usize {
         self.pool.0.queue.depth()
     }
@@ -169,13 +165,13 @@ impl PasswordHasher {
     async fn run<T: Send + 'static>(
         &self,
         priority: Priority,
-        work: impl FnOnce(&mut Bench) -> Result<T, Unhashable> + Send + 'static,
+        work: impl FnOnce(&mut Workspace) -> Result<T, Unhashable> + Send + 'static,
     ) -> Result<T, HashingError> {
         let shared = &self.pool.0;
         let (answer, result) = oneshot::channel();
-        // The caller may have disconnected when the answer is ready.
-        let job: Job = Box::new(move |bench| {
-            let done = bench.and_then(|bench| work(bench).map_err(|Unhashable| HashingError::Failed));
+        // The caller may have disconnected before the result is ready.
+        let job: Job = Box::new(move |workspace| {
+            let done = workspace.and_then(|workspace| work(workspace).map_err(|Unhashable| HashingError::Failed));
             drop(answer.send(done));
         });
         let busy = || HashingError::Busy { retry_after: shared.retry_after() };
@@ -194,29 +190,29 @@ impl Drop for Pool {
 }
 
 impl Shared {
-    /// A thread's life.
-    fn work(&self, mut bench: Bench) {
+    /// The loop of a hashing thread.
+    fn work(&self, mut workspace: Workspace) {
         yield_to_others();
         let mut patience = None;
         loop {
             let job = match self.queue.next(patience) {
                 Turn::Next(job) => job,
-                Turn::Nobody => {
-                    bench.rest();
+                Turn::TimedOut => {
+                    workspace.rest();
                     patience = None;
                     continue;
                 }
                 Turn::Closed => return,
             };
             let began = self.clock.elapsed();
-            if bench.wake().is_err() {
-                // The job answers its caller by being dropped: that failed, and says nothing of the password.
+            if workspace.wake().is_err() {
+                // Dropping the job fails its caller, without a verdict on the password.
                 tracing::error!("a hashing thread gets no memory from the system");
                 continue;
             }
-            // A job that panics answers its caller by dropping the channel. The thread must live on: without it, the pool
-            // would shrink by each such request until nobody can log in.
-            if catch_unwind(AssertUnwindSafe(|| job(Ok(&mut bench)))).is_err() {
+            // A job that panics drops the channel, which fails its caller. The thread must survive: otherwise each
+            // such request would shrink the pool, until no login is possible.
+            if catch_unwind(AssertUnwindSafe(|| job(Ok(&mut workspace)))).is_err() {
                 tracing::error!("hashing a password panicked");
             }
             let took = self.clock.elapsed().saturating_sub(began);
@@ -226,11 +222,11 @@ impl Shared {
         }
     }
 
-    fn hash(&self, bench: &mut Bench, password: &Password) -> Result<PasswordHash, Unhashable> {
-        bench.hash(self.scheme, password.as_bytes(), self.random.bytes())
+    fn hash(&self, workspace: &mut Workspace, password: &Password) -> Result<PasswordHash, Unhashable> {
+        workspace.hash(self.scheme, password.as_bytes(), self.random.bytes())
     }
 
-    fn verify(&self, bench: &mut Bench, password: &Password, stored: Option<&PasswordHash>) -> Verdict {
+    fn verify(&self, workspace: &mut Workspace, password: &Password, stored: Option<&PasswordHash>) -> Verdict {
         let stored = stored.filter(|stored| self.has_memory(stored.scheme()));
         let steps = {
             let mut cost = self.refusal_cost();
@@ -240,16 +236,16 @@ impl Shared {
         };
         for step in steps {
             match (step, stored) {
-                (Step::Verify, Some(stored)) if self.matches(bench, password, stored) => {
+                (Step::Verify, Some(stored)) if self.matches(workspace, password, stored) => {
                     let is_kept = stored.is_current(self.scheme) || !stored.matches_only(password.as_bytes());
-                    let replacement = if is_kept { None } else { self.hash(bench, password).ok() };
+                    let replacement = if is_kept { None } else { self.hash(workspace, password).ok() };
                     return Verdict { matches: true, replacement };
                 }
                 (Step::Verify, _) => {}
                 (Step::Spend(work), _) => {
-                    if bench.spend(work, password.as_bytes()).is_err() {
+                    if workspace.spend(work, password.as_bytes()).is_err() {
                         tracing::error!(
-                            "a refused password was not given its full cost: the refusal can be told by its time"
+                            "a refused password did not get its full cost: the time of the refusal differs from others"
                         );
                     }
                 }
@@ -258,16 +254,16 @@ impl Shared {
         Verdict { matches: false, replacement: None }
     }
 
-    /// A hash that cannot be computed is a refusal like any other, and a matter for the operator: an error of its own would
-    /// tell the caller that the user exists.
-    fn matches(&self, bench: &mut Bench, password: &Password, stored: &PasswordHash) -> bool {
-        bench.matches(stored, password.as_bytes()).unwrap_or_else(|error| {
+    /// A hash that cannot be computed is a refusal like any other, and is logged. An error of its own would reveal
+    /// that the user exists.
+    fn matches(&self, workspace: &mut Workspace, password: &Password, stored: &PasswordHash) -> bool {
+        workspace.matches(stored, password.as_bytes()).unwrap_or_else(|error| {
             tracing::error!(%error, scheme = %stored.scheme(), "a stored password hash could not be verified");
             false
         })
     }
 
-    /// Whether the pool may use the memory that a hash needs. If not, its user cannot log in.
+    /// Whether the pool may use the memory that the hash needs. If not, the user cannot log in.
     fn has_memory(&self, scheme: Scheme) -> bool {
         let checked = self.limits.check_memory(scheme);
         if let Err(error) = &checked {
@@ -282,13 +278,13 @@ impl Shared {
 
     fn note(&self, took: Duration) {
         let took = u64::try_from(took.as_nanos()).unwrap_or(u64::MAX);
-        // Threads may overwrite each other's note: it is a guess for `Retry-After`, not a figure.
+        // Threads may overwrite each other's value; `Retry-After` is an estimate.
         let typical = self.typical_nanos.load(Ordering::Relaxed);
         let next = if typical == 0 { took } else { typical - typical / TYPICAL_WEIGHT + took / TYPICAL_WEIGHT };
         self.typical_nanos.store(next, Ordering::Relaxed);
     }
 
-    /// How long the line takes to empty, in whole seconds.
+    /// Time until the queue is empty, in whole seconds.
     fn retry_after(&self) -> Duration {
         let nanos = u128::from(self.typical_nanos.load(Ordering::Relaxed)) * self.queue.depth() as u128;
         let seconds = (nanos / self.threads as u128).div_ceil(1_000_000_000);
@@ -301,12 +297,12 @@ fn learn(cost: &mut RefusalCost, scheme: Scheme) {
         tracing::warn!(
             %scheme,
             "verifying the stored password hashes costs more than passwords.legacy_cost allows: \
-             a refused login of a user with this scheme can be told apart by its time"
+             a refused login of a user with this scheme takes a distinguishable time"
         );
     }
 }
 
-/// Linux gives each thread a priority of its own; elsewhere it would be that of the whole process, and stays.
+/// On Linux each thread has its own priority. Elsewhere it would be that of the process, so it is unchanged.
 fn yield_to_others() {
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
@@ -376,9 +372,9 @@ mod tests {
         release
     }
 
-    /// Work done since the last call, summed up by kind.
+    /// Work since the last call, summed by kind.
     async fn work_done(hasher: &PasswordHasher) -> BTreeMap<String, u32> {
-        let trace = hasher.run(Priority::Normal, |bench| Ok(std::mem::take(&mut bench.trace))).await.unwrap();
+        let trace = hasher.run(Priority::Normal, |workspace| Ok(std::mem::take(&mut workspace.trace))).await.unwrap();
         let mut sums = BTreeMap::new();
         for work in trace {
             *sums.entry(format!("{:?}", work.kind)).or_default() += work.units;
@@ -440,11 +436,11 @@ mod tests {
     #[tokio::test]
     async fn p14_a_login_with_a_bcrypt_hash_that_matches_other_passwords_upgrades_nothing() {
         let hasher = start(WEAKEST);
-        // The owner's password has 80 bytes, of which bcrypt reads 72.
+        // The user's password has 80 bytes, of which bcrypt reads 72.
         let owners = "b".repeat(80);
         let stored = hasher.run(Priority::Normal, {
             let owners = owners.clone();
-            move |bench| bench.bcrypt_hash(4, owners.as_bytes())
+            move |workspace| workspace.bcrypt_hash(4, owners.as_bytes())
         });
         let stored = stored.await.unwrap();
         for (typed, is_upgraded) in [(owners.clone(), false), ("b".repeat(72), false), ("b".repeat(90), false)] {
@@ -455,7 +451,7 @@ mod tests {
         let short = "b".repeat(71);
         let stored = hasher.run(Priority::Normal, {
             let short = short.clone();
-            move |bench| bench.bcrypt_hash(4, short.as_bytes())
+            move |workspace| workspace.bcrypt_hash(4, short.as_bytes())
         });
         let stored = stored.await.unwrap();
         let longer = hasher.verify(password(&owners), Some(stored.clone()), Priority::Normal).await.unwrap();
@@ -468,25 +464,25 @@ mod tests {
         let hasher = start(WEAKEST);
         let mut stored: Vec<_> =
             vectors::HASHES.iter().map(|(_, _, hash)| PasswordHash::parse(hash).unwrap()).collect();
-        // As many kinds as there is room for.
+        // The maximum number of kinds.
         stored
             .retain(|hash| !matches!(hash.scheme(), Scheme::Argon2 { lanes: 2.., .. } | Scheme::Bcrypt { cost: 5.. }));
-        stored.push(hasher.hash(password("somebody's own")).await.unwrap());
+        stored.push(hasher.hash(password("current scheme")).await.unwrap());
         hasher.expect_schemes(stored.iter().map(PasswordHash::scheme));
         let _ = work_done(&hasher).await;
 
         assert!(!hasher.verify(password("a wrong guess"), None, Priority::Normal).await.unwrap().matches);
-        let nobody = work_done(&hasher).await;
-        assert!(nobody.len() > 8, "{nobody:?}");
+        let unknown_user = work_done(&hasher).await;
+        assert!(unknown_user.len() > 8, "{unknown_user:?}");
         for hash in stored {
             let scheme = hash.scheme();
             assert!(!hasher.verify(password("a wrong guess"), Some(hash), Priority::Normal).await.unwrap().matches);
-            assert_eq!(work_done(&hasher).await, nobody, "{scheme}");
+            assert_eq!(work_done(&hasher).await, unknown_user, "{scheme}");
         }
     }
 
     #[tokio::test]
-    async fn p6_schemes_are_learned_when_met_and_forgotten_when_told() {
+    async fn p6_schemes_are_learned_at_first_use_and_forgotten_when_replaced() {
         let hasher = start(WEAKEST);
         let _ = hasher.verify(password("a wrong guess"), None, Priority::Normal).await;
         let plain = work_done(&hasher).await;
@@ -534,7 +530,7 @@ mod tests {
         let mut owner = verify("the owner's own", Priority::Normal);
         assert!(poll_once(owner.as_mut()).is_pending());
         let busy = Err(HashingError::Busy { retry_after: Duration::from_secs(1) });
-        assert_eq!(poll_once(flood[7].as_mut()), Poll::Ready(busy.clone()), "the newest guess gave way");
+        assert_eq!(poll_once(flood[7].as_mut()), Poll::Ready(busy.clone()), "the newest guess lost its place");
         assert_eq!(poll_once(verify("one more guess", Priority::Low).as_mut()), Poll::Ready(busy));
         assert!(poll_once(flood[6].as_mut()).is_pending());
         drop(release);
@@ -545,7 +541,7 @@ mod tests {
     async fn p5_p13_imported_hashes_never_use_more_memory_at_once_than_they_share() {
         let settings = HashSettings { threads: 4, queue: 64, legacy_memory_kib: 20_000, ..WEAKEST };
         let hasher = start(settings);
-        let shared = hasher.run(Priority::Normal, |bench| Ok(bench.shared_memory())).await.unwrap();
+        let shared = hasher.run(Priority::Normal, |workspace| Ok(workspace.shared_memory())).await.unwrap();
         let large = |memory_kib| {
             let (variant, version) = (argon2::Algorithm::Argon2id, argon2::Version::V0x13);
             Scheme::argon2(variant, version, memory_kib, 1, 1).unwrap()
@@ -553,12 +549,12 @@ mod tests {
         let kinds = [large(8_000), large(9_000), Scheme::scrypt(13, 8, 1).unwrap(), large(20_000)];
         let jobs = kinds.iter().cycle().take(24).map(|scheme| {
             let work = Work::of(*scheme);
-            hasher.run(Priority::Normal, move |bench| bench.spend(work, b"beside the own memory"))
+            hasher.run(Priority::Normal, move |workspace| workspace.spend(work, b"in shared memory"))
         });
         for done in futures_util::future::join_all(jobs).await {
             assert_eq!(done, Ok(()));
         }
-        // A permit that was given beyond the budget would have underflowed the count.
+        // A permit beyond the limit would have underflowed the count.
         assert_eq!(shared.least_free_kib.load(Ordering::SeqCst), 0, "the largest one used all of it");
         assert_eq!(shared.free_kib(), 20_000, "everything was given back");
     }
@@ -567,23 +563,23 @@ mod tests {
     async fn p13_a_stored_hash_beyond_the_memory_is_a_refusal_and_is_never_computed() {
         let hasher = start(HashSettings { legacy_memory_kib: 8192, ..WEAKEST });
         let refused = hasher.verify(password("a wrong guess"), None, Priority::Normal).await.unwrap();
-        let nobody = work_done(&hasher).await;
+        let unknown_user = work_done(&hasher).await;
         let text =
             "$argon2id$v=19$m=1048576,t=1,p=1$c29tZXNhbHRzb21lc2FsdA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA";
         let stored = PasswordHash::parse(text).unwrap();
         assert!(hasher.check_import(&stored).is_err());
         hasher.expect_schemes([stored.scheme()]);
         let verdict = hasher.verify(password("a wrong guess"), Some(stored), Priority::Normal).await.unwrap();
-        assert_eq!((&verdict, work_done(&hasher).await), (&refused, nobody));
+        assert_eq!((&verdict, work_done(&hasher).await), (&refused, unknown_user));
     }
 
     #[tokio::test]
-    async fn p5_callers_who_go_away_free_their_places_and_cost_no_hash() {
+    async fn p5_disconnected_callers_free_their_places_and_cost_no_hash() {
         let hasher = start(WEAKEST);
         let release = occupied(&hasher).await;
         for _ in 0..100 {
             let mut storm: Vec<_> =
-                (0..8).map(|_| Box::pin(hasher.verify(password("gone again"), None, Priority::Normal))).collect();
+                (0..8).map(|_| Box::pin(hasher.verify(password("disconnected"), None, Priority::Normal))).collect();
             assert!(storm.iter_mut().all(|login| poll_once(login.as_mut()).is_pending()));
         }
         assert_eq!(hasher.queue_depth(), 0);
@@ -598,11 +594,11 @@ mod tests {
         let cheap = Scheme::argon2(argon2::Algorithm::Argon2id, argon2::Version::V0x13, 64, 1, 1).unwrap();
         let jobs = (0..40).map(|_| {
             let (running, most) = (Arc::clone(&running), Arc::clone(&most));
-            hasher.run(Priority::Normal, move |bench| {
+            hasher.run(Priority::Normal, move |workspace| {
                 most.fetch_max(running.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                let done = bench.spend(Work::of(cheap), b"in its own memory");
+                let done = workspace.spend(Work::of(cheap), b"in its own memory");
                 running.fetch_sub(1, Ordering::SeqCst);
-                done.map(|()| bench.held_blocks())
+                done.map(|()| workspace.held_blocks())
             })
         });
         for memory in futures_util::future::join_all(jobs).await {
@@ -612,16 +608,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p5_a_thread_holds_memory_from_its_first_hash_until_it_rests_and_hashes_all_the_same() {
+    async fn p5_a_thread_holds_memory_from_its_first_hash_until_it_rests() {
         let hasher = start(WEAKEST);
-        let blocks = async || hasher.run(Priority::Normal, |bench| Ok(bench.held_blocks())).await.unwrap();
+        let blocks = async || hasher.run(Priority::Normal, |workspace| Ok(workspace.held_blocks())).await.unwrap();
         assert_eq!(blocks().await, 0);
         let hash = hasher.hash(password("before the rest")).await.unwrap();
         assert_eq!(blocks().await, 7168);
         for _ in 0..3 {
-            let rested = hasher.run(Priority::Normal, |bench| {
-                bench.rest();
-                Ok(bench.held_blocks())
+            let rested = hasher.run(Priority::Normal, |workspace| {
+                workspace.rest();
+                Ok(workspace.held_blocks())
             });
             assert_eq!(rested.await, Ok(0));
             assert!(
@@ -632,7 +628,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panicking_job_fails_its_caller_and_spares_the_thread() {
+    async fn a_panicking_job_fails_its_caller_and_the_thread_survives() {
         let hasher = start(WEAKEST);
         let failed = hasher.run::<()>(Priority::Normal, |_| panic!("on purpose")).await;
         assert_eq!(failed, Err(HashingError::Failed));
@@ -640,7 +636,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn durations_are_reported_and_set_the_advice_of_a_busy_answer() {
+    async fn durations_are_reported_and_determine_retry_after() {
         let (seen, durations) = mpsc::channel();
         let (hasher, clock) = start_observed(
             WEAKEST,
@@ -678,7 +674,7 @@ mod tests {
         drop(hasher);
         assert!(clone.hash(password("a clone keeps the pool")).await.is_ok());
         drop(clone);
-        // The observer, and with it the sender, goes with the last thread.
+        // The observer, and with it the sender, is dropped with the last thread.
         assert_eq!(durations.iter().count(), 1);
     }
 }

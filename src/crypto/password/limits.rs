@@ -6,25 +6,25 @@ use super::scheme::{Pbkdf2Digest, Scheme};
 use super::stored::HashRefusal;
 use super::work::{Kind, Work};
 
-/// The setting that bounds the time of a hash.
+/// The setting that limits the time of a hash.
 const COST: &str = "passwords.legacy_cost";
-/// The setting that bounds the memory of a hash.
+/// The setting that limits the memory of a hash.
 const MEMORY: &str = "passwords.legacy_memory_kib";
 
-/// Nanoseconds of each kind of work on one machine. Limits have to be the same on every machine, so they compare these
-/// numbers and measure nothing; only the ratios matter.
+/// Nanoseconds per unit of each kind of work on one reference machine. The limits must be equal on every machine, so
+/// nothing is measured at run time. Only the ratios matter.
 const ARGON2_PER_KIB_AND_PASS: u64 = 700;
 const BCRYPT_PER_ROUND: u64 = 76_000;
 const SCRYPT_PER_KIB: u64 = 3_000;
 
-/// Bounds on the hashes that were imported or made under other settings (security.md P5, P13).
+/// Limits for hashes that were imported or made under other settings (security.md P5, P13).
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// Nanoseconds that all schemes but the current one may add to a refusal.
+    /// Nanoseconds that all other schemes together may add to a refusal.
     cost: u64,
-    /// Memory of one such hash, and of all that are computed at once.
+    /// Memory limit of one such hash, and of all that run at once.
     memory_kib: u32,
-    /// Memory that every thread owns: hashes that fit into it need no other.
+    /// Memory that every thread owns. Hashes that fit into it take no shared memory.
     own_kib: u32,
 }
 
@@ -35,7 +35,6 @@ impl Limits {
         Self { cost, memory_kib, own_kib: current.memory_kib() }
     }
 
-    /// Nanoseconds that all schemes but the current one may add to a refusal.
     pub(super) const fn cost(&self) -> u64 {
         self.cost
     }
@@ -86,7 +85,7 @@ impl Limits {
 }
 
 impl Work {
-    /// Nanoseconds on the machine that all work is compared on.
+    /// Nanoseconds on the reference machine.
     pub(super) fn cost(&self) -> u64 {
         match self.kind {
             Kind::Whole(Scheme::Argon2 { memory_kib, passes, .. }) => argon2(memory_kib, passes),
@@ -103,7 +102,7 @@ fn argon2(memory_kib: u32, passes: u32) -> u64 {
     ARGON2_PER_KIB_AND_PASS * u64::from(memory_kib) * u64::from(passes)
 }
 
-/// The greatest exponent of two within `value`.
+/// The binary logarithm of `value`, rounded down.
 fn log2(value: u64) -> u64 {
     value.max(1).ilog2().into()
 }
@@ -119,24 +118,24 @@ impl Pbkdf2Digest {
     }
 }
 
-/// Memory that the threads share for hashes which do not fit into a thread's own.
+/// Memory that the threads share, for hashes that need more than a thread owns.
 pub(super) struct SharedMemory {
     free_kib: Mutex<u32>,
     freed: Condvar,
-    /// Held by the one thread that waits for memory, so that small hashes do not starve a large one.
+    /// Held by the thread that waits for memory, so that small hashes do not starve a large one.
     turn: Mutex<()>,
     #[cfg(test)]
     pub(super) least_free_kib: std::sync::atomic::AtomicU32,
 }
 
-/// A share of the memory, given back when dropped.
+/// A part of the shared memory; returned on drop.
 pub(super) struct MemoryPermit<'a> {
     memory: &'a SharedMemory,
     kib: u32,
 }
 
 impl SharedMemory {
-    /// Memory of so many KiB. None of it is allocated here.
+    /// A budget of `kib`; nothing is allocated.
     pub(super) fn new(kib: u32) -> Self {
         Self {
             free_kib: Mutex::new(kib),
@@ -152,7 +151,7 @@ impl SharedMemory {
         *self.free_kib.lock().unwrap()
     }
 
-    /// Waits until `kib` are free. The caller has checked them against [`Limits`], and holds no other permit.
+    /// Waits until `kib` are free. The caller has checked `kib` against [`Limits`] and holds no other permit.
     pub(super) fn take(&self, kib: u32) -> MemoryPermit<'_> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         let free = self.free_kib.lock().unwrap_or_else(PoisonError::into_inner);
@@ -237,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hash_that_fits_into_the_memory_of_a_thread_needs_no_other() {
+    fn a_hash_that_fits_into_a_threads_own_memory_needs_no_shared_memory() {
         let current = argon2id(1_048_576, 2, 1);
         assert_eq!(Limits::new(current, 24, 8192).check(argon2id(524_288, 1, 1)), Ok(()));
         assert!(Limits::new(current, 24, 8192).check(Scheme::scrypt(17, 8, 1).unwrap()).is_err());

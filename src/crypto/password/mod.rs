@@ -1,34 +1,33 @@
 //! Password hashes: reading stored ones, making new ones, and verifying on a bounded pool of threads.
 //!
-//! # What a refused password costs (security.md P6)
+//! # The cost of a refused password (security.md P6)
 //!
-//! An account whose hash was imported, or made under older settings, costs a different amount of work than a name that
-//! nobody has. Waiting until a fixed time has passed hides that only while the machine is idle. Here the *work* is the
-//! same instead, so that load, queueing and scheduling bear on every case alike:
+//! An imported hash, or one made under older settings, takes a different amount of work than the current scheme. The
+//! time of a refusal must not show which scheme an account has, or that a name is unknown. Waiting until a fixed time
+//! has passed hides the difference only on an idle machine. So the *work* is equal, and load, queueing and scheduling
+//! affect all cases alike:
 //!
-//! > Every refused password costs, for every kind of work that any stored hash needs, as much of that kind as the
-//! > most expensive such hash, within the limit of `passwords.legacy_cost`.
+//! > Every refused password costs, for each kind of work that any stored hash needs, as much as the most expensive
+//! such hash, within the limit of `passwords.legacy_cost`.
 //!
-//! An unknown name pays all of it. A verification that fails pays the same in the same order, its own work being a part
-//! of it ([`work::RefusalCost`]), in one job on one thread. Iterations of PBKDF2 add up exactly, so one amount stands for all
-//! counts of them; every other scheme is a kind by itself. While every hash has the current scheme, which is the usual
-//! case, a refusal is one hash; while imported bcrypt hashes wait for their users, it is one of either.
+//! An unknown name costs all of it. A failed verification costs the same work in the same order, and its own work is
+//! a part of it ([`work::RefusalCost`]). All of it is one job on one thread. PBKDF2 iterations add up exactly, so one
+//! amount covers all iteration counts; every other scheme is its own kind. Usually every hash has the current
+//! scheme, and a refusal is one hash. While there are imported bcrypt hashes, it is one hash of each.
 //!
-//! Two duties rest with the caller. A user who may not log in (disabled, deleted, with an unreadable hash) is verified as
-//! `None`, like a name that nobody has. And [`PasswordHasher::expect_schemes`] is told which schemes are stored, at
-//! start, after an import and now and then; until then the pool knows only those that it has met.
+//! The caller has two duties. A user who may not log in (disabled, deleted, unreadable hash) is verified as `None`,
+//! like an unknown name. [`PasswordHasher::expect_schemes`] must be called with the stored schemes at start, after an
+//! import and periodically. Without it, the pool knows only the schemes it has verified.
 //!
 //! # Imported hashes
 //!
-//! A [`crate::domain::Password`] exists only in canonical form, and that form alone is tried. Elsewhere the bytes were
-//! hashed as they were typed, so a password that was typed in another normalisation form than NFC, or with unusual
-//! spaces, does not match after an import and has to be set anew. ASCII passwords are not concerned.
+//! A [`crate::domain::Password`] has only its canonical form, and only that form is verified. Other systems hash the
+//! bytes as typed. So an imported hash does not match if the user types another normalization form than NFC, or
+//! unusual spaces. Such a password must be set again. ASCII passwords are not affected.
 //!
-//! At the first match an imported hash is replaced by one of the current scheme, made of the same canonical form, if both
-//! accept the same passwords (P14). bcrypt compares 72 bytes, so a bcrypt hash stays while its user logs in with 72 bytes
-//! or more.
+//! At the first match, a hash of the current scheme replaces an imported one if both accept the same passwords (P14).
+//! bcrypt compares 72 bytes, so a bcrypt hash stays if the user's password has 72 bytes or more.
 
-mod bench;
 mod foreign;
 mod hasher;
 mod limits;
@@ -40,6 +39,7 @@ mod stored;
 #[cfg(test)]
 mod vectors;
 mod work;
+mod workspace;
 
 pub use hasher::{HashObserver, HashingError, PasswordHasher, Verdict};
 pub use queue::Priority;

@@ -1,4 +1,4 @@
-//! The forms that are stored: PHC strings (argon2, scrypt, PBKDF2) and bcrypt's own.
+//! The stored formats: PHC strings (argon2, scrypt, PBKDF2) and bcrypt's own.
 
 use std::str::FromStr;
 
@@ -8,12 +8,12 @@ use base64::engine::{DecodePaddingMode, Engine, GeneralPurpose, GeneralPurposeCo
 use super::scheme::{Pbkdf2Digest, Scheme};
 use super::stored::{HashRefusal, PasswordHash};
 
-/// Base64 of PHC strings; Django pads it.
+/// Base64 of PHC strings. Django adds padding.
 pub(super) const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_encode_padding(false).with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
-/// bcrypt's alphabet. Some writers leave chance bits in the last character of the salt, and every reader ignores them.
+/// bcrypt's alphabet. Some writers leave unused bits in the last character of the salt; every reader ignores them.
 const BCRYPT_BASE64: GeneralPurpose = GeneralPurpose::new(
     &BCRYPT,
     GeneralPurposeConfig::new()
@@ -39,7 +39,7 @@ pub(super) fn parse(text: &str) -> Result<PasswordHash, HashRefusal> {
     }
 }
 
-/// Writes what [`parse`] reads, in the one spelling that is stored.
+/// Writes the stored format, which [`parse`] reads.
 pub(super) fn write(scheme: Scheme, salt: &[u8], output: &[u8]) -> String {
     match scheme {
         Scheme::Bcrypt { .. } => format!("{scheme}${}{}", BCRYPT_BASE64.encode(salt), BCRYPT_BASE64.encode(output)),
@@ -50,7 +50,7 @@ pub(super) fn write(scheme: Scheme, salt: &[u8], output: &[u8]) -> String {
 fn argon2(variant: &str, fields: &[&str]) -> Result<PasswordHash, HashRefusal> {
     const ERROR: HashRefusal = HashRefusal::Malformed("argon2");
     let variant = argon2::Algorithm::from_str(variant).map_err(|_| ERROR)?;
-    // The reference implementation's first strings had no version: they are of version 16.
+    // The first strings of the reference implementation have no version field; they are version 16.
     let (version, fields) = match fields {
         ["v=19", rest @ ..] => (argon2::Version::V0x13, rest),
         ["v=16", rest @ ..] | rest => (argon2::Version::V0x10, rest),
@@ -86,7 +86,7 @@ fn scrypt(fields: &[&str]) -> Result<PasswordHash, HashRefusal> {
     PasswordHash::new(scheme, decode(salt).ok_or(ERROR)?, decode(output).ok_or(ERROR)?)
 }
 
-/// The PHC form `i=29000,l=32`, and passlib's, in which the iterations stand alone.
+/// The PHC form `i=29000,l=32`, or passlib's form with the iterations only.
 fn pbkdf2(digest: Pbkdf2Digest, fields: &[&str]) -> Result<PasswordHash, HashRefusal> {
     const ERROR: HashRefusal = HashRefusal::Malformed("PBKDF2");
     let [parameters, salt, output] = fields else { return Err(ERROR) };
@@ -104,12 +104,12 @@ fn pbkdf2(digest: Pbkdf2Digest, fields: &[&str]) -> Result<PasswordHash, HashRef
     PasswordHash::new(Scheme::pbkdf2(digest, iterations, output.len())?, decode(salt).ok_or(ERROR)?, output)
 }
 
-/// Base64 as in PHC strings; passlib writes `.` for `+`.
+/// Base64 of PHC strings; passlib writes `.` instead of `+`.
 fn decode(text: &str) -> Option<Vec<u8>> {
     BASE64.decode(text.replace('.', "+")).ok()
 }
 
-/// `name=number` pairs separated by commas: only the names listed, none twice, in any order.
+/// Comma-separated `name=number` pairs in any order; only the listed names, each at most once.
 fn named<const N: usize>(text: &str, names: [&str; N]) -> Option<[Option<u32>; N]> {
     let mut values = [None; N];
     for pair in text.split(',') {
@@ -122,7 +122,7 @@ fn named<const N: usize>(text: &str, names: [&str; N]) -> Option<[Option<u32>; N
     Some(values)
 }
 
-/// A decimal number in its only spelling: no sign, no leading zero.
+/// A decimal number without sign or leading zero.
 pub(super) fn decimal(text: &str) -> Option<u32> {
     let canonical = text.bytes().all(|byte| byte.is_ascii_digit()) && (text.len() == 1 || !text.starts_with('0'));
     if canonical { text.parse().ok() } else { None }

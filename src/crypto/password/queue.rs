@@ -4,20 +4,21 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// Of this many turns, one goes to the longer wait whatever its priority: low priority is not starved.
+/// Every fourth turn serves the item that waits longest, so that low priority is not starved.
 const FAIR_TURN: u64 = 4;
 
-/// Which of two callers is served first, and which of them gives way when the queue is full.
+/// Decides which caller is served first, and which one loses its place when the queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Priority {
     /// Served first.
     Normal,
-    /// Served when no other caller waits, and at every fourth turn. Gives its place to a caller of normal priority.
+    /// Served when no other caller waits, and at every fourth turn. Loses its place to a caller of normal priority if
+    /// the queue is full.
     Low,
 }
 
-/// First come, first served, within a priority. Dropping a [`Place`] drops what waits there at once, so that callers who
-/// disconnected take no place and cost no hash (security.md P5).
+/// First in, first out within a priority. Dropping a [`Place`] removes its item, so that a disconnected caller takes
+/// no place and costs no hash (security.md P5).
 pub(super) struct Queue<T> {
     line: Mutex<Line<T>>,
     changed: Condvar,
@@ -39,15 +40,14 @@ pub(super) struct Full;
 /// The result of a wait for the next item.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Turn<T> {
-    /// The next item.
     Next(T),
-    /// There was none in time.
-    Nobody,
+    /// None arrived in time.
+    TimedOut,
     /// The queue is closed.
     Closed,
 }
 
-/// A caller's place in the queue.
+/// A caller's place in the queue. Dropping it removes the item.
 pub(super) struct Place<T> {
     queue: Arc<Queue<T>>,
     priority: Priority,
@@ -84,8 +84,8 @@ impl<T> Queue<T> {
         Self { line: Mutex::new(line), changed: Condvar::new(), capacity }
     }
 
-    /// Takes the last place. In a full queue an item of normal priority takes the place of the newest one of low priority,
-    /// which is returned; without such an item the queue is [`Full`].
+    /// Adds an item. If the queue is full, an item of normal priority displaces the newest item of low priority,
+    /// which is returned. Without such an item the result is [`Full`].
     pub(super) fn join(self: &Arc<Self>, priority: Priority, item: T) -> Result<(Place<T>, Option<T>), Full> {
         let mut line = self.lock();
         if line.is_closed {
@@ -106,7 +106,7 @@ impl<T> Queue<T> {
         Ok((Place { queue: Arc::clone(self), priority, number }, displaced.map(|(_, item)| item)))
     }
 
-    /// Waits for the next item: for as long as it takes, or for `patience`.
+    /// Waits for the next item, at most for `patience` if set.
     pub(super) fn next(&self, patience: Option<Duration>) -> Turn<T> {
         let mut line = self.lock();
         let mut has_waited = false;
@@ -119,19 +119,19 @@ impl<T> Queue<T> {
             }
             line = match patience {
                 None => self.changed.wait(line).unwrap_or_else(PoisonError::into_inner),
-                // Woken for an item that another thread took: the pool was not idle, so the wait begins again.
+                // Woken for an item that another thread took. The pool was not idle, so the wait starts again.
                 Some(patience) if !has_waited => {
                     let (line, ended) =
                         self.changed.wait_timeout(line, patience).unwrap_or_else(PoisonError::into_inner);
                     has_waited = ended.timed_out();
                     line
                 }
-                Some(_) => return Turn::Nobody,
+                Some(_) => return Turn::TimedOut,
             };
         }
     }
 
-    /// Drops what waits, and refuses further items.
+    /// Drops all waiting items, and refuses new ones.
     pub(super) fn close(&self) {
         let mut line = self.lock();
         line.is_closed = true;
@@ -141,12 +141,12 @@ impl<T> Queue<T> {
         self.changed.notify_all();
     }
 
-    /// Items that wait.
+    /// Number of waiting items.
     pub(super) fn depth(&self) -> usize {
         self.lock().len()
     }
 
-    /// Nothing that can fail runs under the lock, so a poisoned one guards a sound queue.
+    /// No code under the lock panics, so the queue is consistent even if the lock is poisoned.
     fn lock(&self) -> MutexGuard<'_, Line<T>> {
         self.line.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -156,7 +156,7 @@ impl<T> Drop for Place<T> {
     fn drop(&mut self) {
         let mut line = self.queue.lock();
         let lane = line.of(self.priority);
-        // Numbers ascend along the lane.
+        // Numbers ascend within a lane.
         let left = lane.binary_search_by_key(&self.number, |(number, _)| *number).ok();
         let left = left.and_then(|index| lane.remove(index));
         drop(line);
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn p5_low_priority_gives_way_in_a_full_queue_and_is_served_last_but_not_never() {
+    fn p5_low_priority_loses_its_place_in_a_full_queue_and_is_served_last_but_not_never() {
         let queue = Arc::new(Queue::new(8));
         let mut low: Vec<_> = ["l0", "l1", "l2", "l3"].map(|item| place(&queue, Priority::Low, item)).into();
         let _normal: Vec<_> = ["n0", "n1", "n2", "n3"].map(|item| place(&queue, Priority::Normal, item)).into();
@@ -183,13 +183,13 @@ mod tests {
         let (_place, displaced) = queue.join(Priority::Normal, "n4").unwrap();
         assert_eq!((displaced, queue.depth()), (Some("l3"), 8));
         drop(low.pop());
-        assert_eq!(queue.depth(), 8, "a displaced place is nobody else's");
+        assert_eq!(queue.depth(), 8, "dropping a displaced place removes no other item");
         let turns: Vec<_> = (0..8).map(|_| queue.next(None)).collect();
         assert_eq!(turns, ["n0", "n1", "n2", "l0", "n3", "n4", "l1", "l2"].map(Turn::Next));
     }
 
     #[test]
-    fn p5_the_line_is_bounded_and_ordered() {
+    fn p5_the_queue_is_bounded_and_ordered() {
         let queue = Arc::new(Queue::new(2));
         let places = [place(&queue, Priority::Normal, 'a'), place(&queue, Priority::Normal, 'b')];
         assert_eq!(queue.join(Priority::Normal, 'c').err(), Some(Full));
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn p5_a_storm_of_callers_who_go_away_leaves_every_place_free() {
+    fn p5_many_disconnected_callers_leave_every_place_free() {
         let queue = Arc::new(Queue::new(3));
         let item = Arc::new(());
         for _ in 0..1000 {
@@ -210,7 +210,7 @@ mod tests {
             drop(storm);
         }
         assert_eq!(queue.depth(), 0);
-        assert_eq!(Arc::strong_count(&item), 1, "what waited is dropped with its place");
+        assert_eq!(Arc::strong_count(&item), 1, "the item is dropped with its place");
         let _kept = place(&queue, Priority::Normal, Arc::clone(&item));
         let middle = place(&queue, Priority::Normal, Arc::clone(&item));
         drop(middle);
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn closing_sends_waiting_threads_and_callers_away() {
+    fn closing_ends_the_wait_of_threads_and_callers() {
         let queue = Arc::new(Queue::new(3));
         let worker = std::thread::spawn({
             let queue = Arc::clone(&queue);
@@ -230,9 +230,9 @@ mod tests {
     }
 
     #[test]
-    fn a_wait_that_nobody_ends_says_so_and_whoever_waits_already_is_seen_first() {
+    fn a_wait_without_an_item_times_out_and_a_waiting_item_is_returned_first() {
         let queue = Arc::new(Queue::new(1));
-        assert_eq!(queue.next(Some(Duration::ZERO)), Turn::Nobody);
+        assert_eq!(queue.next(Some(Duration::ZERO)), Turn::TimedOut);
         let _place = place(&queue, Priority::Normal, 7);
         assert_eq!(queue.next(Some(Duration::ZERO)), Turn::Next(7));
         queue.close();

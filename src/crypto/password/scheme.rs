@@ -1,24 +1,24 @@
-//! Which algorithm made a hash and with what parameters, every one of them bounded.
+//! The algorithm of a hash and its parameters, all of them bounded.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use super::stored::HashRefusal;
 
-/// Memory that one hash may ask for: 1 GiB (security.md P11).
+/// Maximum memory of one hash: 1 GiB (security.md P11).
 pub(super) const MAX_MEMORY_KIB: u32 = 1024 * 1024;
-/// Passes of argon2 over its memory (security.md P11).
+/// Maximum passes of argon2 over its memory (security.md P11).
 pub(super) const MAX_PASSES: u32 = 16;
-/// Lanes of argon2, and the parallelism of scrypt.
+/// Maximum lanes of argon2, and maximum parallelism of scrypt.
 pub(super) const MAX_LANES: u32 = 16;
-/// scrypt is only met in imports, and the cost of its library is allocated anew for each hash.
+/// Lower than for argon2: scrypt hashes are only imported, and the library allocates their memory for each hash.
 const MAX_SCRYPT_MEMORY_KIB: u32 = 256 * 1024;
-/// Ten times what is recommended for PBKDF2-HMAC-SHA-256 today.
+/// Ten times the current recommendation for PBKDF2-HMAC-SHA-256.
 const MAX_ITERATIONS: u32 = 10_000_000;
-/// A hash shorter than 128 bits can be met by chance; one longer than 64 bytes comes from no known system.
+/// Below 128 bits, accidental matches are possible. No known system writes more than 64 bytes.
 pub(super) const OUTPUT_BYTES: RangeInclusive<usize> = 16..=64;
 
-/// An algorithm with its parameters. Displayed, it is the head of the stored hash: what stands before the salt.
+/// An algorithm with its parameters. `Display` writes the stored hash up to the salt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Scheme {
@@ -32,10 +32,10 @@ pub enum Scheme {
         memory_kib: u32,
         /// Passes over the memory.
         passes: u32,
-        /// Lanes, computed one after the other.
+        /// Lanes, computed sequentially.
         lanes: u32,
     },
-    /// `$2a$`, `$2b$` and `$2y$`, which differ in the bugs of their first implementations alone.
+    /// `$2a$`, `$2b$` and `$2y$`. They differ only in the bugs of their first implementations.
     Bcrypt {
         /// Binary logarithm of the rounds.
         cost: u8,
@@ -46,12 +46,12 @@ pub enum Scheme {
         log_n: u8,
         /// Block size r.
         block: u32,
-        /// Parallelism p, computed one after the other.
+        /// Parallelism p, computed sequentially.
         lanes: u32,
     },
     /// RFC 8018 §5.2 with HMAC.
     Pbkdf2 {
-        /// The hash under the HMAC.
+        /// The hash function of the HMAC.
         digest: Pbkdf2Digest,
         /// Iterations for each block of output.
         iterations: u32,
@@ -65,14 +65,12 @@ pub enum Scheme {
 pub enum Pbkdf2Digest {
     /// SHA-1, in old exports.
     Sha1,
-    /// SHA-256.
     Sha256,
-    /// SHA-512.
     Sha512,
 }
 
 impl Pbkdf2Digest {
-    /// Reads the name that exports use.
+    /// Reads the name used in exports.
     pub(super) fn parse(name: &str) -> Option<Self> {
         match name {
             "sha1" => Some(Self::Sha1),
@@ -90,7 +88,7 @@ impl Pbkdf2Digest {
         }
     }
 
-    /// Bytes of one block of output: each further block costs all iterations again.
+    /// Bytes of one output block. Each further block costs all iterations again.
     pub(super) const fn block_bytes(self) -> u8 {
         match self {
             Self::Sha1 => 20,
@@ -101,7 +99,7 @@ impl Pbkdf2Digest {
 }
 
 impl Scheme {
-    /// argon2 within its bounds.
+    /// argon2 with checked parameters.
     pub(super) fn argon2(
         variant: argon2::Algorithm,
         version: argon2::Version,
@@ -115,13 +113,13 @@ impl Scheme {
         Ok(Self::Argon2 { variant, version, memory_kib, passes, lanes })
     }
 
-    /// bcrypt within its bounds.
+    /// bcrypt with checked parameters.
     pub(super) fn bcrypt(cost: u32) -> Result<Self, HashRefusal> {
         let cost = bounded("bcrypt", "the cost", cost, 4..=16)?;
         Ok(Self::Bcrypt { cost: u8::try_from(cost).map_err(|_| HashRefusal::Malformed("bcrypt"))? })
     }
 
-    /// scrypt within its bounds.
+    /// scrypt with checked parameters.
     pub(super) fn scrypt(log_n: u32, block: u32, lanes: u32) -> Result<Self, HashRefusal> {
         bounded("scrypt", "ln", log_n, 1..=20)?;
         bounded("scrypt", "r", block, 1..=32)?;
@@ -130,14 +128,14 @@ impl Scheme {
         Ok(Self::Scrypt { log_n: u8::try_from(log_n).map_err(|_| HashRefusal::Malformed("scrypt"))?, block, lanes })
     }
 
-    /// PBKDF2 within its bounds.
+    /// PBKDF2 with checked parameters.
     pub(super) fn pbkdf2(digest: Pbkdf2Digest, iterations: u32, output: usize) -> Result<Self, HashRefusal> {
         bounded("PBKDF2", "i", iterations, 1..=MAX_ITERATIONS)?;
         let output = u8::try_from(output).map_err(|_| HashRefusal::Malformed("PBKDF2"))?;
         Ok(Self::Pbkdf2 { digest, iterations, output })
     }
 
-    /// Working memory beside the password, the salt and the output, in KiB.
+    /// Working memory in KiB, without password, salt and output.
     pub(super) fn memory_kib(self) -> u32 {
         match self {
             Self::Argon2 { memory_kib, .. } => memory_kib,
@@ -146,7 +144,7 @@ impl Scheme {
         }
     }
 
-    /// The name of the algorithm, for people.
+    /// The name of the algorithm for messages.
     pub const fn algorithm(self) -> &'static str {
         match self {
             Self::Argon2 { variant, .. } => variant.as_str(),
@@ -175,7 +173,7 @@ impl fmt::Display for Scheme {
 }
 
 const fn scrypt_memory_kib(log_n: u32, block: u32) -> u32 {
-    // 128 bytes times N times r; log_n and r are bounded before this is asked.
+    // 128 bytes × N × r. The callers have bounded `log_n` and `r`.
     ((1_u64 << log_n) * block as u64 / 8) as u32
 }
 

@@ -1,4 +1,4 @@
-//! What new hashes cost, how many threads make them, and how many callers may wait.
+//! The settings of the hashing pool, and the scheme of new hashes.
 
 use std::ops::RangeInclusive;
 
@@ -6,57 +6,49 @@ use super::scheme::{MAX_LANES, MAX_MEMORY_KIB, MAX_PASSES, Scheme};
 use super::stored::HashRefusal;
 use crate::domain::{HASHING_QUEUE, HASHING_THREADS, LEGACY_COST, LEGACY_MEMORY_KIB};
 
-/// The weakest argon2id that is accepted, as pairs of memory (KiB) and passes that OWASP counts as equal (Password
-/// Storage Cheat Sheet; security.md P1). Settings must reach both figures of one pair.
+/// The weakest accepted argon2id parameters: pairs of memory (KiB) and passes that OWASP rates as equal (Password
+/// Storage Cheat Sheet; security.md P1). Settings must reach both values of one pair.
 const FLOOR: [(u32, u32); 5] = [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5)];
 
-/// The section `passwords` of the configuration, as far as hashing goes.
+/// The hashing settings of the section `passwords`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HashSettings {
-    /// Memory of one hash in KiB; each thread holds this much while it is busy, and for a while after.
+    /// Memory of one hash in KiB. Each thread holds it while it hashes, and for some seconds after.
     pub memory_kib: u32,
     /// Passes over the memory.
     pub iterations: u32,
     /// Lanes of argon2.
     pub parallelism: u32,
-    /// Threads that hash.
     pub threads: usize,
     /// Callers that may wait for a thread; the next one gets [`super::HashingError::Busy`].
     pub queue: usize,
     /// Limit on the work that hashes of other schemes add to a refusal, in hashes of the current scheme.
     pub legacy_cost: u32,
-    /// Memory in KiB that hashes share which need more than a thread's own.
+    /// Memory in KiB shared by hashes that need more than a thread owns.
     pub legacy_memory_kib: u32,
 }
 
-/// Why hashing cannot start with these settings.
+/// Why the hashing pool cannot start with these settings.
 #[derive(Debug, thiserror::Error)]
 pub enum SettingsError {
-    /// Weaker than the floor.
+    /// Weaker than every pair of [`FLOOR`].
     #[error(
         "passwords.memory_kib and passwords.iterations are too weak: the least accepted pairs are 47104 with 1, 19456 with 2, 12288 with 3, 9216 with 4 and 7168 with 5"
     )]
     TooWeak,
-    /// A setting outside of its range.
+    /// A setting is out of range.
     #[error("{setting} must be {least} to {most}")]
-    OutOfRange {
-        /// The full name of the setting.
-        setting: &'static str,
-        /// Its least value.
-        least: usize,
-        /// Its greatest value.
-        most: usize,
-    },
-    /// The operating system did not give the working memory.
+    OutOfRange { setting: &'static str, least: usize, most: usize },
+    /// The operating system refused the memory.
     #[error("there is no memory for passwords.threads times passwords.memory_kib ({0} KiB)")]
     NoMemory(usize),
-    /// The operating system did not give a thread.
+    /// The operating system refused a thread.
     #[error("a hashing thread could not be started")]
     NoThread(#[source] std::io::Error),
 }
 
 impl HashSettings {
-    /// The scheme of new hashes, once every setting was found good.
+    /// The scheme of new hashes. Checks every setting.
     pub fn scheme(&self) -> Result<Scheme, SettingsError> {
         in_range("passwords.threads", self.threads, HASHING_THREADS)?;
         in_range("passwords.queue", self.queue, HASHING_QUEUE)?;
@@ -98,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn p1_the_floor_is_every_pair_that_owasp_counts_as_equal() {
+    fn p1_the_floor_is_every_pair_that_owasp_rates_as_equal() {
         for (memory, passes) in
             [(47_104, 1), (19_456, 2), (12_288, 3), (9_216, 4), (7_168, 5), (65_536, 3), (1_048_576, 16)]
         {

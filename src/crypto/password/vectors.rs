@@ -1,9 +1,9 @@
-//! Hashes as other systems write them, made with passlib, Python's hashlib, bcrypt and argon2-cffi.
+//! Hashes in the formats of other systems, made with passlib, Python's hashlib, bcrypt and argon2-cffi.
 
 use std::sync::Arc;
 
-use super::bench::Bench;
 use super::limits::SharedMemory;
+use super::workspace::Workspace;
 use super::{HashRefusal, PasswordHash, Scheme};
 
 const PLAIN: &str = "correct horse battery staple";
@@ -49,12 +49,12 @@ pub(super) const HASHES: &[(&str, &str, &str)] = &[
     ("jBCrypt", "abcdefghijklmnopqrstuvwxyz", "$2a$08$aTsUwsyowQuzRrDqFflhgekJ8d9/7Z3GV3UcgvzQW3J5zMyrTvlz."),
 ];
 
-fn bench() -> Bench {
-    Bench::new(Scheme::bcrypt(4).unwrap(), Arc::new(SharedMemory::new(131_072))).unwrap()
+fn workspace() -> Workspace {
+    Workspace::new(Scheme::bcrypt(4).unwrap(), Arc::new(SharedMemory::new(131_072))).unwrap()
 }
 
 fn matches(hash: &str, password: &str) -> bool {
-    bench().matches(&PasswordHash::parse(hash).unwrap(), password.as_bytes()).unwrap()
+    workspace().matches(&PasswordHash::parse(hash).unwrap(), password.as_bytes()).unwrap()
 }
 
 #[test]
@@ -76,15 +76,16 @@ fn the_stored_text_is_one_of_four_forms_and_reads_back_as_itself() {
 }
 
 #[test]
-fn bcrypt_cuts_passwords_where_the_systems_that_made_the_hashes_did() {
+fn bcrypt_cuts_long_passwords_as_other_systems_do() {
     let hash = HASHES.iter().find(|(name, _, _)| *name == "bcrypt of 101 bytes").unwrap().2;
     assert!(matches(hash, LONG) && matches(hash, SEVENTY_TWO) && matches(hash, &format!("{SEVENTY_TWO}other")));
     assert!(!matches(hash, &SEVENTY_TWO[..71]));
 }
 
 #[test]
-fn chance_bits_after_a_bcrypt_salt_are_ignored() {
-    // The last character of the salt carries two bits; Openwall's writers clear the other four, some writers do not.
+fn unused_bits_after_a_bcrypt_salt_are_ignored() {
+    // The last character of the salt has two bits of data. Openwall's writers clear the other four; some writers do
+    // not.
     assert!(matches("$2b$04$z8aqxIoWmhCWl.JLerepfeo41Bj8DTBraSPFL3Tok6sTPyMybsvRm", PLAIN));
     assert!(matches("$2b$04$z8aqxIoWmhCWl.JLerepffo41Bj8DTBraSPFL3Tok6sTPyMybsvRm", PLAIN));
 }
@@ -95,7 +96,7 @@ fn s2_a_hash_does_not_print() {
     assert_eq!(format!("{hash:?}"), "PasswordHash(bcrypt, hidden)");
 }
 
-/// Text that is a hash of each format but for one mistake.
+/// Texts of each format, each with one error.
 #[rustfmt::skip]
 const CORRUPT: &[&str] = &[
     "", "$", "$$$$", "plaintext", "5f4dcc3b5aa765d61d8327deb882cf99", "{SSHA}MTIzNDU2Nzg5MDEyMzQ1Ng==",
@@ -142,7 +143,7 @@ fn p11_corrupt_hashes_are_refused() {
 }
 
 #[test]
-fn p11_what_verifying_costs_is_bounded_when_read() {
+fn p11_the_cost_of_verifying_is_bounded_when_a_hash_is_read() {
     const SALT_AND_OUTPUT: &str = "c29tZXNhbHQ$c29tZWhhc2hzb21laGFzaA";
     for (head, parameter) in [
         ("$argon2id$v=19$m=1048577,t=1,p=1", "m"),

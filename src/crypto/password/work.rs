@@ -1,20 +1,20 @@
-//! Work as a quantity, so that every refusal can be made to cost the same.
+//! Units of work, so that every refusal costs the same.
 
 use super::limits::Limits;
 use super::scheme::{Pbkdf2Digest, Scheme};
 
-/// Kinds of work that a refusal pays for. A real export has one to four of them. A refusal for a hash of any further kind
-/// can be told apart by its time.
+/// Maximum number of kinds of work in a refusal. A real export has one to four. A refusal for a hash of a further
+/// kind is distinguishable by its time.
 const MAX_KINDS: usize = 16;
 
-/// Work that comes in units.
+/// A kind of work, and its unit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A unit is one hash with just these parameters, and there is never more than one: two halves of it would not take
-    /// the time of the whole.
+    /// The unit is one hash with these parameters, and the amount is always one: two smaller hashes would not take
+    /// the same time.
     Whole(Scheme),
-    /// A unit is one iteration; portions add up exactly. (Django alone raised its iterations with each release, so an
-    /// export holds many of them.)
+    /// The unit is one iteration; amounts add up exactly. (Django raised its iterations with each release, so an
+    /// export has many different counts.)
     Pbkdf2(Pbkdf2Digest),
 }
 
@@ -26,7 +26,7 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// What one verification against a hash of this scheme costs.
+    /// The work of one verification under this scheme.
     pub(super) fn of(scheme: Scheme) -> Self {
         match scheme {
             Scheme::Argon2 { .. } | Scheme::Bcrypt { .. } | Scheme::Scrypt { .. } => {
@@ -40,30 +40,32 @@ impl Work {
     }
 }
 
-/// What is to be done next about a password.
+/// The next step of a verification.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Compare it with the stored hash; a match ends the matter.
+    /// Compare with the stored hash; a match ends the verification.
     Verify,
-    /// Work whose result nobody uses.
+    /// Work with an unused result.
     Spend(Work),
 }
 
-/// What every refused password costs: of each kind of work, as much as the most expensive hash known, in this order.
+/// The cost of every refused password: for each kind of work, in this order, as much as the most expensive known
+/// hash.
 #[derive(Debug)]
 pub(super) struct RefusalCost {
     kinds: Vec<Work>,
-    /// How much the other schemes may still add to the current one, in the unit of [`Work::cost`].
+    /// Work that other schemes may still add, in the unit of [`Work::cost`].
     left: u64,
 }
 
 impl RefusalCost {
-    /// The cost while every hash has the current scheme. Other schemes may add as much as `limits` allow.
+    /// The cost if every hash has the current scheme. Other schemes may add as much as `limits` allow.
     pub(super) fn of(current: Scheme, limits: &Limits) -> Self {
         Self { kinds: vec![Work::of(current)], left: limits.cost() }
     }
 
-    /// Adds the scheme of a stored hash. False, and nothing changes, when there are too many kinds or the limit is reached.
+    /// Adds the scheme of a stored hash. Returns false and changes nothing if there are too many kinds, or if the
+    /// limit is reached.
     pub(super) fn learn(&mut self, scheme: Scheme) -> bool {
         let work = Work::of(scheme);
         let is_full = self.kinds.len() >= MAX_KINDS;
@@ -80,9 +82,10 @@ impl RefusalCost {
         true
     }
 
-    /// The steps of a refusal. The verification takes the place of the same work in the order, because the work before it
-    /// shows in its time (caches). The current scheme comes first: its users pay for nothing else when they match. A hash
-    /// that was not learned is verified alone, so that no refusal costs more than one hash above the limit.
+    /// The steps of a refusal. The verification replaces the same work at its place in the order, because earlier
+    /// work affects its time through the caches. The current scheme comes first, so that its users pay for nothing
+    /// else on a match. A scheme that was not learned is verified alone, so that no refusal costs more than one hash
+    /// above the limit.
     pub(super) fn steps(&self, stored: Option<Scheme>) -> Vec<Step> {
         let own = stored.map(Work::of);
         let is_learned = |own: Work| self.kinds.iter().any(|known| known.kind == own.kind && known.units >= own.units);
@@ -127,7 +130,7 @@ mod tests {
         ]
     }
 
-    /// Everything that a refusal does, in its order, portions of one kind put together.
+    /// The work of a refusal in order, with the amounts of one kind added up.
     fn total(cost: &RefusalCost, stored: Option<Scheme>) -> Vec<Work> {
         let mut sum: Vec<Work> = Vec::new();
         for step in cost.steps(stored) {
@@ -149,16 +152,16 @@ mod tests {
         for scheme in schemes() {
             assert!(cost.learn(scheme));
         }
-        let nobody = total(&cost, None);
-        assert_eq!(nobody.len(), 9, "{nobody:?}");
-        assert_eq!(nobody[7], Work { kind: Kind::Pbkdf2(Pbkdf2Digest::Sha256), units: 1_200_000 });
+        let unknown_user = total(&cost, None);
+        assert_eq!(unknown_user.len(), 9, "{unknown_user:?}");
+        assert_eq!(unknown_user[7], Work { kind: Kind::Pbkdf2(Pbkdf2Digest::Sha256), units: 1_200_000 });
         for scheme in schemes() {
-            assert_eq!(total(&cost, Some(scheme)), nobody, "{scheme}");
+            assert_eq!(total(&cost, Some(scheme)), unknown_user, "{scheme}");
         }
     }
 
     #[test]
-    fn p6_a_refusal_is_one_hash_while_all_have_the_current_scheme() {
+    fn p6_a_refusal_is_one_hash_if_all_hashes_have_the_current_scheme() {
         let current = schemes()[0];
         let cost = RefusalCost::of(current, &limits(u32::MAX));
         assert_eq!(cost.steps(None), [Step::Spend(Work::of(current))]);
@@ -183,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn p13_whatever_is_stored_a_refusal_costs_no_more_than_the_limit_beside_the_current_hash() {
+    fn p13_a_refusal_never_costs_more_than_the_limit_besides_the_current_hash() {
         let current = Work::of(schemes()[0]).cost();
         let mut cost = RefusalCost::of(schemes()[0], &limits(24));
         let mut stored = schemes();

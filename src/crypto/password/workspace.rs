@@ -1,4 +1,4 @@
-//! What one hashing thread works with: its memory, and every algorithm on it.
+//! The working memory of one hashing thread, and the algorithms that run in it.
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
@@ -14,31 +14,32 @@ use super::scheme::{OUTPUT_BYTES, Pbkdf2Digest, Scheme};
 use super::stored::{NEW_OUTPUT_BYTES, NEW_SALT_BYTES, PasswordHash};
 use super::work::{Kind, Work};
 
-/// bcrypt reads no further. The systems that made the hashes cut longer passwords here, so verifying must as well.
+/// bcrypt reads 72 bytes. The systems that made the hashes cut longer passwords, so verification cuts them too.
 pub(super) const BCRYPT_PASSWORD_BYTES: usize = 72;
-/// Address space that a thread reserves at least, of which it touches what its hashes need. glibc maps what is larger than
-/// this by itself and gives it back to the system when it is freed; smaller memory it would keep from the second time on.
+/// Minimum address space that a thread reserves; only the part that its hashes need is touched. glibc maps
+/// allocations above this size separately and returns them to the system when they are freed. Smaller memory would
+/// stay in its heap after the second allocation.
 const RESERVED_BYTES: usize = 33 * 1024 * 1024;
-/// Stands for the salt in work whose result nobody uses.
+/// The salt of work with an unused result.
 const NO_SALT: [u8; NEW_SALT_BYTES] = [0; NEW_SALT_BYTES];
 
-/// An algorithm refused its input, or there was no memory for it. Bounds and types leave only the second.
+/// The algorithm refused its input, or there was no memory. Bounds and types exclude the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a password could not be hashed")]
 pub(super) struct Unhashable;
 
-/// A thread's place of work.
-pub(super) struct Bench {
-    /// Empty until the first hash, and again after [`Bench::rest`]; its room is reserved all the while.
+/// A thread's working memory.
+pub(super) struct Workspace {
+    /// Empty before the first hash and after [`Workspace::rest`]; the address space stays reserved.
     memory: Vec<Block>,
     blocks: usize,
     shared: Arc<SharedMemory>,
-    /// All work done so far.
+    /// All work since the last reset.
     #[cfg(test)]
     pub(super) trace: Vec<Work>,
 }
 
-impl Bench {
+impl Workspace {
     /// Reserves the memory of a hash of `scheme`, which every hash that needs no more reuses. Other hashes take from
     /// `shared`. `None` when the operating system refuses the memory. Its pages are touched by the first hash.
     pub(super) fn new(scheme: Scheme, shared: Arc<SharedMemory>) -> Option<Self> {
@@ -52,16 +53,16 @@ impl Bench {
         })
     }
 
-    /// Gives the memory back to the operating system until the next hash, which takes a few milliseconds longer for it:
-    /// for a thread that has had nothing to do for a while.
+    /// Returns the memory to the operating system until the next hash. For an idle thread: the next hash takes a few
+    /// milliseconds longer.
     pub(super) fn rest(&mut self) {
         self.memory = Vec::new();
-        // Should there be no room now, the next hash asks again.
+        // If this fails, the next hash tries again.
         self.memory = reserve(self.blocks).unwrap_or_default();
     }
 
-    /// Makes sure of the thread's own memory, which the system may have refused after a rest. Without it no password can be
-    /// judged, and none may be called wrong.
+    /// Reserves the thread's own memory if the system refused it after a rest. Without it a password can be neither
+    /// accepted nor refused.
     pub(super) fn wake(&mut self) -> Result<(), Unhashable> {
         if self.memory.capacity() < self.blocks {
             self.memory = reserve(self.blocks).ok_or(Unhashable)?;
@@ -75,13 +76,12 @@ impl Bench {
         Arc::clone(&self.shared)
     }
 
-    /// Blocks that the thread holds now.
     #[cfg(test)]
     pub(super) const fn held_blocks(&self) -> usize {
         self.memory.len()
     }
 
-    /// The memory for a hash of so many blocks; `None` if it needs more than the thread keeps.
+    /// Memory for a hash of `blocks`, or `None` if the thread has less.
     fn memory(&mut self, blocks: usize) -> Result<Option<&mut [Block]>, Unhashable> {
         if blocks > self.blocks {
             return Ok(None);
@@ -105,7 +105,7 @@ impl Bench {
         PasswordHash::new(scheme, salt.to_vec(), output).map_err(|_| Unhashable)
     }
 
-    /// Whether a hash is of this password, in constant time over the output.
+    /// Whether `stored` is the hash of this password. Constant time over the output.
     pub(super) fn matches(&mut self, stored: &PasswordHash, password: &[u8]) -> Result<bool, Unhashable> {
         let mut output = Zeroizing::new([0; *OUTPUT_BYTES.end()]);
         let output = output.get_mut(..stored.output().len()).ok_or(Unhashable)?;
@@ -122,7 +122,7 @@ impl Bench {
         PasswordHash::new(scheme, NO_SALT.to_vec(), output).map_err(|_| Unhashable)
     }
 
-    /// Does work for its cost alone.
+    /// Does work without using its result.
     pub(super) fn spend(&mut self, work: Work, password: &[u8]) -> Result<(), Unhashable> {
         let (scheme, length) = match work.kind {
             Kind::Whole(scheme @ Scheme::Bcrypt { .. }) => (scheme, BCRYPT_OUTPUT_BYTES),
@@ -179,14 +179,14 @@ impl Bench {
     }
 }
 
-/// Room for so many blocks, none of it touched.
+/// Capacity for this number of blocks, untouched.
 fn reserve(blocks: usize) -> Option<Vec<Block>> {
     let mut memory = Vec::new();
     memory.try_reserve_exact(blocks.max(RESERVED_BYTES / Block::SIZE)).ok()?;
     Some(memory)
 }
 
-/// The password ends with a NUL if there is room for one; it contains none, because none can be typed.
+/// Appends a NUL to the password if it is shorter than 72 bytes. A password contains no NUL.
 fn bcrypt(cost: u8, password: &[u8], salt: &[u8], output: &mut [u8]) -> Result<(), Unhashable> {
     let mut key = Zeroizing::new([0; BCRYPT_PASSWORD_BYTES]);
     let length = password.len().min(BCRYPT_PASSWORD_BYTES);
