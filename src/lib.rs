@@ -7,7 +7,7 @@
 //!
 //! Invariants, each checked by a test (ARCHITECTURE.md has the reasons):
 //!
-//! - No database access on the validation path: judging an access token reads [`view`] and [`keyring`] only.
+//! - Judging an access token reads only [`view`] and [`keyring`], never the database.
 //! - Nothing is stored per access token or per refresh; there is one row per session.
 //! - A replica gives verdicts only while its view is fresh; otherwise it answers 503.
 //! - Time and randomness are arguments.

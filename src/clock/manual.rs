@@ -1,4 +1,4 @@
-//! A clock that tests move.
+//! A clock for tests.
 
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
@@ -6,8 +6,8 @@ use std::time::Duration;
 use super::{Clock, ClockDoubt, ClockEvent, Timeline};
 use crate::domain::Timestamp;
 
-/// A clock that moves only by hand. It keeps the time as [`super::SystemClock`] does, with a database whose
-/// clock is moved by hand as well. Production never makes one.
+/// A clock that moves only through its methods. It keeps the time as [`super::SystemClock`] does, with a simulated
+/// database clock.
 #[derive(Debug)]
 pub struct ManualClock {
     start_millis: i64,
@@ -18,7 +18,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Shows `start` until it is moved.
+    /// Reads `start` until it is moved.
     pub const fn starting_at(start: Timestamp) -> Self {
         Self {
             start_millis: start.millis(),
@@ -29,17 +29,17 @@ impl ManualClock {
         }
     }
 
-    /// Lets `by` go by, on both wall clocks and the stopwatch.
+    /// Advances both wall clocks and the monotonic clock.
     pub fn advance(&self, by: Duration) {
         self.elapsed_millis.fetch_add(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::SeqCst);
     }
 
-    /// Steps this machine's wall clock alone, as an administrator or a bad time server does.
+    /// Steps only this machine's wall clock, as an administrator or a faulty time server does.
     pub fn step(&self, by_millis: i64) {
         self.machine_error_millis.fetch_add(by_millis, Ordering::SeqCst);
     }
 
-    /// Steps the database's clock alone. The next sync measures it.
+    /// Steps only the database's clock. The next sync measures it.
     pub fn step_database(&self, by_millis: i64) {
         self.database_error_millis.fetch_add(by_millis, Ordering::SeqCst);
     }
@@ -64,7 +64,8 @@ impl Clock for ManualClock {
         self.timeline.doubt(self.at(elapsed, &self.machine_error_millis), elapsed)
     }
 
-    /// The database of a test runs on real time; its clock is replaced by one that read the middle of the exchange.
+    /// The database of a test has the real time. It is replaced by a clock that was read in the middle of the
+    /// exchange.
     fn observe_database(&self, _: Timestamp, asked: Duration, answered: Duration) -> Option<ClockEvent> {
         let elapsed = self.elapsed();
         let database_now = self.at(asked + answered.saturating_sub(asked) / 2, &self.database_error_millis);

@@ -1,4 +1,4 @@
-//! The one source of time. Everything that needs it is handed a `Timestamp`, or a [`Clock`] at the edge.
+//! The clock. Code receives a `Timestamp` as an argument; only the edges read a [`Clock`].
 
 mod manual;
 mod timeline;
@@ -11,23 +11,24 @@ pub use self::manual::ManualClock;
 use self::timeline::Timeline;
 pub use self::timeline::{ClockDoubt, ClockEvent};
 
-/// The time of an installation, and a stopwatch that no step of a wall clock moves.
+/// The time of an installation, and monotonic time.
 pub trait Clock: Send + Sync + 'static {
-    /// The time that tokens are judged and minted by, and that is stored (security.md C7). Before the first exchange with
-    /// the database it is this machine's wall clock. It never runs backwards once the clocks have agreed.
+    /// The time for judging and issuing tokens and for stored rows (security.md C7). Before the first exchange with
+    /// the database, it is this machine's wall clock. It never runs backwards after the clocks have agreed once.
     fn now(&self) -> Timestamp;
 
-    /// Time since some fixed origin; grows also while the machine is suspended (security.md C11).
+    /// Monotonic time since a fixed origin, including time in which the machine was suspended (security.md C11).
     fn elapsed(&self) -> Duration;
 
-    /// Why [`Clock::now`] cannot be relied on, if it cannot. `elapsed` is [`Clock::elapsed`], just read.
+    /// Why [`Clock::now`] is unreliable, or `None`. `elapsed` is a current reading of [`Clock::elapsed`].
     fn doubt(&self, elapsed: Duration) -> Option<ClockDoubt>;
 
-    /// Records what the database's clock said in an exchange that began at `asked` and ended at `answered` (both
-    /// [`Clock::elapsed`]). Returns what changed between the clocks, for the log.
+    /// Records the database's time. The exchange began at `asked` and ended at `answered`, both from
+    /// [`Clock::elapsed`]. Returns a change between the clocks, for the log.
     fn observe_database(&self, database_now: Timestamp, asked: Duration, answered: Duration) -> Option<ClockEvent>;
 
-    /// This machine's clock minus the database's in milliseconds, as last measured; 0 before that.
+    /// Last measured offset in milliseconds: this machine's clock minus the database's. 0 before the first
+    /// measurement.
     fn offset_millis(&self) -> i64;
 }
 
@@ -38,7 +39,7 @@ pub struct SystemClock {
 }
 
 impl SystemClock {
-    #[expect(clippy::disallowed_methods, reason = "this is the clock that everything else is handed")]
+    #[expect(clippy::disallowed_methods, reason = "the implementation of `Clock`")]
     fn machine_now() -> Timestamp {
         let since_epoch = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         Timestamp::from_millis(i64::try_from(since_epoch.as_millis()).unwrap_or(i64::MAX))
@@ -76,7 +77,7 @@ mod tests {
     use super::{Clock, ClockDoubt, SystemClock};
 
     #[test]
-    fn c7_a_wrong_clock_is_noticed_over_a_line_that_takes_ten_seconds_and_a_right_one_is_left_alone() {
+    fn c7_a_wrong_clock_is_detected_in_a_ten_second_exchange_and_a_correct_one_is_not_corrected() {
         const DAY: Duration = Duration::from_secs(86_400);
         let exchange = |database_now| {
             let clock = SystemClock::default();

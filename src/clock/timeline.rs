@@ -1,9 +1,10 @@
-//! The time of an installation, kept by three clocks of which one may be wrong.
+//! The time of an installation, derived from three clocks of which one may be wrong.
 //!
-//! A replica sees its machine's wall clock, a stopwatch that nothing steps, and, at each sync, the database's clock. Time
-//! is agreed at the start and continues by the stopwatch. At each sync the three are compared in pairs: a clock that moved
-//! against the two others was stepped, and the two others are right. When only the stopwatch differs, it missed a pause of
-//! the machine. When all three differ, none is known to be right, and the replica answers 503 until two agree.
+//! A replica reads its machine's wall clock, the monotonic clock and, at each sync, the database's clock. The first
+//! sync sets the time, and the monotonic clock continues it. Each sync compares the three clocks in pairs. A clock
+//! that moved against the two others was stepped, and the two others are right. If only the monotonic clock differs,
+//! it missed a pause of the machine. If all three differ, none is known to be right, and the replica answers 503
+//! until two agree.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -13,55 +14,58 @@ use arc_swap::ArcSwapOption;
 
 use crate::domain::Timestamp;
 
-/// At the start, clocks that differ by more than this are both unknown to be right (security.md C7).
+/// Maximum difference of the two wall clocks at the start, in milliseconds. Above it, neither is known to be right
+/// (security.md C7).
 const LARGEST_DIFFERENCE: i64 = 30_000;
 
-/// A clock that moved by more than this against the stopwatch between two syncs was stepped.
+/// Maximum drift between two syncs against the monotonic clock, in milliseconds. A clock that moved further was
+/// stepped.
 const LARGEST_DRIFT: i64 = 1_000;
 
-/// A difference to the database's clock below this is noise of the measurement.
+/// A smaller difference to the database's clock is measurement noise, in milliseconds.
 const NOISE: i64 = 500;
 
-/// A correction makes time run faster or slower by one part in this, so that it never runs backwards.
+/// A correction changes the speed of the time by at most one part in this number, so the time never runs backwards.
 const SLEW: i64 = 20;
 
-/// The largest drift of a clock that is not stepped, as one part in this (1000 ppm).
+/// Maximum drift of a clock that is not stepped: one part in this number (1000 ppm).
 const DRIFT_RATE: i64 = 1_000;
 
-/// For an exchange that took longer, in milliseconds, only the difference that it proves is reported.
+/// During a longer exchange, in milliseconds, the process or the network paused. Only the part of the offset that the
+/// pause cannot explain is reported.
 const LONGEST_EXCHANGE: i64 = 3_000;
 
-/// Why the time cannot be relied on.
+/// Why the time is unreliable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum ClockDoubt {
-    /// The machine's wall clock and the stopwatch have parted since the last sync.
+    /// The machine's wall clock moved against the monotonic clock since the last sync.
     #[error("this machine's clock was stepped since the last sync")]
     Stepped,
     /// No two clocks agree.
     #[error("this machine's clock and the database's disagree, and it is not known which is right")]
     Disagree,
-    /// The clocks were set back together: the time until which this replica has judged is still to come.
-    #[error("this machine's clock and the database's were set back, and the time before is not reached yet")]
+    /// Both wall clocks were set back, to before a time at which this replica has judged tokens.
+    #[error("this machine's clock and the database's were set back, and have not yet reached the time before the step")]
     Behind,
 }
 
-/// A change between the clocks. Steps are in milliseconds, positive when a clock was set forward.
+/// A change between the clocks. Steps are in milliseconds, positive if a clock was set forward.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ClockEvent {
     /// The machine's wall clock was stepped.
     MachineStepped(i64),
     /// The database's clock was stepped.
     DatabaseStepped(i64),
-    /// Both moved together against the stopwatch.
+    /// Both wall clocks moved together against the monotonic clock.
     BothStepped(i64),
-    /// No two clocks agree. With the machine's clock minus the database's.
+    /// No two clocks agree. Holds the machine's clock minus the database's.
     Disagree(i64),
     /// The clocks agree again.
     Agree,
 }
 
-/// An instant against the stopwatch, known to lie between two values: a clock's reading minus the stopwatch, in
-/// milliseconds. It is constant for as long as the clock is not stepped.
+/// A clock's reading minus the monotonic clock, in milliseconds, as a range that contains the exact value. Constant
+/// until the clock is stepped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Origin {
     low: i64,
@@ -73,7 +77,7 @@ impl Origin {
         self.low.midpoint(self.high)
     }
 
-    /// The smallest difference to `other`, positive when this is later.
+    /// The smallest difference to `other`, positive if `self` is later.
     fn beyond(self, other: Self) -> i64 {
         if self.low > other.high {
             self.low.saturating_sub(other.high)
@@ -88,49 +92,51 @@ impl Origin {
         Self { low: origin, high: origin }
     }
 
-    /// What both say of a clock that was not stepped between them; the newer one where it drifted out of the older one.
+    /// The intersection of two measurements of a clock that was not stepped between them. If the clock drifted out of
+    /// the older range, the newer one.
     fn narrowed_by(self, newer: Self) -> Self {
         let both = Self { low: self.low.max(newer.low), high: self.high.min(newer.high) };
         if both.low <= both.high { both } else { newer }
     }
 }
 
-/// The time at one moment, and the readings that it was derived from.
+/// The time at one instant, and the readings that it was derived from.
 #[derive(Debug, Clone, Copy)]
 struct State {
-    /// The stopwatch when this began.
+    /// The monotonic clock at this instant.
     anchor: i64,
-    /// The time then.
+    /// The time at this instant.
     time: i64,
-    /// A correction that is made up from `anchor` on.
+    /// A correction that is applied gradually after `anchor`.
     slew: i64,
-    /// The time never shows less.
+    /// The time is never below this.
     floor: i64,
-    /// The machine's wall clock, at the last sync after which time was known.
+    /// Origin of the machine's wall clock, at the last sync that left the time known.
     machine: i64,
-    /// The database's clock, likewise.
+    /// Origin of the database's clock, at the same sync.
     database: Origin,
-    /// Whether the database's clock shows the time, so that its drift is followed.
+    /// Whether the time agrees with the database's clock, so that its drift is followed.
     follows_database: bool,
     standing: Standing,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// The clocks have never agreed. Nothing was judged.
+    /// The clocks have never agreed. No token was judged.
     Unknown,
     /// The time is known.
     Known,
-    /// It was known, and no two clocks agree since.
+    /// The time was known, but now no two clocks agree.
     Lost,
 }
 
 impl State {
-    /// The first sync, and each one after it until the clocks agree.
+    /// The state after the first sync, and after each further one until the clocks agree.
     fn first(machine: i64, database: Origin, elapsed: i64) -> Self {
         let difference = database.beyond(Origin::exactly(machine)).saturating_abs();
         let (origin, standing) = if difference > LARGEST_DIFFERENCE {
-            // Nothing is judged or minted by it. What a command revokes is remembered for long enough by either clock.
+            // No token is judged or issued with this time. By either clock, a command's revocations are kept long
+            // enough.
             (machine.max(database.middle()), Standing::Unknown)
         } else if difference > NOISE {
             (database.middle(), Standing::Known)
@@ -141,7 +147,7 @@ impl State {
         Self { anchor: elapsed, time, slew: 0, floor: i64::MIN, machine, database, follows_database: true, standing }
     }
 
-    /// A later sync.
+    /// The state after a later sync.
     fn next(self, machine: i64, database: Origin, elapsed: i64) -> (Self, Option<ClockEvent>) {
         if self.standing == Standing::Unknown {
             let state = Self::first(machine, database, elapsed);
@@ -176,7 +182,7 @@ impl State {
                 (known(Self { time, floor, ..here }), Some(ClockEvent::BothStepped(machine_by)))
             }
             (true, true) => {
-                // The last clocks that time was known by stay the measure: whichever returns to them is right.
+                // The readings of the last sync with a known time are kept. A clock that returns to them is right.
                 let lost = Self { machine: self.machine, database: self.database, standing: Standing::Lost, ..here };
                 let event = ClockEvent::Disagree(machine.saturating_sub(database.middle()));
                 (lost, (self.standing != Standing::Lost).then_some(event))
@@ -189,7 +195,7 @@ impl State {
         self.database.middle().saturating_add(by)
     }
 
-    /// Follows the drift of the database's clock while that shows the time, and finds out whether it does so again.
+    /// Follows the drift of the database's clock while the time agrees with it, and detects when they agree again.
     fn following(self, is_slewing: bool) -> (Self, Option<ClockEvent>) {
         let ahead = self.database.beyond(Origin::exactly(self.time.saturating_sub(self.anchor)));
         let returned = !self.follows_database && ahead.saturating_abs() <= LARGEST_DRIFT;
@@ -199,7 +205,7 @@ impl State {
         (Self { follows_database, slew, ..self }, returned.then_some(ClockEvent::Agree))
     }
 
-    /// The time without its floor.
+    /// The time without the minimum `floor`.
     fn line(&self, elapsed: i64) -> i64 {
         let since = elapsed.saturating_sub(self.anchor).max(0);
         let slewed = self.slew.clamp(-(since / SLEW), since / SLEW);
@@ -211,7 +217,7 @@ impl State {
     }
 }
 
-/// The time, read by every request and moved by each sync.
+/// The current state, read by every request and replaced by each sync.
 #[derive(Debug)]
 pub(super) struct Timeline {
     state: ArcSwapOption<State>,
@@ -229,7 +235,7 @@ impl Timeline {
         Self { state: ArcSwapOption::const_empty(), offset: AtomicI64::new(0) }
     }
 
-    /// The time; none before the first exchange.
+    /// The time; `None` before the first exchange.
     pub(super) fn now(&self, elapsed: Duration) -> Option<Timestamp> {
         let state = self.state.load();
         state.as_ref().map(|state| Timestamp::from_millis(state.now(millis(elapsed))))
@@ -248,7 +254,7 @@ impl Timeline {
         }
     }
 
-    /// Compares the clocks. `machine_now` and `elapsed` were read together. Called by one sync at a time.
+    /// Compares the clocks. `machine_now` and `elapsed` were read together. Only one sync calls this at a time.
     pub(super) fn observe(
         &self,
         machine_now: Timestamp,
@@ -259,7 +265,7 @@ impl Timeline {
     ) -> Option<ClockEvent> {
         let (elapsed, asked, answered) = (millis(elapsed), millis(asked), millis(answered));
         let machine = machine_now.millis().saturating_sub(elapsed);
-        // The database read its clock at some moment of the exchange.
+        // The database read its clock at some instant of the exchange.
         let database = Origin {
             low: database_now.millis().saturating_sub(answered),
             high: database_now.millis().saturating_sub(asked),
@@ -299,14 +305,14 @@ mod tests {
     const START: Timestamp = Timestamp::from_seconds(1_000_000);
     const POLL: Duration = Duration::from_millis(500);
 
-    /// Clocks that have agreed, with no difference.
+    /// Clocks that agree exactly.
     fn agreed() -> ManualClock {
         let clock = ManualClock::starting_at(START);
         assert_eq!(sync(&clock), None);
         clock
     }
 
-    /// A sync of 2 ms, which ends half a second after the one before.
+    /// A sync of 2 ms that ends half a second after the previous one.
     fn sync(clock: &ManualClock) -> Option<ClockEvent> {
         sync_for(clock, Duration::from_millis(2))
     }
@@ -315,7 +321,7 @@ mod tests {
         let asked = clock.elapsed();
         clock.advance(took);
         let answered = clock.elapsed();
-        // Applying takes time as well.
+        // Applying entries takes time too.
         clock.advance(POLL);
         clock.observe_database(START, asked, answered)
     }
@@ -324,7 +330,7 @@ mod tests {
         clock.doubt(clock.elapsed())
     }
 
-    /// The time minus that of a right clock, in milliseconds.
+    /// The time minus that of a correct clock, in milliseconds.
     fn error(clock: &ManualClock) -> i64 {
         clock.now().millis() - START.millis() - millis(clock.elapsed())
     }
@@ -349,7 +355,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_a_step_of_the_databases_clock_is_named_and_the_time_goes_on() {
+    fn c7_a_step_of_the_databases_clock_is_reported_and_the_time_continues() {
         for by in [-600_000, -60_000, -25_000, -1_500, 1_500, 25_000, 600_000] {
             let clock = agreed();
             clock.step_database(by);
@@ -367,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_a_step_of_the_machines_clock_is_doubted_until_the_sync_that_names_it() {
+    fn c7_a_step_of_the_machines_clock_makes_the_time_unreliable_until_the_next_sync() {
         for by in [-3_600_000, -1_500, 1_500, 3_600_000] {
             let clock = agreed();
             clock.step(by);
@@ -378,7 +384,7 @@ mod tests {
     }
 
     #[test]
-    fn c11_a_pause_that_the_stopwatch_missed_is_made_up_at_the_next_sync() {
+    fn c11_a_pause_that_the_monotonic_clock_missed_is_added_at_the_next_sync() {
         let clock = agreed();
         clock.step(90_000);
         clock.step_database(90_000);
@@ -388,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_clocks_that_are_set_back_together_stop_the_time_and_do_not_turn_it_back() {
+    fn c7_wall_clocks_that_are_set_back_together_stop_the_time_and_do_not_turn_it_back() {
         let clock = agreed();
         let before = clock.now();
         clock.step(-5_000);
@@ -403,7 +409,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_when_all_three_clocks_differ_the_one_that_returns_is_right() {
+    fn c7_if_all_three_clocks_differ_the_one_that_returns_is_right() {
         for database_returns in [false, true] {
             let clock = agreed();
             clock.step(50_000);
@@ -424,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_one_clock_after_the_other_may_be_stepped() {
+    fn c7_the_clocks_may_be_stepped_one_after_the_other() {
         let clock = agreed();
         clock.step_database(20_000);
         assert!(sync(&clock).is_some());
@@ -453,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_an_exchange_during_which_the_database_was_suspended_moves_nothing() {
+    fn c7_an_exchange_in_which_the_database_was_suspended_changes_nothing() {
         let clock = agreed();
         for _ in 0..5 {
             assert_eq!(sync_for(&clock, Duration::from_secs(20)), None);

@@ -1,10 +1,9 @@
 //! Signatures, sealing, digests and password hashes: the only module that imports jsonwebtoken, ring and argon2.
 //!
-//! - Verification of access tokens: [`verify_access_token`] (`verifier` → `jws` → `strict_json`, `signature` →
-//! `access_claims`).
-//! - Signing of access tokens: [`SigningKey::sign_access_token`].
-//! - Refresh tokens: [`RefreshCodec`]. Private keys at rest: [`Sealer`]. Both derive their keys from the
-//! [`MasterKey`].
+//! - [`verify_access_token`] verifies access tokens: `verifier` → `jws` → `strict_json`, `signature` → `access_claims`.
+//! - [`SigningKey::sign_access_token`] signs them.
+//! - [`RefreshCodec`] encodes refresh tokens, and [`Sealer`] seals private keys. Both derive their keys from the
+//!   [`MasterKey`].
 
 mod access_claims;
 mod assertion;

@@ -61,7 +61,7 @@ pub struct AccessClaims {
     pub user_epoch: u32,
     /// `cep`: the client's epoch when the token was issued; omitted when 0.
     pub client_epoch: u32,
-    /// `iep`: the installation's epoch when the token was issued; left out when 0.
+    /// `iep`: the installation's epoch when the token was issued; omitted when 0.
     pub installation_epoch: u32,
 }
 

@@ -15,7 +15,7 @@ pub enum Revocation {
     Client(ClientId, u32),
     /// Every token signed by this key.
     Key(Kid),
-    /// Every token that carries an installation epoch below this one.
+    /// Every token with a lower installation epoch.
     Everything(u32),
 }
 
@@ -40,7 +40,6 @@ pub enum RevocationKind {
     User,
     Client,
     Key,
-    /// Everything below an epoch of the installation.
     Everything,
 }
 

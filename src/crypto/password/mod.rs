@@ -8,7 +8,7 @@
 //! affect all cases alike:
 //!
 //! > Every refused password costs, for each kind of work that any stored hash needs, as much as the most expensive
-//! such hash, within the limit of `passwords.legacy_cost`.
+//! > such hash, within the limit of `passwords.legacy_cost`.
 //!
 //! An unknown name costs all of it. A failed verification costs the same work in the same order, and its own work is
 //! a part of it ([`work::RefusalCost`]). All of it is one job on one thread. PBKDF2 iterations add up exactly, so one
@@ -26,7 +26,7 @@
 //! unusual spaces. Such a password must be set again. ASCII passwords are not affected.
 //!
 //! At the first match, a hash of the current scheme replaces an imported one if both accept the same passwords (P14).
-//! bcrypt compares 72 bytes, so a bcrypt hash stays if the user's password has 72 bytes or more.
+//! A bcrypt hash covers 72 bytes, so it stays if the user's password has 72 bytes or more.
 
 mod foreign;
 mod hasher;

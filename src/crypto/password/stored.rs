@@ -100,9 +100,9 @@ impl PasswordHash {
         self.scheme == scheme && self.salt.len() == NEW_SALT_BYTES && self.output.len() == NEW_OUTPUT_BYTES
     }
 
-    /// Whether `password`, which matches, is the only password that matches. bcrypt compares 72 bytes, so a password
-    /// of 72 bytes or more shares its hash with every password that begins with these bytes. The other schemes read
-    /// the whole password.
+    /// Whether `password`, which matches, is the only password that matches. A bcrypt hash
+    /// covers 72 bytes, so a longer password shares its hash with every password that begins with the same bytes. The
+    /// other schemes read the whole password.
     ///
     /// HMAC hashes a key that is longer than its block, so PBKDF2 and scrypt also match the digest of a long
     /// password. This is ignored: a digest is almost never text that [`crate::domain::Password`] accepts.

@@ -16,9 +16,9 @@ use super::work::{Kind, Work};
 
 /// bcrypt reads 72 bytes. The systems that made the hashes cut longer passwords, so verification cuts them too.
 pub(super) const BCRYPT_PASSWORD_BYTES: usize = 72;
-/// Minimum address space that a thread reserves; only the part that its hashes need is touched. glibc maps
-/// allocations above this size separately and returns them to the system when they are freed. Smaller memory would
-/// stay in its heap after the second allocation.
+/// Minimum address space that a thread reserves; only the part that its hashes need is touched. Allocations
+/// above this size are mapped separately by glibc, and returned to the system when they are freed. Smaller ones would
+/// stay in the heap after the second allocation.
 const RESERVED_BYTES: usize = 33 * 1024 * 1024;
 /// The salt of work with an unused result.
 const NO_SALT: [u8; NEW_SALT_BYTES] = [0; NEW_SALT_BYTES];
