@@ -7,7 +7,7 @@ use super::{Audience, ClientId, ScopeSet, SessionId, Timestamp, UserId};
 pub enum EndReason {
     /// The user or the client ended it (logout, RFC 7009 revocation).
     LoggedOut,
-    /// A refresh token was used after its retry window: theft (RFC 9700 §4.14).
+    /// A refresh token was reused after its retry window (RFC 9700 §4.14).
     Reused,
     /// An administrator ended it.
     Administrator,
@@ -55,7 +55,7 @@ pub struct Session {
     /// When the current generation was created, in milliseconds. In whole seconds, it is the `iat` of the access
     /// token of the same pair.
     pub rotated_at: Timestamp,
-    /// When earlier generations were superseded, as far as it is known.
+    /// When earlier generations were superseded, as far as known.
     pub marks: RetryMarks,
     /// The session expires here unless it is refreshed before.
     pub idle_expires_at: Timestamp,
@@ -132,7 +132,7 @@ pub enum RefreshRefusal {
     Ended,
     /// The user or the client was disabled, deleted or revoked.
     Revoked,
-    /// A token that was superseded before the retry window: the session has just been ended.
+    /// The token was superseded before the retry window; the session was ended now.
     Reused,
 }
 
