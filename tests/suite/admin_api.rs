@@ -551,7 +551,7 @@ on_both_engines! {
         assert_eq!(list["revocations"][0]["created_at"], "2027-01-15T08:00:00.000Z");
         assert_eq!(list["revocations"][0]["expires_at"], "2027-01-15T09:02:00.000Z", "i12");
         let status = app.administer(Method::GET, "/admin/v1/status", None).await;
-        assert_eq!(status["revocations"], json!({"jti": 1, "session": 1, "user": 1, "client": 1, "key": 1}));
+        assert_eq!(status["revocations"], json!({"jti": 1, "session": 1, "user": 1, "client": 1, "key": 1, "everything": 0}));
         let mut seen = 0;
         let mut cursor = String::new();
         loop {
@@ -626,7 +626,7 @@ on_both_engines! {
         status["revocation_lag_seconds"] = json!("(varies)");
         let expected = json!({
             "version": env!("CARGO_PKG_VERSION"), "ready": true, "view_age_seconds": 0.0, "revocation_lag_seconds": "(varies)",
-            "clock_offset_seconds": 0.25, "revocations": {"jti": 0, "session": 0, "user": 0, "client": 0, "key": 0},
+            "clock_offset_seconds": 0.25, "revocations": {"jti": 0, "session": 0, "user": 0, "client": 0, "key": 0, "everything": 0},
             "cached_tokens": 1, "clients": 2, "password_queue": 0,
             "keys": [{
                 "kid": "(varies)", "algorithm": "ES256", "state": "signing", "announced_at": "2027-01-15T08:00:00.000Z",
