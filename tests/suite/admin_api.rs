@@ -627,7 +627,7 @@ on_both_engines! {
         let expected = json!({
             "version": env!("CARGO_PKG_VERSION"), "ready": true, "view_age_seconds": 0.0, "revocation_lag_seconds": "(varies)",
             "clock_offset_seconds": 0.25, "revocations": {"jti": 0, "session": 0, "user": 0, "client": 0, "key": 0, "everything": 0},
-            "cached_tokens": 1, "clients": 2, "password_queue": 0,
+            "cached_tokens": 1, "clients": 2, "password_queue": 0, "problems": [],
             "keys": [{
                 "kid": "(varies)", "algorithm": "ES256", "state": "signing", "announced_at": "2027-01-15T08:00:00.000Z",
                 "signs_from": "2027-01-15T08:00:00.000Z", "retires_at": null, "gone_at": null,
