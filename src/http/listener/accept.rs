@@ -15,26 +15,26 @@ use tokio_util::sync::CancellationToken;
 use super::http2::Calls;
 use super::places::{Occupant, Places};
 use super::settings::{ListenSettings, Shutdown};
+use super::state::{ConnectionState, Stage};
 use super::tls::TlsIdentity;
-use super::vitals::{Stage, Vitals};
 use super::{connection, http2};
 use crate::http::Routes;
 
-/// Connections that the kernel keeps for us while we are busy accepting others.
+/// Length of the kernel's queue of connections that are not accepted yet.
 const BACKLOG: u32 = 4096;
-/// Bytes that the kernel keeps of a connection in each direction until either side reads them; it counts twice as many. Without a
-/// bound it would keep megabytes of answers for a client that does not read.
+/// Size in bytes of the kernel's receive and send buffer of a connection. The kernel doubles the number. Without a
+/// limit it would buffer megabytes of answers for a client that does not read.
 const KERNEL_BUFFER_BYTES: u32 = 64 * 1024;
-/// Time for the last answers of requests that a shutdown cut.
+/// How long cancelled requests may still write their 503 answer during a shutdown.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
-/// Connections that are evicted when the system has no resources for another one.
+/// Connections evicted when the system is out of file descriptors or memory.
 const EVICTED_WHEN_EXHAUSTED: usize = 8;
-/// How often a listener without a free place looks for idle connections.
-const MAKE_ROOM_EVERY: Duration = Duration::from_millis(100);
-/// How long accepting pauses when the system has no resources for another connection.
+/// Interval at which a listener at its limit evicts idle connections.
+const EVICT_INTERVAL: Duration = Duration::from_millis(100);
+/// Pause before the next `accept` when the system is out of file descriptors or memory.
 const BACK_OFF: Duration = Duration::from_millis(200);
 
-/// A bound socket that speaks HTTP/1.1 with strict limits (security.md H5, H6, H9), or HTTP/2 alone if asked to.
+/// A bound socket that serves HTTP/1.1 with strict limits (security.md H5, H6, H9), or only HTTP/2.
 #[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
@@ -45,7 +45,7 @@ pub struct Listener {
     counts: ConnectionCounts,
 }
 
-/// Numbers of connections of a listener, for the metrics.
+/// Connection counters of a listener, for the metrics.
 #[derive(Debug, Clone, Default)]
 pub struct ConnectionCounts(Arc<Counts>);
 
@@ -57,33 +57,33 @@ struct Counts {
 }
 
 impl ConnectionCounts {
-    /// How many are open now.
+    /// Connections that are open now.
     pub fn open(&self) -> usize {
         self.0.open.load(Ordering::Relaxed)
     }
 
-    /// How many were closed at once, because their address had as many as it may.
+    /// Connections closed on arrival because their address had reached its limit.
     pub fn refused(&self) -> usize {
         self.0.refused.load(Ordering::Relaxed)
     }
 
-    /// How many idle ones were closed to make room.
+    /// Idle connections closed to free a place.
     pub fn evicted(&self) -> usize {
         self.0.evicted.load(Ordering::Relaxed)
     }
 }
 
-/// What a listener speaks: one protocol, never two by negotiation.
+/// The protocol of a listener. A listener never negotiates between two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// HTTP/1.1 and HTTP/1.0.
     Http1,
-    /// HTTP/2, on plain sockets with prior knowledge.
+    /// HTTP/2; without TLS, with prior knowledge.
     Http2,
 }
 
 impl Protocol {
-    /// Its name in a TLS handshake (RFC 7301).
+    /// The ALPN protocol name (RFC 7301).
     pub(super) fn alpn(self) -> &'static [u8] {
         match self {
             Self::Http1 => b"http/1.1",
@@ -93,12 +93,12 @@ impl Protocol {
 }
 
 impl Listener {
-    /// Binds `address`; port 0 takes a free one.
+    /// Binds `address`. Port 0 selects a free port.
     pub fn bind(settings: ListenSettings, address: SocketAddr) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A restarted service takes its port back although old connections linger in the kernel.
+        // A restarted service can bind its port while old connections are in TIME-WAIT.
         socket.set_reuseaddr(true)?;
-        // Accepted sockets inherit them.
+        // Accepted sockets inherit the buffer sizes.
         socket.set_recv_buffer_size(KERNEL_BUFFER_BYTES)?;
         socket.set_send_buffer_size(KERNEL_BUFFER_BYTES)?;
         socket.bind(address)?;
@@ -108,7 +108,7 @@ impl Listener {
         Ok(Self { socket, address, settings, tls: None, protocol: Protocol::Http1, counts })
     }
 
-    /// Speaks TLS on every connection, and the protocol that the identity was loaded for.
+    /// Uses TLS on every connection, with the protocol for which the identity was loaded.
     #[must_use]
     pub fn with_tls(mut self, identity: TlsIdentity) -> Self {
         self.protocol = identity.protocol();
@@ -123,18 +123,18 @@ impl Listener {
         self
     }
 
-    /// Where it listens, with the port that was taken.
+    /// The bound address, with the actual port.
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The numbers of its connections, also once it serves.
+    /// The connection counters; they stay valid while the listener serves.
     pub fn connection_counts(&self) -> ConnectionCounts {
         self.counts.clone()
     }
 
-    /// Serves `routes` until `shutdown` is through: every connection is over when this returns. Dropping it cuts them
-    /// all.
+    /// Serves `routes` until `shutdown` is complete: every connection has ended when this returns. Dropping the future
+    /// cuts all connections.
     pub async fn serve(self, routes: impl Into<Routes>, shutdown: Shutdown) {
         let mut connections = Connections {
             tasks: JoinSet::new(),
@@ -150,26 +150,26 @@ impl Listener {
         tokio::select! {
             biased;
             () = shutdown.stopped.cancelled() => {}
-            () = connections.accept_for_ever(&self.socket, &shutdown.announced) => {}
-            () = reload_for_ever(self.tls, self.settings.reload) => {}
+            () = connections.accept_forever(&self.socket, &shutdown.announced) => {}
+            () = reload_forever(self.tls, self.settings.reload) => {}
         }
-        connections.accept_what_waits(&self.socket);
+        connections.accept_pending(&self.socket);
         drop(self.socket);
         connections.drain(shutdown.drain).await;
     }
 }
 
-async fn reload_for_ever(tls: Option<Arc<TlsIdentity>>, every: Duration) {
+async fn reload_forever(tls: Option<Arc<TlsIdentity>>, every: Duration) {
     let Some(identity) = tls else { return std::future::pending().await };
     loop {
         tokio::time::sleep(every).await;
         let identity = Arc::clone(&identity);
-        // Reading files blocks. How it went is logged there.
+        // Reading files blocks. `reload` logs the result.
         let _ = task::spawn_blocking(move || identity.reload()).await;
     }
 }
 
-/// The connections that are open.
+/// The open connections of a listener.
 struct Connections {
     tasks: JoinSet<()>,
     places: Places,
@@ -183,12 +183,12 @@ struct Connections {
 }
 
 impl Connections {
-    /// At the cap, where no connection is idle, clients wait in the kernel's queue.
-    async fn accept_for_ever(&mut self, socket: &TcpListener, announced: &CancellationToken) {
+    /// At the limit, when no connection is idle, clients wait in the kernel's queue.
+    async fn accept_forever(&mut self, socket: &TcpListener, announced: &CancellationToken) {
         let mut is_exhausted = false;
         loop {
             self.count_open(self.tasks.len());
-            let has_room = self.tasks.len() < self.settings.max_connections;
+            let has_free_place = self.tasks.len() < self.settings.max_connections;
             let accepted = tokio::select! {
                 biased;
                 () = announced.cancelled(), if !self.stage.is_announced() => {
@@ -199,11 +199,11 @@ impl Connections {
                     self.places.release(ended.map_or_else(|error| error.id(), |(id, ())| id));
                     continue;
                 }
-                () = tokio::time::sleep(MAKE_ROOM_EVERY), if !has_room => {
-                    self.make_room();
+                () = tokio::time::sleep(EVICT_INTERVAL), if !has_free_place => {
+                    self.evict_if_full();
                     continue;
                 }
-                accepted = socket.accept(), if has_room => accepted,
+                accepted = socket.accept(), if has_free_place => accepted,
             };
             match accepted {
                 Ok((stream, peer)) => {
@@ -224,8 +224,8 @@ impl Connections {
         }
     }
 
-    /// Takes the connections that clients made before they could know that the listener stops.
-    fn accept_what_waits(&mut self, socket: &TcpListener) {
+    /// Accepts the connections that clients opened before the listener stopped.
+    fn accept_pending(&mut self, socket: &TcpListener) {
         while self.tasks.len() < self.settings.max_connections {
             let Some(Ok((stream, peer))) = socket.accept().now_or_never() else { return };
             self.open(stream, peer);
@@ -237,10 +237,11 @@ impl Connections {
             self.counts.0.refused.fetch_add(1, Ordering::Relaxed);
             return;
         }
-        self.make_room();
-        // Before the connection can answer: a scrape over it counts it.
+        self.evict_if_full();
+        // Counted before the connection can answer, so that a scrape over it includes it.
         self.count_open(self.tasks.len() + 1);
-        // An answer is written in one go: waiting for more to send along would only delay it. Without it we are slower.
+        // An answer is written at once; Nagle's algorithm would only delay it. If the option cannot be set, answers are
+        // slower.
         let _ = stream.set_nodelay(true);
         let (id, occupant) = match self.protocol {
             Protocol::Http1 => self.open_http1(stream, peer),
@@ -249,8 +250,8 @@ impl Connections {
         self.places.take(id, peer.ip(), occupant);
     }
 
-    fn make_room(&mut self) {
-        let evicted = self.places.make_room();
+    fn evict_if_full(&mut self) {
+        let evicted = self.places.evict_if_full();
         self.counts.0.evicted.fetch_add(evicted, Ordering::Relaxed);
     }
 
@@ -259,16 +260,16 @@ impl Connections {
     }
 
     fn open_http1(&mut self, stream: TcpStream, peer: SocketAddr) -> (task::Id, Occupant) {
-        let vitals = Arc::new(Vitals::new(Arc::clone(&self.settings), Arc::clone(&self.stage)));
+        let state = Arc::new(ConnectionState::new(Arc::clone(&self.settings), Arc::clone(&self.stage)));
         let routes = Arc::clone(&self.routes);
         let task = match &self.tls {
-            None => self.tasks.spawn(connection::serve(stream, peer, false, routes, Arc::clone(&vitals))),
+            None => self.tasks.spawn(connection::serve(stream, peer, false, routes, Arc::clone(&state))),
             Some(identity) => {
                 let handshake = TlsAcceptor::from(identity.current()).accept(stream);
-                self.tasks.spawn(connection::serve_tls(handshake, peer, routes, Arc::clone(&vitals)))
+                self.tasks.spawn(connection::serve_tls(handshake, peer, routes, Arc::clone(&state)))
             }
         };
-        (task.id(), Occupant::Http1(vitals))
+        (task.id(), Occupant::Http1(state))
     }
 
     fn open_http2(&mut self, stream: TcpStream, peer: SocketAddr) -> (task::Id, Occupant) {
@@ -291,11 +292,11 @@ impl Connections {
         (task.id(), Occupant::Http2(calls))
     }
 
-    /// Lets requests in flight finish, answers 503 to those that have not finished in time, and closes what is left.
-    async fn drain(mut self, patience: Duration) {
+    /// Waits for requests in flight, answers 503 to those that do not finish in time, then closes all connections.
+    async fn drain(mut self, limit: Duration) {
         self.stage.stop();
         self.places.wake_all();
-        if !self.end_within(patience).await {
+        if !self.end_within(limit).await {
             tracing::warn!(connections = self.tasks.len(), "connections did not end in time and were cut off");
             self.stage.cut();
             self.places.wake_all();
@@ -305,25 +306,25 @@ impl Connections {
         self.count_open(0);
     }
 
-    /// Waits for the end of all connections; false where that takes longer.
-    async fn end_within(&mut self, patience: Duration) -> bool {
+    /// Waits for all connections to end; false if that takes longer than `limit`.
+    async fn end_within(&mut self, limit: Duration) -> bool {
         let all = async {
             while self.tasks.join_next().await.is_some() {
                 self.count_open(self.tasks.len());
             }
         };
-        tokio::time::timeout(patience, all).await.is_ok()
+        tokio::time::timeout(limit, all).await.is_ok()
     }
 }
 
 impl Drop for Connections {
-    /// Requests that end with their connections were not given up by their clients.
+    /// Marks requests that end with their connection as cut by the server, not cancelled by their clients.
     fn drop(&mut self) {
         self.stage.cut();
     }
 }
 
-/// Errors of a connection that is gone already, as opposed to a system out of resources.
+/// Whether the error concerns one connection that has already closed, and not a system out of resources.
 fn concerns_one_connection(error: &io::Error) -> bool {
     matches!(
         error.kind(),

@@ -22,118 +22,119 @@ use tokio::time::Instant;
 use tokio_rustls::Accept;
 use tower::Service as _;
 
-use super::vitals::{Refusal, Stage, Tick, Vitals};
+use super::state::{ConnectionState, Refusal, Stage, Tick};
 use super::wire::{SharedWire, Wire};
 use crate::http::Routes;
 use crate::http::direct::{Answer, Endpoint};
 use crate::http::middleware::{EdgeFuture, X_REQUEST_ID};
 
-/// How long after a deadline a connection is cut off, when nothing came of the deadline itself.
+/// Time after a missed deadline at which the connection is dropped, if handling the deadline had no effect.
 const OVERTIME: Duration = Duration::from_secs(2);
-/// How far the timer sleeps when nothing is due.
+/// Sleep of the timer when no deadline is set.
 const FAR: Duration = Duration::from_secs(3600);
-/// Bytes that the HTTP library buffers for one connection at most; a head fits.
+/// Limit in bytes of hyper's read buffer of a connection; a head fits.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
 
-/// How and when a request arrived; in the extensions of every request that a listener took.
+/// The connection of a request, and its deadline. Each listener puts it in the extensions of every request.
 #[derive(Debug, Clone)]
 pub struct Arrival {
-    /// The other end of the socket.
+    /// Address of the peer of the socket.
     pub peer: SocketAddr,
-    /// Whether this listener spoke TLS itself.
+    /// Whether this listener terminated TLS.
     pub tls: bool,
-    /// Until when there must be an answer. The connection's task is woken then.
+    /// Deadline for the answer. The connection's task is woken then.
     pub deadline: Option<Tick>,
-    /// Why the head was refused: such a request reaches no route and is answered with this.
+    /// Why the head was refused. Such a request reaches no route and gets this answer.
     pub refusal: Option<Refusal>,
-    /// How far the listener's shutdown is. The connection's task is woken when requests in flight are cut.
+    /// Progress of the listener's shutdown. The connection's task is woken when requests in flight are cut.
     pub stage: Arc<Stage>,
 }
 
 /// Serves HTTP/1.1 and HTTP/1.0 on `stream` until either side ends it.
-pub(super) async fn serve<S>(stream: S, peer: SocketAddr, tls: bool, routes: Arc<Routes>, vitals: Arc<Vitals>)
+pub(super) async fn serve<S>(stream: S, peer: SocketAddr, tls: bool, routes: Arc<Routes>, state: Arc<ConnectionState>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let wire = SharedWire::new(Wire::new(stream, Arc::clone(&vitals)));
+    let wire = SharedWire::new(Wire::new(stream, Arc::clone(&state)));
     loop {
-        let head = drive(poll_fn(|context| wire.lock().poll_first_head(context)), &vitals, OVERTIME).await;
+        let head = drive(poll_fn(|context| wire.lock().poll_first_head(context)), &state, OVERTIME).await;
         if !matches!(head, Some(Ok(true))) {
             return;
         }
-        let service = Requests { routes: Arc::clone(&routes), vitals: Arc::clone(&vitals), peer, tls };
+        let service = Requests { routes: Arc::clone(&routes), state: Arc::clone(&state), peer, tls };
         let connection = http1::Builder::new()
-            // The HTTP library gives up a request as soon as the client closes its side, before a handler can run. The driver
-            // notices that, see `Wire::poll_hang_up`.
+            // By default hyper drops a request as soon as the client closes its side, even before a handler runs. The
+            // driver detects the close, see `Wire::poll_hang_up`.
             .half_close(true)
-            // Answers are small: one buffer costs less than a list of two.
+            // Answers are small: one contiguous buffer costs less than vectored I/O.
             .writev(false)
             .header_read_timeout(None)
             .max_buf_size(MAX_BUFFER_BYTES)
             .serve_connection(TokioIo::new(wire.clone()), service);
-        // On the heap, so that a connection without a request costs little.
+        // On the heap, so that a connection without a request needs little memory.
         let mut connection = Box::pin(connection);
         let serving = poll_fn(|context| {
             if connection.as_mut().poll(context).is_ready() {
-                // Its errors concern nobody: requests have been answered and logged.
+                // Errors are ignored here: requests have been answered and logged.
                 return Poll::Ready(Next::End);
             }
-            if vitals.awaits_answer() && wire.lock().poll_hang_up(context).is_ready() {
+            if state.awaits_answer() && wire.lock().poll_hang_up(context).is_ready() {
                 return Poll::Ready(Next::End);
             }
-            if vitals.may_rest() { Poll::Ready(Next::Rest) } else { Poll::Pending }
+            if state.may_rest() { Poll::Ready(Next::Rest) } else { Poll::Pending }
         });
-        match drive(serving, &vitals, OVERTIME).await {
-            Some(Next::Rest) => vitals.begin_rest(),
+        match drive(serving, &state, OVERTIME).await {
+            Some(Next::Rest) => state.begin_rest(),
             Some(Next::End) | None => return,
         }
     }
 }
 
-/// What follows when the HTTP library is no longer needed.
+/// The next step after hyper returns.
 enum Next {
-    /// The next request, some time.
+    /// Wait for the next request without hyper's buffers.
     Rest,
-    /// The end of the connection.
+    /// Close the connection.
     End,
 }
 
-/// The same over TLS. The handshake's time is part of the head's.
+/// Serves HTTP/1 over TLS. The handshake counts towards the time limit of the first head.
 pub(super) async fn serve_tls(
     handshake: Accept<TcpStream>,
     peer: SocketAddr,
     routes: Arc<Routes>,
-    vitals: Arc<Vitals>,
+    state: Arc<ConnectionState>,
 ) {
-    if let Some(Ok(stream)) = drive(Box::pin(handshake), &vitals, Duration::ZERO).await {
-        serve(stream, peer, true, routes, vitals).await;
+    if let Some(Ok(stream)) = drive(Box::pin(handshake), &state, Duration::ZERO).await {
+        serve(stream, peer, true, routes, state).await;
     }
 }
 
-/// Polls `future`, also whenever a deadline passes; gives up when that has not helped after some `overtime`.
-async fn drive<F: Future>(future: F, vitals: &Vitals, overtime: Duration) -> Option<F::Output> {
+/// Polls `future`, and again at each deadline. Returns `None` if it is still pending `overtime` after a missed
+/// deadline.
+async fn drive<F: Future>(future: F, state: &ConnectionState, overtime: Duration) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut timer = pin!(tokio::time::sleep(FAR));
-    let mut rings_at = Tick::now() + FAR;
+    let mut fires_at = Tick::now() + FAR;
     let mut missed = None;
     poll_fn(|context| {
-        vitals.waker.register(context.waker());
-        vitals.apply_eviction();
+        state.waker.register(context.waker());
+        state.apply_eviction();
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(context) {
                 return Poll::Ready(Some(output));
             }
-            let next = vitals.next_deadline();
+            let next = state.next_deadline();
             let has_missed = next.is_some() && next == missed;
             let due = next.map(|deadline| if has_missed { deadline + overtime } else { deadline });
-            // A timer that rings too early costs one look; moving it back on every request would cost more.
-            if let Some(due) = due.filter(|due| *due < rings_at) {
-                rings_at = due;
+            // A timer that fires too early costs one poll. Moving it back on every request would cost more.
+            if let Some(due) = due.filter(|due| *due < fires_at) {
+                fires_at = due;
                 timer.as_mut().reset(instant_of(due));
             }
             ready!(timer.as_mut().poll(context));
             let now = Tick::now();
-            rings_at = match due {
+            fires_at = match due {
                 Some(due) if due > now => due,
                 Some(_) if has_missed => return Poll::Ready(None),
                 Some(due) => {
@@ -142,22 +143,22 @@ async fn drive<F: Future>(future: F, vitals: &Vitals, overtime: Duration) -> Opt
                 }
                 None => now + FAR,
             };
-            timer.as_mut().reset(instant_of(rings_at));
+            timer.as_mut().reset(instant_of(fires_at));
         }
     })
     .await
 }
 
-/// Where a tick is on the clock of the timers.
+/// Converts a coarse instant to the clock of tokio's timers.
 #[expect(clippy::disallowed_methods, reason = "timeouts of sockets run on real time, and nothing else does here")]
 fn instant_of(tick: Tick) -> Instant {
     Instant::now() + tick.since(Tick::now())
 }
 
-/// Requests of one connection, on their way to the routes.
+/// Passes the requests of one connection to the routes.
 struct Requests {
     routes: Arc<Routes>,
-    vitals: Arc<Vitals>,
+    state: Arc<ConnectionState>,
     peer: SocketAddr,
     tls: bool,
 }
@@ -165,17 +166,17 @@ struct Requests {
 impl hyper::service::Service<Request<Incoming>> for Requests {
     type Response = Response;
     type Error = Infallible;
-    type Future = Answering;
+    type Future = AnswerFuture;
 
-    fn call(&self, request: Request<Incoming>) -> Answering {
-        let mut request = request.map(|body| RequestBody::new(body, &self.vitals));
-        let admission = self.vitals.admit();
+    fn call(&self, request: Request<Incoming>) -> AnswerFuture {
+        let mut request = request.map(|body| RequestBody::new(body, &self.state));
+        let admission = self.state.admit();
         let arrival = Arrival {
             peer: self.peer,
             tls: self.tls,
             deadline: admission.deadline,
             refusal: admission.refusal,
-            stage: Arc::clone(self.vitals.stage()),
+            stage: Arc::clone(self.state.stage()),
         };
         let direct = self.routes.direct.as_ref().filter(|_| admission.refusal.is_none());
         let inner = match direct.and_then(|direct| Some((direct, Endpoint::of(&request)?))) {
@@ -185,15 +186,15 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
                 Inner::Routed(self.routes.router.clone().call(request))
             }
         };
-        Answering { inner, vitals: Arc::clone(&self.vitals), refusal: admission.refusal }
+        AnswerFuture { inner, state: Arc::clone(&self.state), refusal: admission.refusal }
     }
 }
 
-/// The body of a request. Its bytes count towards the memory of unfinished bodies until it is complete or dropped.
+/// The body of a request. Its bytes count towards `body_memory` until it is complete or dropped.
 pub struct RequestBody {
     body: Incoming,
-    /// None when there is nothing to read.
-    vitals: Option<Arc<Vitals>>,
+    /// `None` for an empty body.
+    state: Option<Arc<ConnectionState>>,
     charged: usize,
 }
 
@@ -203,15 +204,15 @@ pub enum RequestBodyError {
     /// The connection broke or is too slow, or the framing is invalid.
     #[error(transparent)]
     Http(#[from] hyper::Error),
-    /// Other unfinished bodies take all of the memory that is meant for them.
+    /// The limit on the memory of unfinished bodies is reached.
     #[error("unfinished request bodies take too much memory")]
     Crowded,
 }
 
 impl RequestBody {
-    fn new(body: Incoming, vitals: &Arc<Vitals>) -> Self {
-        let vitals = (!body.is_end_stream()).then(|| Arc::clone(vitals));
-        Self { body, vitals, charged: 0 }
+    fn new(body: Incoming, state: &Arc<ConnectionState>) -> Self {
+        let state = (!body.is_end_stream()).then(|| Arc::clone(state));
+        Self { body, state, charged: 0 }
     }
 }
 
@@ -225,16 +226,16 @@ impl Body for RequestBody {
     ) -> Poll<Option<Result<Frame<Bytes>, RequestBodyError>>> {
         let this = &mut *self;
         let frame = ready!(Pin::new(&mut this.body).poll_frame(context)).transpose()?;
-        if let Some(vitals) = &this.vitals {
+        if let Some(state) = &this.state {
             match &frame {
                 Some(frame) if !this.body.is_end_stream() => {
                     let bytes = frame.data_ref().map_or(0, Bytes::len);
-                    if !vitals.charge_body(bytes) {
+                    if !state.charge_body(bytes) {
                         return Poll::Ready(Some(Err(RequestBodyError::Crowded)));
                     }
                     this.charged += bytes;
                 }
-                _ => vitals.complete_body(),
+                _ => state.complete_body(),
             }
         }
         Poll::Ready(frame.map(Ok))
@@ -251,20 +252,20 @@ impl Body for RequestBody {
 
 impl Drop for RequestBody {
     fn drop(&mut self) {
-        if let Some(vitals) = &self.vitals {
-            vitals.release_body(self.charged);
+        if let Some(state) = &self.state {
+            state.release_body(self.charged);
         }
     }
 }
 
-/// A request whose answer is being made.
-struct Answering {
+/// The future of an answer; it records the end of the request.
+struct AnswerFuture {
     inner: Inner,
-    vitals: Arc<Vitals>,
+    state: Arc<ConnectionState>,
     refusal: Option<Refusal>,
 }
 
-/// Where the answer comes from.
+/// The hot routes or the router.
 enum Inner {
     Routed(RouteFuture<Infallible>),
     Direct(EdgeFuture<Answer>),
@@ -281,16 +282,16 @@ impl Future for Inner {
     }
 }
 
-impl Future for Answering {
+impl Future for AnswerFuture {
     type Output = Result<Response, Infallible>;
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(mut response) = ready!(Pin::new(&mut self.inner).poll(context));
         if let Some(refusal) = self.refusal.filter(|_| !response.headers().contains_key(X_REQUEST_ID)) {
-            // A router without the middleware does not know of refusals.
+            // Only the middleware answers refusals. A router without it has to be overridden here.
             response = refusal.answer();
         }
-        if self.vitals.end_request() {
+        if self.state.end_request() {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response))

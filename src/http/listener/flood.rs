@@ -1,5 +1,5 @@
-//! A limit on HTTP/2 frames that carry no request (security.md H10). The HTTP/2 library answers or ignores any number of them. A
-//! peer that sends too many is cut off here.
+//! A limit on HTTP/2 frames that carry neither a request nor its body (security.md H10). The `h2` crate answers or
+//! ignores any number of them. Here a peer that sends too many loses its connection.
 
 use std::io;
 use std::pin::Pin;
@@ -7,30 +7,31 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::vitals::Tick;
+use super::state::Tick;
 
 /// The client's connection preface (RFC 9113 §3.4), which precedes the first frame.
 const PREFACE_BYTES: usize = 24;
-/// The header of a frame (RFC 9113 §4.1).
+/// Length of a frame header (RFC 9113 §4.1).
 const HEADER_BYTES: usize = 9;
-/// Types of frames that carry a request or its body (RFC 9113 §6).
+/// Frame types that carry a request or its body (RFC 9113 §6).
 const DATA: u8 = 0;
 const HEADERS: u8 = 1;
-/// Frames without a request that a peer may send at once: a connection of 128 streams may reset and update the window of each.
+/// Initial and maximum budget of frames without a request. A connection of 128 streams may reset each and update its
+/// window.
 const BURST: u32 = 512;
-/// Frames without a request that it regains with each request: window updates, a reset, a PING to measure the link.
+/// Budget regained with each request: window updates, a reset, a PING that measures latency.
 const PER_REQUEST: u32 = 8;
-/// Frames without a request that it regains with each second: keep-alive and acknowledgements.
+/// Budget regained with each second: keep-alive and acknowledgements.
 const PER_SECOND: u32 = 16;
 
-/// A stream of HTTP/2 frames to this side.
+/// A stream that counts the HTTP/2 frames of the peer.
 pub(super) struct Frames<S> {
     stream: S,
     budget: Budget,
-    /// Bytes to skip before the next frame header.
+    /// Payload bytes left before the next frame header.
     skipped: usize,
     header: [u8; HEADER_BYTES],
-    /// Bytes of `header` that were read.
+    /// Bytes of `header` read so far.
     read: usize,
 }
 
@@ -67,16 +68,16 @@ impl<S> Frames<S> {
         Self { stream, budget, skipped: PREFACE_BYTES, header: [0; HEADER_BYTES], read: 0 }
     }
 
-    /// Follows the frames in `bytes`; false when there are too many without a request.
+    /// Counts the frames in `bytes`; false when too many carry no request.
     fn follow(&mut self, mut bytes: &[u8]) -> bool {
         while !bytes.is_empty() {
             let skipped = self.skipped.min(bytes.len());
             self.skipped -= skipped;
             bytes = &bytes[skipped..];
-            let taken = bytes.len().min(HEADER_BYTES - self.read);
-            self.header[self.read..self.read + taken].copy_from_slice(&bytes[..taken]);
-            self.read += taken;
-            bytes = &bytes[taken..];
+            let copied = bytes.len().min(HEADER_BYTES - self.read);
+            self.header[self.read..self.read + copied].copy_from_slice(&bytes[..copied]);
+            self.read += copied;
+            bytes = &bytes[copied..];
             if self.read == HEADER_BYTES {
                 let [high, middle, low, kind, ..] = self.header;
                 self.skipped = usize::from(high) << 16 | usize::from(middle) << 8 | usize::from(low);
@@ -159,14 +160,14 @@ mod tests {
             ([frame(HEADERS, 5), frame(PING, 8).repeat(8)].concat().repeat(most), true),
         ] {
             let mut frames = Frames::new(());
-            // The refill depends on real time: a test takes less than a second of it.
+            // The refill uses real time; this test takes less than a second.
             assert_eq!(frames.follow(&sends(&bytes)), expected, "{:?}", &bytes[..9]);
         }
     }
 
     proptest! {
         #[test]
-        fn h10_frames_are_counted_alike_however_they_are_cut(
+        fn h10_the_count_of_frames_does_not_depend_on_how_the_stream_is_split(
             kinds in prop::collection::vec((0_u8..12, 0_usize..40), 0..40), cut in 0_usize..400,
         ) {
             let bytes = sends(&kinds.iter().flat_map(|(kind, length)| frame(*kind, *length)).collect::<Vec<_>>());

@@ -1,6 +1,6 @@
-//! The head of a request, looked at before the HTTP library sees it. hyper forgives what a strict reader must not: bare
-//! line feeds, a missing `Host`, two framings in one message. What two readers can read in two ways is refused here
-//! (RFC 9112 §11.2; security.md H5, H9).
+//! Checks the head of a request before hyper parses it. hyper accepts input that a strict parser rejects: bare line
+//! feeds, a missing `Host`, two framings in one message. This module refuses every head that two parsers could
+//! interpret differently (RFC 9112 §11.2; security.md H5, H9).
 
 use std::borrow::Cow;
 
@@ -11,16 +11,16 @@ use crate::http::error::ProblemCode;
 
 /// Largest head, from the request line to the empty line, in bytes.
 pub(super) const MAX_HEAD_BYTES: usize = 16 * 1024;
-/// Longest origin: a scheme, a host name of 253 bytes (RFC 1035 §2.3.4) and a port.
+/// Longest origin in bytes: a scheme, a host name of 253 bytes (RFC 1035 §2.3.4) and a port.
 const MAX_ORIGIN_BYTES: usize = 320;
-/// Most header fields.
+/// Maximum number of header fields.
 const MAX_FIELDS: usize = 64;
 /// Longest request target, in bytes.
 const MAX_TARGET_BYTES: usize = 2 * 1024;
 /// Longest method, in bytes; the longest registered one has 17.
 const MAX_METHOD_BYTES: usize = 32;
 
-/// How the length of a request's body is told.
+/// Framing of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Framing {
     /// By `Content-Length`; 0 without a body.
@@ -29,26 +29,26 @@ pub(super) enum Framing {
     Chunked,
 }
 
-/// Finds the end of a head that arrives in pieces, looking at each byte once.
+/// Finds the end of a head that arrives in pieces; scans each byte once.
 #[derive(Debug, Default)]
 pub(super) struct HeadScan {
-    /// Where the line that is being read starts.
+    /// Start of the current line.
     line_start: usize,
-    /// Bytes already looked at.
+    /// Bytes already scanned.
     scanned: usize,
-    /// Whether the first line was judged before the head was complete.
-    has_judged_first_line: bool,
+    /// Whether the request line of an incomplete head was checked.
+    has_checked_first_line: bool,
 }
 
 impl HeadScan {
-    /// Whether not even one line is complete.
+    /// Whether no line is complete yet.
     pub(super) const fn is_at_first_line(&self) -> bool {
         self.line_start == 0
     }
 
-    /// The length of the head in `bytes`, when its end is there. `bytes` is what `advance` saw before and more.
-    /// An incomplete head is refused at the first byte that no request has there: a client that speaks another protocol is
-    /// answered at once.
+    /// The length of the head in `bytes`, if its end has arrived. `bytes` starts with the bytes of the previous call.
+    /// An incomplete head is refused at the first byte that cannot belong to a request, so a client that uses another
+    /// protocol gets an answer at once.
     pub(super) fn advance(&mut self, bytes: &[u8]) -> Result<Option<usize>, ProblemCode> {
         let fresh = self.scanned.min(bytes.len());
         while let Some(offset) = memchr(b'\n', &bytes[self.scanned..]) {
@@ -68,20 +68,20 @@ impl HeadScan {
         match bytes.len() >= MAX_HEAD_BYTES {
             true if self.line_start == 0 => Err(ProblemCode::UriTooLong),
             true => Err(ProblemCode::HeadersTooLarge),
-            false => self.judge_incomplete(bytes, fresh).map(|()| None),
+            false => self.check_incomplete(bytes, fresh).map(|()| None),
         }
     }
 
-    /// Judges what is there of an incomplete head, of which the bytes from `fresh` on are new.
-    fn judge_incomplete(&mut self, bytes: &[u8], fresh: usize) -> Result<(), ProblemCode> {
+    /// Checks an incomplete head. The bytes from `fresh` on are new.
+    fn check_incomplete(&mut self, bytes: &[u8], fresh: usize) -> Result<(), ProblemCode> {
         let is_possible = |byte: &u8| is_value_byte(*byte) || matches!(byte, b'\r' | b'\n');
         if !bytes[fresh..].iter().all(is_possible) {
             return Err(ProblemCode::InvalidRequest);
         }
         match memchr(b'\n', bytes) {
-            _ if self.has_judged_first_line => Ok(()),
+            _ if self.has_checked_first_line => Ok(()),
             Some(feed) => {
-                self.has_judged_first_line = true;
+                self.has_checked_first_line = true;
                 request_line(&bytes[..feed.saturating_sub(1)]).map(drop)
             }
             None => beginning_of_request_line(bytes.strip_suffix(b"\r").unwrap_or(bytes)),
@@ -89,7 +89,7 @@ impl HeadScan {
     }
 }
 
-/// Judges a complete head that ends in its empty line.
+/// Checks a complete head, including the empty line at its end.
 pub(super) fn screen(head: &[u8]) -> Result<Framing, ProblemCode> {
     let mut lines = Lines(head);
     let version = request_line(lines.next().unwrap_or_default())?;
@@ -139,11 +139,11 @@ fn beginning_of_request_line(bytes: &[u8]) -> Result<(), ProblemCode> {
     if is_method && is_rest && has_method { Ok(()) } else { Err(ProblemCode::InvalidRequest) }
 }
 
-/// Whether the HTTP library reads this target too: what it cannot read, it answers itself, without a request id, a body or a
-/// line in the log. Bytes beyond ASCII and fragments, which it would cut off, have no place in one (RFC 9112 §3.2).
+/// Whether hyper accepts this target. hyper answers a target that it refuses by itself, without a request id, a body or
+/// a log line. Bytes beyond ASCII and fragments are refused; hyper would cut a fragment off (RFC 9112 §3.2).
 fn is_target(target: &[u8]) -> bool {
     if target.first() != Some(&b'/') {
-        // The rare forms, where its own verdict may cost something: absolute, authority and `*`.
+        // Absolute form, authority form and `*` are rare, so parsing the URI here may cost more.
         return target.iter().all(|byte| byte.is_ascii_graphic() && *byte != b'#') && Uri::try_from(target).is_ok();
     }
     let (path, query) = target.split_at(memchr(b'?', target).unwrap_or(target.len()));
@@ -152,8 +152,7 @@ fn is_target(target: &[u8]) -> bool {
     path.iter().all(is_path_byte) && query.iter().all(is_query_byte)
 }
 
-/// The path that a head asks for, as far as it can be made out: of a head that is refused, to refuse it in the shape of its
-/// API.
+/// The path of a refused head, as far as it can be recognized. It selects the error format of the answer.
 pub(super) fn path_of(head: &[u8]) -> Cow<'_, str> {
     let line = &head[..memchr(b'\n', head).unwrap_or(head.len())];
     let mut words = line.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
@@ -168,7 +167,7 @@ pub(super) fn path_of(head: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&path[..memchr(b'?', path).unwrap_or(path.len())])
 }
 
-/// The first `Origin` of a head that is refused. A page learns the status only if the answer names its origin.
+/// The first `Origin` of a refused head. A browser reveals the status to the page only if the answer names its origin.
 pub(super) fn origin_of(head: &[u8]) -> Option<&[u8]> {
     let fields = head.split(|byte| *byte == b'\n').skip(1);
     let mut origins = fields.filter_map(|line| {
@@ -178,7 +177,7 @@ pub(super) fn origin_of(head: &[u8]) -> Option<&[u8]> {
     origins.next().filter(|origin| origin.len() <= MAX_ORIGIN_BYTES && origin.iter().all(u8::is_ascii_graphic))
 }
 
-/// What the header fields say about framing.
+/// Header fields that decide on framing.
 #[derive(Default)]
 struct Fields {
     count: usize,
@@ -188,7 +187,8 @@ struct Fields {
 }
 
 impl Fields {
-    /// Reads one field line: a name, a colon right after it, a value without control characters; never a continuation.
+    /// Reads one field line: a name, directly followed by a colon, and a value without control characters. A
+    /// continuation line is refused.
     fn read(&mut self, line: &[u8]) -> Result<(), ProblemCode> {
         self.count += 1;
         if self.count > MAX_FIELDS {
@@ -196,9 +196,9 @@ impl Fields {
         }
         let colon = memchr(b':', line).ok_or(ProblemCode::InvalidRequest)?;
         let (name, value) = (&line[..colon], &line[colon + 1..]);
-        // Without an early exit, so that the compiler looks at many bytes at a time.
-        let is_sound = value.iter().fold(true, |is_sound, byte| is_sound & is_value_byte(*byte));
-        if !is_token(name) || !is_sound {
+        // Without an early exit, so that the compiler can vectorize the loop.
+        let is_valid = value.iter().fold(true, |is_valid, byte| is_valid & is_value_byte(*byte));
+        if !is_token(name) || !is_valid {
             return Err(ProblemCode::InvalidRequest);
         }
         match name.len() {
@@ -220,7 +220,8 @@ impl Fields {
         Ok(())
     }
 
-    /// One framing and no more (RFC 9112 §6.3); exactly one `Host` in HTTP/1.1 (§3.2), whatever it says.
+    /// Exactly one framing (RFC 9112 §6.3), and exactly one `Host` in HTTP/1.1 (§3.2). The value of `Host` is not
+    /// checked.
     fn framing(self, version: Version) -> Result<Framing, ProblemCode> {
         let has_host = self.hosts == 1 || (self.hosts == 0 && version == Version::Http10);
         match (self.is_chunked, self.length) {
@@ -232,7 +233,7 @@ impl Fields {
     }
 }
 
-/// Lines of a head whose line ends are known to be CRLF, without them.
+/// The lines of a head without their line ends, which are known to be CRLF.
 struct Lines<'a>(&'a [u8]);
 
 impl<'a> Iterator for Lines<'a> {
@@ -246,7 +247,7 @@ impl<'a> Iterator for Lines<'a> {
     }
 }
 
-/// Digits alone: no sign, no list, no space; small enough for any arithmetic.
+/// Only digits: no sign, no list, no space. At most 18 of them, so that no arithmetic overflows.
 fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 {
         return None;
@@ -254,7 +255,7 @@ fn content_length(value: &[u8]) -> Option<u64> {
     value.iter().try_fold(0_u64, |length, byte| byte.is_ascii_digit().then(|| length * 10 + u64::from(byte - b'0')))
 }
 
-/// `HTTP/` and two digits around a dot (RFC 9112 §2.3).
+/// `HTTP/`, a digit, a dot and a digit (RFC 9112 §2.3).
 fn is_version(text: &[u8]) -> bool {
     matches!(text, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
 }
@@ -264,7 +265,7 @@ fn is_token(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| IS_TCHAR[usize::from(*byte)])
 }
 
-/// Which bytes are `tchar`: names of fields are looked at byte by byte in every request.
+/// Table of `tchar` bytes. Every byte of every field name is checked.
 const IS_TCHAR: [bool; 256] = {
     let mut table = [false; 256];
     let mut byte = 0_u8;
@@ -306,25 +307,25 @@ mod tests {
 
     use super::*;
 
-    fn judge(head: &[u8]) -> Result<Framing, ProblemCode> {
+    fn screen_whole(head: &[u8]) -> Result<Framing, ProblemCode> {
         match HeadScan::default().advance(head)? {
             Some(length) => screen(&head[..length]),
             None => panic!("no end in {head:?}"),
         }
     }
 
-    fn judge_fields(fields: &str) -> Result<Framing, ProblemCode> {
-        judge(format!("POST /v1/login HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes())
+    fn screen_fields(fields: &str) -> Result<Framing, ProblemCode> {
+        screen_whole(format!("POST /v1/login HTTP/1.1\r\nHost: a\r\n{fields}\r\n").as_bytes())
     }
 
     const BAD: Result<Framing, ProblemCode> = Err(ProblemCode::InvalidRequest);
 
     #[test]
     fn h9_one_framing_is_read_and_two_are_refused() {
-        assert_eq!(judge_fields(""), Ok(Framing::Length(0)));
-        assert_eq!(judge_fields("Content-Length: 7\r\n"), Ok(Framing::Length(7)));
-        assert_eq!(judge_fields("content-length:\t 007 \r\n"), Ok(Framing::Length(7)));
-        assert_eq!(judge_fields("Transfer-Encoding: Chunked\r\n"), Ok(Framing::Chunked));
+        assert_eq!(screen_fields(""), Ok(Framing::Length(0)));
+        assert_eq!(screen_fields("Content-Length: 7\r\n"), Ok(Framing::Length(7)));
+        assert_eq!(screen_fields("content-length:\t 007 \r\n"), Ok(Framing::Length(7)));
+        assert_eq!(screen_fields("Transfer-Encoding: Chunked\r\n"), Ok(Framing::Chunked));
         for fields in [
             "Content-Length: 7\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: chunked\r\nContent-Length: 7\r\n",
@@ -345,9 +346,9 @@ mod tests {
             "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
             "Transfer-Encoding: \"chunked\"\r\n",
         ] {
-            assert_eq!(judge_fields(fields), BAD, "{fields:?}");
+            assert_eq!(screen_fields(fields), BAD, "{fields:?}");
         }
-        assert_eq!(judge(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), BAD);
+        assert_eq!(screen_whole(b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n"), BAD);
     }
 
     #[test]
@@ -367,13 +368,13 @@ mod tests {
             "X(: a\r\n",
             "\u{e9}: a\r\n",
         ] {
-            assert_eq!(judge_fields(fields), BAD, "{fields:?}");
+            assert_eq!(screen_fields(fields), BAD, "{fields:?}");
         }
-        assert_eq!(judge_fields("X: \u{e9}\r\nEmpty:\r\n"), Ok(Framing::Length(0)));
+        assert_eq!(screen_fields("X: \u{e9}\r\nEmpty:\r\n"), Ok(Framing::Length(0)));
     }
 
     #[test]
-    fn h9_a_bare_line_feed_is_refused_wherever_it_is() {
+    fn h9_a_bare_line_feed_is_refused_at_every_position() {
         for head in [
             &b"GET / HTTP/1.1\nHost: a\n\n"[..],
             b"GET / HTTP/1.1\r\nHost: a\n\r\n",
@@ -404,11 +405,11 @@ mod tests {
 
     #[test]
     fn h9_http_1_1_names_one_host_and_http_1_0_may_name_none() {
-        assert_eq!(judge(b"GET / HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
-        assert_eq!(judge(b"GET / HTTP/1.1\r\nhost:\r\n\r\n"), Ok(Framing::Length(0)));
-        assert_eq!(judge(b"GET / HTTP/1.1\r\n\r\n"), BAD);
-        assert_eq!(judge(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), BAD);
-        assert_eq!(judge(b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"), BAD);
+        assert_eq!(screen_whole(b"GET / HTTP/1.0\r\n\r\n"), Ok(Framing::Length(0)));
+        assert_eq!(screen_whole(b"GET / HTTP/1.1\r\nhost:\r\n\r\n"), Ok(Framing::Length(0)));
+        assert_eq!(screen_whole(b"GET / HTTP/1.1\r\n\r\n"), BAD);
+        assert_eq!(screen_whole(b"GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n"), BAD);
+        assert_eq!(screen_whole(b"GET / HTTP/1.0\r\nHost: a\r\nHost: b\r\n\r\n"), BAD);
     }
 
     #[test]
@@ -436,54 +437,55 @@ mod tests {
             "GET\t/\tHTTP/1.1",
             "GET / HTTP/1",
         ] {
-            assert_eq!(judge(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()), BAD, "{line:?}");
+            assert_eq!(screen_whole(format!("{line}\r\nHost: a\r\n\r\n").as_bytes()), BAD, "{line:?}");
         }
         for version in ["HTTP/2.0", "HTTP/0.9", "HTTP/1.2", "HTTP/3.1"] {
             let head = format!("GET / {version}\r\nHost: a\r\n\r\n");
-            assert_eq!(judge(head.as_bytes()), Err(ProblemCode::HttpVersionNotSupported), "{version}");
+            assert_eq!(screen_whole(head.as_bytes()), Err(ProblemCode::HttpVersionNotSupported), "{version}");
         }
     }
 
     #[test]
     fn h5_limits_are_exact() {
-        let target =
-            |length: usize| judge(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(length - 1)).as_bytes());
+        let target = |length: usize| {
+            screen_whole(format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(length - 1)).as_bytes())
+        };
         assert_eq!(target(MAX_TARGET_BYTES), Ok(Framing::Length(0)));
         assert_eq!(target(MAX_TARGET_BYTES + 1), Err(ProblemCode::UriTooLong));
 
-        assert!(judge_fields(&"X: a\r\n".repeat(MAX_FIELDS - 1)).is_ok());
-        assert_eq!(judge_fields(&"X: a\r\n".repeat(MAX_FIELDS)), Err(ProblemCode::HeadersTooLarge));
+        assert!(screen_fields(&"X: a\r\n".repeat(MAX_FIELDS - 1)).is_ok());
+        assert_eq!(screen_fields(&"X: a\r\n".repeat(MAX_FIELDS)), Err(ProblemCode::HeadersTooLarge));
 
         let head = |length: usize| {
             let frame = "GET / HTTP/1.1\r\nHost: a\r\nX: \r\n\r\n".len();
             format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}\r\n\r\n", "a".repeat(length - frame)).into_bytes()
         };
-        assert_eq!(judge(&head(MAX_HEAD_BYTES)), Ok(Framing::Length(0)));
-        assert_eq!(judge(&head(MAX_HEAD_BYTES + 1)), Err(ProblemCode::HeadersTooLarge));
+        assert_eq!(screen_whole(&head(MAX_HEAD_BYTES)), Ok(Framing::Length(0)));
+        assert_eq!(screen_whole(&head(MAX_HEAD_BYTES + 1)), Err(ProblemCode::HeadersTooLarge));
         let endless = [&b"GET /"[..], &vec![b'a'; MAX_HEAD_BYTES]].concat();
         assert_eq!(HeadScan::default().advance(&endless), Err(ProblemCode::UriTooLong));
     }
 
-    /// Whether the HTTP library makes a request of this head, and does not answer it on its own.
+    /// Whether hyper passes this head to the service and does not answer it by itself.
     fn reaches_a_service(head: &[u8]) -> bool {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         runtime.block_on(async {
-            let has_come = Arc::new(AtomicBool::new(false));
+            let was_called = Arc::new(AtomicBool::new(false));
             let (mut client, server) = tokio::io::duplex(64 * 1024);
             client.write_all(head).await.unwrap();
             client.shutdown().await.unwrap();
-            let come = Arc::clone(&has_come);
+            let called = Arc::clone(&was_called);
             let service = service_fn(move |_| {
-                come.store(true, Ordering::Relaxed);
+                called.store(true, Ordering::Relaxed);
                 std::future::ready(Ok::<_, Infallible>(http::Response::new(String::new())))
             });
             let _ = http1::Builder::new().half_close(true).serve_connection(TokioIo::new(server), service).await;
-            has_come.load(Ordering::Relaxed)
+            was_called.load(Ordering::Relaxed)
         })
     }
 
     fn agrees_with_the_library(head: &[u8]) -> bool {
-        judge(head).is_err() || reaches_a_service(head)
+        screen_whole(head).is_err() || reaches_a_service(head)
     }
 
     #[test]
@@ -515,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_of_a_refused_head_is_found_whatever_its_form() {
+    fn the_path_of_a_refused_head_is_found_in_every_form_of_target() {
         for (head, path) in [
             ("GET /v1/verify/a?b=/c HTTP/1.1\r\nHost", "/v1/verify/a"),
             ("GET  /v1/verify HTTP/1.1", "/v1/verify"),
@@ -550,7 +552,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn h8_whatever_is_accepted_here_the_library_reads(
+        fn h8_the_library_reads_every_head_that_is_accepted_here(
             method in "[!-~]{1,3}|GET|OPTIONS|CONNECT",
             start in "/|/[ -~]{0,8}[?]|[*]|[a-z+]{1,5}://|[a-z]{0,3}|http://[!-~]{0,12}/",
             rest in "[!-~]{0,16}",
@@ -565,7 +567,7 @@ mod tests {
         }
 
         #[test]
-        fn h9_any_bytes_in_any_pieces_get_one_verdict(bytes: Vec<u8>, cut in 0_usize..200) {
+        fn h9_the_verdict_does_not_depend_on_how_the_bytes_are_split(bytes: Vec<u8>, cut in 0_usize..200) {
             let verdict = |advanced: Result<Option<usize>, ProblemCode>| match advanced {
                 Ok(Some(length)) => screen(&bytes[..length]).is_ok().then_some(Some(length)),
                 other => other.ok(),
@@ -578,7 +580,7 @@ mod tests {
         }
 
         #[test]
-        fn h9_no_beginning_of_a_sound_head_is_refused(cut: usize) {
+        fn h9_no_beginning_of_a_valid_head_is_refused(cut: usize) {
             let head = b"POST /v1/login?a=%20b HTTP/1.1\r\nHost: a\r\nX: \xe9\t.\r\n\r\n";
             let mut scan = HeadScan::default();
             prop_assert_eq!(scan.advance(&head[..cut % head.len()]), Ok(None));

@@ -1,4 +1,4 @@
-//! HTTP/2, for the one caller that speaks nothing else: gRPC. Every limit of security.md H10 stands in [`limited`].
+//! HTTP/2, for gRPC only. [`limited`] sets the limits of security.md H10.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,26 +24,26 @@ use tower::Service as _;
 use super::connection::Arrival;
 use super::flood::Frames;
 use super::settings::{ListenSettings, Shutdown};
-use super::vitals::{STOPPING_IDLE, Stage, Tick};
+use super::state::{STOPPING_IDLE, Stage, Tick};
 
-/// Requests of one connection at a time. A gateway that has more waits for one to end.
+/// Concurrent requests of one connection. A gateway with more waits for one to end.
 const MAX_STREAMS: u32 = 128;
-/// Bytes of a header block, as on the other listeners (security.md H5).
+/// Maximum size in bytes of a header block, as on the other listeners (security.md H5).
 const MAX_HEADER_BYTES: u32 = 16 * 1024;
-/// Bytes of a frame; the least that the protocol allows.
+/// Maximum size in bytes of a frame: the minimum that the protocol allows.
 const MAX_FRAME_BYTES: u32 = 16 * 1024;
-/// Bytes of one request that may be on their way without having been read. A judgement's request is smaller.
+/// Flow-control window of a stream in bytes. An introspection request is smaller.
 const STREAM_WINDOW: u32 = 64 * 1024;
-/// The same for a connection: what one peer can make us hold beside the messages being read.
+/// Flow-control window of a connection in bytes: the limit of unread bytes of all its streams.
 const CONNECTION_WINDOW: u32 = 512 * 1024;
-/// Bytes of answers that wait for one stream's peer to take them. An answer has some hundreds.
+/// Send buffer of a stream in bytes. An answer has some hundreds.
 const MAX_SEND_BYTES: usize = 16 * 1024;
-/// Requests that a peer reset before we looked at them (CVE-2023-44487): beyond it the connection ends.
+/// Requests that a peer reset before they were accepted (CVE-2023-44487); with more, the connection ends.
 const MAX_PENDING_RESETS: usize = 20;
-/// Requests that we had to reset because of the peer's mistakes (RUSTSEC-2024-0003): beyond it the connection ends.
+/// Streams reset here because of protocol errors of the peer (RUSTSEC-2024-0003); with more, the connection ends.
 const MAX_OWN_RESETS: usize = 64;
 
-/// One connection that speaks HTTP/2 from its first byte.
+/// An HTTP/2 connection with prior knowledge or ALPN.
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
     pub(super) router: Router,
@@ -54,21 +54,22 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Serves `stream` until either side ends it. A connection that says nothing is not served at all.
+    /// Serves `stream` until either side ends it. A connection that sends no byte is closed without being served.
     pub(super) async fn serve_plain(self, stream: TcpStream) {
         if let Some(Ok(())) = self.first(stream.readable()).await {
             self.serve(stream, false).await;
         }
     }
 
-    /// The same over TLS. The handshake has the time of a head.
+    /// Serves HTTP/2 over TLS. The handshake has the time limit of a head.
     pub(super) async fn serve_tls(self, handshake: Accept<TcpStream>) {
         if let Some(Ok(stream)) = self.first(handshake).await {
             self.serve(stream, true).await;
         }
     }
 
-    /// What a connection begins with; none where that takes longer than a head may, or than a service that stops waits.
+    /// Waits for `beginning`: the handshake or the first byte. `None` at the time limit of a head, on eviction, or soon
+    /// after the listener stops.
     async fn first<F: Future>(&self, beginning: F) -> Option<F::Output> {
         let stopping = async {
             self.shutdown.stopped.cancelled().await;
@@ -88,22 +89,23 @@ impl Connection {
     {
         let Self { peer, router, settings, shutdown, stage, calls } = self;
         let cut = CancellationToken::new();
-        // Requests in flight end with their connection.
+        // Requests in flight are cancelled when their connection ends.
         let _requests = cut.clone().drop_guard();
         let arrival = Arrival { peer, tls, deadline: None, refusal: None, stage: Arc::clone(&stage) };
         let service = Requests { router, calls: Arc::clone(&calls), arrival };
         let mut connection =
             pin!(limited(Streams(cut), &settings).serve_connection(TokioIo::new(Frames::new(stream)), service));
         let mut deadline = calls.idle_until();
-        // Whoever connects to a service that is about to stop has nowhere else to go: it stays until the end.
-        let (mut leaves_early, mut is_ending) = (!shutdown.announced.is_cancelled(), false);
+        // A connection opened after the announcement is kept until the listener stops: the client has no other replica
+        // to use.
+        let (mut ends_when_announced, mut is_ending) = (!shutdown.announced.is_cancelled(), false);
         loop {
             tokio::select! {
                 biased;
-                // How it ends concerns nobody: requests have been answered and logged.
+                // Errors are ignored here: requests have been answered and logged.
                 _ = connection.as_mut() => return,
-                () = shutdown.announced.cancelled(), if leaves_early => {
-                    leaves_early = false;
+                () = shutdown.announced.cancelled(), if ends_when_announced => {
+                    ends_when_announced = false;
                     connection.as_mut().graceful_shutdown();
                 }
                 () = shutdown.stopped.cancelled(), if !is_ending => {
@@ -137,13 +139,13 @@ impl Connection {
     }
 }
 
-/// The instant that this listener's timers compare with.
+/// The current instant, for comparison with tokio's timers.
 #[expect(clippy::disallowed_methods, reason = "timeouts of sockets run on real time, and nothing else does here")]
 fn now() -> Instant {
     Instant::now()
 }
 
-/// A peer that takes nothing, or is gone, does not answer a ping either.
+/// Sets all limits. A ping detects a peer that does not read or has disconnected.
 fn limited(streams: Streams, settings: &ListenSettings) -> http2::Builder<Streams> {
     let mut builder = http2::Builder::new(streams);
     builder
@@ -161,7 +163,7 @@ fn limited(streams: Streams, settings: &ListenSettings) -> http2::Builder<Stream
     builder
 }
 
-/// Runs the requests of one connection, and gives them up when the connection is over.
+/// Runs the requests of one connection; cancels them when the connection ends.
 #[derive(Clone)]
 struct Streams(CancellationToken);
 
@@ -172,7 +174,7 @@ impl<F: Future<Output = ()> + Send + 'static> Executor<F> for Streams {
     }
 }
 
-/// The requests of one connection, and since when there are none.
+/// Counts the requests of one connection, to detect an idle one.
 pub(super) struct Calls {
     idle: Duration,
     state: Mutex<CallsState>,
@@ -181,20 +183,20 @@ pub(super) struct Calls {
 
 struct CallsState {
     running: usize,
-    /// When the last request ended.
+    /// End of the last request.
     idle_since: Tick,
-    /// Until when the next request must have begun, unless one is being answered.
+    /// Deadline for the start of the next request, unless one is in flight.
     next: Instant,
 }
 
 impl Calls {
-    /// None yet: the first has the time of a head.
+    /// The first request has the time limit of a head.
     pub(super) fn new(settings: &ListenSettings) -> Self {
         let state = CallsState { running: 0, idle_since: Tick::now(), next: now() + settings.head };
         Self { idle: settings.idle, state: Mutex::new(state), evicted: Notify::new() }
     }
 
-    /// Since when the connection has been idle, if it is.
+    /// Start of the current idle time; `None` if a request is in flight.
     pub(super) fn idle_since(&self) -> Option<Tick> {
         let state = self.lock();
         (state.running == 0).then_some(state.idle_since)
@@ -205,7 +207,7 @@ impl Calls {
         self.evicted.notify_one();
     }
 
-    /// The earliest instant at which the connection has been idle for too long.
+    /// The earliest instant at which the idle time may be over.
     fn idle_until(&self) -> Instant {
         let state = self.lock();
         if state.running > 0 { now() + self.idle } else { state.next }
@@ -221,7 +223,7 @@ impl Calls {
     }
 }
 
-/// A request that is being answered.
+/// Guard of a request in flight; its drop ends the request.
 struct Call(Arc<Calls>);
 
 impl Drop for Call {
@@ -233,7 +235,7 @@ impl Drop for Call {
     }
 }
 
-/// Requests of one connection, on their way to the routes.
+/// Passes the requests of one connection to the router.
 struct Requests {
     router: Router,
     calls: Arc<Calls>,

@@ -1,4 +1,4 @@
-//! Who gets the places of a listener: limits per address, and the eviction of idle connections.
+//! Connection limits of a listener: limits per address, and the eviction of idle connections.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -9,12 +9,12 @@ use tokio::task;
 
 use super::http2::Calls;
 use super::settings::ListenSettings;
-use super::vitals::{Tick, Vitals};
+use super::state::{ConnectionState, Tick};
 use crate::http::middleware::ClientAddress;
 
-/// Between two lines in the log about the same thing.
+/// Minimum interval between two log lines about the same condition.
 const LOG_EVERY: Duration = Duration::from_secs(10);
-/// Part of the places that eviction keeps free, so that it scans all connections once for many new ones.
+/// Eviction keeps one of this many places free, so that one scan of all connections serves many new ones.
 const SPARE: usize = 64;
 
 /// The open connections of a listener.
@@ -22,40 +22,40 @@ pub(super) struct Places {
     settings: Arc<ListenSettings>,
     taken: HashMap<task::Id, Place>,
     by_network: HashMap<IpAddr, usize>,
-    refusals: Occasional,
-    evictions: Occasional,
+    refusals: RateLimitedLog,
+    evictions: RateLimitedLog,
 }
 
 struct Place {
     connection: Occupant,
-    /// None for a trusted proxy.
+    /// `None` for a trusted proxy, which has no limit per address.
     network: Option<IpAddr>,
 }
 
-/// How the accept loop reaches a connection.
+/// The accept loop's handle to a connection.
 pub(super) enum Occupant {
-    Http1(Arc<Vitals>),
+    Http1(Arc<ConnectionState>),
     Http2(Arc<Calls>),
 }
 
 impl Occupant {
     fn idle_since(&self) -> Option<Tick> {
         match self {
-            Self::Http1(vitals) => vitals.idle_since(),
+            Self::Http1(state) => state.idle_since(),
             Self::Http2(calls) => calls.idle_since(),
         }
     }
 
     fn evict(&self) {
         match self {
-            Self::Http1(vitals) => vitals.evict(),
+            Self::Http1(state) => state.evict(),
             Self::Http2(calls) => calls.evict(),
         }
     }
 
     fn wake(&self) {
-        if let Self::Http1(vitals) = self {
-            vitals.waker.wake();
+        if let Self::Http1(state) = self {
+            state.waker.wake();
         }
     }
 }
@@ -63,7 +63,7 @@ impl Occupant {
 impl Places {
     pub(super) fn new(settings: Arc<ListenSettings>) -> Self {
         let (taken, by_network) = Default::default();
-        Self { settings, taken, by_network, refusals: Occasional::default(), evictions: Occasional::default() }
+        Self { settings, taken, by_network, refusals: RateLimitedLog::default(), evictions: RateLimitedLog::default() }
     }
 
     /// Whether `peer` may have one more connection.
@@ -95,8 +95,8 @@ impl Places {
         }
     }
 
-    /// Evicts the connections that have been idle longest, if few places are left; returns how many.
-    pub(super) fn make_room(&mut self) -> usize {
+    /// Evicts the connections with the longest idle time if few places are left; returns how many.
+    pub(super) fn evict_if_full(&mut self) -> usize {
         let spare = (self.settings.max_connections / SPARE).max(1);
         if self.taken.len() + spare < self.settings.max_connections { 0 } else { self.evict(spare) }
     }
@@ -119,12 +119,13 @@ impl Places {
         evicted
     }
 
-    /// Has every connection check how far the shutdown is.
+    /// Wakes every connection, so that it checks the progress of the shutdown.
     pub(super) fn wake_all(&self) {
         self.taken.values().for_each(|place| place.connection.wake());
     }
 
-    /// The network that `peer` counts for: of IPv6 the /64, because one customer has all of it. None for a trusted proxy.
+    /// The network whose limit applies to `peer`. For IPv6 it is the /64, because one customer usually has all of it.
+    /// `None` for a trusted proxy.
     fn network(&self, peer: IpAddr) -> Option<IpAddr> {
         let address = ClientAddress::new(peer);
         if self.settings.trusted_proxies.trusts(address) {
@@ -137,15 +138,15 @@ impl Places {
     }
 }
 
-/// Something that is logged once in a while, with the number of times that it happened.
+/// A log line with a minimum interval; it carries the number of events since the last line.
 #[derive(Default)]
-struct Occasional {
+struct RateLimitedLog {
     count: usize,
     next: Option<Tick>,
 }
 
-impl Occasional {
-    /// Adds `count`; the sum since the last line, when a line is due.
+impl RateLimitedLog {
+    /// Adds `count`. Returns the sum since the last line when a line is due.
     fn count(&mut self, count: usize) -> Option<usize> {
         self.count += count;
         if self.count == 0 || self.next.is_some_and(|next| !next.has_passed()) {
@@ -167,7 +168,7 @@ mod tests {
     use crate::telemetry::{LogSink, Logger, MemoryLog};
 
     #[tokio::test]
-    async fn h18_refusals_and_evictions_are_logged_once_in_a_while() {
+    async fn h18_refusals_and_evictions_are_logged_at_most_once_per_interval() {
         let memory = MemoryLog::default();
         let log = Log { format: LogFormat::Json, level: LogLevels::all(LevelFilter::INFO), requests: false };
         let logger = Logger::start(LogSink::Memory(memory.clone()), &log, Arc::new(SystemClock::default())).unwrap();
@@ -176,10 +177,14 @@ mod tests {
         let (peer, id) = ("192.0.2.7".parse().unwrap(), tokio::spawn(async {}).id());
         tracing::subscriber::with_default(logger.subscriber(), || {
             assert!(places.admits(peer));
-            places.take(id, peer, Occupant::Http1(Arc::new(Vitals::new(settings, Arc::new(Stage::default())))));
+            places.take(
+                id,
+                peer,
+                Occupant::Http1(Arc::new(ConnectionState::new(settings, Arc::new(Stage::default())))),
+            );
             for _ in 0..3 {
                 assert!(!places.admits(peer));
-                assert_eq!(places.make_room(), 1);
+                assert_eq!(places.evict_if_full(), 1);
             }
         });
         assert!(logger.flush(LOG_EVERY));

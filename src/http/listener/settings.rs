@@ -1,4 +1,4 @@
-//! How long, how many and until when.
+//! Limits and shutdown of a listener.
 
 use std::time::Duration;
 
@@ -6,40 +6,42 @@ use tokio_util::sync::CancellationToken;
 
 use crate::http::middleware::TrustedProxies;
 
-/// Limits of one listener. The size of a head is not among them: it is the same everywhere.
+/// Limits of one listener. The maximum size of a head is a constant in `head.rs`.
 #[derive(Debug, Clone)]
 pub struct ListenSettings {
-    /// Connections at a time; beyond it, none is accepted until one ends.
+    /// Open connections; at the limit, none is accepted until one ends.
     pub max_connections: usize,
-    /// Connections at a time from one address (IPv6: one /64); further ones are closed at once.
+    /// Open connections from one address (IPv6: one /64); further ones are closed on arrival.
     pub max_per_address: usize,
-    /// Peers that forward requests of many clients: they are exempt from that limit, and their connections are not evicted.
+    /// Peers that forward requests of many clients: they have no limit per address, and their connections are not
+    /// evicted.
     pub trusted_proxies: TrustedProxies,
-    /// Bytes of unfinished bodies that all connections may hold together; a body that needs more is answered 503.
+    /// Bytes of unfinished bodies, of all connections together; a body that needs more is answered 503.
     pub body_memory: usize,
-    /// From the connection (TLS handshake included), or from the first byte of a later request, to the end of the head.
+    /// Time limit of a head, from the accepted connection (TLS handshake included) or from the first byte of a later
+    /// request.
     pub head: Duration,
-    /// From the end of the head to the end of the body.
+    /// Time limit of a body, from the end of the head.
     pub body: Duration,
-    /// From the end of the head to the answer.
+    /// Time limit of an answer, from the end of the head.
     pub request: Duration,
-    /// Between two requests.
+    /// Idle time after which a connection is closed.
     pub idle: Duration,
-    /// Between an answer and the release of the connection's buffers: a client that asks again within it costs no allocation.
+    /// Idle time after which a connection releases its buffers. An earlier request costs no allocation.
     pub rest: Duration,
-    /// Between the end of the client's side of the connection and the end of its request in flight. Short, because a
-    /// client that left looks the same.
+    /// Time limit of a request in flight after the client closed its side. It is short, because a disconnected client
+    /// looks the same.
     pub half_closed: Duration,
-    /// Without a byte taken by a client that is being written to.
+    /// Longest time without progress of a write.
     pub write: Duration,
-    /// Between two looks at the certificate files.
+    /// Interval at which the certificate files are checked for changes.
     pub reload: Duration,
-    /// The issuer's path, below which every route answers as well: it tells for which API a refused head was.
+    /// Path of the issuer, below which every route answers too. It helps to select the error format for a refused head.
     pub base_path: Box<str>,
 }
 
 impl Default for ListenSettings {
-    /// The numbers of security.md H6.
+    /// The limits of security.md H6.
     fn default() -> Self {
         Self {
             max_connections: 20_000,
@@ -59,20 +61,20 @@ impl Default for ListenSettings {
     }
 }
 
-/// The two steps of a graceful stop. Both listeners and whoever reports readiness share it.
+/// The two steps of a graceful stop. All listeners and the readiness probe share it.
 #[derive(Debug, Clone)]
 pub struct Shutdown {
-    /// From here on every answer says `Connection: close`, while connections are still accepted: clients move over to
-    /// other replicas without one failed request.
+    /// When cancelled, every answer has `Connection: close`, while connections are still accepted. Clients move to
+    /// other replicas without a failed request.
     pub announced: CancellationToken,
-    /// From here on no connection is accepted, and what is in flight is finished.
+    /// When cancelled, no connection is accepted, and requests in flight are finished.
     pub stopped: CancellationToken,
-    /// How long what is in flight may take after that.
+    /// Time limit of requests in flight after `stopped`.
     pub drain: Duration,
 }
 
 impl Shutdown {
-    /// Nothing announced yet.
+    /// A shutdown that has not begun.
     pub fn new(drain: Duration) -> Self {
         Self { announced: CancellationToken::new(), stopped: CancellationToken::new(), drain }
     }

@@ -1,4 +1,4 @@
-//! TLS with certificate and key from files, followed as the files change.
+//! TLS with certificate and key from files, which are reloaded when they change.
 
 use std::fmt;
 use std::fs::{File, Metadata};
@@ -23,11 +23,11 @@ pub enum TlsError {
     /// A file cannot be read.
     #[error("{} cannot be read: {}", .0.display(), .1)]
     Read(PathBuf, io::Error),
-    /// A FIFO or device: reading it may never end, and it cannot be read again.
-    #[error("{} is not a regular file: certificate and key are read again when they change, so each must be a regular file", .0.display())]
+    /// A FIFO or device: a read may block forever, and the content cannot be read again.
+    #[error("{} is not a regular file: certificate and key must be regular files, because they are read again when they change", .0.display())]
     NotRegular(PathBuf),
-    /// Every user of the machine could take the key, or put another in its place.
-    #[error("{} holds a private key, and every user of this machine may read or write it: chmod o= lets its owner and group alone", .0.display())]
+    /// Every user of the machine could read or replace the key.
+    #[error("{} holds a private key, and every user of this machine may read or write it: run `chmod o=` on it", .0.display())]
     Exposed(PathBuf),
     /// The certificate file holds no PEM certificate.
     #[error("{} holds no PEM certificate", .0.display())]
@@ -35,38 +35,39 @@ pub enum TlsError {
     /// The key file holds no PEM private key.
     #[error("{} holds no PEM private key", .0.display())]
     NoKey(PathBuf),
-    /// Each may be fine, but they do not go together.
-    #[error("the certificate {} belongs to another key than {}", .0.display(), .1.display())]
+    /// Certificate and key do not belong together.
+    #[error("the certificate {} does not belong to the key {}", .0.display(), .1.display())]
     OtherKey(PathBuf, PathBuf),
-    /// They use what is not supported.
+    /// rustls does not support the certificate or the key.
     #[error("the certificate {} cannot be used with the key {}: {}", .0.display(), .1.display(), .2)]
     Unusable(PathBuf, PathBuf, rustls::Error),
 }
 
-/// A certificate chain and its key, as they are in two files now.
+/// The current certificate chain and its key, from two files.
 pub struct TlsIdentity {
     certificate: PathBuf,
     key: PathBuf,
     protocol: Protocol,
     current: ArcSwap<ServerConfig>,
-    /// The files that were last looked at, and whether they could be used.
+    /// Stamp of the files at the last check, and whether they were usable.
     seen: Mutex<(Stamp, bool)>,
 }
 
-/// What changes about a file when it is written, replaced or shown to others: modification time, inode, length and others'
-/// rights, of both files.
+/// Detects that a file was written or replaced, or that its permissions changed. For both files: modification time
+/// (seconds, nanoseconds), inode, length and the permissions of other users.
 type Stamp = [Option<(i64, i64, u64, u64, u32)>; 2];
 
-/// Reading and writing by everyone. Reading by a group is how systems share keys with services (`ssl-cert` of Debian).
+/// Permission bits of other users. Read permission for a group is allowed: systems share keys with services this way
+/// (`ssl-cert` of Debian).
 const RIGHTS_OF_OTHERS: u32 = 0o006;
 
 impl TlsIdentity {
-    /// Reads both files, PEM; the first certificate is the server's own, intermediates follow.
+    /// Reads both PEM files for HTTP/1. The server's own certificate comes first, followed by intermediates.
     pub fn load(certificate: impl Into<PathBuf>, key: impl Into<PathBuf>) -> Result<Self, TlsError> {
         Self::load_for(Protocol::Http1, certificate, key)
     }
 
-    /// The same for a listener of this protocol.
+    /// Reads both PEM files for a listener of `protocol`.
     pub fn load_for(
         protocol: Protocol,
         certificate: impl Into<PathBuf>,
@@ -78,8 +79,8 @@ impl TlsIdentity {
         Ok(Self { certificate, key, protocol, current, seen: Mutex::new((stamp, true)) })
     }
 
-    /// Looks whether the files changed, and takes the new ones when they can be used; otherwise the old ones stay.
-    /// Files that were caught half-written are tried again at the next look, but reported once.
+    /// Checks whether the files changed, and uses the new ones if they are valid; otherwise the old ones stay in use.
+    /// Incomplete files are tried again at the next check but logged once.
     pub fn reload(&self) {
         let stamp = stamp(&self.certificate, &self.key);
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
@@ -92,22 +93,21 @@ impl TlsIdentity {
         match result {
             Ok(config) => {
                 self.current.store(Arc::new(config));
-                tracing::info!(certificate = %self.certificate.display(), "the TLS certificate was replaced");
+                tracing::info!(certificate = %self.certificate.display(), "TLS certificate replaced");
             }
             Err(_) if is_unchanged => {}
             Err(error) => tracing::error!(
                 error = &error as &dyn std::error::Error,
-                "the new TLS certificate is not used, the old one stays"
+                "new TLS certificate rejected, the old one stays in use"
             ),
         }
     }
 
-    /// What it was loaded for.
     pub(super) const fn protocol(&self) -> Protocol {
         self.protocol
     }
 
-    /// What the next handshake uses.
+    /// The configuration for the next handshake.
     pub(super) fn current(&self) -> Arc<ServerConfig> {
         self.current.load_full()
     }
@@ -119,7 +119,7 @@ impl fmt::Debug for TlsIdentity {
     }
 }
 
-/// TLS 1.2 and 1.3, no client certificates, one protocol.
+/// TLS 1.2 and 1.3, no client certificates, one ALPN protocol.
 fn read(protocol: Protocol, certificate: &Path, key: &Path) -> Result<ServerConfig, TlsError> {
     let chain = CertificateDer::pem_slice_iter(&public_bytes(certificate)?)
         .collect::<Result<Vec<_>, _>>()
@@ -149,20 +149,20 @@ fn public_bytes(path: &Path) -> Result<Vec<u8>, TlsError> {
     Ok(bytes)
 }
 
-/// The bytes of a file that other users may not read.
+/// Reads a file that other users must not be able to read or write.
 fn private_bytes(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     let (mut file, metadata) = open(path)?;
     if metadata.mode() & RIGHTS_OF_OTHERS != 0 {
         return Err(TlsError::Exposed(path.to_owned()));
     }
-    // With its final capacity: a vector that grows leaves copies of the key behind, which are not wiped.
+    // Allocated with its final capacity: a vector that grows leaves copies of the key behind that are not zeroed.
     let length = usize::try_from(metadata.len()).unwrap_or_default();
     let mut bytes = Zeroizing::new(Vec::with_capacity(length + 1));
     file.read_to_end(&mut bytes).map_err(|error| TlsError::Read(path.to_owned(), error))?;
     Ok(bytes)
 }
 
-/// Opens a regular file. `O_NONBLOCK`, because opening a FIFO otherwise waits for its writer.
+/// Opens a regular file. Without `O_NONBLOCK`, opening a FIFO waits for its writer.
 fn open(path: &Path) -> Result<(File, Metadata), TlsError> {
     let unreadable = |error| TlsError::Read(path.to_owned(), error);
     let flags = OFlags::NONBLOCK.bits().cast_signed();
@@ -222,14 +222,14 @@ mod tests {
         write_identity(folder.path(), "second-name.test");
         std::fs::set_permissions(&key, Permissions::from_mode(0o644)).unwrap();
         identity.reload();
-        assert!(Arc::ptr_eq(&first, &identity.current()), "the old one stays");
+        assert!(Arc::ptr_eq(&first, &identity.current()), "the old certificate stays in use");
         std::fs::set_permissions(&key, Permissions::from_mode(0o600)).unwrap();
         identity.reload();
-        assert!(!Arc::ptr_eq(&first, &identity.current()), "put right, it is taken");
+        assert!(!Arc::ptr_eq(&first, &identity.current()), "the key is used once its permissions are fixed");
     }
 
     #[test]
-    fn a_new_certificate_is_taken_and_a_broken_one_is_not() {
+    fn a_new_certificate_is_used_and_a_broken_one_is_not() {
         let folder = tempfile::tempdir().unwrap();
         write_identity(folder.path(), "first.test");
         let identity = TlsIdentity::load(folder.path().join("cert.pem"), folder.path().join("key.pem")).unwrap();
@@ -239,7 +239,7 @@ mod tests {
 
         std::fs::write(folder.path().join("cert.pem"), "half-writ").unwrap();
         identity.reload();
-        assert!(Arc::ptr_eq(&first, &identity.current()), "the old one stays");
+        assert!(Arc::ptr_eq(&first, &identity.current()), "the old certificate stays in use");
 
         write_identity(folder.path(), "second-name.test");
         identity.reload();
@@ -249,7 +249,7 @@ mod tests {
         let other_key = rcgen::KeyPair::generate().unwrap().serialize_pem();
         std::fs::write(folder.path().join("key.pem"), format!("{other_key}\n\n")).unwrap();
         identity.reload();
-        assert!(Arc::ptr_eq(&second, &identity.current()), "the key of another certificate is not taken");
+        assert!(Arc::ptr_eq(&second, &identity.current()), "the key of another certificate is not used");
     }
 
     #[test]
@@ -268,7 +268,7 @@ mod tests {
         std::fs::rename(&certificate, &kept).unwrap();
         std::fs::rename(&fifo, &certificate).unwrap();
         identity.reload();
-        assert!(Arc::ptr_eq(&first, &identity.current()), "the old one stays");
+        assert!(Arc::ptr_eq(&first, &identity.current()), "the old certificate stays in use");
         write_key(&kept, &std::fs::read_to_string(&kept).unwrap());
         std::fs::rename(&kept, &certificate).unwrap();
         identity.reload();
@@ -276,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_with_the_files_is_said_by_name() {
+    fn each_fault_of_the_files_has_its_own_error() {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
         assert!(matches!(TlsIdentity::load(path("none"), path("none")), Err(TlsError::Read(..))));

@@ -1,5 +1,5 @@
-//! The socket as the HTTP library sees it: heads are handed over whole, one at a time and only when they are sound. Clients that
-//! are too slow are answered 408 or cut off.
+//! The socket as hyper sees it: hyper gets one complete, valid head at a time. Slow clients are answered 408 or
+//! disconnected.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -10,26 +10,26 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::head::{self, Framing, HeadScan};
-use super::vitals::Vitals;
+use super::state::ConnectionState;
 use crate::http::error::ProblemCode;
 
-/// What the HTTP library is handed in place of a head that was refused: it makes the refusal an ordinary answer, with a
-/// request id and a line in the log. The service knows such a request by the refusal in the connection's state.
+/// Replaces a refused head for hyper. It makes the refusal an ordinary answer, with a request id and a log line. The
+/// service recognizes such a request by the refusal in the connection's state.
 const REFUSED_HEAD: &[u8] = b"REFUSED * HTTP/1.1\r\nhost: -\r\norigin: ";
-/// Bytes that an idle connection keeps allocated at most.
+/// Limit in bytes of the buffer that an idle connection keeps.
 const MAX_IDLE_CAPACITY: usize = 4 * 1024;
-/// Bytes that a client may send ahead of an answer. Beyond it nothing is read until the answer is made, not even the end of the
-/// stream.
+/// Bytes that a client may send before the answer to its previous request. With more, nothing is read until the answer
+/// is ready, not even the end of the stream.
 const MAX_AHEAD_BYTES: usize = 16 * 1024;
-/// Bytes that are thrown away after a refusal at most.
+/// Limit in bytes of the input discarded after a refusal.
 const MAX_LINGER_BYTES: usize = 1024 * 1024;
 
-/// A stream between client and HTTP library.
+/// A stream between the client and hyper.
 pub(super) struct Wire<S> {
     stream: S,
-    vitals: Arc<Vitals>,
+    state: Arc<ConnectionState>,
     inbound: Inbound,
-    /// Bytes that were read and not handed over yet begin at `taken`.
+    /// Bytes read from the socket. Those from `taken` on were not passed to hyper yet.
     held: Vec<u8>,
     taken: usize,
     is_refused: bool,
@@ -38,36 +38,36 @@ pub(super) struct Wire<S> {
     lingered: usize,
 }
 
-/// What the next byte from the client belongs to.
+/// The part of a message to which the next byte from the client belongs.
 enum Inbound {
     /// A head that is not complete.
     Head(HeadScan),
-    /// A sound head of which this many bytes are still to be handed over, then its body.
+    /// A valid head of which hyper still gets `head_left` bytes, then its body.
     Message { head_left: usize, body: BodyScan },
-    /// Nothing: a head was refused, and nothing behind it can be trusted.
+    /// A head was refused, so later bytes cannot be trusted.
     Closed,
 }
 
-/// What came of one step towards a complete head.
+/// Result of one step towards a complete head.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// There is one, sound or refused, among the bytes that are held.
+    /// The held bytes contain a complete head, valid or refused.
     Accepted,
-    /// Bytes were read.
+    /// Bytes were read, and the head is not checked yet.
     Read,
-    /// There will be none.
+    /// The stream ended, or the client took too long.
     End,
 }
 
 enum BodyScan {
     Length(u64),
-    /// The HTTP library finds the end. Such a request is the last one of its connection, so no head follows that would have to be
-    /// found here.
+    /// hyper finds the end. Such a request is the last one of its connection, so the start of the next head does not
+    /// matter.
     Chunked,
 }
 
 impl Inbound {
-    /// How many of `bytes` belong to the message that is being handed over.
+    /// Number of `bytes` that belong to the current message.
     fn follow(&mut self, bytes: &[u8]) -> usize {
         let Self::Message { head_left, body } = self else { return 0 };
         let of_head = bytes.len().min(*head_left);
@@ -75,7 +75,7 @@ impl Inbound {
         of_head + body.follow(&bytes[of_head..])
     }
 
-    /// Whether the last byte of the message was handed over.
+    /// Whether hyper has the last byte of the message.
     fn is_message_end(&self) -> bool {
         matches!(self, Self::Message { head_left: 0, body: BodyScan::Length(0) })
     }
@@ -95,12 +95,12 @@ impl BodyScan {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
-    pub(super) fn new(stream: S, vitals: Arc<Vitals>) -> Self {
+    pub(super) fn new(stream: S, state: Arc<ConnectionState>) -> Self {
         let inbound = Inbound::Head(HeadScan::default());
-        Self { stream, vitals, inbound, held: Vec::new(), taken: 0, is_refused: false, has_ended: false, lingered: 0 }
+        Self { stream, state, inbound, held: Vec::new(), taken: 0, is_refused: false, has_ended: false, lingered: 0 }
     }
 
-    /// Waits for a head without the HTTP library and its buffers; false when there will be none.
+    /// Waits for a head without allocating hyper's buffers; false when there will be none.
     pub(super) fn poll_first_head(&mut self, context: &mut Context<'_>) -> Poll<io::Result<bool>> {
         let mut scratch = [MaybeUninit::uninit(); 2048];
         while let Inbound::Head(_) = self.inbound {
@@ -113,17 +113,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(Ok(true))
     }
 
-    /// One step towards a complete head: what is held is looked at, or else something is read into the free part of `out`.
+    /// One step towards a complete head: checks the held bytes, or else reads into the free part of `out`.
     fn poll_head(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<Step>> {
-        // What came along with the previous message is looked at before anything is read.
-        self.vitals.await_head(!self.held().is_empty());
+        // Bytes read together with the previous message are checked first.
+        self.state.await_head(!self.held().is_empty());
         if self.accept_head() {
             return Poll::Ready(Ok(Step::Accepted));
         }
         let filled = out.filled().len();
         match Pin::new(&mut self.stream).poll_read(context, out) {
             Poll::Ready(result) => result?,
-            Poll::Pending if !self.vitals.read_is_overdue() => return Poll::Pending,
+            Poll::Pending if !self.state.read_is_overdue() => return Poll::Pending,
             Poll::Pending if self.held().is_empty() => return Poll::Ready(Ok(Step::End)),
             Poll::Pending => {
                 self.refuse(ProblemCode::RequestTimeout);
@@ -133,17 +133,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(Ok(if out.filled().len() == filled { Step::End } else { Step::Read }))
     }
 
-    /// Holds back what was read into `out` behind its first `kept` bytes.
+    /// Moves the bytes of `out` after the first `kept` to the held bytes.
     fn hold(&mut self, out: &mut ReadBuf<'_>, kept: usize) {
         let fresh = &out.filled()[kept..];
-        // A client decides how far this grows: no more than needed.
+        // A client decides how far this grows, so it grows exactly.
         self.held.reserve_exact(fresh.len());
         self.held.extend_from_slice(fresh);
         out.set_filled(kept);
     }
 
-    /// Looks at what was just read into `out` behind its first `filled` bytes. The usual case, a sound head in one piece,
-    /// stays where the HTTP library wants it, with what of its body came along: true. Everything else is held.
+    /// Checks the bytes of `out` after the first `filled`. In the usual case, a valid head in one piece, they stay in
+    /// `out` with the body bytes behind it: true. All other bytes are held.
     fn keep_whole_head(&mut self, out: &mut ReadBuf<'_>, filled: usize) -> bool {
         let used = if self.held().is_empty() { self.accept_whole(&out.filled()[filled..]) } else { None };
         self.hold(out, filled + used.unwrap_or(0));
@@ -151,8 +151,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         used.is_some()
     }
 
-    /// Takes over a sound head at the start of `fresh`, together with what of its body came along; returns how many bytes
-    /// that is. None when the head is incomplete, unsound or not at the start: such bytes are looked at as held ones.
+    /// Accepts a valid head at the start of `fresh`, with the body bytes behind it; returns their length. `None` when
+    /// the head is incomplete, invalid or not at the start: such bytes are checked as held bytes.
     fn accept_whole(&mut self, fresh: &[u8]) -> Option<usize> {
         let length = HeadScan::default().advance(fresh).ok().flatten()?;
         let framing = head::screen(&fresh[..length]).ok()?;
@@ -165,11 +165,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             Framing::Length(length) => BodyScan::Length(length),
             Framing::Chunked => BodyScan::Chunked,
         };
-        self.vitals.begin_request(framing != Framing::Length(0), framing == Framing::Chunked, None);
+        self.state.begin_request(framing != Framing::Length(0), framing == Framing::Chunked, None);
         self.inbound = Inbound::Message { head_left, body };
     }
 
-    /// Looks for the end of a head in what is held; on finding it, or that there cannot be one, moves on.
+    /// Searches the held bytes for the end of a head; true when a head was accepted or refused.
     fn accept_head(&mut self) -> bool {
         let Inbound::Head(scan) = &mut self.inbound else { return true };
         // Empty lines before a request line are ignored (RFC 9112 §2.2).
@@ -192,8 +192,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     fn refuse(&mut self, code: ProblemCode) {
-        let refusal = self.vitals.refusal(code, &head::path_of(self.held()));
-        self.vitals.begin_request(false, true, Some(refusal));
+        let refusal = self.state.refusal(code, &head::path_of(self.held()));
+        self.state.begin_request(false, true, Some(refusal));
         let origin = head::origin_of(self.held());
         self.held = [REFUSED_HEAD, origin.unwrap_or_default(), b"\r\n\r\n"].concat();
         self.taken = 0;
@@ -201,13 +201,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.inbound = Inbound::Message { head_left: self.held.len(), body: BodyScan::Length(0) };
     }
 
-    /// Hands over head and body as they come; ready without a byte at the end of the stream, or of the message.
+    /// Passes head and body to hyper as they arrive. Returns ready without a byte at the end of the stream or of the
+    /// message.
     fn poll_message(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.held().is_empty() {
             let filled = out.filled().len();
             match Pin::new(&mut self.stream).poll_read(context, out) {
                 Poll::Ready(result) => result?,
-                Poll::Pending if self.vitals.read_is_overdue() => {
+                Poll::Pending if self.state.read_is_overdue() => {
                     return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
                 }
                 Poll::Pending => return Poll::Pending,
@@ -225,8 +226,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(Ok(()))
     }
 
-    /// Waits for the end of the stream while a request is being answered, and holds what the client sends ahead. Ready when the
-    /// client has left, or closed its side for longer than it may.
+    /// Waits for the end of the stream while a request is in flight, and holds bytes that the client sends early. Ready
+    /// when the client has disconnected, or when its closed side has exceeded its time limit.
     pub(super) fn poll_hang_up(&mut self, context: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [MaybeUninit::uninit(); 2048];
         while !self.has_ended && self.held().len() < MAX_AHEAD_BYTES {
@@ -237,13 +238,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             }
             self.hold(&mut ahead, 0);
         }
-        if self.has_ended && self.vitals.has_hung_up() { Poll::Ready(()) } else { Poll::Pending }
+        if self.has_ended && self.state.has_hung_up() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Past the last byte of a message, the next head begins.
+    /// Expects the next head after the last byte of a message.
     fn settle(&mut self) {
         if self.inbound.is_message_end() {
-            self.vitals.complete_body();
+            self.state.complete_body();
             self.inbound = if self.is_refused { Inbound::Closed } else { Inbound::Head(HeadScan::default()) };
         }
     }
@@ -261,22 +262,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    /// Reads and forgets what a refused client still sends.
+    /// Reads and discards the rest of a refused request.
     fn poll_linger(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        self.vitals.linger();
+        self.state.linger();
         let mut scratch = [MaybeUninit::uninit(); 4096];
         while self.lingered < MAX_LINGER_BYTES {
-            let mut thrown = ReadBuf::uninit(&mut scratch);
-            match Pin::new(&mut self.stream).poll_read(context, &mut thrown) {
-                Poll::Pending if !self.vitals.read_is_overdue() => return Poll::Pending,
-                Poll::Ready(Ok(())) if !thrown.filled().is_empty() => self.lingered += thrown.filled().len(),
+            let mut discarded = ReadBuf::uninit(&mut scratch);
+            match Pin::new(&mut self.stream).poll_read(context, &mut discarded) {
+                Poll::Pending if !self.state.read_is_overdue() => return Poll::Pending,
+                Poll::Ready(Ok(())) if !discarded.filled().is_empty() => self.lingered += discarded.filled().len(),
                 _ => break,
             }
         }
         Poll::Ready(())
     }
 
-    /// Hands bytes to the HTTP library: of a head when it is complete, of a body as they arrive.
+    /// Passes bytes to hyper: of a head when it is complete, of a body as they arrive.
     fn poll_read(&mut self, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         loop {
             match self.inbound {
@@ -293,20 +294,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    fn judge_write<T>(&self, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+    fn check_write<T>(&self, progress: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         match progress {
-            Poll::Pending if self.vitals.write_is_stalled() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending if self.state.write_is_stalled() => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
             Poll::Ready(result) => {
-                self.vitals.write_progressed();
+                self.state.write_progressed();
                 Poll::Ready(result)
             }
         }
     }
 }
 
-/// The wire in the hands of the HTTP library and of the connection's driver. Both belong to one task, so the lock is never waited
-/// for.
+/// A wire shared by hyper and the connection's driver. Both run in one task, so the lock is never contended.
 pub(super) struct SharedWire<S>(Arc<Mutex<Wire<S>>>);
 
 impl<S> SharedWire<S> {
@@ -335,21 +335,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for SharedWire<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let mut wire = self.lock();
         let progress = Pin::new(&mut wire.stream).poll_write(context, bytes);
-        wire.judge_write(progress)
+        wire.check_write(progress)
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.lock();
         let progress = Pin::new(&mut wire.stream).poll_flush(context);
-        wire.judge_write(progress)
+        wire.check_write(progress)
     }
 
-    /// Ends our side, then waits a little for a refused client to end its own.
+    /// Closes the server's side, then waits a little for a refused client to close its own.
     fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let mut wire = self.lock();
         let progress = Pin::new(&mut wire.stream).poll_shutdown(context);
-        ready!(wire.judge_write(progress))?;
-        if wire.vitals.must_linger() {
+        ready!(wire.check_write(progress))?;
+        if wire.state.must_linger() {
             ready!(wire.poll_linger(context));
         }
         Poll::Ready(Ok(()))

@@ -1,5 +1,5 @@
-//! What one connection is waiting for, and until when. Shared by the three that take part in it: the wire, which sees
-//! bytes; the service, which sees requests; the driver, which owns the only timer.
+//! State and deadlines of one connection. Three parts share it: the wire, which sees bytes; the service, which sees
+//! requests; and the driver, which owns the only timer.
 
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
@@ -13,32 +13,29 @@ use rustix::time::{ClockId, clock_gettime};
 use super::ListenSettings;
 use crate::http::error::{ApiError, ErrorShape, ProblemCode};
 
-/// How long a connection without a request stays open once the listener stops: a request that is already on its way
-/// still gets its answer.
+/// Time for which an idle connection stays open after the listener stops, so that a request already sent gets its
+/// answer.
 pub(super) const STOPPING_IDLE: Duration = Duration::from_millis(250);
-/// How long the rest of a refused request is read and thrown away: closing earlier would reset the connection, and with
-/// it the answer.
+/// Time for which the rest of a refused request is read and discarded. Closing earlier would reset the connection, and
+/// the client would lose the answer.
 const LINGER: Duration = Duration::from_secs(2);
 
-/// An instant on the kernel's coarse clock, in milliseconds. It lags by some milliseconds, which no timeout of a socket
-/// minds, and costs a fifth of what a precise clock does: every request reads it several times.
+/// An instant on the kernel's coarse monotonic clock, in milliseconds. It lags by a few milliseconds, which does not
+/// matter for socket timeouts. A read costs a fifth of a precise clock read, and every request needs several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Tick(NonZeroU64);
 
 impl Tick {
-    /// Now.
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::MonotonicCoarse);
         let millis = time.tv_sec.unsigned_abs() * 1000 + time.tv_nsec.unsigned_abs() / 1_000_000;
         Self(NonZeroU64::MIN.saturating_add(millis))
     }
 
-    /// Whether this instant is over.
     pub fn has_passed(self) -> bool {
         Self::now() >= self
     }
 
-    /// How long after `earlier` it is.
     pub(super) fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.get().saturating_sub(earlier.0.get()))
     }
@@ -52,7 +49,7 @@ impl std::ops::Add<Duration> for Tick {
     }
 }
 
-/// What the connections of a listener share: how far its shutdown is, and the memory of unfinished bodies.
+/// State shared by the connections of a listener: the progress of its shutdown, and the memory of unfinished bodies.
 #[derive(Debug, Default)]
 pub struct Stage {
     step: AtomicU8,
@@ -84,46 +81,47 @@ impl Stage {
         self.step.load(Ordering::Relaxed) >= Self::STOPPED
     }
 
-    /// Whether the time for requests in flight is over: the server, not the client, ends those that are left.
+    /// Whether the time limit of requests in flight has passed. The server ends the remaining ones; their clients did
+    /// not cancel them.
     pub fn is_cut(&self) -> bool {
         self.step.load(Ordering::Relaxed) >= Self::CUT
     }
 }
 
-/// One connection's state. Only the connection's own task writes it, so nothing here is contended and no ordering is needed. The
-/// accept loop reads whether it is idle, asks it to end, and wakes it.
+/// State of one connection. Only the connection's own task writes it, so there is no contention and no ordering is
+/// needed. The accept loop reads whether it is idle, asks it to end, and wakes it.
 #[derive(Debug)]
-pub(super) struct Vitals {
+pub(super) struct ConnectionState {
     settings: Arc<ListenSettings>,
     stage: Arc<Stage>,
-    /// Wakes the connection's task when the stage changes.
+    /// Wakes the connection's task when the shutdown progresses or the connection is evicted.
     pub(super) waker: AtomicWaker,
-    /// Until when the next bytes must have come: the head, the body, or the first byte of the next request.
+    /// Deadline for the next bytes: the head, the body, or the first byte of the next request.
     read: Deadline,
-    /// Until when the client must have taken a byte.
+    /// Deadline for progress of a write.
     write: Deadline,
-    /// Until when the request must be answered, and then the answer written.
+    /// Deadline for the answer, and then for writing it.
     request: Deadline,
     /// When an idle connection releases its buffers.
     rest: Deadline,
-    /// Until when a client that closed its side may get its answer.
+    /// Deadline for the answer to a client that closed its side.
     hang_up: Deadline,
     phase: AtomicU8,
-    /// Since when the connection has been idle, if it is.
+    /// Start of the current idle time.
     idle_since: Deadline,
-    /// Whether the listener wants the place of this connection, as long as it is idle.
+    /// Whether the listener asked the connection to end while it is idle.
     is_evicted: Flag,
-    /// Whether no request has come yet.
+    /// Whether no request was received yet.
     is_fresh: Flag,
-    /// Whether the request in flight is the last one of the connection.
+    /// Whether the connection ends after the request in flight.
     is_last: Flag,
-    /// Whether the body of the request in flight was handed over whole.
+    /// Whether hyper has the whole body of the request in flight.
     body_is_complete: Flag,
-    /// Why the head of the last request was refused: nothing comes after it.
+    /// Why the last head was refused. No request follows it.
     refusal: OnceLock<Refusal>,
 }
 
-/// What a connection is doing.
+/// Phase of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Phase {
@@ -131,13 +129,13 @@ enum Phase {
     Idle,
     /// Reading a head.
     Head,
-    /// A request has no answer yet.
+    /// Waiting for the answer to a request.
     Request,
     /// An answer is being written.
     Answer,
 }
 
-/// A [`Tick`], or none.
+/// An optional [`Tick`].
 #[derive(Debug, Default)]
 struct Deadline(AtomicU64);
 
@@ -172,32 +170,30 @@ impl Flag {
     }
 }
 
-/// What the service learns about the request that it is handed.
+/// Deadline and refusal of a request, for the service.
 pub(super) struct Admission {
     pub(super) deadline: Option<Tick>,
     pub(super) refusal: Option<Refusal>,
 }
 
-/// Why a head was not accepted, and in which shape its client expects to be told.
+/// Why a head was refused, and the format of the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Refusal {
-    /// Why.
     pub code: ProblemCode,
-    /// The shape of the API that it was for, if that could be made out.
+    /// Error format of the API that the head addresses, if the path is recognizable.
     pub shape: ErrorShape,
 }
 
 impl Refusal {
-    /// The answer.
     pub fn answer(self) -> Response {
         self.shape.answer(ApiError::new(self.code))
     }
 }
 
-impl Vitals {
-    /// A connection that was accepted now.
+impl ConnectionState {
+    /// The state of a connection accepted now.
     pub(super) fn new(settings: Arc<ListenSettings>, stage: Arc<Stage>) -> Self {
-        let vitals = Self {
+        let state = Self {
             settings,
             stage,
             waker: AtomicWaker::new(),
@@ -215,19 +211,19 @@ impl Vitals {
             refusal: OnceLock::new(),
         };
         let now = Tick::now();
-        vitals.idle_since.set(now);
-        vitals.read.set(now + vitals.settings.head);
-        vitals
+        state.idle_since.set(now);
+        state.read.set(now + state.settings.head);
+        state
     }
 
-    /// The earliest instant at which something is overdue.
+    /// The earliest deadline.
     pub(super) fn next_deadline(&self) -> Option<Tick> {
         let rest = self.rest.get().filter(|_| self.is_idle());
         let others = [&self.read, &self.write, &self.request, &self.hang_up];
         others.into_iter().filter_map(Deadline::get).chain(rest).min()
     }
 
-    /// Whether there is no request, no beginning of one and no rest of an answer.
+    /// Whether no request has begun and the last answer is written completely.
     fn is_idle(&self) -> bool {
         self.is_in(Phase::Idle) && self.write.get().is_none()
     }
@@ -240,7 +236,7 @@ impl Vitals {
         self.phase.store(phase as u8, Ordering::Relaxed);
     }
 
-    /// Since when the connection has been idle, if it is.
+    /// Start of the current idle time; `None` if the connection is not idle.
     pub(super) fn idle_since(&self) -> Option<Tick> {
         self.idle_since.get().filter(|_| self.is_idle())
     }
@@ -251,30 +247,30 @@ impl Vitals {
         self.waker.wake();
     }
 
-    /// Makes the bytes that an evicted idle connection waits for overdue.
+    /// Expires the read deadline of an evicted idle connection.
     pub(super) fn apply_eviction(&self) {
         if self.is_evicted.get() && self.is_idle() {
             self.read.set(Tick::now());
         }
     }
 
-    /// Whether the connection has been idle for long enough to release its buffers.
+    /// Whether the connection has been idle long enough to release its buffers.
     pub(super) fn may_rest(&self) -> bool {
         self.rest.has_passed() && self.is_idle()
     }
 
-    /// The connection has released its buffers.
+    /// Records that the connection has released its buffers.
     pub(super) fn begin_rest(&self) {
         self.rest.clear();
     }
 
-    /// Whether a whole request was received and has no answer yet.
+    /// Whether a complete request was received and has no answer yet.
     pub(super) fn awaits_answer(&self) -> bool {
         self.is_in(Phase::Request) && self.body_is_complete.get()
     }
 
-    /// The client closed its side while its request is in flight. Returns whether its time for the answer is over: a client that
-    /// left looks the same as one that only closed its side.
+    /// Records that the client closed its side while its request is in flight. Returns whether the time limit for the
+    /// answer has passed: a disconnected client looks the same.
     pub(super) fn has_hung_up(&self) -> bool {
         if self.hang_up.get().is_none() {
             self.hang_up.set(Tick::now() + self.settings.half_closed);
@@ -282,7 +278,7 @@ impl Vitals {
         self.hang_up.has_passed()
     }
 
-    /// Counts bytes of a body that is not complete; false when such bodies take as much memory as they may.
+    /// Counts bytes of an unfinished body; false when the limit for all such bodies is reached.
     pub(super) fn charge_body(&self, bytes: usize) -> bool {
         let before = self.stage.body_bytes.fetch_add(bytes, Ordering::Relaxed);
         let fits = before + bytes <= self.settings.body_memory;
@@ -292,30 +288,30 @@ impl Vitals {
         fits
     }
 
-    /// Gives back what [`Self::charge_body`] counted.
+    /// Releases bytes counted by [`Self::charge_body`].
     pub(super) fn release_body(&self, bytes: usize) {
         self.stage.body_bytes.fetch_sub(bytes, Ordering::Relaxed);
     }
 
-    /// What the connection shares with the others of its listener.
+    /// State shared with the other connections of the listener.
     pub(super) const fn stage(&self) -> &Arc<Stage> {
         &self.stage
     }
 
-    /// Whether the bytes that are being waited for are overdue.
+    /// Whether the read deadline has passed.
     pub(super) fn read_is_overdue(&self) -> bool {
         self.read.has_passed()
     }
 
-    /// The wire waits for a head. The clock of an idle connection starts with the first call, the clock of a head with
-    /// the first call that has bytes.
+    /// Records that the wire waits for a head. The idle time of a connection starts with the first call, the time of a
+    /// head with the first call that has bytes.
     pub(super) fn await_head(&self, has_bytes: bool) {
         self.request.clear();
         self.hang_up.clear();
         if has_bytes && !self.is_in(Phase::Head) {
             self.enter(Phase::Head);
             self.rest.clear();
-            // The clock of a connection's first head runs since the connection was accepted.
+            // The time of a connection's first head starts when the connection is accepted.
             if !self.is_fresh.get() {
                 self.read.set(Tick::now() + self.settings.head);
             }
@@ -332,12 +328,12 @@ impl Vitals {
         }
     }
 
-    /// A refusal of a head that asks for `path`.
+    /// A refusal of a head with this `path`.
     pub(super) fn refusal(&self, code: ProblemCode, path: &str) -> Refusal {
         Refusal { code, shape: ErrorShape::below(&self.settings.base_path, path) }
     }
 
-    /// The wire hands a head over.
+    /// Records that hyper gets a head.
     pub(super) fn begin_request(&self, has_body: bool, is_last: bool, refusal: Option<Refusal>) {
         let now = Tick::now();
         self.is_fresh.set(false);
@@ -357,18 +353,18 @@ impl Vitals {
         }
     }
 
-    /// The whole body was handed over.
+    /// Records that hyper has the whole body.
     pub(super) fn complete_body(&self) {
         self.body_is_complete.set(true);
         self.read.clear();
     }
 
-    /// The service takes the request on.
+    /// Deadline and refusal of the request that the service receives.
     pub(super) fn admit(&self) -> Admission {
         Admission { deadline: self.request.get(), refusal: self.refusal.get().copied() }
     }
 
-    /// The service has an answer; returns whether the connection must end with it.
+    /// Records that the service has an answer; returns whether the connection must end after it.
     pub(super) fn end_request(&self) -> bool {
         self.enter(Phase::Answer);
         self.request.set(Tick::now() + self.settings.idle);
@@ -377,19 +373,19 @@ impl Vitals {
         self.must_linger() || self.stage.is_announced()
     }
 
-    /// Whether the client may still be sending what nobody will read.
+    /// Whether the client may still be sending bytes that will not be read.
     pub(super) fn must_linger(&self) -> bool {
         self.is_last.get() || !self.body_is_complete.get()
     }
 
-    /// The wire throws away what still comes.
+    /// Starts the time limit for discarding the client's remaining bytes.
     pub(super) fn linger(&self) {
         if self.read.get().is_none() {
             self.read.set(Tick::now() + LINGER);
         }
     }
 
-    /// The client takes no bytes; returns whether that has lasted too long.
+    /// Records that a write makes no progress; returns whether its deadline has passed.
     pub(super) fn write_is_stalled(&self) -> bool {
         if self.write.get().is_none() {
             self.write.set(Tick::now() + self.settings.write);
@@ -397,7 +393,7 @@ impl Vitals {
         self.write.has_passed()
     }
 
-    /// The client took bytes.
+    /// Records progress of a write.
     pub(super) fn write_progressed(&self) {
         self.write.clear();
     }
