@@ -1,11 +1,11 @@
-//! The catalogue of problem codes: what a program may branch on, with the status and title that belong to each.
+//! The catalogue of problem codes, which programs may branch on, each with its status and title.
 
 use http::StatusCode;
 
-/// Defines [`ProblemCode`] from one table, so that code, status and title cannot drift apart.
+/// Defines [`ProblemCode`] from one table of code, status and title.
 macro_rules! catalogue {
     ($($(#[$doc:meta])* $name:ident = $code:literal, $status:ident, $title:literal;)*) => {
-        /// What went wrong, as the stable `code` of a problem (RFC 9457). Names are never reused for another meaning.
+        /// The stable `code` of a problem (RFC 9457). A name is never reused for another meaning.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         pub enum ProblemCode {
             $($(#[$doc])* $name,)*
@@ -15,22 +15,22 @@ macro_rules! catalogue {
             /// Every code, for the documentation.
             pub const ALL: &[Self] = &[$(Self::$name),*];
 
-            /// The wire's `code`.
+            /// The member `code` of the answer.
             pub const fn as_str(self) -> &'static str {
                 match self { $(Self::$name => $code),* }
             }
 
-            /// The status that it is answered with.
+            /// The HTTP status of the answer.
             pub const fn status(self) -> StatusCode {
                 match self { $(Self::$name => StatusCode::$status),* }
             }
 
-            /// The wire's `title`: the same words for every occurrence (RFC 9457 §3.1.3).
+            /// The member `title`: the same text for every occurrence (RFC 9457 §3.1.3).
             pub const fn title(self) -> &'static str {
                 match self { $(Self::$name => $title),* }
             }
 
-            /// The wire's `type`: a name, not a page (RFC 9457 §3.1.1).
+            /// The member `type`: a URN, not the address of a page (RFC 9457 §3.1.1).
             pub const fn type_uri(self) -> &'static str {
                 match self { $(Self::$name => concat!("urn:countersign:problem:", $code)),* }
             }
@@ -39,59 +39,59 @@ macro_rules! catalogue {
 }
 
 catalogue! {
-    /// Something in the request is missing, malformed or not allowed; `errors` names the fields where there are any.
+    /// Some part of the request is missing, malformed or not allowed. `errors` names the fields, if any.
     InvalidRequest = "invalid_request", BAD_REQUEST, "The request is not valid";
-    /// The body is not one JSON document that a strict reader accepts.
+    /// The body is not exactly one JSON document, or a strict check failed.
     MalformedJson = "malformed_json", BAD_REQUEST, "The body is not valid JSON";
     /// A new password does not satisfy the policy.
     PasswordRejected = "password_rejected", BAD_REQUEST, "The new password is not acceptable";
-    /// A scope was asked for that cannot be granted.
+    /// A requested scope cannot be granted.
     InvalidScope = "invalid_scope", BAD_REQUEST, "The scope cannot be granted";
-    /// An audience was asked for that the client may not ask for.
+    /// The client may not request this audience.
     InvalidAudience = "invalid_audience", BAD_REQUEST, "The audience cannot be granted";
-    /// The access token would be over 4 KiB.
+    /// The access token would exceed 4 KiB.
     TokenTooLong = "token_too_long", BAD_REQUEST, "The access token would be too long";
     /// Unknown user, wrong password, disabled user: one answer.
     InvalidCredentials = "invalid_credentials", UNAUTHORIZED, "The credentials are not valid";
-    /// No credentials came where they are needed.
+    /// Required credentials are missing.
     Unauthenticated = "unauthenticated", UNAUTHORIZED, "Credentials are required";
-    /// The bearer token is not valid here.
+    /// The bearer token is inactive, or it has the wrong audience.
     InvalidToken = "invalid_token", UNAUTHORIZED, "The access token is not valid";
-    /// Unknown, expired or ended.
+    /// The refresh token is unknown or expired, or its session has ended.
     InvalidRefreshToken = "invalid_refresh_token", UNAUTHORIZED, "The refresh token is not valid";
-    /// A refresh token that was used before came again; its session has been ended.
+    /// A refresh token was used again; its session was revoked.
     RefreshTokenReused = "refresh_token_reused", UNAUTHORIZED, "The refresh token was used before";
-    /// The client did not authenticate itself.
+    /// The client failed to authenticate.
     InvalidClient = "invalid_client", UNAUTHORIZED, "Client authentication failed";
     /// The client may not do this.
     UnauthorizedClient = "unauthorized_client", FORBIDDEN, "The client is not allowed to do this";
-    /// The token is valid but lacks a scope, role or audience.
+    /// The token is active but lacks a scope, role or audience.
     InsufficientScope = "insufficient_scope", FORBIDDEN, "The access token does not allow this";
-    /// Nothing is there.
+    /// The path or the resource does not exist.
     NotFound = "not_found", NOT_FOUND, "There is nothing here";
-    /// The resource exists and knows other methods, named in `Allow`.
+    /// The resource supports other methods, listed in `Allow`.
     MethodNotAllowed = "method_not_allowed", METHOD_NOT_ALLOWED, "The method is not allowed here";
     /// The request did not arrive in time.
     RequestTimeout = "request_timeout", REQUEST_TIMEOUT, "The request did not arrive in time";
-    /// It exists already, or changed meanwhile.
+    /// The resource exists already, or was changed concurrently.
     Conflict = "conflict", CONFLICT, "The request conflicts with what is there";
-    /// The body is over the limit of its endpoint.
+    /// The body exceeds the limit of its endpoint.
     PayloadTooLarge = "payload_too_large", PAYLOAD_TOO_LARGE, "The body is too large";
-    /// The request target is over 2 KiB.
+    /// The request target exceeds 2 KiB.
     UriTooLong = "uri_too_long", URI_TOO_LONG, "The request target is too long";
-    /// The content type is not the one that the endpoint reads.
+    /// The endpoint does not support the content type.
     UnsupportedMediaType = "unsupported_media_type", UNSUPPORTED_MEDIA_TYPE, "The content type is not supported";
-    /// A limit on attempts was reached; `Retry-After` says when it lifts.
+    /// A rate limit was reached; `Retry-After` says when to retry.
     TooManyAttempts = "too_many_attempts", TOO_MANY_REQUESTS, "Too many attempts";
-    /// The header block is over 16 KiB or 64 fields.
+    /// The header block exceeds 16 KiB or 64 fields.
     HeadersTooLarge = "headers_too_large", REQUEST_HEADER_FIELDS_TOO_LARGE, "The request header is too large";
-    /// A fault of ours; the log has its cause under the request id.
+    /// A fault; the log contains its cause with the request id.
     Internal = "internal", INTERNAL_SERVER_ERROR, "Something went wrong on our side";
-    /// All workers for this kind of request are taken.
+    /// The queue for this kind of request is full.
     Busy = "busy", SERVICE_UNAVAILABLE, "The service is busy";
-    /// The replica cannot judge or act now.
+    /// The replica is unavailable: no fresh view, or no database.
     TemporarilyUnavailable = "temporarily_unavailable", SERVICE_UNAVAILABLE, "The service is temporarily unavailable";
-    /// Neither HTTP/1.1 nor HTTP/1.0.
+    /// The HTTP version is neither 1.1 nor 1.0.
     HttpVersionNotSupported = "http_version_not_supported", HTTP_VERSION_NOT_SUPPORTED, "The HTTP version is not supported";
 }
 

@@ -1,4 +1,4 @@
-//! `WWW-Authenticate`: what a caller should have sent (RFC 9110 §11.6.1).
+//! `WWW-Authenticate`: the credentials that are required (RFC 9110 §11.6.1).
 
 use http::HeaderValue;
 
@@ -9,13 +9,13 @@ use crate::domain::ScopeSet;
 pub enum Challenge {
     /// Client authentication (RFC 7617).
     Basic,
-    /// No token came: no error code (RFC 6750 §3.1).
+    /// The token is missing. The challenge has no error code (RFC 6750 §3.1).
     Bearer,
-    /// The request for access is malformed (RFC 6750 §3.1 `invalid_request`).
+    /// The request is malformed (RFC 6750 §3.1 `invalid_request`).
     BearerMalformed,
-    /// The token is expired, revoked or otherwise not valid.
+    /// The token is inactive.
     BearerInvalidToken,
-    /// The token is valid and lacks something; the scopes that would do, where scopes are what is missing.
+    /// The token is active but lacks a scope, role or audience. Contains the required scopes if scopes are missing.
     BearerInsufficientScope(ScopeSet),
 }
 
@@ -41,7 +41,7 @@ fn insufficient_scope(scopes: &ScopeSet) -> HeaderValue {
     if scopes.is_empty() {
         return PLAIN;
     }
-    // Scope tokens hold no quote, backslash or control character, so they can stand in a quoted string as they are.
+    // Scope tokens contain no quote, backslash or control character, so a quoted string needs no escapes.
     let text = format!("Bearer realm=\"countersign\", error=\"insufficient_scope\", scope=\"{scopes}\"");
     HeaderValue::try_from(text).unwrap_or(PLAIN)
 }

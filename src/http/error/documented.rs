@@ -1,4 +1,4 @@
-//! Errors in the API document: written once, named by every operation that can answer them.
+//! Error responses in the API document, shared by all operations.
 
 use std::collections::BTreeMap;
 
@@ -9,47 +9,48 @@ use utoipa::{IntoResponses, ToSchema};
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what `Problem::render` writes")]
 pub struct ProblemBody {
-    /// A name of the problem.
+    /// URN of the problem.
     r#type: String,
-    /// The same words for every occurrence.
+    /// Text that is the same for every occurrence.
     title: String,
-    /// The status of the answer.
+    /// HTTP status of the answer.
     status: u16,
-    /// A sentence about this occurrence.
+    /// Explanation of this occurrence.
     detail: Option<String>,
-    /// Stable, for programs.
+    /// Stable code for programs.
     code: String,
-    /// The answer's `X-Request-Id`.
+    /// Value of the answer's `X-Request-Id`.
     request_id: String,
-    /// What is wrong with which field.
+    /// Errors of single fields.
     errors: Option<Vec<FieldProblem>>,
 }
 
-/// What is wrong with one field.
+/// Error of one field.
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "describes what `Problem::render` writes")]
 pub struct FieldProblem {
-    /// Its path.
+    /// Path of the field.
     field: String,
-    /// A sentence for the person who sent it.
+    /// Explanation for the caller.
     detail: String,
 }
 
-/// What a body can be refused for: 400, 408, 413, 415; and 500.
+/// Errors of reading a body: 400, 408, 413, 415; and 500.
 pub struct BodyProblems;
 
-/// What every bearer of a token can be answered: 400, 401, 500 and 503.
+/// Errors of every endpoint with a bearer token: 400, 401, 500 and 503.
 pub struct BearerProblems;
 
-/// What every administrator can be answered: 400, 401, 403, 500 and 503.
+/// Errors of every administrative endpoint: 400, 401, 403, 500 and 503.
 pub struct AdminProblems;
 
 type Responses = BTreeMap<String, RefOr<Response>>;
 
-/// What any of them can be answered.
-const INTERNAL: (&str, &str) = ("500", "`internal`: a fault of ours; the log has its cause under the request id");
+/// The error that every endpoint can answer.
+const INTERNAL: (&str, &str) =
+    ("500", "`internal`: a fault of the service; the log contains its cause with the request id");
 
-/// A commit whose answer was lost or came too late may stand.
+/// A transaction can commit although its result was lost or arrived too late.
 const UNAVAILABLE: &str = "`temporarily_unavailable`: the service cannot answer now. A requested change may have been made; \
                            check before repeating it";
 
@@ -59,7 +60,7 @@ impl IntoResponses for BodyProblems {
             ("400", "The request is not valid"),
             ("408", "The body did not arrive in time"),
             ("413", "The body is too large"),
-            ("415", "The content type is not the one that is read here"),
+            ("415", "The content type is not supported"),
             INTERNAL,
         ])
     }
@@ -68,7 +69,7 @@ impl IntoResponses for BodyProblems {
 impl IntoResponses for BearerProblems {
     fn responses() -> Responses {
         problems(&[
-            ("400", "There is more than one Authorization header, or the query is malformed"),
+            ("400", "The Authorization header is repeated, or the query is malformed"),
             ("401", "The access token is missing or not valid"),
             INTERNAL,
             ("503", UNAVAILABLE),

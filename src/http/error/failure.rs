@@ -1,5 +1,5 @@
-//! What an error leaves on its response for the middleware: the code for the log line, the cause for the operator, and
-//! a problem body that still lacks the request id. Turning an error into a response has no side effects.
+//! The extension of an error response: the code for the log line, the cause for the operator, and a problem body
+//! without the request id. The middleware reads it. Converting an error into a response has no side effects.
 
 use std::error::Error;
 use std::fmt;
@@ -12,19 +12,19 @@ use http::{HeaderMap, HeaderValue};
 use super::Challenge;
 use super::problem::Problem;
 
-/// Why a request failed, for the log alone; shared because response extensions are cloned.
+/// The cause of a failure, for the log only. It is shared, because response extensions are cloned.
 #[derive(Clone)]
 pub struct Cause(Arc<dyn Error + Send + Sync>);
 
 impl Cause {
-    /// Keeps the error that stands behind an answer.
+    /// Wraps the error that caused a failure.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(Arc::from(error.into()))
     }
 }
 
 impl fmt::Display for Cause {
-    /// The error and everything beneath it, on one line.
+    /// The error and its sources, on one line.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)?;
         let mut next = self.0.source();
@@ -42,18 +42,17 @@ impl fmt::Debug for Cause {
     }
 }
 
-/// The response extension that every error answer carries.
+/// Response extension of every error answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Failure {
     /// The stable code of the catalogue, or the OAuth error.
     pub(crate) code: &'static str,
-    /// What stands behind it.
     pub(crate) cause: Option<Cause>,
-    /// The body, where it names the request id and so cannot be written yet.
+    /// The body of a problem. The middleware writes it, because it contains the request id.
     pub(crate) problem: Option<Arc<Problem>>,
 }
 
-/// The headers that both shapes of error have in common.
+/// Sets the headers of both error formats.
 pub(super) fn set_headers(
     headers: &mut HeaderMap,
     content_type: &'static str,
@@ -80,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn l5_retry_after_never_sends_a_caller_back_too_early() {
+    fn l5_retry_after_is_rounded_up() {
         assert_eq!(whole_seconds(Duration::ZERO), 1);
         assert_eq!(whole_seconds(Duration::from_millis(1_001)), 2);
         assert_eq!(whole_seconds(Duration::from_secs(30)), 30);

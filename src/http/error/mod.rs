@@ -1,5 +1,5 @@
-//! Errors as the wire sees them. OAuth endpoints answer RFC 6749 objects, the REST API answers RFC 9457 problems, and
-//! forward-auth knows only statuses that gateways understand.
+//! HTTP error answers. OAuth endpoints answer RFC 6749 objects, the REST API answers RFC 9457 problems, and
+//! forward-auth answers only statuses that gateways understand.
 
 mod catalogue;
 mod challenge;

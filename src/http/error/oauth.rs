@@ -10,7 +10,7 @@ use http::StatusCode;
 use super::failure::{self, Failure};
 use super::{Cause, Challenge};
 
-/// When to come back after a 503 for which nobody knows better.
+/// Default `Retry-After` of a 503.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
 /// The `error` of an OAuth answer.
@@ -22,7 +22,7 @@ pub enum OAuthCode {
     InvalidClient,
     /// RFC 6749 §5.2: the refresh token is invalid, expired, revoked or another client's.
     InvalidGrant,
-    /// RFC 6749 §5.2: this client may not do this.
+    /// RFC 6749 §5.2: the client is not allowed to use this grant.
     UnauthorizedClient,
     /// RFC 6749 §5.2.
     UnsupportedGrantType,
@@ -32,16 +32,16 @@ pub enum OAuthCode {
     InvalidTarget,
     /// RFC 7009 §2.2.1.
     UnsupportedTokenType,
-    /// RFC 6749 §4.1.2.1: what the authorization endpoint answers.
+    /// RFC 6749 §4.1.2.1: the answer of the authorization endpoint.
     UnsupportedResponseType,
     /// RFC 6749 §4.1.2.1, with 500.
     ServerError,
-    /// RFC 6749 §4.1.2.1, with 503: ask again later.
+    /// RFC 6749 §4.1.2.1, with 503: retry later.
     TemporarilyUnavailable,
 }
 
 impl OAuthCode {
-    /// The wire's `error`.
+    /// The member `error` of the answer.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::InvalidRequest => "invalid_request",
@@ -68,31 +68,31 @@ impl OAuthCode {
     }
 }
 
-/// The closed list of `error_description` texts (security.md H13). A name inside one is a parameter of ours, never
-/// text of the caller's.
+/// The complete list of `error_description` texts (security.md H13). A name in a text is a parameter of the API, never
+/// input of the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum OAuthDescription {
-    /// The content type is another.
+    /// The content type is not a form.
     NotAForm,
     /// The request line or a header field is malformed.
     MalformedHead,
-    /// The request target is over its limit.
+    /// The request target exceeds its limit.
     TargetTooLong,
-    /// The header is over its limits.
+    /// The header exceeds its limits.
     HeaderTooLarge,
-    /// Bad percent-encoding, bad UTF-8, a NUL.
+    /// Invalid percent-encoding, invalid UTF-8, or a NUL.
     MalformedForm,
     /// RFC 6749 §3.2: parameters are not repeated.
     RepeatedParameter,
-    /// More parameters than anyone needs.
+    /// The number of parameters exceeds its limit.
     TooManyParameters,
     /// This parameter is missing or empty.
     Missing(&'static str),
-    /// This parameter is over its limit.
+    /// This parameter exceeds its limit.
     TooLong(&'static str),
-    /// This parameter has a value that its syntax does not allow.
+    /// The syntax of this parameter does not allow its value.
     Malformed(&'static str),
-    /// The body is over the limit.
+    /// The body exceeds its limit.
     BodyTooLarge,
     /// The body did not arrive in time.
     BodyTimeout,
@@ -102,35 +102,35 @@ pub enum OAuthDescription {
     RepeatedAuthorization,
     /// RFC 6749 §2.3: one method of client authentication per request.
     SeveralAuthentications,
-    /// Why is not for the caller to know.
+    /// Client authentication failed; the answer has no reason.
     ClientAuthenticationFailed,
-    /// Unknown, expired, revoked, another client's: one text.
+    /// The grant is unknown, expired, revoked or another client's; one text for all.
     GrantNotValid,
     /// The client may not use this grant.
     GrantNotAllowed,
-    /// The grant type is not offered.
+    /// The grant type is not supported.
     GrantNotOffered,
     /// A scope cannot be granted.
     ScopeNotGranted,
     /// An audience cannot be granted.
     AudienceNotGranted,
-    /// The access token would be over 4 KiB.
+    /// The access token would exceed 4 KiB.
     TokenTooLong,
     /// The token belongs to another client.
     NotYourToken,
-    /// There is no authorization endpoint behind this URL.
+    /// The service has no authorization endpoint.
     ResponseTypeNotOffered,
-    /// The endpoint takes other methods.
+    /// The endpoint does not support the method.
     MethodNotAllowed,
-    /// There is nothing at this path.
+    /// The path does not exist.
     NoSuchEndpoint,
     /// The request took too long.
     TooSlow,
-    /// A fault of ours.
+    /// A fault of the service.
     Internal,
-    /// The replica cannot judge or act now.
+    /// The replica is unavailable.
     Unavailable,
-    /// The limit of this caller was reached.
+    /// The caller reached a rate limit.
     TooManyRequests,
 }
 
@@ -183,7 +183,7 @@ pub struct OAuthError {
 }
 
 impl OAuthError {
-    /// An error with the status that the standard gives it.
+    /// An error with the standard's status for `code`.
     pub fn new(code: OAuthCode, description: OAuthDescription) -> Self {
         let retry_after = (code == OAuthCode::TemporarilyUnavailable).then_some(DEFAULT_RETRY);
         Self { code, status: code.status(), description, retry_after, cause: None }
@@ -194,43 +194,43 @@ impl OAuthError {
         Self::new(OAuthCode::InvalidRequest, description)
     }
 
-    /// `invalid_client`: the same answer for every reason (security.md I1).
+    /// `invalid_client`: one answer for every reason (security.md I1).
     pub fn invalid_client() -> Self {
         Self::new(OAuthCode::InvalidClient, OAuthDescription::ClientAuthenticationFailed)
     }
 
-    /// A fault of ours: one fixed text for the caller, the cause for the log.
+    /// A fault: a fixed text for the caller, the cause for the log.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::new(OAuthCode::ServerError, OAuthDescription::Internal).because(cause)
     }
 
-    /// 503: the replica cannot judge or act now.
+    /// 503: the replica is unavailable.
     pub fn unavailable(retry_after: Duration) -> Self {
         Self::new(OAuthCode::TemporarilyUnavailable, OAuthDescription::Unavailable).retry_after(retry_after)
     }
 
-    /// 429: the limit of this caller was reached.
+    /// 429: the caller reached a rate limit.
     pub fn too_many_requests(retry_after: Duration) -> Self {
         Self::new(OAuthCode::TemporarilyUnavailable, OAuthDescription::TooManyRequests)
             .status(StatusCode::TOO_MANY_REQUESTS)
             .retry_after(retry_after)
     }
 
-    /// Answers with another status than the code's own, where HTTP has a more precise one (413, 405, 429).
+    /// Replaces the status with a more precise one (413, 405, 429).
     #[must_use]
     pub fn status(mut self, status: StatusCode) -> Self {
         self.status = status;
         self
     }
 
-    /// Says when to come back.
+    /// Sets `Retry-After`.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
     }
 
-    /// Keeps what stands behind the error, for the log.
+    /// Sets the cause for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.cause = Some(Cause::new(cause));
@@ -242,7 +242,6 @@ impl OAuthError {
         self
     }
 
-    /// The code.
     pub const fn code(&self) -> OAuthCode {
         self.code
     }
@@ -251,7 +250,7 @@ impl OAuthError {
 impl IntoResponse for OAuthError {
     fn into_response(self) -> Response {
         let code = self.code.as_str();
-        // No character of a code or description needs escaping in JSON; a test holds them to RFC 6749's set.
+        // Codes and descriptions need no escapes in JSON; a test checks their characters.
         let body = format!(r#"{{"error":"{code}","error_description":"{}"}}"#, self.description);
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.status;
@@ -299,7 +298,7 @@ mod tests {
     ];
 
     #[test]
-    fn h13_descriptions_use_the_characters_of_rfc_6749_alone() {
+    fn h13_descriptions_use_only_the_characters_of_rfc_6749() {
         for description in DESCRIPTIONS {
             let text = description.to_string();
             assert!(text.bytes().all(|byte| matches!(byte, 0x20 | 0x21 | 0x23..=0x5B | 0x5D..=0x7E)), "{text}");
@@ -322,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn i10_a_replica_that_cannot_judge_says_when_to_ask_again() {
+    fn i10_an_unavailable_replica_answers_retry_after() {
         let response = OAuthError::unavailable(Duration::from_millis(1500)).into_response();
         assert_eq!((response.status().as_u16(), &response.headers()[RETRY_AFTER]), (503, &"2".parse().unwrap()));
     }

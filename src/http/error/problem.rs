@@ -13,21 +13,21 @@ use super::failure::{self, Failure};
 use super::{Cause, Challenge, OAuthError, ProblemCode};
 use crate::domain::ParseError;
 
-/// The one text of every internal error: the cause is in the log, under the request id.
+/// The text of every internal error. The log contains the cause with the request id.
 const INTERNAL_DETAIL: &str = "The cause was logged under the request id.";
-/// When to come back after a 503 for which nobody knows better.
+/// Default `Retry-After` of a 503.
 const DEFAULT_RETRY: Duration = Duration::from_secs(1);
 
-/// What is wrong with one field of the request.
+/// Error of one field of the request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FieldError {
-    /// Its path, such as `username` or `tokens[3]`.
+    /// Path of the field, such as `username` or `tokens[3]`.
     pub field: Cow<'static, str>,
-    /// A sentence for the person who sent it; never what was sent.
+    /// Explanation for the caller; never contains input.
     pub detail: Cow<'static, str>,
 }
 
-/// The parts of a problem that are known before the request id is.
+/// The parts of a problem that do not depend on the request id.
 #[derive(Debug)]
 pub(crate) struct Problem {
     code: ProblemCode,
@@ -37,10 +37,10 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// The body, complete.
+    /// The complete body.
     pub(crate) fn render(&self, request_id: &str) -> Vec<u8> {
         #[derive(Serialize)]
-        struct Wire<'a> {
+        struct Members<'a> {
             r#type: &'static str,
             title: &'static str,
             status: u16,
@@ -51,7 +51,7 @@ impl Problem {
             #[serde(skip_serializing_if = "<[_]>::is_empty")]
             errors: &'a [FieldError],
         }
-        let wire = Wire {
+        let members = Members {
             r#type: self.code.type_uri(),
             title: self.code.title(),
             status: self.status.as_u16(),
@@ -60,12 +60,12 @@ impl Problem {
             request_id,
             errors: &self.errors,
         };
-        // Text and numbers under string keys: serialising them cannot fail.
-        serde_json::to_vec(&wire).unwrap_or_default()
+        // Serializing text and numbers with string keys cannot fail.
+        serde_json::to_vec(&members).unwrap_or_default()
     }
 }
 
-/// An error of `/v1` and `/admin/v1`. The wire sees code, detail and fields; the cause is for the log.
+/// An error of `/v1` and `/admin/v1`. The answer contains code, detail and fields; the cause is for the log.
 #[derive(Debug)]
 pub struct ApiError(Box<Parts>);
 
@@ -78,7 +78,7 @@ struct Parts {
 }
 
 impl ApiError {
-    /// An error of the catalogue, with the challenge and waiting time that its status calls for.
+    /// An error of the catalogue, with the challenge and `Retry-After` of its status.
     pub fn new(code: ProblemCode) -> Self {
         let status = code.status();
         let challenge = match code {
@@ -94,7 +94,7 @@ impl ApiError {
         Self(Box::new(Parts { problem, challenge, retry_after, cause: None }))
     }
 
-    /// A fault of ours: one fixed text for the caller, the cause for the log.
+    /// A fault: a fixed text for the caller, the cause for the log.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::new(ProblemCode::Internal).because(cause)
     }
@@ -109,7 +109,7 @@ impl ApiError {
         Self::invalid_field(field, error.0)
     }
 
-    /// Adds a sentence about this occurrence. An internal error keeps its fixed text.
+    /// Sets the explanation of this occurrence. An internal error keeps its fixed text.
     #[must_use]
     pub fn detail(mut self, detail: impl Into<Cow<'static, str>>) -> Self {
         if self.0.problem.code != ProblemCode::Internal {
@@ -118,49 +118,48 @@ impl ApiError {
         self
     }
 
-    /// Names one more field that is wrong.
+    /// Adds the error of a field.
     #[must_use]
     pub fn field(mut self, field: impl Into<Cow<'static, str>>, detail: impl Into<Cow<'static, str>>) -> Self {
         self.0.problem.errors.push(FieldError { field: field.into(), detail: detail.into() });
         self
     }
 
-    /// Replaces the challenge.
     #[must_use]
     pub fn challenge(mut self, challenge: Challenge) -> Self {
         self.0.challenge = Some(challenge);
         self
     }
 
-    /// Answers with another status than the code's own, where the caller understands few.
+    /// Replaces the status for a caller that understands only some.
     #[must_use]
     pub(super) fn status(mut self, status: StatusCode) -> Self {
         self.0.problem.status = status;
         self
     }
 
-    /// Says when to come back.
+    /// Sets `Retry-After`.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
         self.0.retry_after = Some(wait);
         self
     }
 
-    /// Keeps what stands behind the error, for the log.
+    /// Sets the cause for the log.
     #[must_use]
     pub fn because(mut self, cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         self.0.cause = Some(Cause::new(cause));
         self
     }
 
-    /// The same occurrence under another code.
+    /// The same error with another code; only the cause is kept.
     pub(super) fn recode(self, code: ProblemCode) -> Self {
         let mut recoded = Self::new(code);
         recoded.0.cause = self.0.cause;
         recoded
     }
 
-    /// Hands cause and waiting time on to the OAuth shape of this error.
+    /// Copies cause and `Retry-After` to the OAuth form of this error.
     pub(super) fn into_oauth(self, mut error: OAuthError) -> OAuthError {
         if let Some(wait) = self.0.retry_after {
             error = error.retry_after(wait);
@@ -168,7 +167,6 @@ impl ApiError {
         error.caused_by(self.0.cause)
     }
 
-    /// The code.
     pub fn code(&self) -> ProblemCode {
         self.0.problem.code
     }
@@ -181,7 +179,7 @@ impl From<ProblemCode> for ApiError {
 }
 
 impl IntoResponse for ApiError {
-    /// The body follows in the middleware, which knows the request id.
+    /// Leaves the body to the middleware, which knows the request id.
     fn into_response(self) -> Response {
         let parts = *self.0;
         let mut response = Response::new(Body::empty());
@@ -221,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn the_body_has_the_members_that_the_contract_names() {
+    fn the_body_has_the_documented_members() {
         let body = render(ApiError::invalid_field("username", "is missing").detail("Look at errors."));
         insta::assert_json_snapshot!(body, @r#"
         {
@@ -242,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn s1_an_internal_error_says_nothing_of_its_cause() {
+    fn s1_an_internal_error_does_not_reveal_its_cause() {
         let error = ApiError::internal(std::io::Error::other("password=hunter2")).detail("more");
         let response = error.into_response();
         let failure = response.extensions().get::<Failure>().unwrap();

@@ -1,5 +1,4 @@
-//! Errors that no endpoint raises itself (no such path, wrong method, too slow, a panic), in the shape of the API that
-//! the path belongs to.
+//! Errors raised outside endpoints (unknown path, wrong method, timeout, panic), in the error format of the path's API.
 
 use axum::response::{IntoResponse, Response};
 
@@ -7,20 +6,20 @@ use http::StatusCode;
 
 use super::{ApiError, Challenge, OAuthCode, OAuthDescription, OAuthError, ProblemCode};
 
-/// Which API a path belongs to.
+/// The error format of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorShape {
     /// `/oauth2/*`: RFC 6749 objects.
     OAuth,
-    /// `/v1/verify`: gateways understand 401, 403 and 503 alone. What fails on our side or could not be waited for is 503; a
-    /// request that cannot be read is 401 with RFC 6750's `invalid_request` (§3.1): asked again, it would fail again.
+    /// `/v1/verify`: gateways understand only 401, 403 and 503. Faults and timeouts are 503. An invalid request is 401
+    /// with RFC 6750's `invalid_request` (§3.1), because a retry would fail again.
     ForwardAuth,
     /// Everything else: RFC 9457 problems.
     Problem,
 }
 
 impl ErrorShape {
-    /// The shape of errors on `path`.
+    /// The error format of `path`.
     pub fn of(path: &str) -> Self {
         if path.starts_with("/oauth2/") {
             Self::OAuth
@@ -31,7 +30,7 @@ impl ErrorShape {
         }
     }
 
-    /// The shape of errors on `path`, which may begin with `base`.
+    /// The error format of `path`, which may begin with `base`.
     pub fn below(base: &str, path: &str) -> Self {
         Self::of(Self::path_below(base, path))
     }
@@ -41,13 +40,13 @@ impl ErrorShape {
         path.strip_prefix(base).filter(|inner| inner.starts_with('/')).unwrap_or(path)
     }
 
-    /// The answer for `error` in this shape. The cause and the waiting time are kept.
+    /// Converts `error` to an answer of this format; keeps cause and `Retry-After`.
     pub fn answer(self, error: ApiError) -> Response {
         match self {
             Self::Problem => error.into_response(),
             Self::OAuth => oauth(error).into_response(),
             Self::ForwardAuth => match error.code().status() {
-                // Not found: this listener has no forward-auth.
+                // 404 means that this listener does not serve forward-auth.
                 StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => error.into_response(),
                 status if status.is_server_error() || status == StatusCode::REQUEST_TIMEOUT => {
                     error.recode(ProblemCode::TemporarilyUnavailable).into_response()
@@ -73,7 +72,7 @@ fn oauth(error: ApiError) -> OAuthError {
         ProblemCode::InvalidClient => (OAuthCode::InvalidClient, OAuthDescription::ClientAuthenticationFailed),
         ProblemCode::UriTooLong => (OAuthCode::InvalidRequest, OAuthDescription::TargetTooLong),
         ProblemCode::HeadersTooLarge => (OAuthCode::InvalidRequest, OAuthDescription::HeaderTooLarge),
-        // Whatever is in a form is refused by its endpoint.
+        // Endpoints refuse invalid forms themselves, so the head is at fault.
         _ => (OAuthCode::InvalidRequest, OAuthDescription::MalformedHead),
     };
     error.into_oauth(OAuthError::new(oauth_code, description).status(code.status()))
@@ -84,7 +83,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_path_decides_the_shape() {
+    fn the_path_selects_the_error_format() {
         assert_eq!(ErrorShape::of("/oauth2/token"), ErrorShape::OAuth);
         assert_eq!(ErrorShape::of("/v1/verify"), ErrorShape::ForwardAuth);
         assert_eq!(ErrorShape::of("/v1/verify/app/login"), ErrorShape::ForwardAuth);
@@ -94,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn below_the_issuers_path_the_same_shapes_hold() {
+    fn paths_below_the_issuers_path_have_the_same_error_format() {
         assert_eq!(ErrorShape::below("/auth", "/auth/oauth2/token"), ErrorShape::OAuth);
         assert_eq!(ErrorShape::below("/auth", "/oauth2/token"), ErrorShape::OAuth);
         assert_eq!(ErrorShape::below("/auth", "/auth/v1/verify"), ErrorShape::ForwardAuth);
@@ -103,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn h1_every_failure_keeps_its_status_in_the_oauth_shape() {
+    fn h1_every_error_keeps_its_status_in_the_oauth_format() {
         for code in ProblemCode::ALL {
             let response = ErrorShape::OAuth.answer(ApiError::new(*code));
             assert_eq!(response.status(), code.status(), "{code:?}");
@@ -111,7 +110,7 @@ mod tests {
     }
 
     #[test]
-    fn h8_forward_auth_knows_no_status_that_gateways_do_not() {
+    fn h8_forward_auth_answers_only_statuses_that_gateways_understand() {
         for code in ProblemCode::ALL.iter().filter(|code| **code != ProblemCode::NotFound) {
             let response = ErrorShape::ForwardAuth.answer(ApiError::new(*code));
             assert!(matches!(response.status().as_u16(), 401 | 403 | 503), "{code:?}");
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn forward_auth_turns_our_faults_into_503() {
+    fn forward_auth_answers_503_for_a_fault() {
         let response = ErrorShape::ForwardAuth.answer(ApiError::internal("boom"));
         assert_eq!(response.status(), 503);
         assert!(response.extensions().get::<super::super::Failure>().unwrap().cause.is_some());

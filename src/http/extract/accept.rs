@@ -1,21 +1,21 @@
-//! `Accept`: which of two media types a caller would rather have (RFC 9110 §12.5.1).
+//! Content negotiation by `Accept` (RFC 9110 §12.5.1).
 
 use http::HeaderMap;
 use http::header::ACCEPT;
 
-/// Whether a caller asks for the media type `named` by its name, and for the `usual` one no more than for that. A tie goes
-/// to the one that is named: whoever lists it knows it, and who does not is never sent it.
+/// Whether `Accept` lists the media type `named` explicitly, with at least the weight of the `usual` one. A tie selects
+/// `named`, because only a caller that knows it lists it.
 pub fn prefers(headers: &HeaderMap, named: &str, usual: &str) -> bool {
-    let asked = ranges(headers).filter(|(range, _)| range.eq_ignore_ascii_case(named)).map(|(_, weight)| weight).max();
-    asked.is_some_and(|weight| weight > 0 && weight >= weight_of(headers, usual))
+    let weight = ranges(headers).filter(|(range, _)| range.eq_ignore_ascii_case(named)).map(|(_, weight)| weight).max();
+    weight.is_some_and(|weight| weight > 0 && weight >= weight_of(headers, usual))
 }
 
-/// Whether a caller accepts the media type `named` by its name, as a browser does for a page.
+/// Whether `Accept` lists the media type `named` explicitly, as a browser lists HTML.
 pub fn names(headers: &HeaderMap, named: &str) -> bool {
     ranges(headers).any(|(range, weight)| weight > 0 && range.eq_ignore_ascii_case(named))
 }
 
-/// The weight of a media type in thousandths: that of the most specific range that covers it, and 0 where none does.
+/// The weight of a media type in thousandths: that of the most specific range that matches it, and 0 if none does.
 fn weight_of(headers: &HeaderMap, media_type: &str) -> u16 {
     let family = media_type.split('/').next().unwrap_or_default();
     let precision = |range: &str| match range.strip_suffix("/*") {
@@ -28,7 +28,7 @@ fn weight_of(headers: &HeaderMap, media_type: &str) -> u16 {
     covering.max().map_or(0, |(_, weight)| weight)
 }
 
-/// Every range with its weight; one whose weight cannot be read is left out.
+/// Every range with its weight. A range with an invalid weight is skipped.
 fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (&str, u16)> {
     let lines = headers.get_all(ACCEPT).iter().filter_map(|value| value.to_str().ok());
     lines.flat_map(|line| line.split(',')).filter_map(|range| {
@@ -42,7 +42,7 @@ fn ranges(headers: &HeaderMap) -> impl Iterator<Item = (&str, u16)> {
     })
 }
 
-/// `qvalue`: 0 to 1 with three digits at most (RFC 9110 §12.4.2).
+/// `qvalue`: 0 to 1 with at most three digits (RFC 9110 §12.4.2).
 fn thousandths(weight: &str) -> Option<u16> {
     let (whole, fraction) = weight.split_once('.').unwrap_or((weight, ""));
     if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn h1_weights_decide_and_a_tie_goes_to_the_one_that_is_named() {
+    fn h1_the_weight_decides_and_a_tie_selects_the_named_type() {
         for (accept, expected) in [
             ("application/jwt", true),
             ("Application/JWT; q=0.001", true),
@@ -94,12 +94,12 @@ mod tests {
         ] {
             assert_eq!(is_preferred(&[accept]), expected, "{accept}");
         }
-        assert!(!is_preferred(&["application/jwt;q=0.5", "application/json"]), "however many lines");
+        assert!(!is_preferred(&["application/jwt;q=0.5", "application/json"]), "weights of several lines are compared");
         assert!(!is_preferred(&[]));
     }
 
     #[test]
-    fn h1_a_range_whose_weight_cannot_be_read_does_not_count() {
+    fn h1_a_range_with_an_invalid_weight_is_skipped() {
         for weight in ["", "x", "2", "1.001", "-0", "0.1234", ".5", "1e0", "NaN", "+1", "00", "0.+1", "0. 1"] {
             assert!(!is_preferred(&[&format!("application/jwt;q={weight}")]), "{weight}");
             let json = format!("application/jwt;q=0.1, application/json;q={weight}");

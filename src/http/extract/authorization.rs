@@ -12,28 +12,28 @@ use zeroize::Zeroizing;
 use super::params;
 use crate::domain::SecretText;
 
-/// Base64 as RFC 7617 means it; a missing padding is forgiven, because some gateways are configured with a pasted value.
+/// Standard Base64 (RFC 7617). Padding is optional, because some gateways are configured with a value without it.
 const BASE64: GeneralPurpose = GeneralPurpose::new(
     &STANDARD,
     GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
 );
 
-/// A client id and its secret as a caller sent them.
+/// A client id and secret from a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct IdAndSecret {
-    /// The id, not parsed.
+    /// The unparsed id.
     pub id: String,
     /// The secret; may be empty.
     pub secret: SecretText,
 }
 
-/// What an `Authorization` header carries.
+/// The credentials of an `Authorization` header.
 #[derive(Debug)]
 pub enum Authorization<'a> {
-    /// RFC 7617: what was sent as it stands, and then as RFC 6749 §2.3.1 wants it (form-decoded), where that differs.
-    /// Gateways do both, and an operator cannot always tell which (security.md H4).
+    /// RFC 7617: the id and secret as received, then form-decoded (RFC 6749 §2.3.1) if that differs. Gateways use both
+    /// forms, and an operator cannot always find out which (security.md H4).
     Basic(Vec<IdAndSecret>),
-    /// RFC 6750 §2.1: a token of the right characters, not looked at further.
+    /// RFC 6750 §2.1: a token of which only the syntax was checked.
     Bearer(BearerToken<'a>),
     /// Another scheme.
     Other,
@@ -42,18 +42,18 @@ pub enum Authorization<'a> {
 /// Why an `Authorization` header is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AuthorizationFault {
-    /// There are two.
+    /// The header occurs twice.
     Repeated,
     /// It has no scheme, or its credentials do not follow the scheme's syntax.
     Malformed,
 }
 
-/// A bearer token in a header: borrowed, because the hot path only looks at it; cannot be printed.
+/// A bearer token borrowed from a header; its `Debug` output hides it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct BearerToken<'a>(&'a str);
 
 impl<'a> BearerToken<'a> {
-    /// The token, for a verifier alone.
+    /// The token, for verification only.
     pub fn expose(self) -> &'a str {
         self.0
     }
@@ -65,7 +65,7 @@ impl fmt::Debug for BearerToken<'_> {
     }
 }
 
-/// Reads the header; none when it is absent. Schemes are compared without case (RFC 9110 §11.1).
+/// Reads the header; `None` if absent. Schemes are compared without case (RFC 9110 §11.1).
 pub fn authorization(headers: &HeaderMap) -> Result<Option<Authorization<'_>>, AuthorizationFault> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let Some(value) = values.next() else { return Ok(None) };
@@ -87,7 +87,7 @@ pub fn authorization(headers: &HeaderMap) -> Result<Option<Authorization<'_>>, A
     }
 }
 
-/// Whether the only `Authorization` header is of the Bearer scheme, whatever its token.
+/// Whether the only `Authorization` header has the scheme Bearer; its token may be invalid.
 pub fn names_bearer(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let first = values.next().map(HeaderValue::as_bytes).filter(|_| values.next().is_none());
@@ -135,8 +135,8 @@ mod tests {
     fn candidates(decoded: &[u8]) -> Option<Vec<(String, String)>> {
         let value = format!("basic {}", PADDED.encode(decoded));
         match authorization(&headers(&[value.as_bytes()])) {
-            Ok(Some(Authorization::Basic(found))) => {
-                Some(found.into_iter().map(|pair| (pair.id, pair.secret.expose().to_owned())).collect())
+            Ok(Some(Authorization::Basic(candidates))) => {
+                Some(candidates.into_iter().map(|pair| (pair.id, pair.secret.expose().to_owned())).collect())
             }
             _ => None,
         }
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(candidates(b"gateway:s3cret"), Some(vec![pair("gateway", "s3cret")]));
         assert_eq!(candidates(b"gw:a:b:c"), Some(vec![pair("gw", "a:b:c")]), "the first colon splits");
         assert_eq!(candidates(b"gw:a%2Bb+c"), Some(vec![pair("gw", "a%2Bb+c"), pair("gw", "a+b c")]));
-        assert_eq!(candidates(b"gw:100%"), Some(vec![pair("gw", "100%")]), "not a form encoding: raw alone");
+        assert_eq!(candidates(b"gw:100%"), Some(vec![pair("gw", "100%")]), "not a form encoding: raw only");
         assert_eq!(candidates(b"my%3Aid:x"), Some(vec![pair("my%3Aid", "x"), pair("my:id", "x")]));
         assert_eq!(candidates(b"gw:"), Some(vec![pair("gw", "")]));
         // RFC 6749 appendix B: " %&+£€".
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn bearer_takes_any_case_of_its_scheme_and_only_its_own_characters() {
+    fn bearer_matches_its_scheme_without_case_and_refuses_invalid_characters() {
         for good in ["Bearer a.b.c", "bearer a.b-c_~+/==", "BEARER  abc"] {
             assert!(
                 matches!(authorization(&headers(&[good.as_bytes()])), Ok(Some(Authorization::Bearer(_)))),

@@ -1,4 +1,4 @@
-//! Reading a request body whole, up to a limit.
+//! Reads a complete request body, up to a limit.
 
 use std::error::Error;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use http_body_util::BodyExt;
 
 use crate::http::listener::RequestBodyError;
 
-/// When a request may be sent again that found no memory for its body: unfinished ones end within seconds.
+/// `Retry-After` when the memory limit of unfinished bodies is reached. Unfinished bodies end within seconds.
 pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
 pub(super) const CROWDED: &str = "unfinished request bodies take too much memory";
 
 /// Why a body was not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BodyError {
-    /// More bytes than the endpoint takes.
+    /// The body exceeds the limit of the endpoint.
     TooLarge,
-    /// It did not arrive in time.
+    /// The body did not arrive in time.
     TimedOut,
-    /// The connection broke, or its framing is invalid.
+    /// The connection broke, or the framing is invalid.
     Unreadable,
-    /// Other unfinished bodies take all of the memory that is meant for them.
+    /// The limit on the memory of unfinished bodies is reached.
     Crowded,
 }
 
-/// Reads `body` whole. A declared length over `limit` is refused before anything is read; a body that arrives in one
-/// piece is not copied.
+/// Reads the complete `body`. A declared length over `limit` is refused before anything is read. A body that arrives in
+/// one piece is not copied.
 pub(super) async fn read<B>(mut body: B, limit: usize) -> Result<Bytes, BodyError>
 where
     B: Body<Data = Bytes> + Unpin,
@@ -55,8 +55,9 @@ where
     Ok(if joined.is_empty() { first } else { joined.freeze() })
 }
 
-/// Whether the headers announce `expected` (compared without case, RFC 9110 §8.3.1) in UTF-8, once and not compressed.
-pub(super) fn announces(headers: &HeaderMap, expected: &str) -> bool {
+/// Whether the headers declare exactly one content type, `expected` (compared without case, RFC 9110 §8.3.1), in UTF-8
+/// and without compression.
+pub(super) fn has_content_type(headers: &HeaderMap, expected: &str) -> bool {
     let mut types = headers.get_all(CONTENT_TYPE).iter();
     let (Some(only), None) = (types.next(), types.next()) else { return false };
     let Ok(text) = only.to_str() else { return false };
@@ -73,7 +74,7 @@ pub(super) fn announces(headers: &HeaderMap, expected: &str) -> bool {
     names_it && is_utf8 && is_plain
 }
 
-/// Distinguishes a body that was too slow (the listener reports an I/O error), one that had no memory, and one that broke.
+/// Distinguishes a slow body (the listener reports a timeout), a body without memory, and a broken connection.
 fn unreadable(error: &(dyn Error + 'static)) -> BodyError {
     let mut next = Some(error);
     while let Some(error) = next {
@@ -102,7 +103,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn h5_the_limit_is_exact_however_the_body_is_cut() {
+    async fn h5_the_limit_of_a_body_does_not_depend_on_its_chunks() {
         assert_eq!(read(chunked(&["abc", "", "de", "f"]), 6).await, Ok(Bytes::from("abcdef")));
         assert_eq!(read(chunked(&["abc", "def", "g"]), 6).await, Err(BodyError::TooLarge));
         assert_eq!(read(Body::from("abcdefg"), 6).await, Err(BodyError::TooLarge));
@@ -111,7 +112,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn h6_a_late_body_is_told_from_a_broken_one() {
+    async fn h6_a_late_body_and_a_broken_one_are_distinguished() {
         for (kind, expected) in [
             (std::io::ErrorKind::TimedOut, BodyError::TimedOut),
             (std::io::ErrorKind::ConnectionReset, BodyError::Unreadable),
@@ -128,7 +129,7 @@ mod tests {
             for value in values {
                 headers.append(CONTENT_TYPE, HeaderValue::from_static(value));
             }
-            announces(&headers, "application/x-www-form-urlencoded")
+            has_content_type(&headers, "application/x-www-form-urlencoded")
         };
         for good in [
             "application/x-www-form-urlencoded",

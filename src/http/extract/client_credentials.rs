@@ -1,4 +1,4 @@
-//! How a client says who it is (RFC 6749 §2.3): at most one way per request.
+//! Client authentication in a request (RFC 6749 §2.3): at most one method per request.
 
 use http::HeaderMap;
 
@@ -7,54 +7,50 @@ use super::form::FormParams;
 use crate::domain::SecretText;
 use crate::http::error::{OAuthDescription, OAuthError};
 
-/// Longest client id that is looked at, in bytes; longer ones cannot exist.
+/// Maximum length of a client id in bytes; no longer id exists.
 const MAX_CLIENT_ID_BYTES: usize = 256;
-/// Longest client secret, in bytes.
+/// Maximum length of a client secret in bytes.
 const MAX_SECRET_BYTES: usize = 1024;
-/// Longest client assertion, in bytes: a JWS like any other (security.md T9).
+/// Maximum length of a client assertion in bytes, as of every JWS (security.md T9).
 const MAX_ASSERTION_BYTES: usize = 4096;
-/// The one `client_assertion_type` there is (RFC 7523 §2.2).
+/// The only supported `client_assertion_type` (RFC 7523 §2.2).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
 
-/// Client authentication as it was sent: not checked yet.
+/// Credentials of a client that are not checked yet.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ClientCredentialsInput {
-    /// `client_secret_basic` or `client_secret_post`: one spelling, or two of which either may be the right one.
+    /// `client_secret_basic` or `client_secret_post`. Basic can yield two candidates: raw and form-decoded.
     Secret(Vec<IdAndSecret>),
     /// `private_key_jwt` (RFC 7523 §2.2).
     Assertion {
         /// The signed assertion.
         assertion: SecretText,
-        /// The `client_id` parameter, which must then be the assertion's subject.
+        /// The `client_id` parameter; if present, it must equal the assertion's subject.
         client_id: Option<String>,
     },
-    /// A client id without any proof: a public client, or a confidential one that fails.
+    /// A client id without credentials: a public client, or a confidential one that fails to authenticate.
     IdOnly(String),
-    /// Nothing.
+    /// No client id and no credentials.
     Absent,
 }
 
-/// The parameters of a body that take part in client authentication.
+/// The parameters of a body for client authentication.
 #[derive(Clone, Copy, Default)]
 pub struct BodyCredentials<'a> {
-    /// `client_id`.
     pub client_id: Option<&'a str>,
-    /// `client_secret`.
     pub client_secret: Option<&'a str>,
-    /// `client_assertion_type`.
     pub assertion_type: Option<&'a str>,
-    /// `client_assertion`.
     pub assertion: Option<&'a str>,
 }
 
 impl<'a> BodyCredentials<'a> {
-    /// Whether no parameter says anything about the client.
+    /// Whether all parameters are absent.
     pub const fn is_empty(&self) -> bool {
         let Self { client_id, client_secret, assertion_type, assertion } = self;
         client_id.is_none() && client_secret.is_none() && assertion_type.is_none() && assertion.is_none()
     }
 
-    /// Out of a form.
+    /// Reads the parameters from a form.
     pub fn of_form(form: &'a FormParams) -> Result<Self, OAuthError> {
         Ok(Self {
             client_id: form.optional("client_id", MAX_CLIENT_ID_BYTES)?,
@@ -66,10 +62,10 @@ impl<'a> BodyCredentials<'a> {
 }
 
 impl ClientCredentialsInput {
-    /// Gathers what header and body say. Basic and post together pass when they agree, because lua-resty-openidc sends
-    /// both; any other combination is `invalid_request`. A malformed header is `invalid_client` with 401, as RFC 6749
-    /// §5.2 asks where the client tried the header. A bearer token authenticates a user and no client: HTTP libraries of
-    /// pages attach one to every request.
+    /// Combines header and body. Basic and post together are accepted if they are equal, because lua-resty-openidc
+    /// sends both. Any other combination is `invalid_request`. A malformed header is `invalid_client` with 401, because
+    /// RFC 6749 §5.2 requires it for a client that used the header. A bearer token is ignored: it authenticates a user,
+    /// and HTTP libraries of pages add one to every request.
     pub fn gather(headers: &HeaderMap, body: BodyCredentials<'_>) -> Result<Self, OAuthError> {
         let several = || OAuthError::invalid_request(OAuthDescription::SeveralAuthentications);
         let basic = match authorization(headers) {
@@ -111,13 +107,13 @@ impl ClientCredentialsInput {
         }
     }
 
-    /// Keeps the spellings of the header that agree with the body; none when there is no such spelling.
+    /// Keeps the candidates of the header that agree with the body; `None` if none does.
     fn basic(mut candidates: Vec<IdAndSecret>, body: BodyCredentials<'_>) -> Option<Self> {
         candidates.retain(|pair| {
             body.client_id.is_none_or(|id| id == pair.id)
                 && body.client_secret.is_none_or(|secret| secret == pair.secret.expose())
         });
-        // `id:` with nothing behind it is how some libraries send a public client.
+        // Some libraries send `id:` with an empty secret for a public client.
         match candidates.as_slice() {
             [] => None,
             [only] if only.secret.expose().is_empty() => Some(Self::IdOnly(only.id.clone())),
@@ -153,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn one_way_is_taken_as_it_is() {
+    fn each_method_alone_is_accepted() {
         assert_eq!(gather(Some("gw:s"), "token=t"), secret(&[("gw", "s")]));
         assert_eq!(gather(None, "client_id=gw&client_secret=s"), secret(&[("gw", "s")]));
         assert_eq!(gather(None, "client_id=app"), Ok(ClientCredentialsInput::IdOnly("app".into())));
@@ -176,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn h3_an_assertion_stands_alone() {
+    fn h3_an_assertion_is_not_combined_with_another_method() {
         let form = format!("client_assertion=a.b.c&client_assertion_type={JWT_BEARER}");
         let expected = ClientCredentialsInput::Assertion { assertion: SecretText::new("a.b.c"), client_id: None };
         assert_eq!(gather(None, &form), Ok(expected));

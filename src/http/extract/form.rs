@@ -1,4 +1,4 @@
-//! The one form extractor of the OAuth endpoints (security.md H1).
+//! The form extractor of the OAuth endpoints (security.md H1).
 
 use std::error::Error;
 
@@ -11,21 +11,21 @@ use super::body::{self, BodyError, RETRY_AFTER};
 use super::params::{Params, ParamsError};
 use crate::http::error::{OAuthDescription, OAuthError};
 
-/// Largest form body, in bytes (security.md H5).
+/// Maximum size of a form body in bytes (security.md H5).
 pub const MAX_FORM_BYTES: usize = 16 * 1024;
 
-/// The parameters of a form body. Every failure is an RFC 6749 error; unknown parameters are ignored, parameters in the
-/// query string are not looked at (security.md H2). Holds secrets: no `Debug`.
+/// The parameters of a form body. Every failure is an RFC 6749 error. Unknown parameters and the query string are
+/// ignored (security.md H2). It may contain secrets, so it has no `Debug`.
 pub struct FormParams(Params);
 
 impl FormParams {
-    /// Reads the body of a request with these headers.
+    /// Reads the body of a request with these `headers`.
     pub async fn read<B>(headers: &HeaderMap, body: B) -> Result<Self, OAuthError>
     where
         B: Body<Data = Bytes> + Unpin,
         B::Error: Error + 'static,
     {
-        if !body::announces(headers, "application/x-www-form-urlencoded") {
+        if !body::has_content_type(headers, "application/x-www-form-urlencoded") {
             return Err(OAuthError::invalid_request(OAuthDescription::NotAForm));
         }
         let encoded = body::read(body, MAX_FORM_BYTES).await.map_err(|error| match error {
@@ -41,7 +41,7 @@ impl FormParams {
         Self::parse(encoded)
     }
 
-    /// Reads an encoded form.
+    /// Parses an encoded form.
     pub fn parse(encoded: Bytes) -> Result<Self, OAuthError> {
         Params::parse(encoded).map(Self).map_err(|error| {
             OAuthError::invalid_request(match error {
@@ -52,7 +52,7 @@ impl FormParams {
         })
     }
 
-    /// The value of a parameter of at most `max_bytes` bytes; none when it is absent or empty.
+    /// The value of a parameter of at most `max_bytes` bytes; `None` if it is absent or empty.
     pub fn optional(&self, name: &'static str, max_bytes: usize) -> Result<Option<&str>, OAuthError> {
         match self.0.find(name) {
             Some(value) if value.len() > max_bytes => Err(OAuthError::invalid_request(OAuthDescription::TooLong(name))),
@@ -60,7 +60,7 @@ impl FormParams {
         }
     }
 
-    /// The values of a parameter that may be repeated, each of at most `max_bytes` bytes; empty ones are left out.
+    /// The values of a repeatable parameter, each of at most `max_bytes` bytes. Empty values are skipped.
     pub fn all(&self, name: &'static str, max_bytes: usize) -> Result<Vec<&str>, OAuthError> {
         let values: Vec<_> = self.0.find_all(name).collect();
         match values.iter().all(|value| value.len() <= max_bytes) {
@@ -69,7 +69,7 @@ impl FormParams {
         }
     }
 
-    /// The value of a parameter that must be there and not empty.
+    /// The value of a parameter that must be present and not empty.
     pub fn required(&self, name: &'static str, max_bytes: usize) -> Result<&str, OAuthError> {
         self.optional(name, max_bytes)?.ok_or_else(|| OAuthError::invalid_request(OAuthDescription::Missing(name)))
     }
@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_end_where_the_endpoint_says() {
+    fn the_length_of_a_parameter_is_limited_per_call() {
         let form = FormParams::parse(Bytes::from_static(b"token=12345")).ok().unwrap();
         assert_eq!(form.required("token", 5).ok(), Some("12345"));
         assert!(form.required("token", 4).is_err() && form.optional("token", 4).is_err());

@@ -1,4 +1,4 @@
-//! The one JSON extractor of the REST API.
+//! The JSON extractor of the REST API.
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
@@ -12,15 +12,14 @@ use super::json_path;
 use super::json_strict::{self, JsonFault};
 use crate::http::error::{ApiError, ProblemCode};
 
-/// Largest JSON body where an endpoint does not say otherwise, in bytes (security.md H5).
+/// Default maximum size of a JSON body in bytes (security.md H5).
 pub const MAX_JSON_BYTES: usize = 16 * 1024;
 
-/// What the body has to be announced as.
 const JSON: &str = "application/json";
 
-/// A JSON body of at most `LIMIT` bytes. One strict verdict for every endpoint: `application/json`, valid UTF-8, one
-/// document with nothing after it, no repeated member names, no NUL, bounded depth; then `T`, which denies unknown
-/// fields (security.md H2). Errors name the field and never repeat a value.
+/// A JSON body of at most `LIMIT` bytes. Every endpoint applies the same strict checks: `application/json`, valid
+/// UTF-8, one document with nothing after it, no repeated member names, no NUL, bounded depth. `T` then denies unknown
+/// fields (security.md H2). Errors name the field and never contain a value.
 pub struct Json<T, const LIMIT: usize = MAX_JSON_BYTES>(pub T);
 
 impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T, LIMIT> {
@@ -31,7 +30,7 @@ impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T
     }
 }
 
-/// The same where a body may be left out: none for an empty one, whatever its type is said to be.
+/// An optional JSON body. An empty body is `None`; its content type is not checked.
 pub struct OptionalJson<T>(pub Option<T>);
 
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalJson<T> {
@@ -39,7 +38,7 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalJson<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
         let (head, body) = request.into_parts();
-        let is_json = body::announces(&head.headers, JSON);
+        let is_json = body::has_content_type(&head.headers, JSON);
         let body = match body::read(body, if is_json { MAX_JSON_BYTES } else { 0 }).await {
             Ok(body) if body.is_empty() => return Ok(Self(None)),
             Ok(body) => Body::from(body),
@@ -50,17 +49,17 @@ impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalJson<T> {
     }
 }
 
-/// The same before it was parsed, for a `T` that borrows from it.
+/// An unparsed JSON body, for a `T` that borrows from it.
 pub struct JsonText<const LIMIT: usize = MAX_JSON_BYTES>(Bytes);
 
 impl<const LIMIT: usize> JsonText<LIMIT> {
-    /// Reads the document as a `T`.
+    /// Parses the document as a `T`.
     pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
         parse(&self.0)
     }
 
-    /// The same in one pass instead of two, for a large document and a flat `T`: one whose members hold no objects, and that
-    /// denies unknown fields. Of what the strict look refuses, such a one accepts U+0000 alone.
+    /// Parses in one pass instead of two, for a large document and a flat `T`: its members hold no objects, and it
+    /// denies unknown fields. For such a `T`, serde_json alone makes all strict checks except the one for U+0000.
     pub fn parse_flat<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
         if is_object(&self.0)
             && memmem::find(&self.0, br"\u0000").is_none()
@@ -76,7 +75,7 @@ impl<S: Sync, const LIMIT: usize> FromRequest<S> for JsonText<LIMIT> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
-        if !body::announces(request.headers(), JSON) {
+        if !body::has_content_type(request.headers(), JSON) {
             return Err(ApiError::new(ProblemCode::UnsupportedMediaType).detail("Send application/json in UTF-8."));
         }
         Ok(Self(body::read(request.into_body(), LIMIT).await?))
@@ -100,7 +99,7 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     json_strict::check(text).map_err(|fault| match fault {
         JsonFault::Malformed => malformed("The body is not one JSON document."),
         JsonFault::TooDeep => malformed("The document is nested too deeply."),
-        JsonFault::RepeatedName => malformed("An object has a member name twice."),
+        JsonFault::RepeatedName => malformed("An object contains a member name twice."),
         JsonFault::Nul => malformed("A string contains U+0000."),
     })?;
     if !is_object(bytes) {
@@ -109,14 +108,14 @@ fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_str(text).map_err(|error| field_error(text, &error))
 }
 
-/// Whether a document is an object. serde would also take an array, with the members in the order of the declaration.
+/// Whether a document is an object. serde would also accept an array of the fields in declaration order.
 fn is_object(document: &[u8]) -> bool {
     document.iter().find(|byte| !b" \t\r\n".contains(byte)) == Some(&b'{')
 }
 
 const NOT_THE_FORM: &str = "The body does not have the form that this endpoint expects.";
 
-/// Says which field is wrong, and how, without serde's message: that one quotes what was sent.
+/// Names the field at fault and the reason. serde's own message is not used, because it quotes the input.
 fn field_error(text: &str, error: &serde_json::Error) -> ApiError {
     let message = error.to_string();
     let quoted = || message.split('`').nth(1).unwrap_or_default();
@@ -204,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn h1_what_is_not_one_strict_document_is_malformed_json() {
+    fn h1_a_body_that_is_not_one_strict_document_is_malformed_json() {
         for body in [
             "",
             "{",
@@ -225,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn h1_an_array_is_not_an_object_with_its_members_in_order() {
+    fn h1_an_array_is_not_accepted_in_place_of_an_object() {
         for body in [r#"["a",3,["b"],null]"#, r#" ["a",3,["b"],{"name":"n"}]"#, r#""a""#, "3", "null"] {
             assert_eq!(refusal(body).0, "invalid_request", "{body}");
         }
@@ -266,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn s1_no_value_that_was_sent_comes_back() {
+    fn s1_errors_never_contain_a_value_of_the_request() {
         for body in [r#"{"username":{"hunter2":"hunter2"}}"#, r#"{"username":"a","ttl":"hunter2"}"#, r#"["hunter2"]"#] {
             let text = problem(parse::<Login>(body.as_bytes()).unwrap_err()).to_string();
             assert!(!text.contains("hunter2"), "{text}");
@@ -276,7 +275,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn h1_type_and_size_have_their_own_answers() {
+    async fn h1_a_wrong_type_is_415_and_a_large_body_413() {
         async fn status_of(content_type: &str, body: String) -> u16 {
             let request =
                 Request::post("/v1/login").header("content-type", content_type).body(Body::from(body)).unwrap();
@@ -300,7 +299,7 @@ mod tests {
         }
 
         #[test]
-        fn h1_parse_never_panics_on_what_looks_like_json(body in r#"[\[\]{}:,"\\ua0-9e.+\n -]{0,40}"#) {
+        fn h1_parse_never_panics_on_text_similar_to_json(body in r#"[\[\]{}:,"\\ua0-9e.+\n -]{0,40}"#) {
             let _ = parse::<Login>(body.as_bytes());
         }
     }

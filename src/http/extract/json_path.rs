@@ -1,20 +1,20 @@
-//! Where in a JSON document an error is: `tokens[3]`, `device.name`.
+//! The path of an error in a JSON document, such as `tokens[3]` or `device.name`.
 
 use std::fmt::Write as _;
 
-/// The place of a position in a document: the path of the innermost object or array, and the step within it.
+/// The path to a position in a document: one step for each enclosing object or array.
 pub(super) struct JsonPath {
     steps: Vec<Step>,
 }
 
 enum Step {
-    /// In an object, at the member of this name; none before the first name.
+    /// A member of an object; `None` before the first name.
     Member(Option<String>),
-    /// In an array, at this index.
+    /// An item of an array.
     Item(usize),
 }
 
-/// Follows `text` up to a line and column as serde_json counts them (from 1, in bytes). `text` is one valid document.
+/// The path at a line and column as serde_json counts them (from 1, in bytes). `text` must be one valid document.
 pub(super) fn at(text: &str, line: usize, column: usize) -> Option<JsonPath> {
     let start: usize = text.split_inclusive('\n').take(line.checked_sub(1)?).map(str::len).sum();
     let end = (start + column).min(text.len());
@@ -32,7 +32,8 @@ pub(super) fn at(text: &str, line: usize, column: usize) -> Option<JsonPath> {
                 steps.push(Step::Item(0));
                 awaits_name = false;
             }
-            // The position of an error about a whole object or array is at its closing bracket: stay inside.
+            // serde_json reports an error about a whole object or array at its closing bracket, so the path stays
+            // inside.
             b'}' | b']' if index + 1 < end => {
                 steps.pop();
                 awaits_name = false;
@@ -57,7 +58,7 @@ pub(super) fn at(text: &str, line: usize, column: usize) -> Option<JsonPath> {
 }
 
 impl JsonPath {
-    /// The path, when there is one and each name in it is an ordinary one.
+    /// The path, if it is not empty and every name in it is ordinary.
     pub(super) fn name(&self) -> Option<String> {
         join(&self.steps).filter(|path| !path.is_empty())
     }
@@ -89,12 +90,12 @@ fn join(steps: &[Step]) -> Option<String> {
     Some(path)
 }
 
-/// A name that a request of ours could have; anything else is not repeated to the caller.
+/// Whether a field of this API could have this name. Other names are not repeated in the answer.
 fn is_ordinary(name: &str) -> bool {
     (1..=64).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
-/// Length of the string literal that `bytes` starts with, quotes included.
+/// Length of the string literal at the start of `bytes`, quotes included.
 fn string_length(bytes: &[u8]) -> Option<usize> {
     let mut index = 1;
     loop {

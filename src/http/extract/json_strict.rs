@@ -1,4 +1,4 @@
-//! What serde_json alone lets through: repeated member names in maps, deep nesting, U+0000 in strings.
+//! Checks that serde_json does not make: repeated member names in maps, deep nesting, U+0000 in strings.
 
 use std::cell::Cell;
 use std::collections::HashSet;
@@ -6,15 +6,15 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
-/// Deepest nesting of any request body of the contract is 3.
+/// Maximum nesting; no request body of the API needs more than 3.
 const MAX_DEPTH: usize = 16;
 
-/// Why a document is refused before it is looked at.
+/// Why a document is refused before it is deserialized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JsonFault {
-    /// Not one JSON document (RFC 8259).
+    /// The text is not exactly one JSON document (RFC 8259).
     Malformed,
-    /// Nested deeper than [`MAX_DEPTH`].
+    /// The nesting exceeds [`MAX_DEPTH`].
     TooDeep,
     /// A member name occurs twice in one object, compared after unescaping.
     RepeatedName,
@@ -22,7 +22,7 @@ pub(super) enum JsonFault {
     Nul,
 }
 
-/// Walks the whole document once and keeps nothing of it.
+/// Checks the whole document in one pass without keeping values.
 pub(super) fn check(text: &str) -> Result<(), JsonFault> {
     let fault = Cell::new(JsonFault::Malformed);
     let mut reader = serde_json::Deserializer::from_str(text);
@@ -85,7 +85,7 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(())
     }
 
-    /// Text without an escape: serde_json lets no control character stand in a string as it is.
+    /// Text without an escape. serde_json refuses unescaped control characters, so it contains no NUL.
     fn visit_borrowed_str<E>(self, _: &'de str) -> Result<(), E> {
         Ok(())
     }

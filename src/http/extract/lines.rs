@@ -1,4 +1,4 @@
-//! A body of JSON lines.
+//! Bodies of JSON lines.
 
 use axum::extract::Request;
 use bytes::Bytes;
@@ -6,10 +6,11 @@ use bytes::Bytes;
 use super::body::{self, BodyError};
 use crate::http::error::{ApiError, ProblemCode};
 
-/// Reads a body of `application/jsonl` or `application/x-ndjson` of at most `limit` bytes; the lines are not looked at.
+/// Reads a body of `application/jsonl` or `application/x-ndjson` of at most `limit` bytes. The lines are not parsed.
 pub async fn lines(request: Request, limit: usize) -> Result<Bytes, ApiError> {
     let headers = request.headers();
-    if !body::announces(headers, "application/jsonl") && !body::announces(headers, "application/x-ndjson") {
+    if !body::has_content_type(headers, "application/jsonl") && !body::has_content_type(headers, "application/x-ndjson")
+    {
         return Err(ApiError::new(ProblemCode::UnsupportedMediaType).detail("Send application/jsonl in UTF-8."));
     }
     body::read(request.into_body(), limit).await.map_err(|error| match error {

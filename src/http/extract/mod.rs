@@ -1,5 +1,5 @@
-//! What endpoints take from a request: one form reader, one JSON reader, one reader of credentials. Every refusal is in
-//! the shape of the API that asked.
+//! Extractors of the endpoints: forms, JSON and credentials, one reader each. Every refusal has the error format of its
+//! API.
 
 mod accept;
 mod authorization;

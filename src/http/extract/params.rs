@@ -1,4 +1,4 @@
-//! `application/x-www-form-urlencoded` (WHATWG URL §5.1), read strictly: form bodies and query strings.
+//! A strict parser of `application/x-www-form-urlencoded` (WHATWG URL §5.1), for form bodies and query strings.
 
 use std::ops::Range;
 
@@ -6,25 +6,25 @@ use bytes::Bytes;
 use memchr::{memchr, memchr_iter, memchr2};
 use zeroize::Zeroizing;
 
-/// More parameters than any request of the contract has; bounds the look for repeated names.
+/// Maximum number of parameters. No request of the API has more, and it bounds the search for repeated names.
 const MAX_PARAMETERS: usize = 64;
 
-/// The one name that may occur more than once (RFC 8707 §2).
+/// The only name that may occur more than once (RFC 8707 §2).
 const REPEATABLE: &[u8] = b"resource";
 
-/// Why a text is not a list of parameters.
+/// Why the parameters are refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ParamsError {
-    /// Bad percent-encoding, bad UTF-8 or a NUL.
+    /// Invalid percent-encoding, invalid UTF-8 or a NUL.
     Malformed,
-    /// Another name than `resource` occurs twice (RFC 6749 §3.2).
+    /// A name other than `resource` occurs twice (RFC 6749 §3.2).
     Repeated,
     /// More than [`MAX_PARAMETERS`].
     TooMany,
 }
 
-/// Parameters, which can hold secrets: no `Debug`. What needs no decoding, such as every token of ours, stays where it came
-/// in; what was decoded is wiped when dropped.
+/// Decoded parameters. They can contain secrets, so there is no `Debug`. A value without escapes, such as a token, is
+/// not copied from `encoded`. Decoded values are zeroed on drop.
 pub(super) struct Params {
     encoded: Bytes,
     decoded: Zeroizing<Vec<u8>>,
@@ -36,16 +36,16 @@ struct Entry {
     value: Piece,
 }
 
-/// Where a text is. All pieces are UTF-8.
+/// The range of a name or value in one of the two buffers. All pieces are UTF-8.
 enum Piece {
-    AsItCame(Range<usize>),
+    Raw(Range<usize>),
     Decoded(Range<usize>),
 }
 
 impl Params {
-    /// Reads parameters; a name that occurs twice is an error, whatever its values are, except for `resource`.
+    /// Parses parameters. A name that occurs twice is an error, except `resource`.
     pub(super) fn parse(encoded: Bytes) -> Result<Self, ParamsError> {
-        // Ampersands and equals signs are ASCII: a text that is valid as a whole is valid in each of its pieces.
+        // Ampersands and equals signs are ASCII: if the whole text is valid UTF-8, each piece is too.
         if memchr(0, &encoded).is_some() || std::str::from_utf8(&encoded).is_err() {
             return Err(ParamsError::Malformed);
         }
@@ -71,11 +71,11 @@ impl Params {
     fn piece(&mut self, range: Range<usize>) -> Result<Piece, ParamsError> {
         let encoded = self.encoded.get(range.clone()).unwrap_or_default();
         if memchr2(b'%', b'+', encoded).is_none() {
-            return Ok(Piece::AsItCame(range));
+            return Ok(Piece::Raw(range));
         }
         let decoded = decode(encoded).ok_or(ParamsError::Malformed)?;
         let start = self.decoded.len();
-        // Grown by hand: a vector that grows by itself leaves its former place unwiped.
+        // Copied explicitly: a vector that grows by itself does not zero its previous allocation.
         let mut grown = Zeroizing::new(Vec::with_capacity(start + decoded.len()));
         grown.extend_from_slice(&self.decoded);
         grown.extend_from_slice(decoded.as_bytes());
@@ -83,26 +83,25 @@ impl Params {
         Ok(Piece::Decoded(start..self.decoded.len()))
     }
 
-    /// The value of a parameter; an empty one counts as omitted (RFC 6749 §3.2).
+    /// The value of a parameter. An empty one counts as omitted (RFC 6749 §3.2).
     pub(super) fn find(&self, name: &str) -> Option<&str> {
         self.find_all(name).next()
     }
 
-    /// The values of a parameter that may be repeated; empty ones are left out.
+    /// The values of a repeatable parameter. Empty values are skipped.
     pub(super) fn find_all(&self, name: &str) -> impl Iterator<Item = &str> {
         let named = self.entries.iter().filter(move |entry| self.bytes(&entry.name) == name.as_bytes());
         let values = named.filter_map(|entry| std::str::from_utf8(self.bytes(&entry.value)).ok());
         values.filter(|value| !value.is_empty())
     }
 
-    /// The names, in order.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.entries.iter().map(|entry| std::str::from_utf8(self.bytes(&entry.name)).unwrap_or_default())
     }
 
     fn bytes(&self, piece: &Piece) -> &[u8] {
         match piece {
-            Piece::AsItCame(range) => self.encoded.get(range.clone()),
+            Piece::Raw(range) => self.encoded.get(range.clone()),
             Piece::Decoded(range) => self.decoded.get(range.clone()),
         }
         .unwrap_or_default()
@@ -116,7 +115,7 @@ impl Params {
     }
 }
 
-/// The pieces between ampersands.
+/// Splits at ampersands.
 pub(super) fn pairs(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut start = 0;
     memchr_iter(b'&', encoded).chain([encoded.len()]).map(move |end| {
@@ -126,7 +125,7 @@ pub(super) fn pairs(encoded: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// A pair at its first `=`; without one, the value is empty.
+/// Splits a pair at its first `=`. Without one, the value is empty.
 pub(super) fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
     match memchr(b'=', pair) {
         Some(equals) => (&pair[..equals], &pair[equals + 1..]),
@@ -134,9 +133,9 @@ pub(super) fn split_pair(pair: &[u8]) -> (&[u8], &[u8]) {
     }
 }
 
-/// Decodes one name or value; none when its percent-encoding or UTF-8 is not valid, or it holds a NUL.
+/// Decodes one name or value; `None` if its percent-encoding or UTF-8 is invalid, or it contains a NUL.
 pub(super) fn decode(encoded: &[u8]) -> Option<Zeroizing<String>> {
-    // Never longer than what is decoded, so that it is not moved while it grows.
+    // The decoded text is never longer, so the buffers do not reallocate and leave copies.
     let mut decoded = Zeroizing::new(String::with_capacity(encoded.len()));
     let mut bytes = Zeroizing::new(Vec::with_capacity(encoded.len()));
     let mut rest = encoded;
@@ -182,7 +181,7 @@ mod tests {
         }
 
         #[test]
-        fn h1_parse_never_panics_on_what_looks_like_a_form(body in "[a-c=&%+0-9f\u{e9}]{0,60}") {
+        fn h1_parse_never_panics_on_text_similar_to_a_form(body in "[a-c=&%+0-9f\u{e9}]{0,60}") {
             let _ = Params::parse(body.clone().into());
         }
 
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn resource_alone_may_be_repeated() {
+    fn only_resource_may_be_repeated() {
         let params = Params::parse(Bytes::from_static(b"resource=a&x=1&res%6furce=b&resource=")).ok().unwrap();
         assert_eq!(params.find_all("resource").collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(params.find("resource"), Some("a"));

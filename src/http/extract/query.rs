@@ -1,4 +1,4 @@
-//! Query strings: strict for the REST API, forgiving for forward-auth.
+//! Query strings: strict for the REST API, lenient for forward-auth.
 
 use axum::extract::FromRequestParts;
 use bytes::Bytes;
@@ -8,20 +8,20 @@ use zeroize::Zeroizing;
 use super::params::{Params, ParamsError, decode, pairs, split_pair};
 use crate::http::error::ApiError;
 
-/// The query parameters of a REST request, read strictly: nothing repeated, nothing malformed. Which names exist is for
-/// the endpoint to say, with [`QueryParams::only`].
+/// The query parameters of a REST request: none repeated, none malformed. The endpoint checks the names with
+/// [`QueryParams::only`].
 pub struct QueryParams(Params);
 
 impl QueryParams {
-    /// Reads a query string (without the `?`).
+    /// Parses a query string (without the `?`).
     pub fn parse(query: &str) -> Result<Self, ApiError> {
         Params::parse(Bytes::copy_from_slice(query.as_bytes())).map(Self).map_err(|error| {
             ApiError::invalid_field(
                 "query",
                 match error {
                     ParamsError::Malformed => "is malformed",
-                    ParamsError::Repeated => "has a parameter twice",
-                    ParamsError::TooMany => "has too many parameters",
+                    ParamsError::Repeated => "contains a parameter twice",
+                    ParamsError::TooMany => "contains too many parameters",
                 },
             )
         })
@@ -36,7 +36,7 @@ impl QueryParams {
         }
     }
 
-    /// The value of a parameter of at most `max_bytes` bytes; none when it is absent or empty.
+    /// The value of a parameter of at most `max_bytes` bytes; `None` if it is absent or empty.
     pub fn optional(&self, name: &'static str, max_bytes: usize) -> Result<Option<&str>, ApiError> {
         match self.0.find(name) {
             Some(value) if value.len() > max_bytes => Err(ApiError::invalid_field(name, "is too long")),
@@ -53,20 +53,19 @@ impl<S: Sync> FromRequestParts<S> for QueryParams {
     }
 }
 
-/// The query of a forward-auth request. Proxies append the caller's own query string, so parameters can be repeated,
-/// malformed and none of our business; for the names that matter each occurrence counts (api.md, Forward-auth: parameters only
-/// ever restrict).
+/// The query of a forward-auth request. Proxies append the query string of the original request, so parameters can be
+/// repeated, malformed or unrelated. Every occurrence of a known name is applied: parameters only ever restrict access.
 #[derive(Debug, Clone, Copy)]
 pub struct LenientQuery<'a>(&'a str);
 
 impl<'a> LenientQuery<'a> {
-    /// Looks at a query string (without the `?`).
+    /// Wraps a query string (without the `?`).
     pub fn new(query: Option<&'a str>) -> Self {
         Self(query.unwrap_or_default())
     }
 
-    /// Every value of `name` in order; none for a value that cannot be decoded, which no token can satisfy. Empty values
-    /// are left out: they are omitted parameters.
+    /// Every value of `name` in order. A value that cannot be decoded is `None`, which no token satisfies. Empty values
+    /// are skipped: they count as omitted.
     pub fn values(self, name: &str) -> impl Iterator<Item = Option<Zeroizing<String>>> {
         pairs(self.0.as_bytes()).filter_map(move |pair| {
             let (key, value) = split_pair(pair);
@@ -93,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn forward_auth_sees_every_restriction_through_what_a_proxy_appended() {
+    fn forward_auth_reads_every_restriction_despite_appended_parameters() {
         let query = LenientQuery::new(Some("aud=api&scope=read+all&x=%zz&%&aud=other&a%75d=third&aud="));
         let audiences: Vec<_> = query.values("aud").map(|value| value.map(|text| text.to_string())).collect();
         assert_eq!(audiences, [Some("api".into()), Some("other".into()), Some("third".into())]);

@@ -1,11 +1,11 @@
-//! The one path parameter of an endpoint.
+//! The path parameter of an endpoint.
 
 use axum::extract::{FromRequestParts, RawPathParams};
 use http::request::Parts;
 
 use crate::http::error::{ApiError, ProblemCode};
 
-/// The last parameter of the matched path, decoded. A segment that is not valid UTF-8 names nothing: 404.
+/// The last parameter of the matched path, decoded. A segment that is not valid UTF-8 matches no resource: 404.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PathSegment(pub String);
 
