@@ -1,9 +1,9 @@
-//! The figure of attempts that a limit refused.
+//! The metric of refused attempts.
 
 use crate::service::Limit;
 use crate::telemetry::{Metrics, metrics};
 
-/// Counts a refused attempt under the limit that refused it.
+/// Counts an attempt refused by `limit`.
 pub fn count(metrics: &Metrics, limit: Limit) {
     metrics.attempts_refused.count(match limit {
         Limit::Account => metrics::Limit::Account,

@@ -9,14 +9,14 @@ use crate::http::extract::{Authorization, AuthorizationFault, authorization};
 use crate::http::middleware::{Caller, RequestFacts, note_caller};
 use crate::service::{Bearer, BearerError, Doubt, Service, WrongAudience};
 
-/// The user behind the request's access token.
+/// The user of the request's access token.
 pub async fn user(service: &Service, headers: &HeaderMap) -> Result<Bearer, ApiError> {
     let bearer = service.bearer(token(headers)?).await.map_err(refusal)?;
     note_caller(Some(Caller::User(bearer.user)));
     Ok(bearer)
 }
 
-/// The answer to a bearer who is not let in.
+/// The answer to a refused bearer token.
 pub fn refusal(error: BearerError) -> ApiError {
     match error {
         BearerError::Inactive | BearerError::SessionEnded => ApiError::new(ProblemCode::InvalidToken),
@@ -25,7 +25,7 @@ pub fn refusal(error: BearerError) -> ApiError {
     }
 }
 
-/// 401 for a token that is meant for resource servers alone.
+/// 401 for a token whose audiences are only resource servers.
 pub fn wrong_audience(_: &WrongAudience) -> ApiError {
     ApiError::new(ProblemCode::InvalidToken).detail(
         "The token's `aud` does not name this service. Use a token whose audience is the issuer: add the issuer to the \
@@ -33,7 +33,7 @@ pub fn wrong_audience(_: &WrongAudience) -> ApiError {
     )
 }
 
-/// The bearer, for the record of the request.
+/// Facts about the bearer, for the request log.
 pub fn facts(bearer: &Bearer) -> RequestFacts {
     RequestFacts {
         caller: Some(Caller::User(bearer.user)),
@@ -56,9 +56,7 @@ pub fn token(headers: &HeaderMap) -> Result<&str, ApiError> {
     }
 }
 
-/// 503: the token was not judged.
+/// 503: no verdict on the token.
 pub fn cannot_judge(doubt: Doubt) -> ApiError {
-    ApiError::new(ProblemCode::TemporarilyUnavailable)
-        .retry_after(RETRY_AFTER)
-        .because(format!("this replica cannot judge tokens now: {doubt}"))
+    ApiError::new(ProblemCode::TemporarilyUnavailable).retry_after(RETRY_AFTER).because(format!("no verdict: {doubt}"))
 }

@@ -1,4 +1,4 @@
-//! From what a request says about its client to the client.
+//! Authentication of the client of a request.
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use crate::http::state::Shared;
 use crate::service::{BUILT_IN_CLIENT, Caller, CallerError, ClientProof, Failure, HashingError};
 use crate::telemetry::metrics;
 
-/// The client of an OAuth request: authenticated, or a public client that names itself.
+/// The client of an OAuth request: an authenticated client, or a public client by its id.
 pub async fn of_form(
     shared: &Shared,
     headers: &HeaderMap,
@@ -27,8 +27,8 @@ pub async fn of_form(
     }
     let before = shared.service.before_authentication();
     let input = ClientCredentialsInput::gather(headers, body)?;
-    let proof = proof_of(&input, None);
-    // On the heap: the future of the usual case stays small.
+    let proof = credentials_of(&input, None);
+    // On the heap, so that the future of the usual case stays small.
     let caller = Box::pin(authenticate(shared, &proof, address)).await.map_err(|error| match error {
         CallerError::Refused => OAuthError::invalid_client(),
         CallerError::TooManyFailures { retry_after } => OAuthError::too_many_requests(retry_after),
@@ -46,8 +46,8 @@ fn sole_authorization(headers: &HeaderMap) -> Option<&[u8]> {
     values.next().filter(|_| values.next().is_none()).map(HeaderValue::as_bytes)
 }
 
-/// The client of a REST request: `client_id` in the body, with Basic authentication for a confidential one; without
-/// either, the built-in client.
+/// The client of a REST request: `client_id` in the body, with Basic authentication for a confidential client. Without
+/// both, the built-in client.
 pub async fn of_rest(
     shared: &Shared,
     headers: &HeaderMap,
@@ -56,13 +56,13 @@ pub async fn of_rest(
 ) -> Result<Caller, ApiError> {
     let body = BodyCredentials { client_id, ..BodyCredentials::default() };
     let input = ClientCredentialsInput::gather(headers, body).map_err(|error| match error.code() {
-        // Two headers, or a header and a body that name different clients (security.md H3).
+        // Two headers, or different clients in header and body (security.md H3).
         OAuthCode::InvalidRequest => {
             ApiError::new(ProblemCode::InvalidRequest).detail("The client authenticates in more than one way.")
         }
         _ => ApiError::new(ProblemCode::InvalidClient),
     })?;
-    authenticate(shared, &proof_of(&input, Some(BUILT_IN_CLIENT)), address).await.map_err(|error| match error {
+    authenticate(shared, &credentials_of(&input, Some(BUILT_IN_CLIENT)), address).await.map_err(|error| match error {
         CallerError::Refused => ApiError::new(ProblemCode::InvalidClient),
         CallerError::TooManyFailures { retry_after } => {
             ApiError::new(ProblemCode::TooManyAttempts).retry_after(retry_after)
@@ -81,7 +81,7 @@ async fn authenticate(shared: &Shared, proof: &ClientProof<'_>, address: IpAddr)
     caller
 }
 
-fn proof_of<'a>(input: &'a ClientCredentialsInput, otherwise: Option<&'a str>) -> ClientProof<'a> {
+fn credentials_of<'a>(input: &'a ClientCredentialsInput, default: Option<&'a str>) -> ClientProof<'a> {
     match input {
         ClientCredentialsInput::Secret(candidates) => {
             ClientProof::Secret(candidates.iter().map(|pair| (pair.id.as_str(), pair.secret.expose())).collect())
@@ -90,11 +90,11 @@ fn proof_of<'a>(input: &'a ClientCredentialsInput, otherwise: Option<&'a str>) -
             ClientProof::Assertion { client: client_id.as_deref(), jwt: assertion.expose() }
         }
         ClientCredentialsInput::IdOnly(id) => ClientProof::Named(Some(id)),
-        ClientCredentialsInput::Absent => ClientProof::Named(otherwise),
+        ClientCredentialsInput::Absent => ClientProof::Named(default),
     }
 }
 
-/// A failure in the OAuth shape.
+/// Converts a failure to an OAuth error.
 pub fn oauth_failure(failure: Failure) -> OAuthError {
     match failure {
         Failure::Unavailable(cause) => OAuthError::unavailable(RETRY_AFTER).because(cause),
@@ -110,7 +110,7 @@ impl From<Failure> for ApiError {
         match failure {
             Failure::Unavailable(cause) => Self::new(ProblemCode::TemporarilyUnavailable).because(cause),
             Failure::TokenTooLong(cause) => Self::new(ProblemCode::TokenTooLong)
-                .detail("Ask for fewer scopes or for one audience, or have the user given fewer roles.")
+                .detail("Request fewer scopes or one audience, or remove roles of the user.")
                 .because(cause),
             Failure::Internal(cause) => Self::internal(cause),
         }
@@ -126,5 +126,5 @@ impl From<HashingError> for ApiError {
     }
 }
 
-/// When a caller should come back after a 503: about the time that a view needs to be fresh again.
+/// `Retry-After` of a 503: about the time in which a stale view becomes fresh again.
 pub const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);

@@ -1,6 +1,6 @@
-//! The routes that are asked all the time, past the router. What a router costs a request (a copy of the route's service,
-//! its captures, the extensions, a boxed future at each layer) is more than looking a token up, so the listener asks here
-//! first. The handlers are the router's own, and the [`Edge`] is around them as around every route.
+//! Hot routes, served before the router. The router costs a request more than a token lookup: a copy of the route's
+//! service, its captures, the extensions, and a boxed future at each layer. The listener therefore checks these routes
+//! first. They share their handlers with the router, and the [`Edge`] with every route.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -14,11 +14,11 @@ use super::middleware::{Edge, EdgeFuture, RequestFacts};
 use super::state::Shared;
 use super::{oauth, v1, well_known};
 
-/// What a listener serves.
+/// The routes of a listener.
 pub struct Routes {
-    /// Every route.
+    /// All routes.
     pub router: Router,
-    /// A shorter way to some of them.
+    /// The hot routes.
     pub direct: Option<Direct>,
 }
 
@@ -28,24 +28,24 @@ impl From<Router> for Routes {
     }
 }
 
-/// An answer in the making, and what is known of its request.
+/// The future of an answer and the facts about its request.
 pub type Answer = Pin<Box<dyn Future<Output = (RequestFacts, Response)> + Send>>;
 
-/// The short way.
+/// The hot routes and the edge around them.
 pub struct Direct {
     shared: Arc<Shared>,
     edge: Edge,
 }
 
-/// An endpoint of the short way.
+/// A hot route.
 #[derive(Clone, Copy)]
 pub enum Endpoint {
     /// `POST /oauth2/introspect`.
     Introspection,
     /// `POST /oauth2/token`.
     Token,
-    /// `/v1/verify` and what is below it, with any method but HEAD, of which the router knows more; with the template of its
-    /// route.
+    /// `/v1/verify` and every path below it, with the template of the route. HEAD is left to the router, which handles
+    /// it for all routes.
     ForwardAuth(&'static str),
     /// `GET /.well-known/jwks.json`.
     Jwks,
@@ -56,7 +56,7 @@ pub enum Endpoint {
 }
 
 impl Endpoint {
-    /// Whose request this is; none where it is the router's.
+    /// The hot route of a request; `None` for other routes.
     pub fn of<B>(request: &Request<B>) -> Option<Self> {
         match (request.method(), request.uri().path()) {
             (&Method::POST, "/oauth2/introspect") => Some(Self::Introspection),
@@ -73,7 +73,7 @@ impl Endpoint {
         }
     }
 
-    /// The template of the route, as the router spells it.
+    /// The path template that the router uses for the route.
     const fn template(self) -> &'static str {
         match self {
             Self::Introspection => "/oauth2/introspect",
@@ -87,12 +87,12 @@ impl Endpoint {
 }
 
 impl Direct {
-    /// Answers through `edge`.
+    /// Hot routes behind `edge`.
     pub const fn new(shared: Arc<Shared>, edge: Edge) -> Self {
         Self { shared, edge }
     }
 
-    /// Starts on the answer to a request for `endpoint`.
+    /// Starts answering a request for `endpoint`.
     pub fn answer(&self, endpoint: Endpoint, request: Request<RequestBody>, arrival: &Arrival) -> EdgeFuture<Answer> {
         let shared = Arc::clone(&self.shared);
         self.edge.pass(endpoint.template(), request, arrival, |request, context| -> Answer {
@@ -103,7 +103,7 @@ impl Direct {
                     let (head, _) = request.into_parts();
                     Box::pin(async move { v1::verify::answer(&shared, &head).await })
                 }
-                // Within the future, where a panic is answered.
+                // Inside the future, so that a panic is caught.
                 Endpoint::Jwks => {
                     Box::pin(
                         async move { (RequestFacts::default(), well_known::jwks::answer(&shared, request.headers())) },

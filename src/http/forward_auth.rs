@@ -1,5 +1,5 @@
-//! What a gateway is told about a request that it holds back, whichever way it asks: over HTTP (`/v1/verify`), or over gRPC
-//! (`envoy.service.auth.v3`). The answers are 200, 401, 403 and 503, and no others.
+//! The forward-auth decision for gateways, over HTTP (`/v1/verify`) and gRPC (`envoy.service.auth.v3`). Answers only
+//! 200, 401, 403 and 503.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -18,14 +18,14 @@ use crate::service::{JudgedToken, Judgement, Verdict};
 use crate::telemetry::CacheUse;
 use crate::telemetry::metrics::IntrospectionResult;
 
-/// The identity headers of an allowed request, under the configured prefix.
+/// Names of the identity headers of an allowed request, with the configured prefix.
 #[derive(Debug, Clone)]
 pub struct ForwardAuthHeaders {
     names: [HeaderName; 7],
 }
 
 impl ForwardAuthHeaders {
-    /// Names under `prefix`, such as `X-Auth-Request-`; none if the prefix makes no header name.
+    /// Names with `prefix`, such as `X-Auth-Request-`; `None` if a name is not a valid header name.
     pub fn new(prefix: &str) -> Option<Self> {
         let name = |suffix: &str| HeaderName::try_from(format!("{prefix}{suffix}")).ok();
         let names = [
@@ -40,8 +40,8 @@ impl ForwardAuthHeaders {
         Some(Self { names })
     }
 
-    /// What the token says, under these names; empty where it says nothing. An empty one is sent as well: a gateway that
-    /// copies by name would else leave the caller's own header in its place (Caddy 2.6 puts a placeholder there).
+    /// Identity headers of a token. A header without a value in the token is sent empty. Otherwise a gateway that
+    /// copies headers by name could keep the caller's own header (Caddy 2.6 inserts a placeholder).
     fn of_token(&self, claims: &AccessClaims) -> HeaderMap {
         let login = claims.login.as_ref();
         let roles = login.map(|login| login.roles.iter().map(Role::as_str).collect::<Vec<_>>().join(","));
@@ -59,7 +59,8 @@ impl ForwardAuthHeaders {
         )
     }
 
-    /// These headers, beside those that every answer bears: a copy of the map is then all that a later answer costs.
+    /// Builds the header map with capacity for the middleware's headers, so that a cached answer costs one copy of the
+    /// map.
     fn with(&self, values: [HeaderValue; 7]) -> HeaderMap {
         let mut headers = HeaderMap::with_capacity(values.len() + 4);
         headers.extend(self.names.iter().cloned().zip(values));
@@ -69,19 +70,19 @@ impl ForwardAuthHeaders {
     }
 }
 
-/// What a token must be good for. Demands only ever restrict.
+/// Requirements on a token. Each one only restricts access.
 pub trait Demands {
-    /// Every value that is asked for under `name` (`aud`, `scope` or `role`); none for one that no token can satisfy.
+    /// Every required value of `name` (`aud`, `scope` or `role`). `None` is a value that no token satisfies.
     fn values(&self, name: &str) -> impl Iterator<Item = Option<impl AsRef<str>>>;
 }
 
 /// The answer to a gateway.
 pub struct ForwardAuth {
-    /// 200, 401, 403 or 503.
+    /// One of 200, 401, 403 and 503.
     pub status: StatusCode,
-    /// Headers beside the identity: the challenge, how long the answer may be kept, when to try again.
+    /// Additional headers: `WWW-Authenticate`, `Cache-Control`, `Retry-After`.
     pub extra: [Option<(HeaderName, HeaderValue)>; 2],
-    /// For the record of the request.
+    /// Facts for the request log.
     pub facts: RequestFacts,
     token: Option<Arc<JudgedToken>>,
 }
@@ -98,7 +99,7 @@ impl ForwardAuth {
         headers
     }
 
-    /// The identity headers by themselves.
+    /// Only the identity headers.
     pub fn identity_pairs(&self, names: &ForwardAuthHeaders) -> Vec<(HeaderName, HeaderValue)> {
         let headers = self.identity(names);
         let pair = |name: &HeaderName| headers.get(name).map(|value| (name.clone(), value.clone()));
@@ -135,12 +136,12 @@ impl ForwardAuth {
 
 const EMPTY: HeaderValue = HeaderValue::from_static("");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
-/// The token decides the answer. A gateway whose cache key lacks it would give one user's identity to other callers.
+/// The answer depends on the token. A gateway that caches without it would give one user's identity to other callers.
 const BY_TOKEN: HeaderValue = HeaderValue::from_static("authorization");
-/// Enough to blunt a flood of one bad token.
+/// Long enough to limit a flood of requests with one inactive token.
 const FOR_A_SECOND: HeaderValue = HeaderValue::from_static("max-age=1");
 
-/// Judges the bearer token of a request that a gateway holds back.
+/// Judges the bearer token of a request at a gateway.
 pub async fn decide(shared: &Shared, method: &Method, headers: &HeaderMap, demands: impl Demands) -> ForwardAuth {
     if shared.settings.allow_preflight && is_preflight(method, headers) {
         return ForwardAuth::new(StatusCode::OK, [Some((CACHE_CONTROL, NO_STORE)), None], RequestFacts::default());
@@ -167,7 +168,7 @@ pub async fn decide(shared: &Shared, method: &Method, headers: &HeaderMap, deman
             return ForwardAuth::refused(StatusCode::UNAUTHORIZED, &challenge, FOR_A_SECOND, facts);
         }
         Verdict::CannotJudge(doubt) => {
-            tracing::debug!(%doubt, "forward-auth cannot judge now");
+            tracing::debug!(%doubt, "forward-auth unavailable");
             facts.outcome = Some("unavailable");
             return ForwardAuth::unavailable(facts);
         }
@@ -192,7 +193,7 @@ fn count(shared: &Shared, judgement: &Judgement, started: Duration) {
     shared.metrics.introspection(result, cache_use(judgement.signature), judgement.proven_at.saturating_sub(started));
 }
 
-/// The token, or the challenge for what came instead. A malformed header is 401 as well.
+/// The token, or the challenge for a missing or malformed header. A malformed header is answered 401 too.
 fn bearer_token(headers: &HeaderMap) -> Result<&str, Challenge> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     let value = values.next().ok_or(Challenge::Bearer)?;
@@ -207,10 +208,10 @@ fn bearer_token(headers: &HeaderMap) -> Result<&str, Challenge> {
     }
 }
 
-/// What was asked for and is not in the token, as the scopes that would be needed; none when nothing is missing. Every
-/// parameter counts, also those that a proxy appended: they only ever restrict.
+/// The required scopes if the token lacks a scope, audience or role; `None` if it satisfies all demands. Every
+/// occurrence of a parameter is applied, including those appended by a proxy: they only restrict access.
 fn missing(claims: &AccessClaims, demands: &impl Demands) -> Option<ScopeSet> {
-    let mut wanted_scopes = ScopeSet::default();
+    let mut required_scopes = ScopeSet::default();
     let mut is_missing = false;
     for audience in demands.values("aud") {
         is_missing |= !audience.is_some_and(|text| claims.audience.iter().any(|own| own.as_str() == text.as_ref()));
@@ -220,7 +221,7 @@ fn missing(claims: &AccessClaims, demands: &impl Demands) -> Option<ScopeSet> {
             Some(scopes) if scopes.is_subset_of(&claims.scope) => {}
             Some(scopes) => {
                 is_missing = true;
-                wanted_scopes = scopes;
+                required_scopes = scopes;
             }
             None => is_missing = true,
         }
@@ -229,7 +230,7 @@ fn missing(claims: &AccessClaims, demands: &impl Demands) -> Option<ScopeSet> {
         let roles = claims.login.iter().flat_map(|login| &login.roles);
         is_missing |= !role.is_some_and(|text| roles.into_iter().any(|own| own.as_str() == text.as_ref()));
     }
-    is_missing.then_some(wanted_scopes)
+    is_missing.then_some(required_scopes)
 }
 
 #[cfg(test)]

@@ -13,21 +13,21 @@ use crate::http::error::{ApiError, ErrorShape};
 use crate::http::state::Shared;
 use crate::service::{Readiness, Status};
 
-/// That the process runs: whoever cannot say so says nothing.
+/// Liveness probe.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct LiveAnswer {
-    /// True.
+    /// Always true.
     live: bool,
 }
 
-/// Whether the replica can do its work, check by check.
+/// Readiness probe with the result of each check.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ReadyAnswer {
     /// Whether every check passes.
     ready: bool,
-    /// What was checked.
+    /// Results of the checks.
     checks: Vec<Check>,
-    /// What the checks look at; on the operations listener only.
+    /// Measured values behind the checks; only on the operations listener.
     #[serde(skip_serializing_if = "Option::is_none")]
     figures: Option<ReadyFigures>,
     /// Problems of this replica and its database; on the operations listener only.
@@ -35,23 +35,25 @@ pub struct ReadyAnswer {
     problems: Vec<String>,
 }
 
-/// One check.
+/// Result of one check.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Check {
-    /// Its name.
+    /// Name of the check.
     name: &'static str,
-    /// Whether it passes.
+    /// Whether the check passes.
     ok: bool,
 }
 
-/// What the checks go by, and the last revocation's lag, in seconds; named as in `/metrics` and `/admin/v1/status`.
+/// Measured values behind the checks, and the last propagation delay, in seconds. The names are those of `/metrics` and
+/// `/admin/v1/status`.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ReadyFigures {
-    /// Age of the view: how long a revocation elsewhere may have been missed. Unready at `revocation.max_lag`.
+    /// Age of the view: the longest time for which a revocation by another replica may be missing. Not ready at
+    /// `revocation.max_lag`.
     view_age_seconds: f64,
-    /// Of the last revocation that another replica took: from when that one began to write it until it was honoured here.
+    /// Propagation delay of the last revocation received from another replica.
     revocation_lag_seconds: f64,
-    /// This machine's clock minus the database's.
+    /// Clock of this machine minus that of the database.
     clock_offset_seconds: f64,
 }
 
@@ -65,26 +67,26 @@ impl From<&Status> for ReadyFigures {
     }
 }
 
-/// The process runs.
+/// Answers while the process runs.
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, body = LiveAnswer)))]
 pub async fn livez() -> Response {
     ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], JsonBody(LiveAnswer { live: true })).into_response()
 }
 
-/// The replica can judge tokens and is not stopping. Says which check fails; what the checks look at is told on the operations
-/// listener alone (security.md H14).
+/// Answers whether the replica can judge tokens and is not stopping, with the result of each check. Only the operations
+/// listener adds the measured values (security.md H14).
 #[utoipa::path(
     get, path = "/readyz", tag = "operations",
     responses(
         (status = 200, body = ReadyAnswer),
-        (status = 503, description = "Send requests elsewhere", body = ReadyAnswer),
+        (status = 503, description = "Send requests to another replica", body = ReadyAnswer),
     )
 )]
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
     answer(shared.service.readiness(), None, Vec::new())
 }
 
-/// The same for operators, who are told how near to its bounds the replica is.
+/// Readiness with the measured values, for operators.
 pub async fn readyz_with_figures(State(shared): State<Arc<Shared>>) -> Response {
     let status = shared.service.status();
     answer(status.readiness, Some(ReadyFigures::from(&status)), shared.service.problems())

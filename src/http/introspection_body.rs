@@ -1,4 +1,4 @@
-//! The wire form of an introspection (RFC 7662 §2.2), the same for single, batch and signed answers.
+//! The body of an introspection answer (RFC 7662 §2.2), shared by single, batch and signed answers.
 
 use std::time::Duration;
 
@@ -14,78 +14,78 @@ use crate::service::{Introspected, Introspection, Signature};
 use crate::telemetry::CacheUse;
 use crate::telemetry::metrics::IntrospectionResult;
 
-/// The whole of an inactive answer: byte-identical for every reason (security.md I3).
+/// The complete inactive answer, byte-identical for every reason (security.md I3).
 pub const INACTIVE: &[u8] = b"{\"active\":false}";
 
-/// The headers of an answer, with those that every answer bears.
+/// Capacity for the headers of an answer, including those added by the middleware.
 const EXPECTED_HEADERS: usize = 5;
 
-/// How long a gateway may keep an inactive answer: enough to blunt a flood of one bad token.
+/// Cache lifetime of an inactive answer: long enough to limit a flood of requests with one inactive token.
 const INACTIVE_CACHE: HeaderValue = HeaderValue::from_static("max-age=1");
 
-/// The caller decides what it may see, and may ask for the signed form.
+/// The answer depends on the caller, and on whether it requests the signed form.
 const BY_CALLER_AND_FORM: HeaderValue = HeaderValue::from_static("accept, authorization");
 
-/// Times of an answer, as `NumericDate` (RFC 7519 §2).
+/// Times in an answer: `NumericDate` (RFC 7519 §2).
 type Seconds = i64;
 
-/// What an introspection says about an active token. Members that do not apply, or would be empty, are left out.
+/// Claims of an active token. Members that do not apply or would be empty are omitted.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 pub struct ActiveToken<'a> {
     /// Always true.
     pub active: bool,
-    /// The issuer.
+    /// Issuer.
     pub iss: &'a str,
-    /// Whom the token is about.
+    /// Subject: a user or a client.
     pub sub: String,
-    /// Whom it is for: a string, or an array where there are several.
+    /// Audience: a string, or an array of several.
     pub aud: OneOrMany<'a>,
-    /// It is inactive from here.
+    /// Expiry; the token is inactive from then on.
     pub exp: Seconds,
-    /// Issued at.
+    /// Time of issue.
     pub iat: Seconds,
-    /// Not valid before.
+    /// Start of validity.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nbf: Option<Seconds>,
-    /// The token's identity.
+    /// Id of the token.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jti: Option<&'a str>,
-    /// The client that it was issued to.
+    /// Client to which the token was issued.
     pub client_id: &'a str,
     /// Scopes, separated by spaces.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub scope: Option<String>,
-    /// `Bearer`, or `refresh_token`.
+    /// `Bearer`, or `refresh_token` for a refresh token.
     pub token_type: &'static str,
-    /// The session, where a user logged in.
+    /// Session, if a user logged in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sid: Option<String>,
-    /// The user's name, where a user logged in.
+    /// Name of the user, if a user logged in.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub username: Option<&'a str>,
-    /// The user's roles, where there are any.
+    /// Roles of the user, if any.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub roles: Option<Vec<&'a str>>,
-    /// When the user proved who they are.
+    /// Time of the user's authentication.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub auth_time: Option<Seconds>,
-    /// How (RFC 8176).
+    /// Methods of authentication (RFC 8176).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub amr: Option<&'a [String]>,
 }
 
-/// An introspection's answer, as the API document shows it (RFC 7662 §2.2).
+/// Answer of an introspection (RFC 7662 §2.2).
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
-#[expect(dead_code, clippy::large_enum_variant, reason = "describes what `body_of` writes; none is ever made")]
+#[expect(dead_code, clippy::large_enum_variant, reason = "describes what `body_of` writes; never constructed")]
 pub enum IntrospectionAnswer<'a> {
-    /// The token is good, and the caller may see it.
+    /// The token is active and visible to the caller.
     Active(ActiveToken<'a>),
-    /// Anything else.
+    /// The token is inactive or not visible to the caller.
     Inactive(InactiveToken),
 }
 
-/// Exactly `{"active":false}`, whatever the reason.
+/// Exactly `{"active":false}`, for every reason.
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct InactiveToken {
@@ -93,13 +93,13 @@ pub struct InactiveToken {
     active: bool,
 }
 
-/// An `aud` as JWTs write it (RFC 7519 §4.1.3).
+/// An `aud` claim (RFC 7519 §4.1.3).
 #[derive(Debug, Serialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum OneOrMany<'a> {
-    /// One.
+    /// A single audience.
     One(&'a str),
-    /// Several.
+    /// Several audiences.
     Many(Vec<&'a str>),
 }
 
@@ -113,7 +113,7 @@ impl<'a> OneOrMany<'a> {
 }
 
 impl<'a> ActiveToken<'a> {
-    /// What is said of an access token.
+    /// The claims of an access token.
     pub fn access(claims: &'a AccessClaims) -> Self {
         let login = claims.login.as_ref();
         Self {
@@ -138,7 +138,7 @@ impl<'a> ActiveToken<'a> {
         }
     }
 
-    /// What is said of a refresh token to its own client.
+    /// The claims of a refresh token; only its own client sees them.
     pub fn refresh(session: &'a Session, issuer: &'a str) -> Self {
         Self {
             active: true,
@@ -160,19 +160,19 @@ impl<'a> ActiveToken<'a> {
         }
     }
 
-    /// As bytes of JSON.
+    /// Serializes the claims as JSON.
     pub fn to_bytes(&self) -> Bytes {
-        // Text and numbers under string keys: serialising them cannot fail.
+        // Serializing text and numbers with string keys cannot fail.
         serde_json::to_vec(self).unwrap_or_default().into()
     }
 }
 
-/// The `scope` parameter; RFC 6749 §3.3 has none that is empty.
+/// The `scope` member; RFC 6749 §3.3 does not allow an empty one.
 pub fn words(scope: &ScopeSet) -> Option<String> {
     (!scope.is_empty()).then(|| scope.to_string())
 }
 
-/// The JSON of a result; that of an access token is written once and kept with the token.
+/// The JSON of a result. The JSON of an access token is cached with the token.
 pub fn body_of(result: &Introspection, issuer: &str) -> Bytes {
     match result {
         Introspection::Access(token) => token.introspection(|claims| ActiveToken::access(claims).to_bytes()).clone(),
@@ -181,7 +181,7 @@ pub fn body_of(result: &Introspection, issuer: &str) -> Bytes {
     }
 }
 
-/// The answer with its honest cache header.
+/// The answer, with a cache lifetime that ends with the token.
 pub fn respond(introspected: &Introspected, issuer: &str, max_age: Duration) -> Response {
     let cache = match &introspected.result {
         Introspection::Access(token) => cache_control(max_age, token.claims.expires_at, introspected.at),
@@ -197,7 +197,7 @@ pub fn respond(introspected: &Introspected, issuer: &str, max_age: Duration) -> 
     response
 }
 
-/// The figure under which an introspection counts.
+/// The metric label of an introspection.
 pub fn label_of(introspected: &Introspected) -> IntrospectionResult {
     match introspected.result {
         Introspection::Access(_) | Introspection::Refresh(_) => IntrospectionResult::Active,
@@ -205,7 +205,8 @@ pub fn label_of(introspected: &Introspected) -> IntrospectionResult {
     }
 }
 
-/// Whether the signature check was spared; none for what is not an access token of this installation.
+/// Whether the verified-token cache made a signature check unnecessary. `None` for a text that is not an access token of
+/// this installation.
 pub const fn cache_use(signature: Signature) -> Option<CacheUse> {
     match signature {
         Signature::Remembered => Some(CacheUse::Hit),
@@ -214,8 +215,8 @@ pub const fn cache_use(signature: Signature) -> Option<CacheUse> {
     }
 }
 
-/// `max-age=N` with N = min(configured, `exp` − now), whole seconds rounded down: a kept answer never outlives the token.
-/// Not `private`, which would keep nginx from caching.
+/// `max-age=N` with N = min(configured, `exp` − now) in whole seconds, rounded down, so that a cached answer never
+/// outlives the token. Without `private`, which would prevent caching by nginx.
 pub fn cache_control(max_age: Duration, expires_at: Timestamp, now: Timestamp) -> HeaderValue {
     let seconds = max_age.min(expires_at.since(now)).as_secs();
     match seconds {
@@ -231,7 +232,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn i7_an_answer_is_never_kept_beyond_the_tokens_life() {
+    fn i7_a_cached_answer_never_outlives_the_token() {
         let now = Timestamp::from_seconds(100);
         let header = |max_age, left_millis| {
             let expires_at = Timestamp::from_millis(now.millis() + left_millis);

@@ -1,4 +1,4 @@
-//! HTTP: the listeners, what every request passes through, and the endpoints. The whole API is on this page.
+//! HTTP: the listeners, the middleware and the endpoints. This page lists every route.
 
 mod admin;
 mod answer;
@@ -37,9 +37,9 @@ pub use state::{HttpSettings, Shared};
 pub use time::rfc3339;
 pub use well_known::MetadataDocument;
 
-/// The public listener. With an issuer that has a path, the same routes answer below that path too, and metadata answers
-/// in both places where clients look for it (RFC 8414 §3.1).
-/// Whose pages may call a route is decided by its path, in `middleware/cors.rs`.
+/// Routes of the public listener. If the issuer has a path, the same routes also answer below it, and metadata is
+/// served at both locations that clients use (RFC 8414 §3.1). `middleware/cors.rs` decides by path which origins may
+/// call a route.
 pub fn public(shared: Arc<Shared>, issuer_path: &str) -> Router {
     let api = || people().merge(tokens()).merge(machines());
     let mut router = api();
@@ -52,7 +52,7 @@ pub fn public(shared: Arc<Shared>, issuer_path: &str) -> Router {
     router.with_state(shared)
 }
 
-/// Tokens for people, and their own account.
+/// Tokens for users, and their accounts.
 fn people() -> Router<Arc<Shared>> {
     Router::new()
         .route("/v1/login", post(v1::login::login))
@@ -64,12 +64,12 @@ fn people() -> Router<Arc<Shared>> {
         .route("/v1/me/sessions/{sid}", delete(v1::me::end_session))
 }
 
-/// Tokens for clients; public ones ask for them from browsers.
+/// Tokens for clients. Public clients call these routes from browsers.
 fn tokens() -> Router<Arc<Shared>> {
     Router::new().route("/oauth2/token", post(oauth::token::token)).route("/oauth2/revoke", post(oauth::revoke::revoke))
 }
 
-/// Judging tokens, and what anyone may read.
+/// Judging tokens, and public documents.
 fn machines() -> Router<Arc<Shared>> {
     Router::new()
         .route("/v1/verify", any(v1::verify::verify))
@@ -88,7 +88,7 @@ fn machines() -> Router<Arc<Shared>> {
         .route("/readyz", get(health::readyz))
 }
 
-/// The operations listener: administration, figures, health.
+/// Routes of the operations listener: administration, metrics, health.
 pub fn operations(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/admin/v1/users", get(admin::users::list).post(admin::users::create))

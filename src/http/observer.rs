@@ -1,4 +1,4 @@
-//! What is written and counted of a finished request: one line, and the figures of its route.
+//! Log lines and metrics of a finished request.
 
 use std::sync::Arc;
 
@@ -11,21 +11,21 @@ use crate::telemetry::{CacheUse, Logger, Metrics, RequestLine};
 
 use super::middleware::{Caller, RequestObserver, RequestRecord};
 
-/// The route of requests that matched none.
+/// Metric label of requests that match no route.
 const UNMATCHED: &str = "unmatched";
 
-/// Hears of every request of one listener.
+/// Records every request of one listener.
 pub struct Observer {
     metrics: Arc<Metrics>,
     logger: Logger,
     clock: Arc<dyn Clock>,
     writes_lines: bool,
-    /// Filled by the first request of each route, read by all others.
+    /// Added by the first request of a route, read by later ones.
     routes: papaya::HashMap<Box<str>, Route>,
 }
 
 impl Observer {
-    /// Counts into `metrics`, and writes a line per request unless `log.requests` is off.
+    /// Counts in `metrics`, and logs every request if `writes_lines`.
     pub fn new(metrics: Arc<Metrics>, logger: Logger, clock: Arc<dyn Clock>, writes_lines: bool) -> Self {
         Self { metrics, logger, clock, writes_lines, routes: papaya::HashMap::new() }
     }
@@ -46,11 +46,11 @@ impl RequestObserver for Observer {
         self.count(record, template);
         if let Some(cause) = record.cause {
             let request_id = record.request_id.as_str();
-            // An answer that asks the caller to come again is expected while something is down, and is told per request.
+            // A 503 is expected while a dependency is down, so it is a warning.
             if record.status == StatusCode::SERVICE_UNAVAILABLE.as_u16() {
-                tracing::warn!(request_id, route = template, %cause, "a request was not served");
+                tracing::warn!(request_id, route = template, %cause, "request not served");
             } else {
-                tracing::error!(request_id, route = template, %cause, "a request failed");
+                tracing::error!(request_id, route = template, %cause, "request failed");
             }
         }
         if !self.writes_lines {
@@ -91,7 +91,7 @@ mod tests {
     use crate::service::Doubt;
     use crate::telemetry::{LogSink, MemoryLog};
 
-    /// What is logged of a request that ended with `status` because the view was stale.
+    /// The log of a request that ended with `status` because the view was stale.
     fn logged(status: u16) -> String {
         let memory = MemoryLog::default();
         let settings =
@@ -119,10 +119,10 @@ mod tests {
     }
 
     #[test]
-    fn a_503_is_a_warning_in_words() {
+    fn a_503_is_a_warning_that_explains_its_cause() {
         let text = logged(503);
         assert_eq!((text.lines().count(), text.matches("\"WARN\"").count()), (2, 2), "{text}");
         assert!(text.contains("older than revocation.max_lag") && !text.contains("StaleView"), "{text}");
-        assert_eq!(logged(500).matches("\"ERROR\"").count(), 2, "what went wrong on our side is an error");
+        assert_eq!(logged(500).matches("\"ERROR\"").count(), 2, "a fault is logged as an error");
     }
 }

@@ -1,4 +1,4 @@
-//! Who stands behind a request, as the use cases want to know it.
+//! Origin of a request, for the audit trail and rate limits.
 
 use std::convert::Infallible;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use http::request::Parts;
 use super::middleware::RequestContext;
 use crate::service::Requester;
 
-/// Extracts the client's address alone.
+/// Extracts only the client's address.
 pub struct Address(pub IpAddr);
 
 impl<S: Sync> FromRequestParts<S> for Address {
@@ -21,7 +21,7 @@ impl<S: Sync> FromRequestParts<S> for Address {
     }
 }
 
-/// Extracts the [`Requester`]; who acts is filled in by whoever authenticates the request.
+/// Extracts the [`Requester`]; authentication sets the actor later.
 pub struct RequestedBy(pub Requester);
 
 impl<S: Sync> FromRequestParts<S> for RequestedBy {
@@ -33,7 +33,7 @@ impl<S: Sync> FromRequestParts<S> for RequestedBy {
     }
 }
 
-/// Who stands behind a request that came as `context` says, as long as nobody has authenticated.
+/// The requester before authentication.
 pub fn of(context: &RequestContext) -> Requester {
     let request_id = context.request_id.as_str().to_owned();
     Requester { address: Some(context.client.ip()), request_id, actor: "anonymous".to_owned() }

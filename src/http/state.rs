@@ -1,4 +1,4 @@
-//! What handlers are given.
+//! State of the handlers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,23 +11,20 @@ use crate::telemetry::Metrics;
 
 use super::well_known::MetadataDocument;
 
-/// Shared by every handler of both listeners.
+/// State shared by the handlers of both listeners.
 pub struct Shared {
-    /// The use cases.
     pub service: Arc<Service>,
-    /// The figures.
     pub metrics: Arc<Metrics>,
-    /// Time.
     pub clock: Arc<dyn Clock>,
-    /// What handlers need of the configuration.
+    /// Configuration of the handlers.
     pub settings: HttpSettings,
-    /// The OpenAPI document, with the servers of this one.
+    /// The OpenAPI document with the servers of this service.
     pub api_document: Bytes,
-    /// The metadata document: it never changes while the process runs.
+    /// The metadata documents; constant while the process runs.
     pub metadata: MetadataDocument,
 }
 
-/// What handlers need of the configuration.
+/// Configuration of the handlers.
 #[derive(Debug, Clone)]
 pub struct HttpSettings {
     /// `introspection.max_age`.

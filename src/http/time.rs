@@ -1,4 +1,4 @@
-//! Times on the wire of the REST API.
+//! Times in the REST API.
 
 use crate::domain::Timestamp;
 

@@ -1,4 +1,4 @@
-//! The answer that carries tokens, the same for every endpoint that issues any (RFC 6749 §5.1).
+//! The answer with tokens, for every endpoint that issues them (RFC 6749 §5.1).
 
 use axum::body::Body;
 use axum::response::Response;
@@ -10,12 +10,12 @@ use super::introspection_body;
 use super::middleware::{Caller, RequestFacts};
 use crate::service::IssuedTokens;
 
-/// Room for an answer beside its access token.
+/// Capacity in bytes for an answer without its access token.
 const REST_BYTES: usize = 512;
-/// The headers of an answer, with those that every answer bears.
+/// Capacity for the headers of an answer, including those added by the middleware.
 const EXPECTED_HEADERS: usize = 4;
 
-/// Tokens and their lives in seconds. Members that belong to a session are left out where there is none.
+/// Tokens and their lifetimes in seconds. Without a session, the members of a session are omitted.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct TokenAnswer<'a> {
     /// The access token.
@@ -24,21 +24,21 @@ pub struct TokenAnswer<'a> {
     token_type: &'static str,
     /// Seconds until the access token expires.
     expires_in: u64,
-    /// The refresh token; replaces the one that was sent.
+    /// The refresh token; it replaces the previous one.
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_token: Option<&'a str>,
     /// Seconds until the refresh token expires if it is not used.
     #[serde(skip_serializing_if = "Option::is_none")]
     refresh_expires_in: Option<u64>,
-    /// The scopes of the access token, separated by spaces; absent where it has none.
+    /// The scopes of the access token, separated by spaces; omitted if there are none.
     #[serde(skip_serializing_if = "Option::is_none")]
     scope: Option<String>,
-    /// The session.
+    /// Id of the session.
     #[serde(skip_serializing_if = "Option::is_none")]
     session_id: Option<String>,
 }
 
-/// Writes the answer; nobody may keep it (`Cache-Control: no-store`).
+/// Builds the answer with `Cache-Control: no-store`.
 pub fn respond(tokens: &IssuedTokens, caller: Option<Caller>, outcome: &'static str) -> (RequestFacts, Response) {
     let refresh = tokens.refresh.as_ref();
     let answer = TokenAnswer {
@@ -51,7 +51,7 @@ pub fn respond(tokens: &IssuedTokens, caller: Option<Caller>, outcome: &'static 
         session_id: refresh.map(|refresh| refresh.session.to_string()),
     };
     let mut body = Vec::with_capacity(answer.access_token.len() + REST_BYTES);
-    // Text and numbers under string keys: writing them into memory cannot fail.
+    // Serializing text and numbers into memory cannot fail.
     let _ = serde_json::to_writer(&mut body, &answer);
     let facts = RequestFacts {
         caller,

@@ -1,9 +1,9 @@
-//! `/oauth2/authorize`: the URL that strict discovery clients insist on. There is no authorization code flow here.
+//! `/oauth2/authorize`: strict discovery clients require this URL. The service has no authorization code flow.
 
 use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
 use crate::http::oauth::OAuthErrorBody;
 
-/// Answers `unsupported_response_type` to everyone; redirects to nobody.
+/// Answers `unsupported_response_type` to every request; never redirects.
 #[utoipa::path(
     get, path = "/oauth2/authorize", tag = "oauth",
     responses((status = 400, description = "`unsupported_response_type`", body = OAuthErrorBody))

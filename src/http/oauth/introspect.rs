@@ -28,21 +28,21 @@ use crate::telemetry::metrics::IntrospectionResult;
 /// The media type of a signed answer (RFC 9701 §4).
 const SIGNED: &str = "application/token-introspection+jwt";
 
-/// What the endpoint reads; everything else in the form is ignored.
+/// Parameters of an introspection; others are ignored.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the form in the API document; the form itself is read parameter by parameter")]
 pub struct IntrospectionRequest {
     /// The token.
     token: String,
-    /// Ignored: the kinds of token cannot be mistaken for each other.
+    /// Ignored: the format of a token shows its type.
     token_type_hint: Option<String>,
-    /// Where the client does not authenticate by header.
+    /// The client, unless it authenticates in the `Authorization` header.
     client_id: Option<String>,
     /// `client_secret_post`.
     client_secret: Option<String>,
 }
 
-/// Says whether a token is active. Answered from memory.
+/// Introspects a token. Answered from memory.
 #[utoipa::path(
     post, path = "/oauth2/introspect", tag = "judging",
     request_body(content = IntrospectionRequest, content_type = "application/x-www-form-urlencoded"),
@@ -61,7 +61,7 @@ pub async fn introspect(
     answer(shared, request, address).await
 }
 
-/// The answer to a request from `address`.
+/// Answers a request from `address`.
 pub async fn answer<B>(shared: Arc<Shared>, request: http::Request<B>, address: IpAddr) -> (RequestFacts, Response)
 where
     B: Body<Data = Bytes> + Unpin,
@@ -94,7 +94,7 @@ async fn introspection(
     Ok((facts, response))
 }
 
-/// The caller first, and only then what it sent.
+/// Authenticates the caller before reading the token.
 async fn judge(
     shared: &Shared,
     headers: &HeaderMap,
@@ -103,10 +103,10 @@ async fn judge(
 ) -> Result<(Caller, Introspected), OAuthError> {
     let caller = caller::of_form(shared, headers, address, form).await?;
     if !caller.authenticated {
-        // RFC 7662 §2.1: the endpoint is protected; a public client cannot prove that it may scan.
+        // RFC 7662 §2.1: the endpoint is protected, and a public client cannot authenticate.
         return Err(OAuthError::invalid_client());
     }
-    // Whatever is longer than a token is judged like any other text that is not one of ours.
+    // No limit: text longer than any token is judged inactive.
     let token = form.required("token", usize::MAX)?;
     let introspected = shared.service.introspect(&caller.client, token).await?;
     Ok((caller, introspected))
@@ -126,7 +126,7 @@ fn count(shared: &Shared, judged: &Result<(Caller, Introspected), OAuthError>, s
     shared.metrics.introspection(result, cache, ended.saturating_sub(started));
 }
 
-/// Who called, and whom the token is about: two things.
+/// The caller is a client; the subject is that of the token.
 fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
     let (subject, outcome) = match &introspected.result {
         Introspection::Access(token) => (Some(token.claims.subject.clone()), "active"),
@@ -143,7 +143,8 @@ fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
     }
 }
 
-/// The same answer as a JWT for the asking client (RFC 9701 §5): the caller rules were applied before (security.md I8).
+/// The answer as a JWT for the calling client (RFC 9701 §5). The rules of visibility were already applied (security.md
+/// I8).
 fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Result<Response, OAuthError> {
     let body = introspection_body::body_of(&introspected.result, shared.service.issuer());
     let claims = serde_json::value::RawValue::from_string(String::from_utf8_lossy(&body).into_owned())
@@ -158,9 +159,7 @@ fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Resu
 impl From<CannotIntrospect> for OAuthError {
     fn from(error: CannotIntrospect) -> Self {
         match error {
-            CannotIntrospect::Doubt(doubt) => {
-                Self::unavailable(RETRY_AFTER).because(format!("cannot judge now: {doubt}"))
-            }
+            CannotIntrospect::Doubt(doubt) => Self::unavailable(RETRY_AFTER).because(format!("no verdict: {doubt}")),
             CannotIntrospect::TooManyForged { retry_after } => Self::too_many_requests(retry_after),
             CannotIntrospect::Failed(failure) => caller::oauth_failure(failure),
         }

@@ -1,15 +1,15 @@
-//! The OAuth endpoints: form in, JSON out, RFC 6749 errors.
+//! The OAuth endpoints: they read forms and answer JSON, and errors of RFC 6749.
 
 pub mod authorize;
 pub mod introspect;
 pub mod revoke;
 pub mod token;
 
-/// What every form endpoint can answer instead.
+/// Errors of every form endpoint.
 #[derive(utoipa::IntoResponses)]
 #[expect(dead_code, reason = "describes answers in the API document")]
 pub enum OAuthProblems {
-    /// RFC 6749 §5.2: the form, a parameter, the client's rights, or whose token it is.
+    /// RFC 6749 §5.2: the form or a parameter is invalid, or the client may not do this
     #[response(status = 400)]
     Invalid(OAuthErrorBody),
     /// `invalid_client`
@@ -21,24 +21,24 @@ pub enum OAuthProblems {
     /// The form is too large
     #[response(status = 413)]
     TooLarge(OAuthErrorBody),
-    /// `temporarily_unavailable`: this client failed to authenticate too often from this address, or revoked too many access
-    /// tokens
+    /// `temporarily_unavailable`: too many failed authentications of this client from this address, or too many
+    /// revocations of access tokens
     #[response(status = 429)]
     TooManyFailures(OAuthErrorBody),
-    /// `server_error`: a fault of ours; the log has its cause under the request id
+    /// `server_error`: a fault of the service; the log contains its cause with the request id
     #[response(status = 500)]
     Internal(OAuthErrorBody),
-    /// `temporarily_unavailable`: not answered. Ask again, here or at another replica: a repeated refresh or revocation has the
-    /// same result
+    /// `temporarily_unavailable`: retry, here or at another replica. A repeated refresh or revocation has the same
+    /// result
     #[response(status = 503)]
     Unavailable(OAuthErrorBody),
 }
 
-/// An RFC 6749 §5.2 error object, for the API document.
+/// An error object of RFC 6749 §5.2.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub struct OAuthErrorBody {
-    /// A registered code.
+    /// A registered error code.
     error: &'static str,
-    /// A sentence from a closed list.
+    /// A text from a fixed list.
     error_description: &'static str,
 }

@@ -15,26 +15,26 @@ use crate::http::requester::{Address, RequestedBy};
 use crate::http::state::Shared;
 use crate::service::RevokeError;
 
-/// What the endpoint reads; everything else in the form is ignored.
+/// Parameters of a revocation; others are ignored.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the form in the API document; the form itself is read parameter by parameter")]
 pub struct RevocationRequest {
     /// The token.
     token: String,
-    /// Ignored: the kinds of token cannot be mistaken for each other.
+    /// Ignored: the format of a token shows its type.
     token_type_hint: Option<String>,
-    /// Where the client does not authenticate by header.
+    /// The client, unless it authenticates in the `Authorization` header.
     client_id: Option<String>,
     /// `client_secret_post`.
     client_secret: Option<String>,
 }
 
-/// Revokes one of the client's own tokens; a refresh token takes its session along.
+/// Revokes a token of the client. A refresh token revokes its session.
 #[utoipa::path(
     post, path = "/oauth2/revoke", tag = "oauth",
     request_body(content = RevocationRequest, content_type = "application/x-www-form-urlencoded"),
     responses(
-        (status = 200, description = "The token is not good any more, or never was"),
+        (status = 200, description = "The token is inactive, now or before"),
         OAuthProblems,
     ),
     security((), ("client" = []))

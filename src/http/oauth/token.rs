@@ -18,21 +18,21 @@ use crate::http::state::Shared;
 use crate::http::{caller, requester, token_answer, v1};
 use crate::service::{Caller, GrantError, Narrowing, RefreshError, Requester};
 
-/// What the endpoint reads; everything else in the form is ignored.
+/// Parameters of a grant; others are ignored.
 #[derive(utoipa::ToSchema)]
 #[expect(dead_code, reason = "describes the form in the API document; the form itself is read parameter by parameter")]
 pub struct TokenRequest {
     /// `client_credentials` or `refresh_token`.
     grant_type: String,
-    /// With `refresh_token`.
+    /// Required by `refresh_token`.
     refresh_token: Option<String>,
     /// Scopes, separated by spaces.
     scope: Option<String>,
     /// One of the client's audiences.
     audience: Option<String>,
-    /// The same (RFC 8707); may be repeated for a token with several audiences.
+    /// Same as `audience` (RFC 8707). May be repeated for a token with several audiences.
     resource: Option<Vec<String>>,
-    /// Where the client does not authenticate by header.
+    /// The client, unless it authenticates in the `Authorization` header.
     client_id: Option<String>,
     /// `client_secret_post`.
     client_secret: Option<String>,
@@ -60,7 +60,7 @@ pub async fn token(
     answer(shared, request, context).await
 }
 
-/// The answer to a request that came as `context` says.
+/// Answers a request.
 pub async fn answer<B>(
     shared: Arc<Shared>,
     request: http::Request<B>,
@@ -87,7 +87,7 @@ async fn grant(
     let caller = caller::of_form(shared, headers, context.client.ip(), form).await?;
     match form.required("grant_type", 128)? {
         "client_credentials" => client_credentials(shared, &caller, form),
-        // On the heap: the future of the other grant stays small.
+        // On the heap, so that the future of the other grant stays small.
         "refresh_token" => Box::pin(refresh_token(shared, &caller, form, &requester::of(context))).await,
         _ => Err(OAuthError::new(OAuthCode::UnsupportedGrantType, OAuthDescription::GrantNotOffered)),
     }
@@ -110,20 +110,21 @@ async fn refresh_token(
     from: &Requester,
 ) -> Result<(RequestFacts, Response), OAuthError> {
     let token = form.required("refresh_token", 4096)?;
-    let asked = Narrowing { scope: scope(form)?, audience: audience(form)? };
-    let result = shared.service.refresh(caller, token, &asked, from).await;
+    let narrowing = Narrowing { scope: scope(form)?, audience: audience(form)? };
+    let result = shared.service.refresh(caller, token, &narrowing, from).await;
     v1::refresh::count(&shared.metrics, &result);
     Ok(v1::refresh::respond(&result?, caller))
 }
 
-/// The `scope` parameter; none when it is absent, which means all.
+/// The `scope` parameter. Without it, all scopes are granted.
 fn scope(form: &FormParams) -> Result<Option<ScopeSet>, OAuthError> {
     let text = form.optional("scope", 1024)?;
     let scope = text.map(ScopeSet::parse).transpose();
     scope.map_err(|_| OAuthError::new(OAuthCode::InvalidScope, OAuthDescription::Malformed("scope")))
 }
 
-/// The `audience` parameter, or each `resource` (RFC 8707 §2), which means the same; none when all are absent, which means all.
+/// The `audience` parameter, or each `resource` (RFC 8707 §2), which means the same. Without both, all audiences are
+/// granted.
 fn audience(form: &FormParams) -> Result<Vec<Audience>, OAuthError> {
     let invalid = |description| OAuthError::new(OAuthCode::InvalidTarget, description);
     let resources = form.all("resource", 1024)?;

@@ -1,4 +1,4 @@
-//! What the document says, put together from the notes beside the endpoints and completed with what they share.
+//! Builds the document from the annotations of the endpoints, and adds what they share.
 
 use std::sync::OnceLock;
 
@@ -11,10 +11,10 @@ use utoipa::{Modify, OpenApi as _};
 
 use crate::http::{admin, health, oauth, openapi, v1, well_known};
 
-/// The servers in the document of one service.
+/// The servers listed in a document.
 #[derive(Debug, Clone, Copy)]
 pub struct Servers<'a> {
-    /// The issuer's path, empty or beginning with `/`: relative, because proxies have names of their own.
+    /// The issuer's path, empty or with a leading `/`. It is relative, because clients may use the name of a proxy.
     pub base_path: &'a str,
     /// `http` or `https`, of the operations listener.
     pub operations_scheme: &'a str,
@@ -23,7 +23,7 @@ pub struct Servers<'a> {
 }
 
 impl Servers<'static> {
-    /// The servers of a service without settings.
+    /// The servers of the default configuration.
     const DEFAULT: Self = Self { base_path: "", operations_scheme: "http", operations_port: 9090 };
 }
 
@@ -33,7 +33,7 @@ impl Servers<'_> {
         ServerBuilder::new().url(path).description(Some("The public listener")).build()
     }
 
-    /// The host is a variable: the listener is reached by an address that the service does not know.
+    /// The host is a variable, because the service does not know the listener's external address.
     fn operations(&self) -> Server {
         let variable = |value: &str| ServerVariableBuilder::new().default_value(value).build();
         ServerBuilder::new()
@@ -80,20 +80,20 @@ impl Servers<'_> {
         admin::audit::list, admin::status::status,
     ),
     tags(
-        (name = "sessions", description = "Tokens for people"),
-        (name = "account", description = "What users do with their own account"),
+        (name = "sessions", description = "Tokens for users"),
+        (name = "account", description = "The account of the user"),
         (name = "oauth", description = "Tokens for clients (RFC 6749, RFC 7009)"),
-        (name = "judging", description = "Is this token good? (RFC 7662, forward-auth)"),
+        (name = "judging", description = "Is this token active? (RFC 7662, forward-auth)"),
         (name = "discovery", description = "Keys and metadata (RFC 7517, RFC 8414)"),
-        (name = "operations", description = "Health and figures"),
-        (name = "administration", description = "On the operations listener"),
+        (name = "operations", description = "Health and metrics"),
+        (name = "administration", description = "Administration, on the operations listener"),
     ),
     components(schemas(crate::http::error::ProblemBody)),
     modifiers(&Credentials, &BelowVerify, &Open, &Names)
 )]
 struct Document;
 
-/// How requests are authenticated.
+/// Adds the methods of authentication.
 struct Credentials;
 
 impl Modify for Credentials {
@@ -104,7 +104,7 @@ impl Modify for Credentials {
     }
 }
 
-/// Forward-auth answers below its path as at it: some gateways append the path of the request that they hold back.
+/// Documents the paths below `/v1/verify`: some gateways append the path of the original request.
 struct BelowVerify;
 
 impl Modify for BelowVerify {
@@ -122,12 +122,12 @@ fn suffix() -> Parameter {
         .name("path")
         .parameter_in(ParameterIn::Path)
         .required(Required::True)
-        .description(Some("Anything, slashes included; not looked at"))
+        .description(Some("Any path, slashes included; ignored"))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
         .build()
 }
 
-/// Operations that need no credentials say so: a generated client then sends none.
+/// Marks operations that need no credentials, so that a generated client sends none.
 struct Open;
 
 impl Modify for Open {
@@ -140,7 +140,7 @@ impl Modify for Open {
     }
 }
 
-/// Gives every operation a name of its own, and every answer a description.
+/// Sets the id of every operation, and missing descriptions of answers.
 struct Names;
 
 impl Modify for Names {
@@ -186,13 +186,13 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = (&'static str, &mut O
     .filter_map(|(method, operation)| operation.as_mut().map(|operation| (method, operation)))
 }
 
-/// The document, as it is checked in.
+/// The document with the default servers, as checked in.
 pub fn document() -> &'static str {
     static TEXT: OnceLock<String> = OnceLock::new();
     TEXT.get_or_init(|| document_of(&Servers::DEFAULT))
 }
 
-/// The document of a service that answers at `servers`.
+/// The document with `servers`.
 pub fn document_of(servers: &Servers<'_>) -> String {
     let mut document = Document::openapi();
     servers.write_into(&mut document);

@@ -1,4 +1,4 @@
-//! The OpenAPI 3.1 document, and the page that shows it.
+//! The OpenAPI 3.1 document and its documentation page.
 
 mod document;
 
@@ -14,7 +14,7 @@ use crate::http::extract::names;
 use crate::http::state::Shared;
 pub use document::{Servers, document, document_of};
 
-/// The documentation page: one file, nothing loaded from elsewhere.
+/// The documentation page: a single file that loads nothing from other servers.
 const PAGE: &str = include_str!("docs.html");
 
 /// This document.
@@ -30,7 +30,7 @@ pub async fn json(State(shared): State<Arc<Shared>>) -> Response {
     (headers, shared.api_document.clone()).into_response()
 }
 
-/// Leads a browser to the page that shows this document. Any other client gets 404: there is nothing here.
+/// Redirects a browser to the documentation page. Any other client gets 404.
 #[utoipa::path(
     get, path = "/", tag = "discovery",
     responses(
@@ -42,13 +42,13 @@ pub async fn root(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resu
     if !names(&headers, "text/html") {
         return Err(ApiError::new(ProblemCode::NotFound));
     }
-    // Without scheme and host: a browser of another machine would not reach the `localhost` of a default issuer.
+    // A relative redirect: a browser on another machine cannot reach the `localhost` of a default issuer.
     let path = shared.service.issuer().splitn(4, '/').nth(3).map_or_else(String::new, |path| format!("/{path}"));
     let vary = [(VARY, HeaderValue::from_static("accept"))];
     Ok((vary, Redirect::to(&format!("{path}/docs"))).into_response())
 }
 
-/// A page that shows this document to people. Loads nothing from elsewhere.
+/// The documentation page of this document. It loads nothing from other servers.
 #[utoipa::path(
     get, path = "/docs", tag = "discovery",
     responses((status = 200, description = "A page", body = String, content_type = "text/html"))

@@ -1,4 +1,4 @@
-//! `POST /v1/introspect`: many tokens at once.
+//! `POST /v1/introspect`: introspection of many tokens.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -20,12 +20,12 @@ use crate::http::{bearer, caller};
 use crate::service::CannotIntrospect;
 use crate::telemetry::metrics;
 
-/// Most tokens in one request.
+/// Maximum number of tokens in a request.
 const MAX_TOKENS: usize = 256;
-/// Largest body in bytes: 256 tokens of 4 KiB and the JSON around them.
+/// Maximum size of a body in bytes: 256 tokens of 4 KiB and the JSON around them.
 const MAX_BATCH_BYTES: usize = MAX_TOKENS * (4096 + 8) + 1024;
 
-/// The tokens to judge.
+/// The tokens to introspect.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BatchRequest<'a> {
@@ -35,25 +35,25 @@ pub struct BatchRequest<'a> {
     tokens: Vec<Text<'a>>,
 }
 
-/// A token where it stands in the body: tokens need no escapes, so almost none is copied.
+/// A token borrowed from the body. Only a token with escapes is copied, and tokens need none.
 #[derive(Deserialize)]
 struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// The judgements, in the order of the tokens.
+/// The results, in the order of the tokens.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub struct BatchAnswer<'a> {
-    /// One for each token: as from `/oauth2/introspect`.
+    /// One result for each token, as from `/oauth2/introspect`.
     results: Vec<IntrospectionAnswer<'a>>,
 }
 
-/// Judges up to 256 tokens for an authenticated client.
+/// Introspects up to 256 tokens for an authenticated client.
 #[utoipa::path(
     post, path = "/v1/introspect", tag = "judging", request_body = BatchRequest,
     responses(
-        (status = 200, description = "A judgement for each token, in order", body = BatchAnswer),
+        (status = 200, description = "A result for each token, in order", body = BatchAnswer),
         (status = 401, description = "`invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "`too_many_attempts`: this client failed to authenticate too often from this address, or sent too many forged tokens", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "This replica cannot judge now", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
+        (status = 429, description = "`too_many_attempts`: too many failed authentications of this client from this address, or too many forged tokens", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`temporarily_unavailable`: this replica has no fresh view; retry", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security(("client" = []))
 )]
 pub async fn introspect_batch(
@@ -61,7 +61,7 @@ pub async fn introspect_batch(
     Address(address): Address,
     request: Request,
 ) -> Result<Response, ApiError> {
-    // The caller first: nobody else's megabyte is read.
+    // The caller is authenticated before the body, up to a megabyte, is read.
     let caller = caller::of_rest(&shared, request.headers(), address, None).await?;
     if !caller.authenticated {
         return Err(ApiError::new(ProblemCode::InvalidClient));
@@ -69,7 +69,7 @@ pub async fn introspect_batch(
     let text = JsonText::<MAX_BATCH_BYTES>::from_request(request, &()).await?;
     let request: BatchRequest<'_> = text.parse_flat()?;
     if request.tokens.len() > MAX_TOKENS {
-        return Err(ApiError::invalid_field("tokens", "holds at most 256 tokens"));
+        return Err(ApiError::invalid_field("tokens", "may contain at most 256 tokens"));
     }
     let tokens: Vec<&str> = request.tokens.iter().map(|Text(token)| &**token).collect();
     let all = shared.service.introspect_all(&caller.client, &tokens, address).await.map_err(|error| match error {
@@ -77,7 +77,7 @@ pub async fn introspect_batch(
         CannotIntrospect::TooManyForged { retry_after } => {
             shared.metrics.attempts_refused.count(metrics::Limit::Client);
             ApiError::new(ProblemCode::TooManyAttempts)
-                .detail("Too many tokens of this client had a signature that is not valid.")
+                .detail("This client sent too many tokens with an invalid signature.")
                 .retry_after(retry_after)
         }
         CannotIntrospect::Failed(failure) => failure.into(),

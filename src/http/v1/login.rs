@@ -17,23 +17,23 @@ use crate::http::{attempts, caller, token_answer};
 use crate::service::{Login, LoginError};
 use crate::telemetry::metrics::LoginResult;
 
-/// Largest login body in bytes (security.md H5).
+/// Maximum size of a login body in bytes (security.md H5).
 const MAX_LOGIN_BYTES: usize = 8 * 1024;
 
-/// A user name and a password, and what the tokens should be.
+/// User name and password, and the requested scopes and audience.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LoginRequest {
-    /// The user's name; case and width do not matter.
+    /// Name of the user; case and character width do not matter.
     username: String,
-    /// The user's password.
+    /// Password of the user.
     #[schema(format = Password)]
     password: String,
-    /// A client that may log users in; without one, the built-in public client.
+    /// A client that may log users in. Default: the built-in public client.
     client_id: Option<String>,
-    /// Scopes, separated by spaces; without, all that the client may have.
+    /// Scopes, separated by spaces. Default: all that the client may request.
     scope: Option<String>,
-    /// One of the client's audiences; without, all of them.
+    /// One of the client's audiences. Default: all of them.
     audience: Option<String>,
 }
 
@@ -69,7 +69,7 @@ pub async fn login(
     Ok(token_answer::respond(&tokens, middleware::Caller::of(&caller), "logged_in"))
 }
 
-/// Reads the fields, reporting all that are wrong at once.
+/// Parses the fields; reports all errors together.
 fn read(request: &LoginRequest) -> Result<Login, ApiError> {
     let username = Username::parse(&request.username).map_err(|error| ("username", error));
     let password = Password::parse(&request.password).map_err(|error| ("password", error));
@@ -89,7 +89,7 @@ fn read(request: &LoginRequest) -> Result<Login, ApiError> {
     }
 }
 
-/// The figure under which a login counts; none for one that was refused for its client or its form.
+/// The metric label of a login; `None` if the client or a parameter was refused.
 fn outcome<T>(result: &Result<T, LoginError>) -> Option<LoginResult> {
     match result {
         Ok(_) => Some(LoginResult::Success),

@@ -15,22 +15,22 @@ use crate::http::requester::RequestedBy;
 use crate::http::state::Shared;
 use crate::service::BearerError;
 
-/// The refresh token of the session that is to end.
+/// A refresh token of the session to end.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct LogoutRequest {
-    /// Any refresh token of the session. Without it, the access token in the header decides.
+    /// Any refresh token of the session. Without it, the session of the access token ends.
     refresh_token: Option<String>,
 }
 
-/// Ends the session that a refresh token in the body belongs to; without one, that of the access token in the header. A
-/// refresh token decides by itself: the header is not looked at then.
+/// Ends the session of the refresh token in the body, and ignores the header. Without a refresh token, ends the session
+/// of the access token in the header.
 #[utoipa::path(
     post, path = "/v1/logout", tag = "sessions", request_body = Option<LogoutRequest>,
     responses(
         (status = 204, description = "The session has ended, now or before"),
-        (status = 401, description = "`invalid_token`, or `unauthenticated` where neither token came", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "The session may not have ended: try again", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
+        (status = 401, description = "`invalid_token`, or `unauthenticated` if both tokens are missing", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "The session may not have ended: retry", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security((), ("bearer" = []))
 )]
 pub async fn logout(

@@ -1,4 +1,4 @@
-//! `/v1/me`: the bearer's own account, password and sessions.
+//! `/v1/me`: the account, password and sessions of the token's user.
 
 use std::sync::Arc;
 
@@ -18,21 +18,21 @@ use crate::http::time::rfc3339;
 use crate::http::{attempts, bearer, token_answer};
 use crate::service::PasswordChangeError;
 
-/// Sessions on one page unless the request says otherwise, and at most.
+/// Default and maximum number of sessions on a page.
 const PAGE: (u32, u32) = (50, 200);
 
-/// The bearer's account.
+/// The account of the token's user.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct Me {
-    /// Immutable id, the `sub` of the user's tokens.
+    /// Immutable id: the `sub` of the user's tokens.
     id: String,
-    /// Canonical name.
+    /// Canonical user name.
     username: String,
-    /// Roles.
+    /// Roles of the user.
     roles: Vec<String>,
-    /// When the account was made (RFC 3339).
+    /// Creation of the account (RFC 3339).
     created_at: String,
-    /// The last login (RFC 3339).
+    /// Last login (RFC 3339).
     last_login_at: Option<String>,
 }
 
@@ -48,40 +48,40 @@ impl From<User> for Me {
     }
 }
 
-/// The present and the new password.
+/// The current and the new password.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PasswordChange {
-    /// The present password.
+    /// The current password.
     #[schema(format = Password)]
     current_password: String,
-    /// The new one.
+    /// The new password.
     #[schema(format = Password)]
     new_password: String,
 }
 
-/// One live session.
+/// A live session.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct SessionItem {
-    /// Its id, the `sid` of its access tokens.
+    /// Id of the session: the `sid` of its access tokens.
     id: String,
-    /// The client that the user logged in on.
+    /// The client of the login.
     client_id: String,
-    /// What was granted.
+    /// The granted scopes, separated by spaces.
     scope: String,
-    /// When the user logged in (RFC 3339).
+    /// The login (RFC 3339).
     authenticated_at: String,
-    /// When it was last refreshed (RFC 3339).
+    /// The last refresh (RFC 3339).
     last_refreshed_at: String,
-    /// When it ends if nothing refreshes it (RFC 3339).
+    /// The end of the session if it is not refreshed (RFC 3339).
     expires_at: String,
-    /// Whether it is the session of the token that asks.
+    /// Whether the access token of the request belongs to this session.
     #[serde(skip_serializing_if = "Option::is_none")]
     current: Option<bool>,
 }
 
 impl SessionItem {
-    /// A session as its user, or an administrator, sees it.
+    /// A session as shown to its user or an administrator.
     pub fn new(session: &Session, current: Option<&SessionId>) -> Self {
         Self {
             id: session.id.to_string(),
@@ -98,14 +98,14 @@ impl SessionItem {
 /// A page of sessions.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct SessionList {
-    /// In the order of their ids.
+    /// Sessions, ordered by id.
     pub sessions: Vec<SessionItem>,
-    /// Send it as `cursor` for the next page; absent on the last.
+    /// The `cursor` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
 }
 
-/// The bearer's account.
+/// Shows the account of the token's user.
 #[utoipa::path(
     get, path = "/v1/me", tag = "account",
     responses(
@@ -121,13 +121,13 @@ pub async fn me(
     Ok((bearer::facts(&bearer), JsonBody(user.into())))
 }
 
-/// Changes the password. Every other session ends; this one goes on with the tokens in the answer.
+/// Changes the password. The current session gets the tokens in the answer, and every other session ends.
 #[utoipa::path(
     put, path = "/v1/me/password", tag = "account", request_body = PasswordChange,
     responses(
         (status = 200, description = "New tokens of this session", body = token_answer::TokenAnswer),
         (status = 400, description = "`password_rejected`, or the request is not valid", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`invalid_token`, or `invalid_credentials` for a wrong present password", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 401, description = "`invalid_token`, or `invalid_credentials` for a wrong current password", body = ProblemBody, content_type = "application/problem+json"),
         (status = 429, description = "`too_many_attempts`", body = ProblemBody, content_type = "application/problem+json"), BodyProblems, BearerProblems),
     security(("bearer" = []))
 )]
@@ -149,12 +149,12 @@ pub async fn change_password(
     Ok(token_answer::respond(&tokens, bearer::facts(&bearer).caller, "password_changed"))
 }
 
-/// The bearer's live sessions, in the order of their ids.
+/// Lists the live sessions of the token's user, ordered by id.
 #[utoipa::path(
     get, path = "/v1/me/sessions", tag = "account",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 200, description = "Sessions on a page"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page"),
     ),
     responses(
         (status = 200, body = SessionList), BearerProblems),
@@ -177,13 +177,13 @@ pub async fn sessions(
     Ok((bearer::facts(&bearer), list))
 }
 
-/// Ends one of the bearer's sessions.
+/// Ends a session of the token's user.
 #[utoipa::path(
     delete, path = "/v1/me/sessions/{sid}", tag = "account",
-    params(("sid" = String, Path, description = "The session's id")),
+    params(("sid" = String, Path, description = "Id of the session")),
     responses(
         (status = 204, description = "The session has ended, now or before"),
-        (status = 404, description = "The bearer has no such session", body = ProblemBody, content_type = "application/problem+json"), BearerProblems),
+        (status = 404, description = "The user has no such session", body = ProblemBody, content_type = "application/problem+json"), BearerProblems),
     security(("bearer" = []))
 )]
 pub async fn end_session(
@@ -199,7 +199,7 @@ pub async fn end_session(
     if found { Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT)) } else { Err(unknown()) }
 }
 
-/// Logs the bearer out everywhere, here included.
+/// Ends all sessions of the token's user, including the current one.
 #[utoipa::path(
     delete, path = "/v1/me/sessions", tag = "account",
     responses(

@@ -1,4 +1,4 @@
-//! The REST API: sessions, the user's own account, forward-auth and batch introspection.
+//! The REST API: sessions, the user's account, forward-auth and batch introspection.
 
 pub mod introspect_batch;
 pub mod login;

@@ -19,27 +19,27 @@ use crate::service::{Caller, Narrowing, RefreshError, Refreshed};
 use crate::telemetry::Metrics;
 use crate::telemetry::metrics::RefreshResult;
 
-/// A refresh token, and what the next access token should be good for.
+/// A refresh token, and the requested scopes.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RefreshRequest {
-    /// The refresh token that came last.
+    /// The latest refresh token of the session.
     refresh_token: String,
-    /// Scopes out of those of the session; without, all of them.
+    /// Scopes of the session, separated by spaces. Default: all of them.
     scope: Option<String>,
-    /// The session's client; without, the built-in public client.
+    /// The client of the session. Default: the built-in public client.
     client_id: Option<String>,
 }
 
-/// Trades a refresh token for the next pair. Repeating the request within the retry window answers the same pair again.
+/// Exchanges a refresh token for the next pair of tokens. A retry within the retry window gets the same pair.
 #[utoipa::path(
     post, path = "/v1/refresh", tag = "sessions", request_body = RefreshRequest,
     responses(
         (status = 200, description = "The next pair of tokens", body = token_answer::TokenAnswer),
         (status = 401, description = "`invalid_refresh_token`, `refresh_token_reused` or `invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
         (status = 403, description = "The client may not refresh", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "`too_many_attempts`: this client failed to authenticate too often from this address", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`temporarily_unavailable`: not answered; the same token refreshes again, within the retry window with the same result", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
+        (status = 429, description = "`too_many_attempts`: too many failed authentications of this client from this address", body = ProblemBody, content_type = "application/problem+json"),
+        (status = 503, description = "`temporarily_unavailable`: retry with the same refresh token; within the retry window the result is the same", body = ProblemBody, content_type = "application/problem+json"), BodyProblems),
     security((), ("client" = []))
 )]
 pub async fn refresh(
@@ -52,23 +52,23 @@ pub async fn refresh(
     let scope = request.scope.as_deref().map(ScopeSet::parse).transpose();
     let scope = scope.map_err(|error| ApiError::unparsable("scope", &error))?.filter(|scope| !scope.is_empty());
     let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
-    let asked = Narrowing { scope, ..Narrowing::default() };
-    let result = shared.service.refresh(&caller, &request.refresh_token, &asked, &from).await;
+    let narrowing = Narrowing { scope, ..Narrowing::default() };
+    let result = shared.service.refresh(&caller, &request.refresh_token, &narrowing, &from).await;
     count(&shared.metrics, &result);
     let names_client = request.client_id.is_some() || headers.contains_key(AUTHORIZATION);
     match result {
         Ok(refreshed) => Ok(respond(&refreshed, &caller)),
-        // Says only what the request itself shows, whatever the token was.
+        // The text depends only on the request, so it reveals nothing about the token.
         Err(RefreshError::Refused(refusal)) if refusal != RefreshRefusal::Reused && !names_client => {
             Err(ApiError::new(ProblemCode::InvalidRefreshToken).detail(
-                "The request names no client, so the token was looked for among those of the built-in client. Send `client_id` if the login did.",
+                "The request names no client, so only sessions of the built-in client were searched. Send the `client_id` of the login.",
             ))
         }
         Err(error) => Err(error.into()),
     }
 }
 
-/// The answer to a refresh, whichever endpoint it came through.
+/// The answer to a refresh, for both endpoints.
 pub fn respond(refreshed: &Refreshed, caller: &Caller) -> (RequestFacts, Response) {
     let (tokens, outcome) = match refreshed {
         Refreshed::Rotated(tokens) => (tokens, "rotated"),
@@ -77,7 +77,7 @@ pub fn respond(refreshed: &Refreshed, caller: &Caller) -> (RequestFacts, Respons
     token_answer::respond(tokens, middleware::Caller::of(caller), outcome)
 }
 
-/// Counts a refresh, whichever endpoint it came through.
+/// Counts a refresh, for both endpoints.
 pub fn count(metrics: &Metrics, result: &Result<Refreshed, RefreshError>) {
     let label = match result {
         Ok(Refreshed::Rotated(_)) => RefreshResult::Rotated,

@@ -1,7 +1,7 @@
 //! `/v1/verify` and `/v1/verify/*`: forward-auth for gateways.
 //!
-//! Answers 200, 401, 403 or 503 and nothing else: nginx turns anything else into 500, Envoy passes only 200. Method, path
-//! suffix, body, and conditional, range and encoding headers are not looked at.
+//! Answers only 200, 401, 403 or 503: nginx turns any other status into 500, and Envoy passes only 200. Method, path
+//! suffix, body, and conditional, range and encoding headers are ignored.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use crate::http::forward_auth::{self, Demands};
 use crate::http::middleware::RequestFacts;
 use crate::http::state::Shared;
 
-/// Judges the bearer token of a request that a gateway holds back.
+/// Judges the bearer token of a request at a gateway.
 #[utoipa::path(
     method(get, head, post, put, patch, delete, options, trace), path = "/v1/verify", tag = "judging",
     params(
@@ -24,10 +24,10 @@ use crate::http::state::Shared;
         ("role" = Option<String>, Query, description = "A role that the user must have"),
     ),
     responses(
-        (status = 200, description = "Let it pass; who it is stands in the `X-Auth-Request-*` headers"),
-        (status = 401, description = "No token, or one that is not active; or the request is malformed, or its target or header too long (`error=\"invalid_request\"`)"),
-        (status = 403, description = "The token lacks an audience, scope or role that was asked for"),
-        (status = 503, description = "This replica cannot judge now"),
+        (status = 200, description = "The request is allowed; the `X-Auth-Request-*` headers identify the user or client"),
+        (status = 401, description = "The token is missing or inactive; or the request is malformed, or its target or header too long (`error=\"invalid_request\"`)"),
+        (status = 403, description = "The token lacks a required audience, scope or role"),
+        (status = 503, description = "This replica has no fresh view; retry"),
     ),
     security(("bearer" = []))
 )]
@@ -36,7 +36,7 @@ pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Resp
     answer(&shared, &head).await.into_response()
 }
 
-/// The answer to a request with this head: nothing else of it is looked at.
+/// Answers a request; only its head matters.
 pub async fn answer(shared: &Shared, request: &Parts) -> (RequestFacts, Response) {
     let demands = LenientQuery::new(request.uri.query());
     let decided = forward_auth::decide(shared, &request.method, &request.headers, demands).await;

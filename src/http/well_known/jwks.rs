@@ -1,4 +1,4 @@
-//! `GET /.well-known/jwks.json` (RFC 7517), from memory, also while the database is away (security.md K9).
+//! `GET /.well-known/jwks.json` (RFC 7517). Answered from memory, even without the database (security.md K9).
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use crate::http::error::{ApiError, ProblemBody, ProblemCode};
 use crate::http::state::Shared;
 
-/// The headers of an answer, with those that every answer bears.
+/// Capacity for the headers of an answer, including those added by the middleware.
 const EXPECTED_HEADERS: usize = 6;
 
 /// The public keys that verify access tokens.
@@ -19,7 +19,7 @@ const EXPECTED_HEADERS: usize = 6;
     get, path = "/.well-known/jwks.json", tag = "discovery",
     responses(
         (status = 200, description = "A JWK set", body = serde_json::Value, content_type = "application/jwk-set+json"),
-        (status = 304, description = "The set has the `ETag` that was sent"),
+        (status = 304, description = "The key set matches `If-None-Match`"),
         (status = 503, description = "The replica has not loaded the keys yet", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
@@ -27,9 +27,9 @@ pub async fn jwks(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resp
     answer(&shared, &headers)
 }
 
-/// The answer to a request with these headers.
+/// Answers a request with these `headers`.
 pub fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
-    // An empty set would be kept by verifiers, and make every token look forged.
+    // Verifiers would cache an empty set, and treat every token as forged.
     if !shared.service.has_started() {
         return ApiError::new(ProblemCode::TemporarilyUnavailable).into_response();
     }
@@ -42,13 +42,13 @@ pub fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
     let (Ok(cache), Ok(etag)) = (cache, etag) else {
         return StatusCode::INTERNAL_SERVER_ERROR.into_response();
     };
-    let is_held = has_etag(headers, &etag);
-    let mut response = Response::new(if is_held { Body::empty() } else { document.body.clone().into() });
+    let is_cached = has_etag(headers, &etag);
+    let mut response = Response::new(if is_cached { Body::empty() } else { document.body.clone().into() });
     let headers = response.headers_mut();
     headers.reserve(EXPECTED_HEADERS);
     headers.insert(CACHE_CONTROL, cache);
     headers.insert(ETAG, etag);
-    if is_held {
+    if is_cached {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     } else {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/jwk-set+json"));
@@ -56,7 +56,7 @@ pub fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
     response
 }
 
-/// Whether `If-None-Match` names this validator; compared weakly (RFC 9110 §13.1.2).
+/// Whether `If-None-Match` contains `etag`; weak comparison (RFC 9110 §13.1.2).
 fn has_etag(headers: &HeaderMap, etag: &HeaderValue) -> bool {
     let Ok(etag) = etag.to_str() else { return false };
     let listed = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());

@@ -1,7 +1,7 @@
 //! `/.well-known/oauth-authorization-server` (RFC 8414) and `/.well-known/openid-configuration`.
 //!
-//! Every URL comes from the configured issuer, never from the request (security.md H12). The OIDC document carries, beside
-//! what is true of this service, what strict discovery clients insist on.
+//! Every URL is built from the configured issuer, never from the request (security.md H12). The OIDC document has
+//! additional members that strict discovery clients require.
 
 use std::sync::Arc;
 
@@ -15,7 +15,7 @@ use serde::Serialize;
 use crate::domain::Algorithm;
 use crate::http::state::Shared;
 
-/// The headers of an answer, with those that every answer bears.
+/// Capacity for the headers of an answer, including those added by the middleware.
 const EXPECTED_HEADERS: usize = 5;
 
 const AUTH_METHODS: [&str; 3] = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
@@ -39,10 +39,10 @@ pub struct Metadata {
     introspection_signing_alg_values_supported: Vec<&'static str>,
     revocation_endpoint_auth_methods_supported: Vec<&'static str>,
     revocation_endpoint_auth_signing_alg_values_supported: Vec<&'static str>,
-    /// In the OIDC document alone.
+    /// Only in the OIDC document.
     #[serde(skip_serializing_if = "Option::is_none")]
     subject_types_supported: Option<[&'static str; 1]>,
-    /// In the OIDC document alone.
+    /// Only in the OIDC document.
     #[serde(skip_serializing_if = "Option::is_none")]
     id_token_signing_alg_values_supported: Option<Vec<&'static str>>,
 }
@@ -84,7 +84,7 @@ impl Metadata {
     }
 }
 
-/// Both documents, written once.
+/// Both documents, serialized once.
 #[derive(Debug)]
 pub struct MetadataDocument {
     oauth: Bytes,
@@ -92,9 +92,9 @@ pub struct MetadataDocument {
 }
 
 impl MetadataDocument {
-    /// The documents of `issuer`.
+    /// Builds the documents of `issuer`.
     pub fn new(issuer: &str) -> Self {
-        // Text under string keys: serialising it cannot fail.
+        // Serializing text with string keys cannot fail.
         let write = |metadata: &Metadata| Bytes::from(serde_json::to_vec(metadata).unwrap_or_default());
         Self { oauth: write(&Metadata::new(issuer)), openid: write(&Metadata::openid(issuer)) }
     }
@@ -119,7 +119,7 @@ pub async fn oauth(State(shared): State<Arc<Shared>>) -> Response {
     shared.metadata.oauth()
 }
 
-/// The same in the shape of OpenID Connect Discovery 1.0, for clients that know only that.
+/// The same metadata in the format of OpenID Connect Discovery 1.0, for clients that support only that.
 #[utoipa::path(
     get, path = "/.well-known/openid-configuration", tag = "discovery",
     responses((status = 200, body = Metadata))

@@ -1,4 +1,4 @@
-//! What anyone may read: the keys and the metadata.
+//! Public documents: the keys and the metadata.
 
 pub mod jwks;
 pub mod metadata;
