@@ -1,7 +1,7 @@
 //! The id of a request in its answer, in problem bodies and in every log line.
 //!
-//! Events that are logged while a request is worked on carry its id. A `tracing` span would do the same and cost each
-//! introspection several allocations; a task-local costs a copy at each poll.
+//! Events logged during a request carry its id. A `tracing` span would do the same, but cost each introspection several
+//! allocations. A task-local costs a copy at each poll.
 
 use std::fmt;
 
@@ -11,31 +11,30 @@ tokio::task_local! {
     static CURRENT: RequestId;
 }
 
-/// `X-Request-Id`, of requests and answers alike.
+/// `X-Request-Id`, of requests and answers.
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// A request id: 1 to 128 of `A-Z a-z 0-9 . _ -`, so that it can stand in a header, a log line and a JSON string as it
-/// is.
+/// A request id: 1 to 128 of `A-Z a-z 0-9 . _ -`, so that a header, a log line and a JSON string need no escapes.
 #[derive(Clone)]
 pub struct RequestId(Text);
 
-/// A generated id stays on the stack: every request without one of its own gets one.
+/// A generated id needs no allocation. Every request without an id gets one.
 #[derive(Clone)]
 enum Text {
-    Made([u8; 32]),
+    Generated([u8; 32]),
     Callers(HeaderValue),
 }
 
 impl RequestId {
-    /// The caller's id, if it sent exactly one and that is well-formed.
+    /// The caller's id, if there is exactly one and it is well-formed.
     pub fn of_caller(headers: &HeaderMap) -> Option<Self> {
         let mut values = headers.get_all(X_REQUEST_ID).iter();
         let value = values.next()?;
-        let is_sane = (1..=128).contains(&value.len()) && value.as_bytes().iter().copied().all(is_id_byte);
-        (is_sane && values.next().is_none()).then(|| Self(Text::Callers(value.clone())))
+        let is_valid = (1..=128).contains(&value.len()) && value.as_bytes().iter().copied().all(is_id_byte);
+        (is_valid && values.next().is_none()).then(|| Self(Text::Callers(value.clone())))
     }
 
-    /// An id out of 128 random bits, in hexadecimal.
+    /// An id of 128 bits in hexadecimal.
     pub fn from_random(bits: [u8; 16]) -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut text = [0; 32];
@@ -43,10 +42,10 @@ impl RequestId {
             pair[0] = DIGITS[usize::from(byte >> 4)];
             pair[1] = DIGITS[usize::from(byte & 15)];
         }
-        Self(Text::Made(text))
+        Self(Text::Generated(text))
     }
 
-    /// The id of the request that the current task works on.
+    /// The id of the current task's request.
     pub fn current() -> Option<Self> {
         CURRENT.try_with(Self::clone).ok()
     }
@@ -56,7 +55,7 @@ impl RequestId {
         CURRENT.sync_scope(self.clone(), work)
     }
 
-    /// Makes `work`, which another task will run, part of the current request.
+    /// Makes `work`, which runs on another task, part of the current request.
     pub async fn continued<T>(current: Option<Self>, work: impl Future<Output = T>) -> T {
         match current {
             Some(id) => CURRENT.scope(id, work).await,
@@ -64,18 +63,17 @@ impl RequestId {
         }
     }
 
-    /// The text.
     pub fn as_str(&self) -> &str {
         match &self.0 {
-            Text::Made(text) => std::str::from_utf8(text).unwrap_or_default(),
+            Text::Generated(text) => std::str::from_utf8(text).unwrap_or_default(),
             Text::Callers(value) => value.to_str().unwrap_or_default(),
         }
     }
 
-    /// As a header's value.
+    /// The value of the header.
     pub fn header_value(&self) -> HeaderValue {
         match &self.0 {
-            Text::Made(text) => HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("-")),
+            Text::Generated(text) => HeaderValue::from_bytes(text).unwrap_or(HeaderValue::from_static("-")),
             Text::Callers(value) => value.clone(),
         }
     }
@@ -118,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generated_id_is_all_of_its_bits() {
+    fn a_generated_id_contains_all_of_its_bits() {
         assert_eq!(RequestId::from_random([0xAF; 16]).as_str(), "af".repeat(16));
         assert_eq!(RequestId::from_random([0x01; 16]).as_str(), "01".repeat(16));
     }

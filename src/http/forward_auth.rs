@@ -65,7 +65,7 @@ impl ForwardAuthHeaders {
         let mut headers = HeaderMap::with_capacity(values.len() + 4);
         headers.extend(self.names.iter().cloned().zip(values));
         headers.insert(VARY, BY_TOKEN);
-        middleware::make_room(&mut headers);
+        middleware::reserve_common_headers(&mut headers);
         headers
     }
 }

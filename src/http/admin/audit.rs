@@ -14,51 +14,51 @@ use crate::http::state::Shared;
 use crate::http::time::rfc3339;
 use crate::service::AuditFilter;
 
-/// Events on one page unless the request says otherwise, and at most.
+/// Default and maximum number of events on a page.
 const PAGE: (u32, u32) = (100, 1000);
 
-/// One event.
+/// An audit event.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct AuditItem {
-    /// RFC 3339, UTC.
+    /// Time of the event (RFC 3339, UTC).
     at: String,
-    /// What happened.
+    /// Name of the event.
     event: String,
-    /// Who did it: a user, a client, an admin key, `cli` or `background`.
+    /// The actor: a user, a client, an admin key, `cli` or `background`.
     #[serde(skip_serializing_if = "Option::is_none")]
     actor: Option<String>,
-    /// Whom or what it was about.
+    /// The user, client, session or key concerned.
     #[serde(skip_serializing_if = "Option::is_none")]
     subject: Option<String>,
-    /// The client that was involved.
+    /// The client involved.
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<String>,
-    /// The user concerned, whatever the subject is.
+    /// The user concerned, even if the subject is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<String>,
-    /// The session concerned, whatever the subject is.
+    /// The session concerned, even if the subject is another.
     #[serde(skip_serializing_if = "Option::is_none")]
     session: Option<String>,
-    /// More: the `address` that the request came from, the `reason` why a session ended.
+    /// Details: the client's `address`, or the `reason` why a session ended.
     #[serde(skip_serializing_if = "Option::is_none")]
     detail: Option<serde_json::Value>,
-    /// The request that caused it.
+    /// Id of the request that caused the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
 }
 
-/// A page of events.
+/// A page of audit events.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct AuditList {
-    /// Newest first.
+    /// Events, newest first.
     events: Vec<AuditItem>,
-    /// Send it as `cursor` for the next page; absent on the last. A page of a search may hold fewer events than `limit`, or
-    /// none, and still have one.
+    /// The `cursor` of the next page; absent on the last. A page of a search can have fewer events than `limit`, even
+    /// none, and still have a `next_cursor`.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
-/// What happened, newest first.
+/// Lists audit events, newest first.
 #[utoipa::path(
     get, path = "/admin/v1/audit", tag = "administration",
     params(
@@ -75,7 +75,7 @@ pub async fn list(
     query: QueryParams,
 ) -> Result<JsonBody<AuditList>, ApiError> {
     let query = query.only(&["event", "subject", "actor", "client", "user", "session", "limit", "cursor"])?;
-    let text = |name| query.optional(name, 512).map(|found| found.map(str::to_owned));
+    let text = |name| query.optional(name, 512).map(|value| value.map(str::to_owned));
     let filter = AuditFilter {
         event: text("event")?,
         subject: text("subject")?,
@@ -86,8 +86,8 @@ pub async fn list(
         ..AuditFilter::default()
     };
     let before = page::cursor(&query, page::number)?;
-    let found = shared.service.audit(filter, before, page::limit(&query, PAGE)?).await?;
-    let events = found
+    let page = shared.service.audit(filter, before, page::limit(&query, PAGE)?).await?;
+    let events = page
         .items
         .into_iter()
         .map(|event| AuditItem {
@@ -102,5 +102,5 @@ pub async fn list(
             request_id: event.request_id,
         })
         .collect();
-    Ok(JsonBody(AuditList { events, next_cursor: found.next.map(|before| before.to_string()) }))
+    Ok(JsonBody(AuditList { events, next_cursor: page.next.map(|before| before.to_string()) }))
 }

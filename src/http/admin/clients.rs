@@ -20,14 +20,14 @@ use crate::http::state::Shared;
 use crate::http::time::rfc3339;
 use crate::service::ClientError;
 
-/// Clients on one page unless the request says otherwise, and at most.
+/// Default and maximum number of clients on a page.
 const PAGE: (u32, u32) = (100, 500);
-/// How long the secrets before a new one go on working unless the request says otherwise.
+/// Default time for which previous secrets stay valid.
 const DEFAULT_GRACE: Duration = Duration::from_secs(24 * 60 * 60);
-/// And at most.
+/// Maximum time for which previous secrets stay valid.
 const LONGEST_GRACE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 
-/// A client as administrators see it.
+/// A client as shown to administrators.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ClientItem {
     client_id: String,
@@ -39,7 +39,7 @@ pub struct ClientItem {
     scopes: String,
     /// `own`, `any` or `none`.
     introspect: &'static str,
-    /// Seconds; null: the service's default.
+    /// Lifetime of access tokens in seconds; `null` for the service's default.
     access_ttl: Option<u64>,
     algorithm: Option<&'static str>,
     token_type: Option<&'static str>,
@@ -47,13 +47,13 @@ pub struct ClientItem {
     jwks: Option<serde_json::Value>,
     enabled: bool,
     epoch: u32,
-    /// How many secrets are accepted now.
+    /// Number of secrets that are valid now.
     secrets: usize,
     created_at: String,
 }
 
 impl ClientItem {
-    /// As it is at `now`: secrets that are being replaced end by themselves.
+    /// The client at `now`; expired secrets are not counted.
     pub fn new(client: &Client, now: Timestamp) -> Self {
         let settings = &client.settings;
         let is_accepted = |secret: &&StoredSecret| secret.expires_at.is_none_or(|end| now < end);
@@ -80,39 +80,39 @@ impl ClientItem {
 /// A page of clients.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ClientList {
-    /// In the order of their ids.
+    /// Clients, ordered by id.
     clients: Vec<ClientItem>,
-    /// Send it as `cursor` for the next page; absent on the last.
+    /// The `cursor` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
-/// What can be chosen for a client; what is left out stays, or has its default. Where `null` is allowed, it means the
-/// service's default, or none.
+/// Settings of a client. An omitted field keeps its value, or gets its default. `null` selects the service's default,
+/// or removes the value.
 #[derive(Deserialize, utoipa::ToSchema, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct ClientFields {
-    /// Only where a client is created.
+    /// Only for a new client.
     client_id: Option<String>,
-    /// `confidential` or `public`; only where a client is created.
+    /// `confidential` or `public`; only for a new client.
     r#type: Option<String>,
     display_name: Option<String>,
-    /// Of `client_credentials`, `refresh_token`, `password_login`.
+    /// Any of `client_credentials`, `refresh_token`, `password_login`.
     grants: Option<Vec<String>>,
     audiences: Option<Vec<String>>,
-    /// Separated by spaces.
+    /// Scopes, separated by spaces.
     scopes: Option<String>,
     /// `own`, `any` or `none`.
     introspect: Option<String>,
-    /// Seconds, 30 to 3600; `null` or `"default"`: the service's default.
+    /// Lifetime of access tokens in seconds, 30 to 3600; `null` or `"default"` for the service's default.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<AccessTtl>)]
     access_ttl: Option<Option<AccessTtl>>,
-    /// `ES256`, `EdDSA`, `RS256` or `PS256`; `null` or `default`: the service's default.
+    /// `ES256`, `EdDSA`, `RS256` or `PS256`; `null` or `default` for the service's default.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     algorithm: Option<Option<String>>,
-    /// `at+jwt` or `JWT`; `null` or `default`: the service's default.
+    /// `at+jwt` or `JWT`; `null` or `default` for the service's default.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<String>)]
     token_type: Option<Option<String>>,
@@ -123,10 +123,10 @@ pub struct ClientFields {
     enabled: Option<bool>,
 }
 
-/// How the service's default is called, as on the command line.
+/// Name of the service's default, as on the command line.
 const DEFAULT: &str = "default";
 
-/// A life of access tokens.
+/// Lifetime of access tokens.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(untagged)]
 pub enum AccessTtl {
@@ -136,16 +136,16 @@ pub enum AccessTtl {
     Word(AccessTtlWord),
 }
 
-/// What stands for a life of access tokens.
+/// Keyword for a lifetime of access tokens.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize, utoipa::ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum AccessTtlWord {
-    /// The service's.
+    /// The service's default.
     Default,
 }
 
 impl AccessTtl {
-    /// The client's own.
+    /// The lifetime set for the client; `None` for the service's default.
     const fn own(self) -> Option<Duration> {
         match self {
             Self::Seconds(seconds) => Some(Duration::from_secs(seconds)),
@@ -154,7 +154,7 @@ impl AccessTtl {
     }
 }
 
-/// A client, and its secret, shown this once.
+/// A client and its secret. The secret is shown only once.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ClientWithSecret {
     #[serde(flatten)]
@@ -163,29 +163,29 @@ pub struct ClientWithSecret {
     client_secret: Option<String>,
 }
 
-/// For how long the secrets so far go on working.
+/// Options for a new secret.
 #[derive(Deserialize, utoipa::ToSchema, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct NewSecretRequest {
-    /// Seconds; a day when left out, 0 ends them at once.
+    /// Seconds for which previous secrets stay valid. Default: one day; 0 expires them at once.
     grace: Option<u64>,
 }
 
-/// A new secret, shown this once.
+/// A new secret. It is shown only once.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct NewSecretAnswer {
     client_id: String,
     client_secret: String,
-    /// The secrets before it end here (RFC 3339).
+    /// Expiry of the previous secrets (RFC 3339).
     former_secrets_expire_at: String,
 }
 
-/// Clients by id.
+/// Lists clients, ordered by id.
 #[utoipa::path(
     get, path = "/admin/v1/clients", tag = "administration",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Clients on a page"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page"),
     ),
     responses((status = 200, body = ClientList), AdminProblems),
     security(("bearer" = []))
@@ -206,7 +206,7 @@ pub async fn list(
 /// Creates a client.
 #[utoipa::path(
     post, path = "/admin/v1/clients", tag = "administration", request_body = ClientFields,
-    responses((status = 201, body = ClientWithSecret), (status = 409, description = "The id is taken", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    responses((status = 201, body = ClientWithSecret), (status = 409, description = "The id is in use", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn create(
@@ -229,7 +229,7 @@ pub async fn create(
     ))
 }
 
-/// One client.
+/// Shows a client.
 #[utoipa::path(
     get, path = "/admin/v1/clients/{client_id}", tag = "administration",
     params(("client_id" = String, Path)),
@@ -269,7 +269,7 @@ pub async fn change(
     Ok(JsonBody(ClientItem::new(&client, shared.service.now())))
 }
 
-/// Gives a client a new secret; the old one is valid for a while.
+/// Creates a new secret of a client. Previous secrets stay valid for `grace`.
 #[utoipa::path(
     post, path = "/admin/v1/clients/{client_id}/secret", tag = "administration", request_body = Option<NewSecretRequest>,
     params(("client_id" = String, Path)),
@@ -284,7 +284,7 @@ pub async fn new_secret(
 ) -> Result<(StatusCode, JsonBody<NewSecretAnswer>), ApiError> {
     let grace = request.unwrap_or_default().grace.map_or(DEFAULT_GRACE, Duration::from_secs);
     if grace > LONGEST_GRACE {
-        return Err(ApiError::invalid_field("grace", "is at most 90 days (7776000 seconds)"));
+        return Err(ApiError::invalid_field("grace", "may be at most 90 days (7776000 seconds)"));
     }
     let id = client_id(&id)?;
     let (secret, until) = shared.service.new_client_secret(&id, grace, &from).await?;
@@ -296,11 +296,11 @@ pub async fn new_secret(
     Ok((StatusCode::CREATED, JsonBody(answer)))
 }
 
-/// Deletes a client with its sessions.
+/// Deletes a client and its sessions.
 #[utoipa::path(
     delete, path = "/admin/v1/clients/{client_id}", tag = "administration",
     params(("client_id" = String, Path)),
-    responses((status = 204, description = "Deleted"), (status = 409, description = "It is the built-in client, which can be disabled instead", body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
+    responses((status = 204, description = "Deleted"), (status = 409, description = "The built-in client cannot be deleted; disable it instead", body = ProblemBody, content_type = "application/problem+json"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
     security(("bearer" = []))
 )]
 pub async fn delete(
@@ -313,7 +313,7 @@ pub async fn delete(
 }
 
 impl ClientFields {
-    /// Puts what was given in place of what is there.
+    /// Applies the given fields to `settings`.
     fn apply(&self, mut settings: ClientSettings) -> Result<ClientSettings, ApiError> {
         if let Some(name) = &self.display_name {
             settings.display_name.clone_from(name);
@@ -349,12 +349,12 @@ impl ClientFields {
     }
 }
 
-/// A choice of the client's own; none for the service's default, which has a name here as on the command line.
+/// A value set for the client; `None` for the service's default.
 fn own(choice: &Option<String>) -> Option<&str> {
     choice.as_deref().filter(|text| *text != DEFAULT)
 }
 
-/// Tells a member that is `null` from one that was left out.
+/// Distinguishes a `null` member from an omitted one.
 fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
@@ -381,9 +381,10 @@ fn unknown() -> ApiError {
 impl From<ClientError> for ApiError {
     fn from(error: ClientError) -> Self {
         match error {
-            ClientError::Taken => Self::new(ProblemCode::Conflict).detail("A client of this id exists already."),
-            ClientError::BuiltIn => Self::new(ProblemCode::Conflict)
-                .detail("The built-in client cannot be deleted, for logins that name no client are its own. Disable it instead."),
+            ClientError::Taken => Self::new(ProblemCode::Conflict).detail("A client with this id exists already."),
+            ClientError::BuiltIn => Self::new(ProblemCode::Conflict).detail(
+                "The built-in client cannot be deleted, because logins without a client use it. Disable it instead.",
+            ),
             ClientError::Unknown => unknown(),
             ClientError::Invalid { field, problem } => Self::invalid_field(field, problem),
             ClientError::Jwks(error) => Self::invalid_field("jwks", error.to_string()),

@@ -15,20 +15,20 @@ use crate::http::state::Shared;
 use crate::http::time::rfc3339;
 use crate::service::{AddKeyError, KeyInfo};
 
-/// A signing key's public side.
+/// The public part of a signing key.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct KeyItem {
     kid: String,
     algorithm: &'static str,
     /// `announced`, `signing` or `retiring`.
     state: &'static str,
-    /// RFC 3339.
+    /// Time of the announcement (RFC 3339).
     announced_at: String,
-    /// RFC 3339.
+    /// Start of signing (RFC 3339).
     signs_from: String,
-    /// RFC 3339; null while it has no successor.
+    /// End of signing (RFC 3339); `null` without a successor.
     retires_at: Option<String>,
-    /// RFC 3339; null while it has no successor.
+    /// Removal from the JWK set (RFC 3339); `null` without a successor.
     gone_at: Option<String>,
 }
 
@@ -46,36 +46,36 @@ impl From<&KeyInfo> for KeyItem {
     }
 }
 
-/// Every key that is published.
+/// The published keys.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct KeyList {
     keys: Vec<KeyItem>,
 }
 
-/// Which algorithm to make a new key of; the service's default when left out.
+/// Options for a new key. The default algorithm is the service's.
 #[derive(Deserialize, utoipa::ToSchema, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct RotateOrder {
     algorithm: Option<String>,
 }
 
-/// A private key to sign with.
+/// A private signing key.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ImportOrder {
-    /// PKCS#8, PKCS#1 or SEC1.
+    /// PEM in PKCS#8, PKCS#1 or SEC1.
     pem: String,
-    /// For an RSA key `RS256`, unless this says `PS256`. Every other key signs with one algorithm only.
+    /// `PS256` for an RSA key that must not use `RS256`, the default. Every other key supports one algorithm only.
     algorithm: Option<String>,
 }
 
-/// A key that was made or imported.
+/// A generated or imported key.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct NewKey {
     kid: String,
 }
 
-/// Every key that is published, with its state.
+/// Lists the published keys with their states.
 #[utoipa::path(
     get, path = "/admin/v1/keys", tag = "administration",
     responses((status = 200, body = KeyList), AdminProblems),
@@ -85,10 +85,10 @@ pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBo
     JsonBody(KeyList { keys: shared.service.key_infos().iter().map(KeyItem::from).collect() })
 }
 
-/// Announces a new key now; it signs after `keys.announce_for`.
+/// Generates and announces a new key. It signs after `keys.announce_for`.
 #[utoipa::path(
     post, path = "/admin/v1/keys/rotate", tag = "administration", request_body = Option<RotateOrder>,
-    responses((status = 201, body = NewKey), (status = 409, description = "Five keys are published, or another replica was faster", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    responses((status = 201, body = NewKey), (status = 409, description = "Five keys are published, or another replica rotated the key first", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn rotate(
@@ -102,7 +102,8 @@ pub async fn rotate(
     Ok((StatusCode::CREATED, JsonBody(NewKey { kid: kid.to_string() })))
 }
 
-/// Withdraws a key as compromised: gone from the JWK set, its tokens inactive everywhere within the bound.
+/// Withdraws a compromised key: removes it from the JWK set. Its tokens become inactive on every replica within the
+/// revocation bound.
 #[utoipa::path(
     post, path = "/admin/v1/keys/{kid}/withdraw", tag = "administration",
     params(("kid" = String, Path)),
@@ -120,10 +121,10 @@ pub async fn withdraw(
     if found { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
 }
 
-/// Imports a private key. It is announced like a new one.
+/// Imports and announces a private key. It signs after `keys.announce_for`.
 #[utoipa::path(
     post, path = "/admin/v1/keys", tag = "administration", request_body = ImportOrder,
-    responses((status = 201, body = NewKey), (status = 409, description = "The key is there already, or five keys are published", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    responses((status = 201, body = NewKey), (status = 409, description = "The key exists already, or five keys are published", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn import(

@@ -24,8 +24,8 @@ use crate::http::requester::RequestedBy;
 use crate::http::state::Shared;
 use crate::service::{AdminError, Requester};
 
-/// An authenticated administrator, ready to be named in the audit trail. Every handler of `/admin/v1` takes one, so no
-/// endpoint can forget to ask.
+/// An authenticated administrator, with the actor for the audit trail. Every handler of `/admin/v1` takes one, so no
+/// endpoint lacks authentication.
 pub struct Administrator(pub Requester);
 
 impl FromRequestParts<Arc<Shared>> for Administrator {

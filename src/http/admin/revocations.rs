@@ -16,52 +16,52 @@ use crate::http::state::Shared;
 use crate::http::time::rfc3339;
 use crate::service::Target;
 
-/// Records on one page unless the request says otherwise, and at most.
+/// Default and maximum number of revocations on a page.
 const PAGE: (u32, u32) = (100, 1000);
 
-/// What to revoke: exactly one of these.
+/// The target of a revocation; exactly one field is required.
 #[derive(Deserialize, utoipa::ToSchema, Default)]
 #[serde(deny_unknown_fields, default)]
 pub struct RevocationOrder {
-    /// One token, by its `jti`.
+    /// A token, by its `jti`.
     jti: Option<String>,
-    /// A session.
+    /// A session, by its id.
     session: Option<String>,
-    /// Everything of a user so far, by id.
+    /// All tokens of a user so far, by the user's id.
     user: Option<String>,
-    /// Everything of a client so far.
+    /// All tokens of a client so far.
     client: Option<String>,
-    /// Everything that a key signed; the key is withdrawn.
+    /// All tokens of a key; the key is withdrawn.
     key: Option<String>,
 }
 
-/// A revocation that is live.
+/// A live revocation.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct RevocationItem {
     /// `jti`, `session`, `user`, `client`, `key` or `everything`.
     kind: &'static str,
-    /// Which. Empty for `everything`.
+    /// Id of the revoked token, session, user, client or key. Empty for `everything`.
     subject: String,
-    /// For users, clients and everything: tokens below this epoch.
+    /// For users, clients and `everything`: tokens with a lower epoch are inactive.
     #[serde(skip_serializing_if = "Option::is_none")]
     below_epoch: Option<u32>,
-    /// RFC 3339.
+    /// Time of the revocation (RFC 3339).
     created_at: String,
-    /// No token that it concerns is alive after this (RFC 3339).
+    /// No affected token is alive after this time (RFC 3339).
     expires_at: String,
 }
 
 /// A page of revocations.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct RevocationList {
-    /// Oldest first.
+    /// Revocations, oldest first.
     revocations: Vec<RevocationItem>,
-    /// Send it as `cursor` for the next page; absent on the last.
+    /// The `cursor` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
 
-/// What is revoked now.
+/// Lists the live revocations.
 #[utoipa::path(
     get, path = "/admin/v1/revocations", tag = "administration",
     params(("limit" = Option<u32>, Query, minimum = 1, maximum = 1000), ("cursor" = Option<String>, Query)),
@@ -97,10 +97,11 @@ pub async fn list(
     Ok(JsonBody(RevocationList { revocations: page.items.iter().map(item).collect(), next_cursor }))
 }
 
-/// Revokes one thing. Acknowledged means: honoured here from now on, and by every replica within the bound.
+/// Revokes a token, session, user, client or key. When acknowledged, it is applied locally; every other replica applies
+/// it within the revocation bound.
 #[utoipa::path(
     post, path = "/admin/v1/revocations", tag = "administration", request_body = RevocationOrder,
-    responses((status = 204, description = "Revoked"), (status = 404, description = "There is no such session, user, client or key", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    responses((status = 204, description = "Revoked"), (status = 404, description = "The session, user, client or key does not exist", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn revoke(
@@ -122,6 +123,6 @@ fn target(order: &RevocationOrder) -> Result<Target, ApiError> {
         (None, None, None, Some(id), None) => ClientId::parse(id).map(Target::Client).map_err(unparsable("client")),
         (None, None, None, None, Some(kid)) => Kid::parse(kid).map(Target::Key).map_err(unparsable("key")),
         _ => Err(ApiError::new(ProblemCode::InvalidRequest)
-            .detail("Name exactly one of `jti`, `session`, `user`, `client`, `key`.")),
+            .detail("Send exactly one of `jti`, `session`, `user`, `client`, `key`.")),
     }
 }

@@ -15,21 +15,22 @@ use crate::http::state::Shared;
 use crate::http::v1::me::{SessionItem, SessionList};
 use crate::service::SessionOwner;
 
-/// Sessions on one page unless the request says otherwise, and at most.
+/// Default and maximum number of sessions on a page.
 const PAGE: (u32, u32) = (50, 500);
-/// Whose sessions there can be.
-const WHOSE: &str = "either `user`, the id of a user (`usr_…`), or `client`, the id of a client";
-/// Names are taken again by other people, so they name no sessions.
-const NOT_AN_ID: &str = "is the id of a user (`usr_…`), not a name: GET /admin/v1/users?username=NAME tells the id";
+/// The required parameters.
+const OWNER: &str = "either `user`, the id of a user (`usr_…`), or `client`, the id of a client";
+/// A name can be reused by another user, so it does not identify sessions.
+const NOT_AN_ID: &str =
+    "must be the id of a user (`usr_…`), not a name: GET /admin/v1/users?username=NAME returns the id";
 
-/// Live sessions of a user or of a client, in the order of their ids.
+/// Lists the live sessions of a user or a client, ordered by id.
 #[utoipa::path(
     get, path = "/admin/v1/sessions", tag = "administration",
     params(
-        ("user" = Option<String>, Query, description = "A user's id (`usr_…`), not a name; this or `client`"),
-        ("client" = Option<String>, Query, description = "A client's id; this or `user`"),
+        ("user" = Option<String>, Query, description = "Id of a user (`usr_…`), not a name; either this or `client`"),
+        ("client" = Option<String>, Query, description = "Id of a client; either this or `user`"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 500),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page"),
     ),
     responses((status = 200, body = SessionList), AdminProblems),
     security(("bearer" = []))
@@ -51,9 +52,9 @@ pub async fn list(
             let client = ClientId::parse(client).map_err(|error| ApiError::unparsable("client", &error))?;
             shared.service.sessions_of_client(&client, after, limit).await?
         }
-        (None, None) => return Err(ApiError::new(ProblemCode::InvalidRequest).detail(format!("Send {WHOSE}."))),
+        (None, None) => return Err(ApiError::new(ProblemCode::InvalidRequest).detail(format!("Send {OWNER}."))),
         (Some(_), Some(_)) => {
-            let detail = format!("Send {WHOSE}, and not both.");
+            let detail = format!("Send {OWNER}, but not both.");
             return Err(ApiError::new(ProblemCode::InvalidRequest).detail(detail));
         }
     };
@@ -63,7 +64,7 @@ pub async fn list(
     }))
 }
 
-/// Ends a session, and its access tokens with it.
+/// Ends a session. Its access tokens become inactive.
 #[utoipa::path(
     delete, path = "/admin/v1/sessions/{sid}", tag = "administration",
     params(("sid" = String, Path)),

@@ -1,4 +1,4 @@
-//! `/admin/v1/status`: how this replica is, in one glance.
+//! `/admin/v1/status`: the status of this replica.
 
 use std::sync::Arc;
 
@@ -12,34 +12,34 @@ use crate::domain::RevocationKind;
 use crate::http::error::AdminProblems;
 use crate::http::state::Shared;
 
-/// How this replica is.
+/// Status of this replica.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct StatusAnswer {
-    /// The program's version.
+    /// Version of the program.
     version: &'static str,
-    /// Whether it is ready.
+    /// Whether the replica is ready.
     ready: bool,
     /// Problems of this replica and its database.
     problems: Vec<String>,
-    /// Age of the view in seconds: how long a revocation elsewhere may have been missed.
+    /// Age of the view in seconds: the longest time for which a revocation by another replica may be missing.
     view_age_seconds: f64,
-    /// Of the last revocation that another replica took: from when that one began to write it until it was honoured here.
+    /// Propagation delay in seconds of the last revocation received from another replica.
     revocation_lag_seconds: f64,
-    /// This machine's clock minus the database's.
+    /// Clock of this machine minus that of the database, in seconds.
     clock_offset_seconds: f64,
     /// Live revocations by kind.
     revocations: std::collections::BTreeMap<&'static str, usize>,
-    /// Verified tokens in memory.
+    /// Tokens in the verified-token cache.
     cached_tokens: usize,
-    /// Clients in memory.
+    /// Clients in the view.
     clients: usize,
-    /// Passwords that wait to be hashed.
+    /// Passwords that wait for the hashing pool.
     password_queue: usize,
     /// Published keys.
     keys: Vec<KeyItem>,
 }
 
-/// How this replica is.
+/// Shows the status of this replica.
 #[utoipa::path(
     get, path = "/admin/v1/status", tag = "administration",
     responses((status = 200, body = StatusAnswer), AdminProblems),

@@ -17,27 +17,27 @@ use crate::http::state::Shared;
 use crate::http::time::rfc3339;
 use crate::service::{IMPORT_BATCH, ImportReport, UserError};
 
-/// Users on one page unless the request says otherwise, and at most.
+/// Default and maximum number of users on a page.
 const PAGE: (u32, u32) = (50, 500);
-/// Largest import in one request, in bytes; longer files go through `countersign users import`.
+/// Maximum size of an import in one request, in bytes. For larger files there is `countersign users import`.
 const MAX_IMPORT_BYTES: usize = 1024 * 1024;
 
-/// A user as administrators see it.
+/// A user as shown to administrators.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct UserItem {
-    /// Immutable id, the `sub` of the user's tokens.
+    /// Immutable id: the `sub` of the user's tokens.
     pub id: String,
-    /// Canonical name.
+    /// Canonical user name.
     pub username: String,
-    /// Roles.
+    /// Roles of the user.
     pub roles: Vec<String>,
     /// Whether the user can log in.
     pub enabled: bool,
     /// Tokens below this epoch are inactive.
     pub epoch: u32,
-    /// RFC 3339.
+    /// Creation of the account (RFC 3339).
     pub created_at: String,
-    /// RFC 3339.
+    /// Last login (RFC 3339).
     pub last_login_at: Option<String>,
 }
 
@@ -62,7 +62,7 @@ pub struct UserList {
     /// Rows of this page that cannot be read, each with its table, column and problem.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     unreadable: Vec<String>,
-    /// Send it as `cursor` for the next page; absent on the last.
+    /// The `cursor` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
 }
@@ -78,7 +78,7 @@ pub struct NewUserRequest {
     roles: Vec<String>,
 }
 
-/// What to change; what is left out stays.
+/// Changes of a user. An omitted field keeps its value.
 #[derive(Deserialize, utoipa::ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UserChange {
@@ -95,33 +95,33 @@ pub struct NewPassword {
     password: String,
 }
 
-/// What came of an import.
+/// Result of an import.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct ImportAnswer {
-    /// Users that were made.
+    /// Number of users created.
     created: u64,
-    /// Lines that an earlier import had brought in.
+    /// Number of lines whose users an earlier import created.
     skipped: u64,
-    /// Lines that were refused.
+    /// Refused lines.
     errors: Vec<LineError>,
 }
 
 /// A refused line.
 #[derive(Serialize, utoipa::ToSchema)]
 pub struct LineError {
-    /// From 1.
+    /// Number of the line, from 1.
     line: u64,
-    /// What is wrong with it.
+    /// Why the line was refused.
     detail: String,
 }
 
-/// Users by name.
+/// Lists users, ordered by name.
 #[utoipa::path(
     get, path = "/admin/v1/users", tag = "administration",
     params(
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 500, description = "Users on a page"),
-        ("cursor" = Option<String>, Query, description = "`next_cursor` of the page before"),
-        ("username" = Option<String>, Query, description = "The user of exactly this name"),
+        ("cursor" = Option<String>, Query, description = "`next_cursor` of the previous page"),
+        ("username" = Option<String>, Query, description = "Only the user with this name"),
     ),
     responses((status = 200, body = UserList), AdminProblems),
     security(("bearer" = []))
@@ -147,7 +147,7 @@ pub async fn list(
 /// Creates a user.
 #[utoipa::path(
     post, path = "/admin/v1/users", tag = "administration", request_body = NewUserRequest,
-    responses((status = 201, body = UserItem), (status = 409, description = "The name is taken", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    responses((status = 201, body = UserItem), (status = 409, description = "The name is in use", body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn create(
@@ -161,10 +161,10 @@ pub async fn create(
     Ok((StatusCode::CREATED, JsonBody(UserItem::from(&user))))
 }
 
-/// One user.
+/// Shows a user.
 #[utoipa::path(
     get, path = "/admin/v1/users/{id}", tag = "administration",
-    params(("id" = String, Path, description = "The user's id")),
+    params(("id" = String, Path, description = "Id of the user")),
     responses((status = 200, body = UserItem), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
     security(("bearer" = []))
 )]
@@ -180,7 +180,7 @@ pub async fn read(
 /// Changes a user's roles, or disables or enables the account.
 #[utoipa::path(
     patch, path = "/admin/v1/users/{id}", tag = "administration", request_body = UserChange,
-    params(("id" = String, Path, description = "The user's id")),
+    params(("id" = String, Path, description = "Id of the user")),
     responses((status = 200, body = UserItem), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
@@ -196,11 +196,11 @@ pub async fn change(
     Ok(JsonBody(UserItem::from(&user)))
 }
 
-/// Sets a user's password; every session of the user ends.
+/// Sets the password of a user. Every session of the user ends.
 #[utoipa::path(
     put, path = "/admin/v1/users/{id}/password", tag = "administration", request_body = NewPassword,
-    params(("id" = String, Path, description = "The user's id")),
-    responses((status = 204, description = "Done"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
+    params(("id" = String, Path, description = "Id of the user")),
+    responses((status = 204, description = "The password was set"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems, BodyProblems),
     security(("bearer" = []))
 )]
 pub async fn set_password(
@@ -214,10 +214,10 @@ pub async fn set_password(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Deletes a user with every session; the id is never used again.
+/// Deletes a user and their sessions. The id is never reused.
 #[utoipa::path(
     delete, path = "/admin/v1/users/{id}", tag = "administration",
-    params(("id" = String, Path, description = "The user's id")),
+    params(("id" = String, Path, description = "Id of the user")),
     responses((status = 204, description = "Deleted"), (status = 404, body = ProblemBody, content_type = "application/problem+json"), AdminProblems),
     security(("bearer" = []))
 )]
@@ -230,7 +230,7 @@ pub async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Imports users with the password hashes that they have: one JSON object per line.
+/// Imports users with their existing password hashes: one JSON object per line.
 #[utoipa::path(
     post, path = "/admin/v1/users/import", tag = "administration",
     request_body(content = String, content_type = "application/jsonl"),
@@ -274,7 +274,7 @@ fn roles(texts: &[String]) -> Result<Vec<Role>, ApiError> {
 impl From<UserError> for ApiError {
     fn from(error: UserError) -> Self {
         match error {
-            UserError::Taken => Self::new(ProblemCode::Conflict).detail("A user of this name exists already."),
+            UserError::Taken => Self::new(ProblemCode::Conflict).detail("A user with this name exists already."),
             UserError::Unknown => unknown(),
             UserError::Roles(error) => Self::unparsable("roles", &error),
             UserError::Password(refusal) => {

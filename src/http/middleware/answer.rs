@@ -1,4 +1,4 @@
-//! The last touch on every answer.
+//! Completes every answer.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -9,7 +9,7 @@ use super::cors::Grant;
 use super::{RequestFacts, RequestId, X_REQUEST_ID};
 use crate::http::error::{ApiError, ErrorShape, Failure, ProblemCode};
 
-/// An answer ready to be sent, and what it said about its request.
+/// A complete answer, and the facts for its record.
 pub(super) struct Finished {
     pub(super) response: Response,
     pub(super) facts: RequestFacts,
@@ -19,14 +19,15 @@ pub(super) struct Finished {
 const NOSNIFF: HeaderValue = HeaderValue::from_static("nosniff");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Puts the headers that every answer bears into a map that is copied for many answers: filling them in then moves nothing.
-pub fn make_room(headers: &mut HeaderMap) {
+/// Inserts the headers of every answer into a map that is copied for many answers. Setting them later then needs no
+/// allocation.
+pub fn reserve_common_headers(headers: &mut HeaderMap) {
     headers.insert(X_REQUEST_ID, HeaderValue::from_static("-"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, NOSNIFF);
     headers.insert(CACHE_CONTROL, NO_STORE);
 }
 
-/// Writes the body of a problem, sets the headers that every answer bears, takes out what is for the record.
+/// Writes the body of a problem, sets the headers of every answer, and takes the facts for the record.
 pub(super) fn complete(
     mut response: Response,
     facts: Option<RequestFacts>,
@@ -51,7 +52,7 @@ pub(super) fn complete(
     Finished { response, facts, failure }
 }
 
-/// Whether this is an error of the router or of one of the framework's extractors: no body, or a plain text.
+/// Whether this is an error of the router or of an axum extractor: no body, or plain text.
 fn is_bare(response: &Response) -> bool {
     let content_type = response.headers().get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     match response.status() {
@@ -63,7 +64,7 @@ fn is_bare(response: &Response) -> bool {
     }
 }
 
-/// The same error in the shape of its API.
+/// Converts the error to the format of its API.
 fn in_shape(bare: &Response, shape: ErrorShape) -> Response {
     let code = match bare.status() {
         StatusCode::NOT_FOUND => ProblemCode::NotFound,

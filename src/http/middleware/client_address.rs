@@ -1,4 +1,4 @@
-//! Whose request this is, by address (security.md L7).
+//! The client's address (security.md L7).
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
@@ -8,20 +8,19 @@ use ipnet::IpNet;
 
 use super::forwarded;
 
-/// The address of a client: the socket's peer, or what a trusted proxy says. Never IPv4-mapped.
+/// The address of a client: the socket's peer, or the address that a trusted proxy reports. Never IPv4-mapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ClientAddress(IpAddr);
 
 impl ClientAddress {
-    /// Where there is no socket, as in tests that call a router directly.
+    /// Address without a socket, as in tests that call a router directly.
     pub const UNKNOWN: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
 
-    /// Takes an address in its canonical form.
+    /// Converts an address to its canonical form.
     pub fn new(address: IpAddr) -> Self {
         Self(address.to_canonical())
     }
 
-    /// The address.
     pub const fn ip(self) -> IpAddr {
         self.0
     }
@@ -33,19 +32,18 @@ impl fmt::Display for ClientAddress {
     }
 }
 
-/// The proxies whose word about the client's address is taken.
+/// The proxies whose forwarding headers are trusted.
 #[derive(Debug, Clone, Default)]
 pub struct TrustedProxies(Vec<IpNet>);
 
 impl TrustedProxies {
-    /// Trusts these networks.
     pub fn new(networks: impl IntoIterator<Item = IpNet>) -> Self {
         Self(networks.into_iter().collect())
     }
 
-    /// The client's address. The peer, unless it is a trusted proxy; then the rightmost hop of `X-Forwarded-For` or
-    /// `Forwarded` that is not one. Anything missing or unreadable on the way there means the peer. A proxy sets one of
-    /// the two headers and may pass on whatever the client wrote into the other: where both are present they must agree.
+    /// The client's address: the peer, unless it is a trusted proxy. Otherwise the rightmost hop of `X-Forwarded-For`
+    /// or `Forwarded` that is not a trusted proxy. A missing or malformed hop before that selects the peer. A proxy
+    /// sets one of the two headers and may forward the client's other one. If both are present, they must agree.
     pub fn resolve(&self, peer: IpAddr, headers: &HeaderMap) -> ClientAddress {
         let peer = ClientAddress::new(peer);
         if !self.trusts(peer) {
@@ -54,14 +52,14 @@ impl TrustedProxies {
         let legacy = forwarded::x_forwarded_for(headers).map(|hops| self.rightmost_untrusted(hops));
         let standard = forwarded::forwarded(headers).map(|hops| self.rightmost_untrusted(hops));
         match (legacy, standard) {
-            (Some(found), None) | (None, Some(found)) => found,
+            (Some(only), None) | (None, Some(only)) => only,
             (Some(legacy), Some(standard)) if legacy == standard => legacy,
             _ => None,
         }
         .unwrap_or(peer)
     }
 
-    /// `hops` come from the right.
+    /// `hops` are in order from right to left.
     fn rightmost_untrusted(&self, mut hops: impl Iterator<Item = Option<IpAddr>>) -> Option<ClientAddress> {
         loop {
             let hop = ClientAddress::new(hops.next()??);
@@ -96,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn l7_x_forwarded_for_in_every_shape() {
+    fn l7_x_forwarded_for_is_read_in_every_form() {
         for (value, expected) in [
             ("192.0.2.7", "192.0.2.7"),
             (" 192.0.2.7 ", "192.0.2.7"),
@@ -110,7 +108,7 @@ mod tests {
             ("192.0.2.7, 10.1.1.1, fd00::1", "192.0.2.7"),
             ("unknown, 192.0.2.7", "192.0.2.7"),
             (", 192.0.2.7", "192.0.2.7"),
-            // Unreadable on the way: the peer.
+            // A malformed hop selects the peer.
             ("192.0.2.7,", PROXY),
             ("192.0.2.7, unknown", PROXY),
             ("192.0.2.7, garbage, 10.1.1.1", PROXY),
@@ -137,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn l7_forwarded_in_every_shape() {
+    fn l7_forwarded_is_read_in_every_form() {
         for (value, expected) in [
             ("for=192.0.2.7", "192.0.2.7"),
             ("For=192.0.2.7;proto=https;by=10.0.0.1", "192.0.2.7"),
@@ -148,7 +146,7 @@ mod tests {
             ("for=198.51.100.1, for=192.0.2.7, for=10.9.9.9", "192.0.2.7"),
             ("host=\"a,for=1.1.1.1\";for=192.0.2.7", "192.0.2.7"),
             ("for=\"\\192.0.2.7\"", "192.0.2.7"),
-            // Unreadable: the peer.
+            // A malformed element selects the peer.
             ("for=unknown", PROXY),
             ("for=_hidden", PROXY),
             ("for=192.0.2.7, for=_gazonk", PROXY),
@@ -165,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn l7_a_peer_that_is_not_trusted_speaks_for_itself_alone() {
+    fn l7_headers_of_an_untrusted_peer_are_ignored() {
         let lines = [("x-forwarded-for", "192.0.2.7"), ("forwarded", "for=192.0.2.7")];
         assert_eq!(resolve("203.0.113.9", &lines), "203.0.113.9");
         assert_eq!(resolve("::ffff:203.0.113.9", &lines), "203.0.113.9");
@@ -188,7 +186,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn l7_no_header_panics_or_moves_an_untrusted_peer(
+        fn l7_no_header_panics_or_changes_the_address_of_an_untrusted_peer(
             legacy in "[0-9a-f:.,\\[\\]\" for=;\\\\-]{0,60}", standard in "[0-9a-f:.,\\[\\]\" for=;\\\\-]{0,60}",
         ) {
             let lines = [("x-forwarded-for", legacy.as_str()), ("forwarded", standard.as_str())];

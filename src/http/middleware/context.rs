@@ -1,4 +1,4 @@
-//! What the middleware tells an endpoint about its request.
+//! Data that the middleware provides to endpoints.
 
 use std::convert::Infallible;
 
@@ -7,14 +7,14 @@ use http::request::Parts;
 
 use super::{ClientAddress, RequestId};
 
-/// Extracted by endpoints that audit, limit or name the request.
+/// Identity of a request, for auditing and rate limits.
 #[derive(Debug, Clone)]
 pub struct RequestContext {
-    /// The id that the answer and the log line bear.
+    /// The id in the answer and in the log line.
     pub request_id: RequestId,
-    /// Who is asking, by address.
+    /// The client's address.
     pub client: ClientAddress,
-    /// Whether this listener spoke TLS itself.
+    /// Whether this listener terminated TLS.
     pub tls: bool,
 }
 

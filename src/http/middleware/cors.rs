@@ -1,7 +1,7 @@
-//! Cross-origin requests of pages (security.md H11), decided for every answer in one place. Answers that no route gives (404,
-//! 431, 503 at the deadline) are included: without these headers a page sees a network error in place of the status.
+//! Cross-origin requests of pages (security.md H11), decided here for every answer. This includes answers without a
+//! route (404, 431, 503 at the deadline): without these headers a page sees a network error and no status.
 //!
-//! No answer allows credentials: cookies are not read, and a token is in a header or a body that the page itself writes.
+//! No answer allows credentials. Cookies are not read, and the page itself puts the token in a header or body.
 
 use axum::body::Body;
 use axum::response::Response;
@@ -14,19 +14,20 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use crate::clock::Clock;
 use crate::telemetry::OncePerMinute;
 
-/// `*` covers every header but `Authorization`. The others are named for browsers that do not know `*` (Safari before 15.4).
+/// `*` includes every header except `Authorization`. The others are listed for browsers that do not support `*` (Safari
+/// before 15.4).
 const REQUEST_HEADERS: HeaderValue = HeaderValue::from_static(
     "authorization, content-type, x-request-id, traceparent, tracestate, baggage, sentry-trace, *",
 );
 /// Methods of the routes that pages may call.
 const METHODS: HeaderValue = HeaderValue::from_static("GET, POST, PUT, DELETE");
-/// Methods of the documents that are open to every origin.
+/// Methods of the documents that every origin may read.
 const READING: HeaderValue = HeaderValue::from_static("GET, HEAD");
-/// Response headers that a page may read, beside those that the Fetch standard lists (§2.2.2).
+/// Response headers that a page may read, in addition to those of the Fetch standard (§2.2.2).
 const EXPOSED: HeaderValue = HeaderValue::from_static("x-request-id, retry-after, www-authenticate");
-/// Seconds for which a browser may keep the answer to a preflight; Chrome keeps none for longer than two hours.
+/// Seconds for which a browser may cache a preflight answer. Chrome limits it to two hours.
 const PREFLIGHT_MAX_AGE: HeaderValue = HeaderValue::from_static("600");
-/// Bytes of a refused origin in the log.
+/// Maximum bytes of a refused origin in the log.
 const LOGGED_ORIGIN_BYTES: usize = 200;
 
 /// `cors.allowed_origins`. Origins are compared byte for byte.
@@ -36,24 +37,24 @@ pub struct Cors {
     refusals: OncePerMinute,
 }
 
-/// Whose pages may read the answers of a path.
+/// The origins whose pages may read the answers of a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Readers {
-    /// Public documents.
+    /// Any origin: public documents.
     Anyone,
-    /// What people and public clients use, and paths without a route.
+    /// The configured origins: routes for users and public clients, and unknown paths.
     Listed,
-    /// What gateways and other servers call.
-    Nobody,
+    /// No origin: routes for gateways and other servers.
+    None,
 }
 
 impl Readers {
-    /// The readers of a path, without the issuer's.
+    /// The readers of a path. `path` does not include the issuer's path.
     fn of(path: &str) -> Self {
         match path {
             "/openapi.json" => Self::Anyone,
-            "/oauth2/introspect" | "/v1/introspect" | "/v1/verify" => Self::Nobody,
-            _ if path.starts_with("/v1/verify/") => Self::Nobody,
+            "/oauth2/introspect" | "/v1/introspect" | "/v1/verify" => Self::None,
+            _ if path.starts_with("/v1/verify/") => Self::None,
             _ if path.starts_with("/.well-known/") => Self::Anyone,
             _ => Self::Listed,
         }
@@ -63,24 +64,23 @@ impl Readers {
 /// The headers that CORS adds to one answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Grant {
-    /// None.
+    /// No headers.
     Nothing,
     /// Every origin may read the answer.
     Anyone,
-    /// The origin decides: the one that may read the answer, or none.
+    /// The answer depends on the origin. Contains the request's origin if it is allowed.
     Listed(Option<HeaderValue>),
 }
 
 impl Cors {
-    /// Allows these origins.
     pub fn new(origins: Vec<HeaderValue>) -> Self {
         Self { origins, refusals: OncePerMinute::default() }
     }
 
-    /// What the answer to a request says. `path` is without the issuer's.
+    /// The headers for the answer to a request. `path` does not include the issuer's path.
     pub(super) fn grant(&self, method: &Method, path: &str, headers: &HeaderMap, clock: &dyn Clock) -> Grant {
         match Readers::of(path) {
-            Readers::Nobody => Grant::Nothing,
+            Readers::None => Grant::Nothing,
             Readers::Anyone => Grant::Anyone,
             Readers::Listed => {
                 let origin = headers.get(ORIGIN);
@@ -98,7 +98,7 @@ impl Cors {
 }
 
 impl Grant {
-    /// The answer to a preflight request; none where a route answers `OPTIONS` itself.
+    /// The answer to a preflight request; `None` if the route answers `OPTIONS` itself.
     pub(super) fn preflight(&self) -> Option<Response> {
         let methods = match self {
             Self::Nothing => return None,
@@ -134,13 +134,13 @@ impl Grant {
     }
 }
 
-/// Whether this is a CORS preflight request (Fetch §4.8). The headers alone do not decide: a caller can write them into any
-/// request.
+/// Whether this is a CORS preflight request (Fetch §4.8). The headers alone do not decide, because any request can
+/// contain them.
 pub fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     method == Method::OPTIONS && headers.contains_key(ORIGIN) && headers.contains_key(ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// Whether a browser says that the page is of another origin. A page of the same origin sends `Origin` with its POST too.
+/// Whether the browser reports a page of another origin. A page of the same origin also sends `Origin` with a POST.
 fn is_cross_origin(method: &Method, headers: &HeaderMap) -> bool {
     let site = headers.get("sec-fetch-site").map(HeaderValue::as_bytes);
     is_preflight(method, headers) || matches!(site, Some(b"cross-site" | b"same-site"))
@@ -149,7 +149,7 @@ fn is_cross_origin(method: &Method, headers: &HeaderMap) -> bool {
 fn log_refusal(origin: &HeaderValue) {
     let bytes = origin.as_bytes();
     let origin = String::from_utf8_lossy(&bytes[..bytes.len().min(LOGGED_ORIGIN_BYTES)]);
-    tracing::warn!(%origin, "a browser withholds an answer from a page: the origin of the page is not in cors.allowed_origins");
+    tracing::warn!(%origin, "the browser blocks this answer: the origin of the page is not in cors.allowed_origins");
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! The one layer around every route: request id, client address, deadline, panics, problem bodies, security headers and
-//! the record of the request. One layer, because each layer on a router costs every request an allocation or two; the
-//! routes that are asked most pass it without a router, see [`Edge::pass`].
+//! The layer around every route: request id, client address, deadline, panics, problem bodies, security headers and the
+//! record of the request. It is one layer, because each layer of a router costs every request one or two allocations.
+//! Hot routes use it without a router, see [`Edge::pass`].
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,10 +22,10 @@ use crate::clock::Clock;
 use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
 use crate::http::listener::{Arrival, Refusal, Stage, Tick};
 
-/// Makes the 16 bytes of a request id.
+/// Source of the 16 bytes of a request id.
 pub type RequestIdSource = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
 
-/// The layer. Goes around a whole router, after its routes: `router.layer(edge)`.
+/// The layer around a whole router, added after its routes: `router.layer(edge)`.
 #[derive(Clone)]
 pub struct Edge(Arc<EdgeParts>);
 
@@ -35,12 +35,12 @@ struct EdgeParts {
     request_ids: RequestIdSource,
     observer: Arc<dyn RequestObserver>,
     base_path: Box<str>,
-    /// None where pages have no business.
+    /// `None` on listeners that pages do not use.
     cors: Option<Cors>,
 }
 
 impl Edge {
-    /// A layer that reports to `observer`. `base_path` is the issuer's path, below which every route answers as well.
+    /// A layer that reports to `observer`. Every route also answers below `base_path`, the path of the issuer.
     pub fn new(
         trusted_proxies: TrustedProxies,
         clock: Arc<dyn Clock>,
@@ -55,7 +55,7 @@ impl Edge {
 }
 
 impl Edge {
-    /// Sends a sound request that matched the template `route` to `handler`.
+    /// Passes a valid request that matched the template `route` to `handler`.
     pub fn pass<B, F>(
         &self,
         route: &'static str,
@@ -77,7 +77,7 @@ impl<S> Layer<S> for Edge {
     }
 }
 
-/// A route within the [`Edge`].
+/// A service inside the [`Edge`].
 #[derive(Clone)]
 pub struct EdgeService<S> {
     edge: Edge,
@@ -113,9 +113,9 @@ where
     }
 }
 
-/// What the future of a route yields: an answer, and what is known of its request.
+/// Output of a route's future: an answer and the facts about its request.
 pub trait Outcome {
-    /// The two, apart; facts that are not given here are taken from the answer's extensions.
+    /// Splits the output. Missing facts are taken from the answer's extensions.
     fn split(self) -> (Option<RequestFacts>, Response);
 }
 
@@ -134,22 +134,22 @@ impl Outcome for (RequestFacts, Response) {
     }
 }
 
-/// A statement that is under way when its request is given up runs to its end.
-const TOO_LATE: &str = "The request was given up before its answer. A change that it asked for may have been made.";
+/// A statement in progress completes although its request is cancelled.
+const TOO_LATE: &str = "The request was cancelled before its answer. A requested change may have been made.";
 
-/// A request on its way through the [`Edge`].
+/// The future of a request inside the [`Edge`].
 pub struct EdgeFuture<F> {
     state: State<F>,
-    /// The connection's task wakes this future when it has passed.
+    /// The connection's task wakes this future at the deadline.
     deadline: Option<Tick>,
     pending: Pending,
 }
 
 enum State<F> {
     Called(F),
-    /// The listener did not accept the head of this request: no route sees it.
+    /// The listener refused the head of this request, so no route gets it.
     Refused(Refusal),
-    /// A preflight request, which the layer answers itself.
+    /// A preflight request, answered by the layer.
     Preflight,
 }
 
@@ -175,7 +175,7 @@ impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
                     let error = ApiError::new(ProblemCode::TemporarilyUnavailable).detail(TOO_LATE);
                     (None, shape.answer(error.because(cause)))
                 }
-                // The payload of a panic can quote anything, so it does not go into the record (security.md S1).
+                // The payload of a panic can contain anything, so it is not recorded (security.md S1).
                 Err(_payload) => (None, shape.answer(ApiError::internal("a handler panicked"))),
             },
         };
@@ -183,7 +183,7 @@ impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
     }
 }
 
-/// The template of the route that a request matched.
+/// The path template of the route.
 enum RouteName {
     Matched(MatchedPath),
     Known(&'static str),
@@ -246,7 +246,7 @@ impl Pending {
         }
     }
 
-    /// Whether the listener's shutdown leaves requests no more time.
+    /// Whether the time limit of the shutdown has passed.
     fn is_cut(&self) -> bool {
         self.stage.as_ref().is_some_and(|stage| stage.is_cut())
     }
@@ -287,7 +287,7 @@ impl Pending {
 }
 
 impl Drop for Pending {
-    /// The connection ended, and with it this future: the caller left, or a shutdown gave the request no more time.
+    /// The connection ended before the answer: the client disconnected, or the shutdown cut the request.
     fn drop(&mut self) {
         if self.is_finished {
             return;

@@ -1,21 +1,21 @@
-//! The two headers in which proxies name who they speak for: `X-Forwarded-For` and `Forwarded` (RFC 7239).
+//! The headers in which proxies report the client's address: `X-Forwarded-For` and `Forwarded` (RFC 7239).
 
 use std::borrow::Cow;
 use std::net::{IpAddr, SocketAddr};
 
 use http::HeaderMap;
 
-/// The hops of `X-Forwarded-For` from the right, each none where it is not an address; none without the header.
+/// The hops of `X-Forwarded-For` from right to left; `None` without the header. A hop that is not an address is `None`.
 pub(super) fn x_forwarded_for(headers: &HeaderMap) -> Option<impl Iterator<Item = Option<IpAddr>>> {
     let lines = headers.get_all("x-forwarded-for");
     lines.iter().next()?;
     Some(lines.iter().rev().flat_map(|line| {
-        // A line that is not ASCII is one hop that nobody can read.
+        // A line that is not ASCII counts as one malformed hop.
         line.to_str().unwrap_or("?").rsplit(',').map(|hop| address(hop.trim_matches([' ', '\t'])))
     }))
 }
 
-/// The `for` of each element of `Forwarded`, from the right; as above.
+/// The `for` of each element of `Forwarded`, from right to left; `None` as in [`x_forwarded_for`].
 pub(super) fn forwarded(headers: &HeaderMap) -> Option<impl Iterator<Item = Option<IpAddr>>> {
     let lines = headers.get_all("forwarded");
     lines.iter().next()?;
@@ -35,23 +35,23 @@ fn address(text: &str) -> Option<IpAddr> {
     text.parse().ok().or_else(|| with_port().map(|socket| socket.ip()))
 }
 
-/// `forwarded-element`s (RFC 7239 §4), left to right: the address of each one's only `for`.
+/// The address of each `forwarded-element` (RFC 7239 §4), from left to right. An element must have exactly one `for`.
 fn elements(line: &str) -> Vec<Option<IpAddr>> {
     split_unquoted(line, ',').into_iter().map(|element| only_for(element?)).collect()
 }
 
 fn only_for(element: &str) -> Option<IpAddr> {
-    let mut found = None;
+    let mut node_address = None;
     for pair in split_unquoted(element, ';') {
         let (name, value) = pair?.split_once('=')?;
         if name.trim_matches([' ', '\t']).eq_ignore_ascii_case("for") {
             let node = unquote(value.trim_matches([' ', '\t']));
-            if found.replace(address(&node)?).is_some() {
+            if node_address.replace(address(&node)?).is_some() {
                 return None;
             }
         }
     }
-    found
+    node_address
 }
 
 fn unquote(value: &str) -> Cow<'_, str> {
@@ -61,7 +61,7 @@ fn unquote(value: &str) -> Cow<'_, str> {
     }
 }
 
-/// Splits outside quoted strings; a part in which a quote stays open is none.
+/// Splits at separators outside quoted strings. A part with an open quote is `None`.
 fn split_unquoted(text: &str, separator: char) -> Vec<Option<&str>> {
     let mut parts = Vec::new();
     let (mut start, mut in_quotes, mut is_escaped) = (0, false, false);

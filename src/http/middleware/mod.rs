@@ -1,4 +1,4 @@
-//! What every request passes through, whatever it asks for: one layer, the [`Edge`].
+//! The middleware around every route: one layer, the [`Edge`].
 
 mod answer;
 mod client_address;
@@ -9,7 +9,7 @@ mod forwarded;
 mod record;
 
 pub use crate::request_id::{RequestId, X_REQUEST_ID};
-pub use answer::make_room;
+pub use answer::reserve_common_headers;
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use context::RequestContext;
 pub use cors::{Cors, is_preflight};

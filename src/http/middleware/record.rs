@@ -1,4 +1,4 @@
-//! What is worth knowing about a request once it is over.
+//! The record of a finished request.
 
 use std::cell::Cell;
 use std::convert::Infallible;
@@ -13,33 +13,33 @@ use crate::domain::{Client, IdText, Subject, UserId};
 use crate::http::error::Cause;
 use crate::service;
 
-/// The status recorded when the caller went away before there was an answer (nginx's number).
+/// The status recorded when the client disconnected before the answer (nginx's code).
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 thread_local! {
-    /// The caller of the request that is being polled.
+    /// Caller of the request that this thread polls.
     static CALLER: Cell<Option<Caller>> = const { Cell::new(None) };
 }
 
 /// The caller of a request, which need not be its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Caller {
-    /// A client that authenticated itself.
+    /// An authenticated client.
     Client(Arc<Client>),
-    /// A user, by a bearer token.
+    /// A user, authenticated by a bearer token.
     User(UserId),
-    /// An administrator, as the audit trail names the actor.
+    /// An administrator, by the actor's name in the audit trail.
     Administrator(Arc<str>),
 }
 
-/// Notes who called, for the log line, also of a request that is refused later.
+/// Records the caller for the log line, also for a request that is refused later.
 pub fn note_caller(caller: Option<Caller>) {
     if caller.is_some() {
         CALLER.set(caller);
     }
 }
 
-/// Calls `poll` and keeps in `caller` what [`note_caller`] noted meanwhile. `poll` does not unwind.
+/// Calls `poll` and stores in `caller` the caller recorded by [`note_caller`]. `poll` must not unwind.
 pub(super) fn noting<T>(caller: &mut Option<Caller>, poll: impl FnOnce() -> T) -> T {
     CALLER.set(caller.take());
     let polled = poll();
@@ -48,12 +48,12 @@ pub(super) fn noting<T>(caller: &mut Option<Caller>, poll: impl FnOnce() -> T) -
 }
 
 impl Caller {
-    /// The client, if it proved who it is; a public one has only named itself.
+    /// The client, if it is authenticated. A public client only states its id.
     pub fn of(caller: &service::Caller) -> Option<Self> {
         caller.authenticated.then(|| Self::Client(Arc::clone(&caller.client)))
     }
 
-    /// The id as it is written.
+    /// The id as text.
     pub fn text(&self) -> IdText<'_> {
         match self {
             Self::Client(client) => IdText::Borrowed(client.id.as_str()),
@@ -63,20 +63,19 @@ impl Caller {
     }
 }
 
-/// What an endpoint adds to the record, by putting it into its answer: `(facts, body)`.
+/// Facts that an endpoint adds to the record, as part of its answer: `(facts, body)`.
 #[derive(Debug, Clone, Default)]
 pub struct RequestFacts {
-    /// Who called.
     pub caller: Option<Caller>,
-    /// Whom it was about.
+    /// The user or client that the request concerns.
     pub subject: Option<Subject>,
     /// Whether the verified-token cache answered.
     pub cache_hit: Option<bool>,
-    /// One word for what came of it, such as `rotated` or `inactive`.
+    /// Outcome in one word, such as `rotated` or `inactive`.
     pub outcome: Option<&'static str>,
-    /// The status that the answer carries inside, where its own says nothing: gRPC answers 200 to everything.
+    /// The status inside the answer, where the HTTP status is always 200: gRPC.
     pub status: Option<u16>,
-    /// The id of the request that it was about, where another request brought it.
+    /// Id of the original request, if another request carries it.
     pub request_id: Option<RequestId>,
 }
 
@@ -89,38 +88,37 @@ impl IntoResponseParts for RequestFacts {
     }
 }
 
-/// One finished request. Holds nothing secret and nothing of the caller's wording but a well-formed request id.
+/// A finished request. Contains no secret, and no text of the caller except a well-formed request id.
 #[derive(Debug)]
 pub struct RequestRecord<'a> {
-    /// A standard method, or `OTHER`: a bounded set, fit for a label.
+    /// A standard method, or `OTHER`: a bounded set for a metric label.
     pub method: &'static str,
-    /// The template of the matched route, never the path; none when nothing matched.
+    /// The template of the matched route, never the path; `None` if no route matched.
     pub route: Option<&'a str>,
-    /// The status that was answered, or [`CLIENT_CLOSED_REQUEST`].
+    /// The status of the answer, or [`CLIENT_CLOSED_REQUEST`].
     pub status: u16,
-    /// From the complete header to the answer's header.
+    /// From the complete head of the request to the head of the answer.
     pub duration: Duration,
-    /// The id in the answer.
     pub request_id: &'a RequestId,
-    /// Who is asking, by address.
+    /// The client's address.
     pub client: ClientAddress,
-    /// The caller, if it authenticated.
+    /// The caller, if it is authenticated.
     pub caller: Option<&'a Caller>,
-    /// What the endpoint added.
+    /// Facts of the endpoint.
     pub facts: &'a RequestFacts,
     /// The stable code of an error answer.
     pub error: Option<&'static str>,
-    /// What stands behind an error answer.
+    /// The cause of an error answer.
     pub cause: Option<&'a Cause>,
 }
 
-/// Is told of every finished request: the log line, the metrics. Must not block.
+/// Receives every finished request, for the log line and the metrics. Must not block.
 pub trait RequestObserver: Send + Sync + 'static {
-    /// A request is over.
+    /// A request has finished.
     fn finished(&self, record: &RequestRecord<'_>);
 }
 
-/// The method as a label.
+/// The metric label of a method.
 pub(super) fn method_label(method: &Method) -> &'static str {
     match *method {
         Method::GET => "GET",
