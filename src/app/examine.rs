@@ -3,12 +3,12 @@
 use std::path::Path;
 
 use super::wiring::store_settings;
-use crate::config::{Config, Mistake, Origin, TlsFiles};
+use crate::config::{Config, ConfigError, Origin, TlsFiles};
 use crate::http::listener::{Protocol, TlsError, TlsIdentity};
 use crate::store::Store;
 
 /// Every mistake that a start would fail on before it needs the database or a port.
-pub fn examine(config: &Config) -> Vec<Mistake> {
+pub fn examine(config: &Config) -> Vec<ConfigError> {
     let database = Store::check_settings(&store_settings(config)).err();
     let database = database.map(|error| mistake("database.url", error.problem, &error.remedy));
     let grpc = config.grpc.tls.as_ref().filter(|_| config.grpc.listen.is_some());
@@ -21,7 +21,7 @@ pub fn examine(config: &Config) -> Vec<Mistake> {
     database.into_iter().chain(identities).collect()
 }
 
-fn of_identity(listener: &str, protocol: Protocol, files: &TlsFiles) -> Option<Mistake> {
+fn of_identity(listener: &str, protocol: Protocol, files: &TlsFiles) -> Option<ConfigError> {
     let error = TlsIdentity::load_for(protocol, &files.cert, &files.key).err()?;
     let (path, problem, remedy) = match &error {
         TlsError::Read(path, cause) => {
@@ -66,6 +66,6 @@ fn is_about_certificate(error: &TlsError, certificate: &Path) -> bool {
     }
 }
 
-fn mistake(setting: &str, problem: String, remedy: &str) -> Mistake {
-    Mistake { setting: setting.to_owned(), origin: Origin::Default, problem, remedy: remedy.to_owned() }
+fn mistake(setting: &str, problem: String, remedy: &str) -> ConfigError {
+    ConfigError { setting: setting.to_owned(), origin: Origin::Default, problem, remedy: remedy.to_owned() }
 }

@@ -27,7 +27,7 @@ use self::wiring::{
 };
 use crate::background;
 use crate::clock::Clock;
-use crate::config::{Config, Mistakes};
+use crate::config::{Config, ConfigErrors};
 use crate::crypto::{MasterKeyError, Random, RefreshCodec, Sealer, SettingsError};
 use crate::domain::{Algorithm, ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
 use crate::follower::{Follower, SyncError};
@@ -106,7 +106,7 @@ pub struct App {
 pub enum StartError {
     /// What [`examine()`] finds.
     #[error("{0}")]
-    Configuration(Mistakes),
+    Configuration(ConfigErrors),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -317,7 +317,7 @@ impl App {
     pub async fn build(config: Config, parts: Parts) -> Result<Self, StartError> {
         let mistakes = examine(&config);
         if !mistakes.is_empty() {
-            return Err(StartError::Configuration(Mistakes(mistakes)));
+            return Err(StartError::Configuration(ConfigErrors(mistakes)));
         }
         let public = listener("public", &config.public, config.issuer.path())?;
         let operations = listener("operations", &config.operations, config.issuer.path())?;

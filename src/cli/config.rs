@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::output::print;
 use super::{CliError, Common};
 use crate::app::examine;
-use crate::config::{Mistake, Mistakes, Origin, Sources, reference};
+use crate::config::{ConfigError, ConfigErrors, Origin, Sources, reference};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
@@ -33,7 +33,7 @@ pub(super) fn run(command: &ConfigCommand, common: &Common) -> Result<(), CliErr
     let flaws = examine(&loaded.config);
     if !flaws.is_empty() {
         let located = flaws.into_iter().map(|flaw| flaw.located(&loaded.settings)).collect();
-        return refuse(command, &Mistakes(located), common);
+        return refuse(command, &ConfigErrors(located), common);
     }
     let set = loaded.settings.iter().filter(|setting| setting.origin != Origin::Default).count();
     let json = json!({"ok": true, "set": set, "mistakes": []});
@@ -42,8 +42,8 @@ pub(super) fn run(command: &ConfigCommand, common: &Common) -> Result<(), CliErr
         .answer(&json, || format!("the configuration is in order: {set} settings are not at their default\n"))
 }
 
-/// Mistakes are told on standard error; a machine that asked for a check has them on standard output.
-fn refuse(command: &ConfigCommand, mistakes: &Mistakes, common: &Common) -> Result<(), CliError> {
+/// ConfigErrors are told on standard error; a machine that asked for a check has them on standard output.
+fn refuse(command: &ConfigCommand, mistakes: &ConfigErrors, common: &Common) -> Result<(), CliError> {
     if common.json && matches!(command, ConfigCommand::Check) {
         let list: Vec<Value> = mistakes.0.iter().map(as_json).collect();
         print(&format!("{}\n", json!({"ok": false, "mistakes": list})))?;
@@ -51,7 +51,7 @@ fn refuse(command: &ConfigCommand, mistakes: &Mistakes, common: &Common) -> Resu
     Err(CliError::failed(mistakes))
 }
 
-fn as_json(mistake: &Mistake) -> Value {
-    let Mistake { setting, origin, problem, remedy } = mistake;
+fn as_json(mistake: &ConfigError) -> Value {
+    let ConfigError { setting, origin, problem, remedy } = mistake;
     json!({"setting": setting, "source": origin.to_string(), "problem": problem, "remedy": remedy})
 }

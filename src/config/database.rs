@@ -1,4 +1,4 @@
-//! Where everything is kept that outlives a process.
+//! Settings of the database.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -9,60 +9,55 @@ use super::reader::{Hidden, Reader};
 use super::value::choice;
 use crate::domain::SecretText;
 
-/// One command starts the service, without anything else installed.
+/// An embedded database: the service starts without any other software.
 const DEFAULT_URL: &str = "sqlite://countersign-data/countersign.db";
 
-/// Ten replicas, each with two more (one reads the feed, one listens for changes), stay below the 97 connections that
-/// PostgreSQL gives out by default, and leave some for commands and for whoever looks after the database.
+/// A replica opens two more connections: one reads the change feed, one listens for notifications. Ten replicas then use 90
+/// of the 97 connections that PostgreSQL allows by default. The rest is for commands and administrators.
 const MAX_CONNECTIONS: u32 = 7;
-/// A request that waits longer for a connection is better told to come back (security.md D9).
+/// After this wait, an immediate 503 is better for the caller than more waiting (security.md D9).
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(1);
-/// Every statement of ours reads or writes a handful of rows by an index; one that takes so long hangs on something.
+/// Every statement reads or writes a few rows by an index. One that takes this long is blocked.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The database and how it is used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Database {
-    /// Which one.
     pub url: DatabaseUrl,
-    /// The file that holds `url`, if it came from one: a rotated password is read from there again.
+    /// The file that `url` was read from. It is read again when a password was rotated.
     pub url_file: Option<PathBuf>,
-    /// Whether an embedded database that does not exist may be made. A mistyped path must not start an empty service
-    /// (security.md D4).
+    /// Whether a missing embedded database is created. A mistyped path must not start an empty service (security.md D4).
     pub create_if_missing: bool,
-    /// Connections of this replica's requests at most, beside the one that reads the feed and the one that listens.
+    /// For requests of this replica. The connections for the change feed and for notifications are not included.
     pub max_connections: u32,
-    /// How long a request waits for a connection before it is refused with 503.
+    /// How long a request waits for a connection before it gets 503.
     pub acquire_timeout: Duration,
-    /// After which the database gives a statement up.
+    /// After this time, a statement is cancelled.
     pub statement_timeout: Duration,
-    /// What stands between the service and PostgreSQL.
     pub pooler: Pooler,
 }
 
 /// How connections reach PostgreSQL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pooler {
-    /// Directly, or through a pooler that gives each of our connections one of its own for as long as it lives.
+    /// Directly, or through a pooler in session mode.
     Session,
-    /// Through a pooler in transaction mode: no `LISTEN`, no prepared statements, no session settings.
+    /// Through a pooler in transaction mode: `LISTEN`, prepared statements and session settings are not available.
     Transaction,
 }
 
 choice!(Pooler, "write \"session\" or \"transaction\"", "session" => Session, "transaction" => Transaction);
 
-/// The two engines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {
-    /// Embedded, for one node.
+    /// Embedded, for one replica.
     Sqlite,
-    /// Shared by replicas.
+    /// Shared by any number of replicas.
     Postgres,
 }
 
-/// The address of a database; may hold a password, so it does not print.
+/// The URL of a database. `Debug` hides it because it may contain a password.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DatabaseUrl {
     engine: Engine,
@@ -75,8 +70,8 @@ impl Database {
         let url = read.secret(
             "database.url",
             DEFAULT_URL,
-            "`sqlite://PATH` for one node, `postgres://…` for replicas. The password is never shown; the whole address can \
-             stand in a file (`database.url_file`).",
+            "`sqlite://PATH` for a single replica, `postgres://…` for several. The password is never shown. The whole URL can \
+             be read from a file: set `database.url_file` to its path.",
         );
         let is_default = !read.is_set("database.url");
         Self {
@@ -85,52 +80,51 @@ impl Database {
             create_if_missing: read.setting(
                 "database.create_if_missing",
                 is_default,
-                "Whether `serve` may make an embedded database that does not exist; `countersign migrate` always may. When \
-                 `database.url` is set, the default is false: a mistyped path must not start an empty service.",
+                "Whether `serve` creates an embedded database that does not exist; `countersign migrate` always does. The \
+                 default is false if `database.url` is set, so that a mistyped path does not start an empty service.",
             ),
             max_connections: read.within(
                 "database.max_connections",
                 MAX_CONNECTIONS,
                 1..=1000,
-                "Connections for the requests of one replica, beside the one that reads the feed and the one that listens for \
-                 changes. Two of them are kept for refreshes (one of two; a single one is shared), and the rest is for everything \
-                 else. Introspection uses none.",
+                "Connections for the requests of one replica. Two further connections read the change feed and listen for \
+                 notifications. Two of this number are reserved for refreshes (one of two; a single one is shared). \
+                 Introspection uses none.",
             ),
             acquire_timeout: read.within(
                 "database.acquire_timeout",
                 ACQUIRE_TIMEOUT,
                 Duration::from_millis(50)..=MINUTE / 2,
-                "How long a request waits for a connection before it is refused with 503. The feed waits no longer than half of \
+                "How long a request waits for a connection before it gets 503. A poll of the change feed waits at most half of \
                  `revocation.max_lag`.",
             ),
             statement_timeout: read.within(
                 "database.statement_timeout",
                 STATEMENT_TIMEOUT,
                 Duration::from_millis(100)..=MINUTE,
-                "After which a statement is given up.",
+                "Time after which a statement is cancelled.",
             ),
             pooler: read.setting(
                 "database.pooler",
                 Pooler::Session,
-                "`transaction` behind a pooler in transaction mode (PgBouncer): changes are then found by polling alone, and \
-                 no statement is prepared.",
+                "`transaction` behind a pooler in transaction mode, such as PgBouncer. Replicas then learn of changes only by \
+                 polling, and no statement is prepared.",
             ),
         }
     }
 }
 
 impl DatabaseUrl {
-    /// Which engine speaks there.
     pub const fn engine(&self) -> Engine {
         self.engine
     }
 
-    /// The whole address, password included.
+    /// The whole URL, including the password.
     pub fn expose(&self) -> &str {
         self.text.expose()
     }
 
-    /// The file of an embedded database.
+    /// The path of an embedded database; `None` for PostgreSQL.
     pub fn sqlite_path(&self) -> Option<&Path> {
         sqlite_path(self.expose()).map(Path::new)
     }
@@ -145,23 +139,23 @@ impl Hidden for DatabaseUrl {
         let remedy = "write \"sqlite://PATH\" or \"postgres://USER:PASSWORD@HOST/DATABASE\"";
         if let Some(path) = sqlite_path(text) {
             if path.is_empty() || path.starts_with(':') || path.contains(['?', '#', '\0', '%']) {
-                return Err(("is not the path of a file, without parameters and escapes", remedy));
+                return Err(("is not a plain file path without parameters and escapes", remedy));
             }
             return Ok(Self { engine: Engine::Sqlite, text: SecretText::new(text) });
         }
-        let url = Url::parse(text).map_err(|_| ("is not an address", remedy))?;
+        let url = Url::parse(text).map_err(|_| ("is not a URL", remedy))?;
         if !matches!(url.scheme(), "postgres" | "postgresql") {
             return Err(("names an engine that is neither sqlite nor postgres", remedy));
         }
         Ok(Self { engine: Engine::Postgres, text: SecretText::new(text) })
     }
 
-    /// The address without what may be secret in it: the password, and every parameter (`password`, `sslpassword`, …).
+    /// The URL without its password and parameters: `password` and `sslpassword` are secret parameters.
     fn show(&self) -> String {
         let (Engine::Postgres, Ok(mut url)) = (self.engine, Url::parse(self.expose())) else {
             return self.expose().to_owned();
         };
-        // An unescaped character of the password has put the rest of it into another part of the address.
+        // An unescaped character in the password moved the rest of the password into another part of the URL.
         let is_split =
             url.fragment().is_some() || url.path().contains('@') || url.query().is_some_and(|q| q.contains('@'));
         if is_split {
@@ -180,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn s6_the_address_is_shown_without_its_secrets() {
+    fn s6_the_url_is_shown_without_its_secrets() {
         let url = DatabaseUrl::read("postgres://cs:hunter2@db:5432/auth?sslmode=require&password=hunter2").unwrap();
         assert_eq!(url.engine(), Engine::Postgres);
         assert_eq!(url.show(), "postgres://cs:hidden@db:5432/auth?hidden");

@@ -1,38 +1,36 @@
-//! The environment variables that are settings: `COUNTERSIGN_SECTION__KEY`.
+//! Settings in environment variables: `COUNTERSIGN_SECTION__KEY`.
 
 use std::collections::BTreeMap;
 
-use super::mistake::Origin;
-use super::raw::{Found, Raw};
+use super::error::Origin;
+use super::raw::{Written, Raw};
 use super::sources::FILE_VARIABLE;
 
-/// Every variable with this prefix must be a setting.
+/// Every variable with this prefix must name a setting.
 const PREFIX: &str = "COUNTERSIGN_";
 
-/// The values of `variables` that are ours, by dotted name.
-pub(super) fn read(variables: &[(String, String)]) -> BTreeMap<String, Found> {
+/// The values of the variables with our prefix, by dotted name.
+pub(super) fn read(variables: &[(String, String)]) -> BTreeMap<String, Written> {
     let ours = variables.iter().filter_map(|(name, value)| {
         let rest = name.strip_prefix(PREFIX)?;
         if name == FILE_VARIABLE || is_service_link(rest, value) {
             return None;
         }
-        let found = Found { raw: Raw::Loose(value.clone()), origin: Origin::Environment(name.clone()) };
+        let found = Written { raw: Raw::Loose(value.clone()), origin: Origin::Environment(name.clone()) };
         Some((setting_name(rest), found))
     });
     ours.collect()
 }
 
-/// Whether a variable bears our prefix.
 pub(super) fn is_ours(name: &str) -> bool {
     name.starts_with(PREFIX)
 }
 
-/// The variable that sets `setting`.
 pub(super) fn variable_name(setting: &str) -> String {
     format!("{PREFIX}{}", setting.replace('.', "__").to_ascii_uppercase())
 }
 
-/// The setting that a variable means; a variable in small letters means none and stays unknown.
+/// The setting that a variable sets. A name with lower-case letters is returned as it is, and is reported as unknown.
 fn setting_name(rest: &str) -> String {
     if rest.bytes().any(|byte| byte.is_ascii_lowercase()) {
         return rest.to_owned();
@@ -40,9 +38,9 @@ fn setting_name(rest: &str) -> String {
     rest.replace("__", ".").to_ascii_lowercase()
 }
 
-/// Whether Kubernetes made this variable for a Service whose name begins with "countersign": `…_SERVICE_HOST`,
-/// `…_SERVICE_PORT`, `…_SERVICE_PORT_NAME`, `…_PORT=tcp://…` and `…_PORT_8080_TCP…`. It gives them to every pod of the
-/// namespace, so refusing them would stop the service from starting beside its own Service.
+/// Whether Kubernetes added this variable for a Service whose name begins with "countersign": `…_SERVICE_HOST`,
+/// `…_SERVICE_PORT`, `…_SERVICE_PORT_NAME`, `…_PORT=tcp://…` and `…_PORT_8080_TCP…`. Every pod of the namespace gets
+/// these variables. If they were errors, a pod could not start in a namespace with such a Service.
 fn is_service_link(rest: &str, value: &str) -> bool {
     let rest = format!("_{rest}");
     let names_a_port = |rest: &str| {
@@ -64,14 +62,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn variables_and_settings_name_each_other() {
+    fn a_variable_name_maps_to_a_setting_and_back() {
         assert_eq!(variable_name("public.tls.cert"), "COUNTERSIGN_PUBLIC__TLS__CERT");
         assert_eq!(setting_name("PUBLIC__TLS__CERT"), "public.tls.cert");
         assert_eq!(setting_name("MASTER_KEY_FILE"), "master_key_file");
     }
 
     #[test]
-    fn the_links_that_kubernetes_adds_for_a_service_of_our_name_are_not_settings() {
+    fn variables_that_kubernetes_adds_for_a_service_of_our_name_are_not_settings() {
         let links = [
             ("COUNTERSIGN_SERVICE_HOST", "10.0.0.1"),
             ("COUNTERSIGN_SERVICE_PORT", "8080"),
@@ -85,7 +83,7 @@ mod tests {
             ("PATH", "/bin"),
         ];
         assert!(read(&links.map(|(name, value)| (name.to_owned(), value.to_owned()))).is_empty());
-        let mistake = [("COUNTERSIGN_PORT".to_owned(), "8080".to_owned())];
-        assert_eq!(read(&mistake).len(), 1, "a port that is no link is somebody's mistake");
+        let error = [("COUNTERSIGN_PORT".to_owned(), "8080".to_owned())];
+        assert_eq!(read(&error).len(), 1, "a port number alone is not set by Kubernetes");
     }
 }

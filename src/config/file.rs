@@ -5,25 +5,25 @@ use std::sync::Arc;
 
 use toml::de::{DeTable, DeValue};
 
-use super::mistake::{Mistake, Origin};
-use super::raw::{Found, Raw};
+use super::error::{ConfigError, Origin};
+use super::raw::{Raw, Written};
 
-/// Every value of the file by its dotted name, and what is not TOML. The mistakes name the line and never quote it: it
-/// may hold a secret.
-pub(super) fn read(name: &str, text: &str) -> (BTreeMap<String, Found>, Vec<Mistake>) {
+/// The values of the file by dotted name, and its syntax errors. An error names the line but never quotes it, because the
+/// line may contain a secret.
+pub(super) fn read(name: &str, text: &str) -> (BTreeMap<String, Written>, Vec<ConfigError>) {
     let file = File { name: name.into(), line_ends: text.match_indices('\n').map(|(at, _)| at).collect() };
     let (table, mut errors) = DeTable::parse_recoverable(text);
     let offset = |error: &toml::de::Error| error.span().map_or(0, |span| span.start);
     errors.sort_by_key(offset);
-    let mistakes = errors.iter().map(|error| Mistake {
+    let errors = errors.iter().map(|error| ConfigError {
         setting: String::new(),
         origin: file.origin(offset(error)),
         problem: format!("is not TOML ({})", error.message()),
-        remedy: "put the line right; texts stand in double quotes".to_owned(),
+        remedy: "correct the line; strings need double quotes".to_owned(),
     });
     let mut values = BTreeMap::new();
     file.flatten("", table.get_ref(), &mut values);
-    (values, mistakes.collect())
+    (values, errors.collect())
 }
 
 struct File {
@@ -36,15 +36,15 @@ impl File {
         Origin::File(Arc::clone(&self.name), self.line_ends.partition_point(|end| *end < offset) + 1)
     }
 
-    /// The parser refuses tables nested deeper than 80, which bounds the recursion.
-    fn flatten(&self, prefix: &str, table: &DeTable<'_>, values: &mut BTreeMap<String, Found>) {
+    /// The recursion is bounded: the parser rejects tables nested deeper than 80.
+    fn flatten(&self, prefix: &str, table: &DeTable<'_>, values: &mut BTreeMap<String, Written>) {
         for (key, value) in table {
             let name =
                 if prefix.is_empty() { key.get_ref().to_string() } else { format!("{prefix}.{}", key.get_ref()) };
             match value.get_ref() {
                 DeValue::Table(inner) if !inner.is_empty() => self.flatten(&name, inner, values),
                 leaf => {
-                    values.insert(name, Found { raw: raw(leaf), origin: self.origin(key.span().start) });
+                    values.insert(name, Written { raw: raw(leaf), origin: self.origin(key.span().start) });
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! What gateways and browsers need.
+//! Settings for gateways (forward-auth) and browsers (CORS).
 
 use url::Url;
 
@@ -6,15 +6,14 @@ use super::raw::Raw;
 use super::reader::Reader;
 use super::value::{Fault, Value};
 
-/// The names that oauth2-proxy made customary.
+/// The prefix that oauth2-proxy uses.
 const HEADER_PREFIX: &str = "X-Auth-Request-";
 
-/// Forward-auth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ForwardAuth {
-    /// Prefix of the headers that carry the subject, such as `X-Auth-Request-` of `X-Auth-Request-User`.
+    /// Prefix of the response headers that name the subject, such as `X-Auth-Request-` in `X-Auth-Request-User`.
     pub header_prefix: String,
-    /// Whether a CORS preflight request passes without a token, since browsers send none with it.
+    /// Whether forward-auth accepts CORS preflight requests without a token. Browsers send none with them.
     pub allow_preflight: bool,
 }
 
@@ -26,22 +25,21 @@ impl ForwardAuth {
                 .setting(
                     "forward_auth.header_prefix",
                     HeaderPrefix(HEADER_PREFIX.to_owned()),
-                    "Prefix of the headers that name the subject in a forward-auth answer.",
+                    "Prefix of the headers that name the subject in a forward-auth response.",
                 )
                 .0,
             allow_preflight: read.setting(
                 "forward_auth.allow_preflight",
                 false,
-                "Whether forward-auth lets a CORS preflight request pass without a token, since browsers send none with it.",
+                "Whether forward-auth accepts CORS preflight requests without a token. Browsers send none with them.",
             ),
         }
     }
 }
 
-/// Browsers of other origins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cors {
-    /// Origins whose pages may call what people and public clients use; never reflected from a request.
+    /// Origins that may call the routes for users and public clients. An `Origin` header is never simply reflected.
     pub allowed_origins: Vec<String>,
 }
 
@@ -50,9 +48,9 @@ impl Cors {
         let origins: Vec<WebOrigin> = read.setting(
             "cors.allowed_origins",
             Vec::new(),
-            "Origins whose pages may call login, refresh, logout, `/v1/me`, `/oauth2/token` and `/oauth2/revoke`, such as \
-             `https://app.example.com`, or `capacitor://localhost` for an app. Introspection and forward-auth are for servers and \
-             stay closed to pages. The JWKS and the metadata are open to every origin.",
+            "Origins of pages that may call login, refresh, logout, `/v1/me`, `/oauth2/token` and `/oauth2/revoke`. Examples: \
+             `https://app.example.com`, or `capacitor://localhost` for a mobile app. Pages can never call introspection and \
+             forward-auth, which are for servers. Every origin may fetch the JWKS and the metadata.",
         );
         Self { allowed_origins: origins.into_iter().map(|origin| origin.0).collect() }
     }
@@ -86,10 +84,10 @@ impl Value for WebOrigin {
         let text = raw.text().ok_or(Fault::Form)?;
         let url = Url::parse(text).map_err(|_| Fault::Form)?;
         let is_origin = match url.scheme() {
-            // Browsers send `null` for a page of these, which would be every such page.
+            // Browsers send the origin `null` for all pages of these schemes.
             "about" | "blob" | "data" | "file" | "javascript" => false,
             "https" | "http" => !text.contains('*') && url.origin().ascii_serialization() == text,
-            // The origin that an app's web view or a browser's extension sends is its scheme and host as they are written.
+            // An app's web view or a browser extension sends its scheme and host unchanged.
             scheme => text.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")).is_some_and(is_host_and_port),
         };
         if is_origin { Ok(Self(text.to_owned())) } else { Err(Fault::Form) }
@@ -115,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn h11_an_origin_is_one_origin_and_never_all() {
+    fn h11_an_allowed_origin_names_exactly_one_origin() {
         let read = |text: &str| WebOrigin::read(&Raw::Text(text.to_owned())).is_ok();
         for good in [
             "https://app.example.com",
@@ -160,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_header_prefix_can_only_begin_a_header_name() {
+    fn a_header_prefix_is_a_valid_start_of_a_header_name() {
         let read = |text: &str| HeaderPrefix::read(&Raw::Text(text.to_owned())).is_ok();
         assert!(read("X-Auth-Request-") && read("Remote-"));
         for bad in ["", "-", "X-Auth", "X Auth-", "X-\r\nSet-Cookie: a-", "9-"] {

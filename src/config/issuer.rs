@@ -1,4 +1,4 @@
-//! Who issues the tokens.
+//! The issuer of tokens.
 
 use std::net::SocketAddr;
 
@@ -10,12 +10,12 @@ use super::reader::Reader;
 use super::value::{Fault, Value};
 use crate::domain::Audience;
 
-/// Longer ones would not fit where an audience does, and the issuer is the default audience.
+/// In bytes. The issuer is the default audience, and an audience has the same limit.
 const LONGEST: usize = 256;
 
-/// The `iss` claim and the base of every URL in metadata. Verifiers compare it byte for byte (RFC 8414 §2, RFC 9068 §4),
-/// so it is kept exactly as written and must already be written as every URL parser would write it: small letters, no
-/// default port, no `/` at the end.
+/// The `iss` claim and the base of every URL in metadata. Verifiers compare it byte for byte (RFC 8414 §2, RFC 9068 §4).
+/// It is therefore stored exactly as configured, and must be in the canonical form of a URL parser: host in lower case, no
+/// default port. It must not end with `/`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Issuer {
     text: String,
@@ -30,16 +30,17 @@ impl Issuer {
         let issuer = read.setting(
             "issuer",
             default,
-            "`iss` of every token and the base of every URL in metadata, byte for byte; no `/` at the end; a path of \
-             letters, digits, `-._~` and percent-escapes, without `.well-known`. https, unless the \
-             host is loopback or `allow_http_issuer` is set. The default is `localhost` with the port of `public.listen`.",
+            "`iss` of every token and the base of every URL in metadata. Verifiers compare it byte for byte. It must use \
+             https, unless the host is loopback or `allow_http_issuer` is set. It must not end with `/`. Its path may contain \
+             letters, digits, `-._~` and percent-escapes, but no segment `.well-known`. The default is `localhost` with the \
+             port of `public.listen`.",
         );
         let allow_http = read.setting(
             "allow_http_issuer",
             false,
-            "Accept a plain http issuer that is not loopback, where TLS ends elsewhere and nobody on the path can listen.",
+            "Accept an http issuer whose host is not loopback. Set it only on a network where traffic cannot be intercepted.",
         );
-        let remedy = "write https://, or set allow_http_issuer = true where nobody on the path can listen";
+        let remedy = "use https://, or set allow_http_issuer = true on a network where traffic cannot be intercepted";
         let is_accepted = issuer.is_safe || allow_http;
         read.rule(
             &["issuer", "allow_http_issuer"],
@@ -50,15 +51,14 @@ impl Issuer {
         issuer
     }
 
-    /// The issuer of a first try on one machine: `localhost`, where the public listener listens. Every other installation sets
-    /// its own.
+    /// The default for trying the service on one machine: `localhost` with the port of the public listener.
     fn of_listener(listen: SocketAddr, has_tls: bool) -> Self {
         let scheme = if has_tls { "https" } else { "http" };
         let text = format!("{scheme}://localhost:{}", listen.port());
         Self { path_start: text.len(), is_safe: true, text }
     }
 
-    /// The issuer once the port of the public listener is known: `public.listen` may ask for any free one.
+    /// Replaces port 0, which `public.listen` uses for any free port, with the port that was bound.
     #[must_use]
     pub fn with_bound_port(self, port: u16) -> Self {
         match self.text.strip_suffix(":0") {
@@ -70,24 +70,23 @@ impl Issuer {
         }
     }
 
-    /// The port of an issuer on this machine, which has to be a listener's unless a proxy stands before it.
+    /// The port of an issuer whose host is loopback. It must be the port of a listener, or of a local proxy.
     pub fn loopback_port(&self) -> Option<u16> {
         let url = Url::parse(&self.text).ok()?;
         is_loopback(&url.host()?).then(|| url.port_or_known_default()).flatten()
     }
 
-    /// Exactly as configured.
     pub fn as_str(&self) -> &str {
         &self.text
     }
 
-    /// The path alone, empty or beginning with `/`: RFC 8414 §3.1 inserts the well-known part before it.
+    /// The path: empty, or beginning with `/`. Metadata URLs insert the well-known segment before it (RFC 8414 §3.1).
     pub fn path(&self) -> &str {
         &self.text[self.path_start..]
     }
 
-    /// The issuer as the audience of tokens that name none.
-    #[expect(clippy::expect_used, reason = "an issuer was found to be an audience when it was read")]
+    /// The issuer as an audience.
+    #[expect(clippy::expect_used, reason = "`parse` accepts only issuers that are valid audiences")]
     pub fn as_audience(&self) -> Audience {
         Audience::parse(&self.text).expect("every issuer is an audience")
     }
@@ -100,24 +99,24 @@ impl Issuer {
             return because("has a query or a fragment");
         }
         if !url.username().is_empty() || url.password().is_some() {
-            return because("holds a user name or a password");
+            return because("contains a user name or a password");
         }
         if text.len() > LONGEST {
             return because(&format!("is longer than {LONGEST} characters"));
         }
         let canonical = url.as_str().trim_end_matches('/');
         if canonical != text {
-            return because(&format!("is not in the form that verifiers would compare, which is {canonical}"));
+            return because(&format!("is not in canonical form, which is {canonical}"));
         }
         if url.path().split('/').any(|segment| segment == ".well-known") {
-            return because("has the path segment .well-known, where metadata itself is found (RFC 8414 §3.1)");
+            return because("has the path segment .well-known, which is reserved for metadata (RFC 8414 §3.1)");
         }
         if !url.path().split('/').all(is_plain_segment) {
-            return because("has a path with other characters than A-Z a-z 0-9 - . _ ~ and percent-escapes");
+            return because("has a path with characters other than A-Z a-z 0-9 - . _ ~ and percent-escapes");
         }
-        // URL parsers let these stand in a host.
+        // URL parsers accept these characters in a host.
         if Audience::parse(text).is_err() {
-            return because("holds a character that cannot stand in an audience: \" or \\");
+            return because("contains \" or \\, which an audience must not contain");
         }
         let is_loopback = is_loopback(&host);
         let path_start = text.len() - url.path().trim_end_matches('/').len();
@@ -133,8 +132,8 @@ fn is_loopback(host: &Host<&str>) -> bool {
     }
 }
 
-/// Unreserved characters and percent-escapes (RFC 3986 §2.3, §2.1). The router takes `{`, `*` and `:` for patterns, and
-/// proxies write the other delimiters in more than one way.
+/// Whether a segment consists of unreserved characters and percent-escapes (RFC 3986 §2.3, §2.1). The router treats `{`,
+/// `*` and `:` as patterns, and proxies normalize the other delimiters differently.
 fn is_plain_segment(segment: &str) -> bool {
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
@@ -181,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn h12_the_issuer_is_kept_byte_for_byte_and_must_be_canonical() {
+    fn h12_the_issuer_is_stored_byte_for_byte_and_must_be_canonical() {
         for good in [
             "https://auth.example.com",
             "https://example.com:8443/tenant/a",
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn an_issuer_on_port_0_learns_the_port_that_was_bound() {
+    fn port_0_of_an_issuer_is_replaced_with_the_bound_port() {
         let issuer = Issuer::of_listener("127.0.0.1:0".parse().unwrap(), false).with_bound_port(41_234);
         assert_eq!(
             (issuer.as_str(), issuer.path(), issuer.loopback_port()),
@@ -236,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn plain_http_is_safe_on_loopback_alone() {
+    fn plain_http_is_safe_only_on_loopback() {
         for (text, is_safe) in [
             ("http://localhost:8080", true),
             ("http://auth.localhost", true),

@@ -1,4 +1,4 @@
-//! How fresh the judgement of a token is.
+//! Settings of revocation and introspection.
 
 use std::time::Duration;
 
@@ -6,23 +6,22 @@ use super::reader::Reader;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Two short queries per second and replica, for which every revocation is known within a second even where no
-/// notification arrives.
+/// A revocation is applied within one second even if no notification arrives. The cost is two short queries per second and
+/// replica.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// Six polls: a single lost packet does not take a replica out, and the promise stays a few seconds.
+/// Six polls: one lost packet does not make a replica unavailable, and the revocation bound stays at a few seconds.
 const MAX_LAG: Duration = Duration::from_secs(3);
 
-/// What a gateway may reuse adds to the bound, and five seconds already spare a busy one almost every call.
+/// It adds to the revocation bound. Five seconds already save a busy gateway almost every call.
 const MAX_AGE: Duration = Duration::from_secs(5);
-/// Up to 3 KiB each, which the longest tokens take: 300 MiB at most for the tokens of a hundred thousand users at once.
+/// Enough for a hundred thousand concurrent users. An entry takes up to 3 KiB, so the cache takes at most 300 MiB.
 const CACHE_ENTRIES: usize = 100_000;
 
-/// How revocations reach this replica.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
-    /// Between two looks at the change feed, even when notifications arrive.
+    /// Time between two polls of the change feed, even when notifications arrive.
     pub poll_interval: Duration,
-    /// A view older than this judges nothing.
+    /// Maximum view age. Above it, the replica gives no verdict.
     pub max_lag: Duration,
 }
 
@@ -34,32 +33,32 @@ impl Revocation {
                 "revocation.poll_interval",
                 POLL_INTERVAL,
                 SECOND / 20..=SECOND,
-                "Between two looks at the change feed. Notifications only make it faster.",
+                "Time between two polls of the change feed. A notification triggers an earlier poll.",
             ),
             max_lag: read.within(
                 "revocation.max_lag",
                 MAX_LAG,
                 SECOND..=60 * SECOND,
-                "A replica that cannot prove that it knows every revocation older than this answers 503 instead of guessing.",
+                "Maximum time since the last sync with the change feed. Above it, the replica answers 503 instead of judging \
+                 tokens by a stale view.",
             ),
         };
         let survives_a_lost_poll = 2 * revocation.poll_interval <= revocation.max_lag;
         read.rule(
             &["revocation.poll_interval", "revocation.max_lag"],
             survives_a_lost_poll,
-            "leaves no room for one failed poll within revocation.max_lag",
-            "keep it at half of revocation.max_lag or less",
+            "is more than half of revocation.max_lag, so that one failed poll would make the replica unavailable",
+            "set it to at most half of revocation.max_lag",
         );
         revocation
     }
 }
 
-/// Introspection and forward-auth.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Introspection {
-    /// Longest time for which a gateway may reuse `active: true`.
+    /// How long a gateway may reuse `active: true`.
     pub max_age: Duration,
-    /// Verified tokens kept in memory.
+    /// Size of the verified-token cache.
     pub cache_entries: usize,
 }
 
@@ -70,14 +69,15 @@ impl Introspection {
                 "introspection.max_age",
                 MAX_AGE,
                 Duration::ZERO..=60 * SECOND,
-                "How long a gateway may reuse an active answer (`Cache-Control: max-age`). It adds to the revocation bound.",
+                "How long a gateway may reuse an answer for an active token (`Cache-Control: max-age`). It adds to the \
+                 revocation bound.",
             ),
             cache_entries: read.within(
                 "introspection.cache_entries",
                 CACHE_ENTRIES,
                 0..=10_000_000,
-                "Tokens whose signature is remembered as good; revocation is checked on every request all the same. 0 turns \
-                 it off.",
+                "Size of the verified-token cache. It saves the signature check of a token; revocation is still checked on \
+                 every request. 0 turns the cache off.",
             ),
         }
     }

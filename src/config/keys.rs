@@ -1,4 +1,4 @@
-//! The signing keys' calendar, and the master key that seals them.
+//! Settings of signing key rotation and of the master key.
 
 use std::time::Duration;
 
@@ -15,26 +15,23 @@ const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Often enough that rotation is routine when it is needed in a hurry.
+/// Frequent enough that an emergency rotation is a familiar operation.
 const ROTATE_EVERY: Duration = Duration::from_secs(30 * 86_400);
-/// Envoy and Istio never look up an unknown `kid` and keep a JWKS for 10 to 20 minutes, AWS HTTP APIs for
-/// up to two hours, which is why their operators set more (docs/compatibility.md).
+/// Envoy and Istio cache a JWKS for 10 to 20 minutes and do not fetch it again for an unknown `kid`. AWS HTTP APIs cache it
+/// for up to two hours, so their operators need a longer time (docs/compatibility.md).
 const ANNOUNCE_FOR: Duration = Duration::from_secs(3600);
-/// The most that security.md K9 allows: every verifier asks again within five minutes.
+/// The maximum of security.md K9: every verifier fetches the JWKS again within five minutes.
 const JWKS_MAX_AGE: Duration = Duration::from_secs(300);
-/// By how much the clocks of replicas may differ before one of them is taken out (security.md C7).
+/// Tolerated clock difference between replicas. A replica beyond it stops answering (security.md C7).
 const CLOCK_SKEW: Duration = Duration::from_secs(30);
-/// How long after its last signature a key can still be published: the longest token life and an hour (design.md §4).
+/// How long a key can stay published after its last signature: the longest token lifetime plus an hour (design.md §4).
 const LONGEST_RETIREMENT: Duration = Duration::from_secs(2 * 3600);
 
-/// Rotation of signing keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Keys {
-    /// How long a key signs.
     pub rotate_every: Duration,
-    /// How long a key is published before it signs.
     pub announce_for: Duration,
-    /// Longest time for which a JWKS may be kept.
+    /// `max-age` of the JWKS.
     pub jwks_max_age: Duration,
 }
 
@@ -52,8 +49,8 @@ impl Keys {
                 "keys.announce_for",
                 ANNOUNCE_FOR,
                 SECOND..=7 * DAY,
-                "How long a key is published before it signs, so that every verifier has it by then. Envoy and Istio keep a \
-                 JWKS for 10 to 20 minutes and never look up an unknown `kid`.",
+                "How long a key is published before it signs, so that every verifier has fetched it. Envoy and Istio cache a \
+                 JWKS for 10 to 20 minutes and do not fetch it again for an unknown `kid`.",
             ),
             jwks_max_age: read.within(
                 "keys.jwks_max_age",
@@ -67,30 +64,30 @@ impl Keys {
     }
 
     fn check(&self, read: &mut Reader<'_>, revocation: &Revocation) {
-        // K3: whoever fetched the JWKS just before the announcement has fetched it again before the first signature.
+        // K3: a verifier that fetched the JWKS just before the announcement fetches it again before the first signature.
         read.rule(
             &["keys.announce_for", "keys.jwks_max_age", "revocation.max_lag"],
             self.announce_for >= self.jwks_max_age + revocation.max_lag + CLOCK_SKEW,
-            "is too short for every verifier to have met the key before it signs",
-            "make it at least keys.jwks_max_age + revocation.max_lag + 30s",
+            "is too short for every verifier to fetch the key before it signs",
+            "set it to at least keys.jwks_max_age + revocation.max_lag + 30s",
         );
-        // Then no key retires while the next is announced: two keys per algorithm, and several verifiers keep only five.
+        // No key retires while the next one is announced. There are then at most two published keys per algorithm;
+        // several verifiers keep only five keys.
         read.rule(
             &["keys.rotate_every", "keys.announce_for"],
             self.rotate_every >= self.announce_for + LONGEST_RETIREMENT,
-            "is so short that one rotation would begin before the last one is over",
-            "make it at least keys.announce_for + 2h",
+            "is so short that a rotation would begin before the previous one has ended",
+            "set it to at least keys.announce_for + 2h",
         );
     }
 }
 
-/// The text of a master key: 32 bytes in base64, written the one way (standard alphabet, padded) whatever the operator
-/// wrote.
+/// A master key of 32 bytes, normalized to padded standard base64.
 pub(super) struct MasterKey(pub SecretText);
 
 impl Hidden for MasterKey {
     fn read(text: &str) -> Result<Self, (&'static str, &'static str)> {
-        const REMEDY: &str = "make one with `openssl rand -base64 32`";
+        const REMEDY: &str = "create one with `openssl rand -base64 32`";
         const LENIENT: GeneralPurpose = GeneralPurpose::new(
             &base64::alphabet::STANDARD,
             GeneralPurposeConfig::new().with_decode_padding_mode(DecodePaddingMode::Indifferent),
@@ -101,7 +98,7 @@ impl Hidden for MasterKey {
         if bytes.len() != 32 {
             return Err(("is not 32 bytes long", REMEDY));
         }
-        // Sixteen different bytes: random keys have about thirty. Stops `AAAA…` and keyboard patterns, nothing cleverer.
+        // A random key has about thirty different bytes. The check only catches `AAAA…` and keyboard patterns.
         let distinct = (0..=u8::MAX).filter(|byte| bytes.contains(byte)).count();
         if distinct < 16 {
             return Err(("is not random", REMEDY));
@@ -114,19 +111,19 @@ impl Hidden for MasterKey {
     }
 }
 
-/// The master key and the one before it.
+/// Reads the master key and the previous one.
 pub(super) fn load_master_keys(read: &mut Reader<'_>) -> (Option<SecretText>, Option<SecretText>) {
     read.section("Master key");
     let current = read.optional_secret::<MasterKey>(
         "master_key",
         "a file of mode 0600 beside the embedded database",
-        "32 random bytes in base64 (`openssl rand -base64 32`) that seal the signing keys and derive the refresh tokens. \
-         Required with PostgreSQL, the same on every replica. Also as `master_key_file`.",
+        "32 random bytes in base64 (`openssl rand -base64 32`). The key seals the signing keys, and refresh tokens are derived \
+         from it. Required with PostgreSQL, with the same value on every replica. Can be set as `master_key_file`.",
     );
     let previous = read.optional_secret::<MasterKey>(
         "master_key_previous",
         "none",
-        "The master key before this one, while `countersign keys reseal` has not run. Also as `master_key_previous_file`.",
+        "The previous master key, needed until `countersign keys reseal` has run. Can be set as `master_key_previous_file`.",
     );
     let differs = previous.is_none() || previous.as_ref().map(|key| &key.0) != current.as_ref().map(|key| &key.0);
     read.rule(

@@ -1,4 +1,4 @@
-//! Stopping, and what is kept of the past.
+//! Settings of shutdown and of the audit trail.
 
 use std::time::Duration;
 
@@ -7,19 +7,19 @@ use super::reader::Reader;
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// Load balancers ask for readiness every few seconds and need to have seen the refusal before connections are.
+/// Load balancers poll readiness every few seconds. They must see the failure before connections are refused.
 const DELAY: Duration = Duration::from_secs(5);
-/// With the delay, Kubernetes' default grace of 30 s: above `request_timeout`, so that whatever was accepted is answered.
+/// With `DELAY`, the default grace period of Kubernetes (30 s). Longer than `request_timeout`, so that every accepted
+/// request is answered.
 const DRAIN: Duration = Duration::from_secs(25);
-/// A season: incidents come to light after weeks.
+/// Incidents are often discovered after weeks.
 const RETENTION: Duration = Duration::from_secs(90 * 86_400);
 
-/// How the service stops.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shutdown {
-    /// Not ready, but still accepting.
+    /// Not ready, but still accepting connections.
     pub delay: Duration,
-    /// Accepting no more, but finishing what was accepted.
+    /// Accepting no connections, but completing accepted requests.
     pub drain: Duration,
 }
 
@@ -31,22 +31,21 @@ impl Shutdown {
                 "shutdown.delay",
                 DELAY,
                 Duration::ZERO..=300 * SECOND,
-                "After a signal to stop, `/readyz` refuses for so long before connections are refused.",
+                "After a stop signal, `/readyz` fails for this long before connections are refused.",
             ),
             drain: read.within(
                 "shutdown.drain",
                 DRAIN,
                 SECOND..=600 * SECOND,
-                "Then requests under way may take so long.",
+                "How long accepted requests may then take to complete.",
             ),
         }
     }
 }
 
-/// The audit trail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Audit {
-    /// Older entries are deleted.
+    /// Older events are deleted.
     pub retention: Duration,
 }
 
@@ -57,7 +56,7 @@ impl Audit {
                 "audit.retention",
                 RETENTION,
                 DAY..=3650 * DAY,
-                "Audit entries older than this are deleted.",
+                "Audit events older than this are deleted.",
             ),
         }
     }

@@ -1,4 +1,4 @@
-//! Addresses and limits of the listeners.
+//! Addresses, limits and timeouts of the listeners.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -8,33 +8,32 @@ use ipnet::IpNet;
 
 use super::reader::Reader;
 
-/// Loopback: what is not configured is not reachable from elsewhere.
+/// A loopback address: without configuration, other machines cannot reach the service.
 pub(super) const fn loopback(port: u16) -> SocketAddr {
     SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)
 }
 
-/// `public.listen` where it is not set.
 pub(super) const PUBLIC: SocketAddr = loopback(8080);
 
-/// More than the 10,000 sockets that one hostile machine opens with ease (security.md H6). With less than 8 GiB of memory the
-/// default is lower, see `app::Memory`.
+/// More than the 10,000 sockets that one hostile machine can easily open (security.md H6). With less than 8 GiB of memory,
+/// the default is lower: see `app::Memory`.
 pub const MOST_DEFAULT_CONNECTIONS: usize = 16_384;
-/// Administrators, scrapers and probes.
+/// Enough for administrators, metrics scrapers and probes.
 const OPERATIONS_CONNECTIONS: usize = 256;
 
-/// Each Envoy keeps one connection for each of its threads: some hundreds of sidecars.
+/// Enough for some hundreds of sidecars: Envoy keeps one connection per worker thread.
 const GRPC_CONNECTIONS: usize = 1024;
 
-/// A caller on the slowest link sends a header block within a second; ten leave room for retransmissions (security.md H6).
+/// A peer on the slowest link sends a header block within one second; the rest allows for retransmissions (security.md H6).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// As for headers.
+/// As `HEADER_TIMEOUT`.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
-/// Above the longest wait for a password hash and the database together; below what gateways wait for us.
+/// Longer than the waits for a password hash and the database together, and shorter than the usual timeouts of gateways.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// Above what gateways wait by default: a connection that both sides close at the same moment fails a POST with 502. AWS ALB, nginx
-/// and Kong wait 60 s, Traefik 90 s, Caddy 120 s.
+/// Longer than the default idle timeouts of gateways: AWS ALB, nginx and Kong 60 s, Traefik 90 s, Caddy 120 s. Otherwise the
+/// service could close a connection while the gateway sends a POST on it, which the gateway answers with 502.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(130);
-/// A peer that takes nothing for so long is gone or hostile (security.md H6).
+/// A peer that reads nothing for this long is disconnected or hostile (security.md H6).
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 const MOST_CONNECTIONS: usize = 1_000_000;
@@ -42,50 +41,49 @@ const MOST_CONNECTIONS: usize = 1_000_000;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// A listener.
+/// The public or the operations listener.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listener {
-    /// Address and port; port 0 takes any free one.
+    /// Port 0 means any free port.
     pub listen: SocketAddr,
-    /// Serve TLS with these files; plain HTTP without.
+    /// `None`: plain HTTP.
     pub tls: Option<TlsFiles>,
-    /// Peers whose `X-Forwarded-For` and `Forwarded` are believed (security.md L7).
+    /// Peers whose `X-Forwarded-For` and `Forwarded` headers are used (security.md L7).
     pub trusted_proxies: Vec<IpNet>,
-    /// Connections at once; as many as the memory allows when not set.
+    /// `None`: derived from the available memory.
     pub max_connections: Option<usize>,
-    /// Connections at once from one address that is no trusted proxy; a quarter of all when not set.
+    /// Not applied to trusted proxies. `None`: a quarter of `max_connections`.
     pub max_connections_per_address: Option<usize>,
-    /// From the first wait for a request until its header block is complete.
+    /// From the start of waiting for the request's first byte until its header block is complete.
     pub header_timeout: Duration,
     /// From the end of the header block until the body is complete.
     pub body_timeout: Duration,
-    /// From the end of the header block until the answer is ready.
+    /// From the end of the header block until the response is ready.
     pub request_timeout: Duration,
-    /// Between an answer and the next request.
+    /// Between a response and the next request.
     pub idle_timeout: Duration,
-    /// During which a peer may take nothing of an answer.
+    /// How long a peer may read nothing of a response.
     pub write_timeout: Duration,
 }
 
-/// The listener that Envoy asks over gRPC. It exists only where an address is set.
+/// The listener for Envoy's gRPC calls.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grpc {
-    /// Address and port; none: there is no such listener.
+    /// `None`: the listener is off.
     pub listen: Option<SocketAddr>,
-    /// Serve TLS with these files; plain HTTP/2 without.
+    /// `None`: plain HTTP/2.
     pub tls: Option<TlsFiles>,
-    /// Connections at once.
     pub max_connections: usize,
-    /// Connections at once from one address; a quarter of all when not set.
+    /// `None`: a quarter of `max_connections`.
     pub max_connections_per_address: Option<usize>,
 }
 
-/// The files of a TLS identity, read again when they change.
+/// The files of a TLS identity. They are read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Certificate chain, PEM, leaf first.
+    /// PEM chain, leaf first.
     pub cert: PathBuf,
-    /// Private key, PEM.
+    /// PEM private key.
     pub key: PathBuf,
 }
 
@@ -101,17 +99,17 @@ impl Listener {
     }
 
     fn load(read: &mut Reader<'_>, prefix: &str, listen: SocketAddr, connections: Option<usize>) -> Self {
-        const CONNECTIONS: &str = "Connections at once. Near the limit, connections that have been idle longest are closed; beyond \
-                                   it, further ones wait in the kernel's queue.";
+        const CONNECTIONS: &str = "Maximum number of open connections. Near the limit, the connections that have been idle \
+                                   longest are closed. At the limit, new connections wait in the kernel's queue.";
         let name = |key: &str| format!("{prefix}.{key}");
         Self {
-            listen: read.setting(name("listen"), listen, "Address and port; port 0 takes any free one."),
+            listen: read.setting(name("listen"), listen, "Address and port. Port 0 means any free port."),
             tls: TlsFiles::load(read, prefix),
             trusted_proxies: read.setting(
                 name("trusted_proxies"),
                 Vec::new(),
-                "Addresses and networks of proxies whose `X-Forwarded-For` and `Forwarded` are believed; from anyone else \
-                 they are ignored.",
+                "Addresses and networks of proxies whose `X-Forwarded-For` and `Forwarded` headers are used. From other \
+                 peers, these headers are ignored.",
             ),
             max_connections: match connections {
                 Some(connections) => {
@@ -129,19 +127,20 @@ impl Listener {
                 name("header_timeout"),
                 HEADER_TIMEOUT,
                 SECOND..=MINUTE,
-                "From the first byte that is waited for until the header block is complete.",
+                "Time from the start of waiting for a request's first byte until its header block is complete. On a \
+                 connection that has served a request, `idle_timeout` bounds the wait for the first byte.",
             ),
             body_timeout: read.within(
                 name("body_timeout"),
                 BODY_TIMEOUT,
                 SECOND..=MINUTE,
-                "From the end of the header block until the body is complete.",
+                "Time from the end of the header block until the body is complete.",
             ),
             request_timeout: read.within(
                 name("request_timeout"),
                 REQUEST_TIMEOUT,
                 SECOND..=5 * MINUTE,
-                "From the end of the header block until the answer is ready; 503 afterwards.",
+                "Time from the end of the header block until the response is ready. After it, the response is 503.",
             ),
             idle_timeout: read.within(
                 name("idle_timeout"),
@@ -153,7 +152,7 @@ impl Listener {
                 name("write_timeout"),
                 WRITE_TIMEOUT,
                 SECOND..=MINUTE,
-                "How long a peer may take nothing of an answer.",
+                "How long a peer may read nothing of a response before the connection is closed.",
             ),
         }
     }
@@ -166,15 +165,16 @@ impl Grpc {
             listen: read.optional(
                 "grpc.listen",
                 "off",
-                "Address and port on which Envoy asks over gRPC (`envoy.service.auth.v3.Authorization`); port 0 takes any free \
-                 one. Without it nothing listens.",
+                "Address and port for Envoy's external authorization over gRPC (`envoy.service.auth.v3.Authorization`). Port 0 \
+                 means any free port. If it is not set, there is no gRPC listener.",
             ),
             tls: TlsFiles::load(read, "grpc"),
             max_connections: read.within(
                 "grpc.max_connections",
                 GRPC_CONNECTIONS,
                 1..=MOST_CONNECTIONS,
-                "Connections at once; further ones wait in the kernel's queue. Envoy opens one for each of its threads.",
+                "Maximum number of open connections. Further connections wait in the kernel's queue. Envoy opens one \
+                 connection per worker thread.",
             ),
             max_connections_per_address: per_address(read, "grpc"),
         }
@@ -186,7 +186,8 @@ fn per_address(read: &mut Reader<'_>, prefix: &str) -> Option<usize> {
         format!("{prefix}.max_connections_per_address"),
         "a quarter of `max_connections`",
         1..=MOST_CONNECTIONS,
-        "Connections at once from one address (IPv6: one /64) that is no trusted proxy; further ones are closed at once.",
+        "Maximum number of open connections from one address (IPv6: one /64) that is not a trusted proxy. Further \
+         connections are closed immediately.",
     )
 }
 
@@ -196,12 +197,13 @@ impl TlsFiles {
         let cert = read.optional(
             cert_name.as_str(),
             "none",
-            "Certificate chain in PEM, leaf first; TLS is served when it and the key are set. Read again when it changes.",
+            "PEM file with the certificate chain, leaf first. The listener serves TLS if certificate and key are set. The \
+             file is read again when it changes.",
         );
         let key = read.optional(
             key_name.as_str(),
             "none",
-            "Private key of the certificate, in PEM. Refused when every user of the machine may read or write it.",
+            "PEM file with the certificate's private key. It must not be readable or writable by every user of the machine.",
         );
         let remedy = format!("set both {cert_name} and {key_name}, or neither");
         read.rule(&[&cert_name, &key_name], key.is_none() || cert.is_some(), "is missing", &remedy);

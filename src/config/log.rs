@@ -1,4 +1,4 @@
-//! What is logged, and in which form.
+//! Settings of the log.
 
 use tracing::level_filters::LevelFilter;
 
@@ -6,18 +6,14 @@ use super::raw::Raw;
 use super::reader::Reader;
 use super::value::{Fault, Value, choice};
 
-/// The log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Log {
-    /// The form of a line.
     pub format: LogFormat,
-    /// From which level on.
     pub level: LogLevels,
-    /// Whether every request is a line.
+    /// Whether a line is logged for every request.
     pub requests: bool,
 }
 
-/// The form of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
     /// Text on a terminal, JSON elsewhere.
@@ -30,17 +26,15 @@ pub enum LogFormat {
 
 choice!(LogFormat, "write \"auto\", \"text\" or \"json\"", "auto" => Auto, "text" => Text, "json" => Json);
 
-/// A level for everything, and others for single modules: `info,sqlx=warn`.
+/// A default level, and levels of single modules: `info,sqlx=warn`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogLevels {
-    /// What holds where nothing else is said.
     pub default: LevelFilter,
-    /// Modules (by the beginning of their path) with a level of their own.
+    /// Module path prefixes and their levels.
     pub modules: Vec<(String, LevelFilter)>,
 }
 
 impl LogLevels {
-    /// One level for everything.
     pub const fn all(level: LevelFilter) -> Self {
         Self { default: level, modules: Vec::new() }
     }
@@ -54,16 +48,16 @@ impl Log {
             level: read.setting(
                 "log.level",
                 LogLevels::all(LevelFilter::INFO),
-                "`off`, `error`, `warn`, `info`, `debug` or `trace`; with others for single modules, such as \
+                "`off`, `error`, `warn`, `info`, `debug` or `trace`. Levels of single modules can follow: \
                  `info,countersign::store=debug`.",
             ),
-            requests: read.setting("log.requests", true, "One line per request."),
+            requests: read.setting("log.requests", true, "Log one line per request."),
         }
     }
 }
 
 impl Value for LogLevels {
-    const FORM: &'static str = "write off, error, warn, info, debug or trace, then perhaps ,MODULE=LEVEL";
+    const FORM: &'static str = "write off, error, warn, info, debug or trace, optionally followed by ,MODULE=LEVEL";
 
     fn read(raw: &Raw) -> Result<Self, Fault> {
         let mut parts = raw.text().ok_or(Fault::Form)?.split(',').map(str::trim);
@@ -84,7 +78,7 @@ impl Value for LogLevels {
     }
 }
 
-/// Only the words: `tracing` would also read `inof` as the name of a module, and log nothing else.
+/// Accepts only the names of levels. `tracing` would read the typing error `inof` as a module and log only that module.
 fn level(text: Option<&str>) -> Result<LevelFilter, Fault> {
     match text {
         Some("off") => Ok(LevelFilter::OFF),
@@ -102,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_are_words_and_a_slip_is_an_error() {
+    fn a_misspelled_level_is_an_error() {
         let read = |text: &str| LogLevels::read(&Raw::Text(text.to_owned()));
         let levels = read("info, sqlx=warn,countersign::store=debug").unwrap();
         assert_eq!(levels.show(), "info,sqlx=warn,countersign::store=debug");

@@ -1,11 +1,12 @@
 //! Configuration: a pure function of a TOML file, the environment and secret files.
 //!
-//! The environment wins over the file, and the file over the defaults. Every mistake is reported at once: unknown names,
-//! values that do not fit, and values that do not fit together. A section is a struct whose `load` names each setting with
-//! its default, range and meaning on one line; nothing else lists the settings.
+//! The environment overrides the file, and the file overrides the defaults. All errors are reported together: unknown
+//! names, invalid values, and values that contradict each other. Each section is a struct whose `load` declares every
+//! setting with its default, range and description. The settings are listed nowhere else.
 
 mod database;
 mod environment;
+mod error;
 mod file;
 mod gateway;
 mod issuer;
@@ -15,7 +16,6 @@ mod lifecycle;
 mod limits;
 mod listener;
 mod log;
-mod mistake;
 mod passwords;
 mod raw;
 mod reader;
@@ -32,6 +32,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 pub use database::{Database, DatabaseUrl, Engine, Pooler};
+pub use error::{ConfigError, ConfigErrors, Origin};
 pub use gateway::{Cors, ForwardAuth};
 pub use issuer::Issuer;
 pub use judging::{Introspection, Revocation};
@@ -40,7 +41,6 @@ pub use lifecycle::{Audit, Shutdown};
 pub use limits::{Limits, RateLimit};
 pub use listener::{Grpc, Listener, MOST_DEFAULT_CONNECTIONS, TlsFiles};
 pub use log::{Log, LogFormat, LogLevels};
-pub use mistake::{Mistake, Mistakes, Origin};
 pub use passwords::Passwords;
 pub use sources::{Sources, read_secret_again};
 pub use tokens::{Refresh, Sessions, Tokens};
@@ -49,103 +49,81 @@ use reader::Reader;
 
 use crate::domain::SecretText;
 
-/// Everything that can be configured, checked.
+/// The validated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
-    /// `issuer`.
     pub issuer: Issuer,
-    /// `database.*`.
     pub database: Database,
-    /// `master_key`: 32 bytes in padded standard base64. None with an embedded database: see [`Config::embedded_key_file`].
+    /// 32 bytes in padded standard base64. May be `None` with an embedded database: see [`Config::embedded_key_file`].
     pub master_key: Option<SecretText>,
-    /// `master_key_previous`, in the same form.
+    /// In the form of `master_key`.
     pub master_key_previous: Option<SecretText>,
-    /// `public.*`.
     pub public: Listener,
-    /// `operations.*`.
     pub operations: Listener,
-    /// `grpc.*`.
     pub grpc: Grpc,
-    /// `tokens.*`.
     pub tokens: Tokens,
-    /// `sessions.*`.
     pub sessions: Sessions,
-    /// `refresh.*`.
     pub refresh: Refresh,
-    /// `revocation.*`.
     pub revocation: Revocation,
-    /// `introspection.*`.
     pub introspection: Introspection,
-    /// `keys.*`.
     pub keys: Keys,
-    /// `passwords.*`.
     pub passwords: Passwords,
-    /// `limits.*`.
     pub limits: Limits,
-    /// `forward_auth.*`.
     pub forward_auth: ForwardAuth,
-    /// `cors.*`.
     pub cors: Cors,
-    /// `log.*`.
     pub log: Log,
-    /// `shutdown.*`.
     pub shutdown: Shutdown,
-    /// `audit.*`.
     pub audit: Audit,
 }
 
-/// What a configuration is made of.
+/// The inputs of [`Config::load`].
 pub struct Inputs<'a> {
-    /// Name (for messages) and text of the configuration file.
+    /// Name and text of the configuration file. The name appears in error messages.
     pub file: Option<(&'a str, &'a str)>,
-    /// The environment; variables without the prefix `COUNTERSIGN_` are ignored.
+    /// Variables without the prefix `COUNTERSIGN_` are ignored.
     pub environment: &'a [(String, String)],
-    /// Reads a file that a `…_file` setting names.
+    /// Reads the file that a `…_file` setting names.
     pub read_secret_file: &'a dyn Fn(&Path) -> io::Result<String>,
 }
 
-/// A configuration, and how it came about.
+/// A configuration, and the origin of each setting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Loaded {
-    /// The values.
     pub config: Config,
-    /// Every setting in the order of the reference.
+    /// In the order of docs/configuration.md.
     pub settings: Vec<Setting>,
 }
 
-/// One setting as it may be shown: no field holds a secret.
+/// A setting in printable form. No field contains a secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setting {
-    /// Its dotted name.
+    /// The dotted name, such as `tokens.access_ttl`.
     pub name: String,
     /// The environment variable that sets it.
     pub variable: String,
-    /// The heading of the reference under which it stands.
+    /// The heading in docs/configuration.md.
     pub section: &'static str,
-    /// What is in force.
+    /// The effective value.
     pub value: String,
-    /// What would be in force if nobody set it.
     pub default: String,
-    /// The range, where there is one.
+    /// The range of valid values; empty if there is none.
     pub allowed: String,
-    /// What it is for.
     pub meaning: String,
-    /// Where the value came from.
     pub origin: Origin,
-    /// Whether it is a secret, and `value` stands in for it.
+    /// For a secret, `value` is a placeholder.
     pub secret: bool,
 }
 
 impl Config {
-    /// Reads and checks everything.
-    pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, Mistakes> {
+    /// Reads and validates all settings.
+    pub fn load(inputs: &Inputs<'_>) -> Result<Loaded, ConfigErrors> {
         let mut reader = Reader::new(inputs);
         let config = Self::read(&mut reader);
         config.check(&mut reader);
-        reader.finish().map(|settings| Loaded { config, settings }).map_err(Mistakes)
+        reader.finish().map(|settings| Loaded { config, settings }).map_err(ConfigErrors)
     }
 
-    /// The configuration once the port of the public listener is known.
+    /// Replaces port 0 in the issuer, and in a default audience equal to it, with the port that was bound.
     #[must_use]
     pub fn bound_to(mut self, public_port: u16) -> Self {
         let issuer = self.issuer.clone().with_bound_port(public_port);
@@ -156,7 +134,7 @@ impl Config {
         self
     }
 
-    /// Where the master key of an embedded database lies when none is configured: beside the database.
+    /// Path of the master key file beside the embedded database, used when no master key is configured.
     pub fn embedded_key_file(&self) -> Option<PathBuf> {
         self.database.url.sqlite_path().map(|database| database.with_file_name("master.key"))
     }
@@ -199,46 +177,46 @@ impl Config {
         }
     }
 
-    /// What holds between sections.
+    /// Checks rules that span several sections.
     fn check(&self, read: &mut Reader<'_>) {
         read.rule(
             &["master_key", "database.url"],
             self.master_key.is_some() || self.database.url.engine() == Engine::Sqlite,
             "is required with PostgreSQL",
-            "make one with `openssl rand -base64 32`, the same for every replica",
+            "create one with `openssl rand -base64 32` and use it on every replica",
         );
         let is_apart = self.public.listen != self.operations.listen || self.public.listen.port() == 0;
         read.rule(
             &["operations.listen", "public.listen"],
             is_apart,
             "is the same as public.listen",
-            "give it an address or a port of its own, out of reach of the public",
+            "choose another address or port that the public cannot reach",
         );
         let others = [self.public.listen, self.operations.listen];
         read.rule(
             &["grpc.listen", "public.listen", "operations.listen"],
             self.grpc.listen.is_none_or(|own| own.port() == 0 || !others.contains(&own)),
-            "is the same as that of another listener",
-            "give it an address or a port of its own",
+            "is the address of another listener",
+            "choose another address or port",
         );
         read.rule(
             &["sessions.idle_ttl", "tokens.access_ttl"],
             self.sessions.idle_ttl >= self.tokens.access_ttl,
             "is shorter than tokens.access_ttl, so a session ends before its access token",
-            "lengthen it, or shorten the other",
+            "raise it, or lower tokens.access_ttl",
         );
         read.rule(
             &["database.statement_timeout", "public.request_timeout"],
             self.database.url.engine() == Engine::Sqlite
                 || self.database.statement_timeout < self.public.request_timeout,
             "is not shorter than public.request_timeout, so a change may be committed after its request was answered with 503",
-            "shorten it, or lengthen the other",
+            "lower it, or raise public.request_timeout",
         );
         read.rule(
             &["sessions.absolute_ttl", "tokens.access_ttl"],
             self.sessions.absolute_ttl >= self.tokens.access_ttl,
             "is shorter than tokens.access_ttl",
-            "lengthen it, or shorten the other",
+            "raise it, or lower tokens.access_ttl",
         );
     }
 }

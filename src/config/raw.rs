@@ -1,35 +1,29 @@
-//! Values as they were written, before a setting gives them a type.
+//! Untyped values, as written in the file or the environment.
 
-use super::mistake::Origin;
+use super::error::Origin;
 
-/// A written value. No `Debug`: it may be a secret.
+/// An untyped value. It does not implement `Debug` because it may be a secret.
 #[derive(Clone)]
 pub(super) enum Raw {
-    /// TOML text.
     Text(String),
-    /// A TOML integer.
     Integer(i64),
-    /// A TOML boolean.
     Bool(bool),
-    /// A TOML array.
     List(Vec<Raw>),
-    /// A table without members.
     EmptyTable,
-    /// TOML that no setting takes: its kind, with an article.
+    /// A TOML type that no setting accepts, as a noun with its article.
     Other(&'static str),
-    /// The text of an environment variable, which stands for any type; lists are separated by commas.
+    /// The text of an environment variable. It can represent any type; commas separate list items.
     Loose(String),
 }
 
-/// A value and where it stands.
+/// A value and its origin.
 #[derive(Clone)]
-pub(super) struct Found {
+pub(super) struct Written {
     pub raw: Raw,
     pub origin: Origin,
 }
 
 impl Raw {
-    /// The value as text, if it can be text.
     pub fn text(&self) -> Option<&str> {
         match self {
             Self::Text(text) => Some(text),
@@ -38,7 +32,6 @@ impl Raw {
         }
     }
 
-    /// The value as an integer, if it can be one.
     pub fn integer(&self) -> Option<i64> {
         match self {
             Self::Integer(integer) => Some(*integer),
@@ -47,7 +40,7 @@ impl Raw {
         }
     }
 
-    /// The value as a list, if it can be one. An empty variable is the empty list.
+    /// The value as a list. An empty environment variable is an empty list.
     pub fn list(&self) -> Option<Vec<Self>> {
         match self {
             Self::List(items) => Some(items.clone()),
@@ -57,7 +50,7 @@ impl Raw {
         }
     }
 
-    /// The value as it may be repeated to whoever wrote it: short, on one line.
+    /// The value for an error message, shortened and on one line.
     pub fn quoted(&self) -> String {
         const LONGEST: usize = 60;
         let text = match self {

@@ -1,65 +1,65 @@
-//! Reads settings one by one. A section is a struct literal of calls on [`Reader`], and each call says all there is to
-//! say about its setting: name, default, range and meaning. The reference, `config show` and the list of known names
-//! follow from those calls.
+//! Reads settings one by one. A section is a struct literal of calls on [`Reader`]. Each call declares the name, default,
+//! range and description of a setting. docs/configuration.md, `config show` and the list of known names are generated
+//! from these calls.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
-use super::mistake::{Mistake, Origin};
-use super::raw::{Found, Raw};
+use super::error::{ConfigError, Origin};
+use super::raw::{Written, Raw};
 use super::value::{Fault, Value};
 use super::{Inputs, Setting, environment, file, unknown};
 
-/// A setting that must not be shown.
+/// The type of a secret setting, whose value must not be printed.
 pub(super) trait Hidden: Sized {
-    /// Reads the secret. The error is fixed text: what is wrong, what to do.
+    /// Parses the secret. The error is a problem and a remedy; both are constants, so they cannot contain the secret.
     fn read(text: &str) -> Result<Self, (&'static str, &'static str)>;
 
-    /// What may be shown instead of it.
+    /// A printable form without the secret.
     fn show(&self) -> String;
 }
 
-/// What is left to read, and what was found out so far.
+/// The values not yet read, and the settings and errors so far.
 pub(super) struct Reader<'a> {
-    file: BTreeMap<String, Found>,
-    environment: BTreeMap<String, Found>,
+    file: BTreeMap<String, Written>,
+    environment: BTreeMap<String, Written>,
     read_secret_file: &'a dyn Fn(&Path) -> io::Result<String>,
     file_is_broken: bool,
     section: &'static str,
     settings: Vec<Setting>,
-    mistakes: Vec<Mistake>,
+    errors: Vec<ConfigError>,
 }
 
 impl<'a> Reader<'a> {
     pub fn new(inputs: &Inputs<'a>) -> Self {
-        let (file, mistakes) = inputs.file.as_ref().map(|(name, text)| file::read(name, text)).unwrap_or_default();
-        let file_is_broken = !mistakes.is_empty();
+        let (file, errors) = inputs.file.as_ref().map(|(name, text)| file::read(name, text)).unwrap_or_default();
+        let file_is_broken = !errors.is_empty();
         Self {
-            // What a broken file seems to say would only bring up mistakes that nobody made.
+            // A file with syntax errors parses only in part. Reading its settings would report misleading errors.
             file: if file_is_broken { BTreeMap::new() } else { file },
             environment: environment::read(inputs.environment),
             read_secret_file: inputs.read_secret_file,
             file_is_broken,
             section: "",
             settings: Vec::new(),
-            mistakes,
+            errors,
         }
     }
 
-    /// Begins a section of the reference.
+    /// Begins a section of docs/configuration.md.
     pub fn section(&mut self, title: &'static str) {
         self.section = title;
     }
 
-    /// A setting that takes every value of its type.
+    /// A setting that accepts every value of its type.
     pub fn setting<T: Value>(&mut self, name: impl Into<String>, default: T, meaning: impl Into<String>) -> T {
         let default_shown = default.show();
         self.read(name.into(), default_shown, String::new(), meaning, T::read).unwrap_or(default)
     }
 
-    /// A setting with a range, both ends included.
+    /// A setting with an inclusive range.
     pub fn within<T: Value + PartialOrd>(
         &mut self,
         name: impl Into<String>,
@@ -71,8 +71,8 @@ impl<'a> Reader<'a> {
         self.read(name.into(), default.show(), allowed, meaning, read).unwrap_or(default)
     }
 
-    /// A setting that need not have a value; `otherwise` says what holds then. An empty variable means "not set": container
-    /// tools pass one for each value that the operator left out.
+    /// A setting without a default value. `otherwise` describes the behaviour when it is not set. An empty environment
+    /// variable means "not set", because container tools pass an empty variable for each value that is left out.
     pub fn optional<T: Value>(
         &mut self,
         name: impl Into<String>,
@@ -84,7 +84,7 @@ impl<'a> Reader<'a> {
         self.read(name, otherwise.into(), String::new(), meaning, T::read)
     }
 
-    /// The same within a range.
+    /// As `optional`, with an inclusive range.
     pub fn optional_within<T: Value + PartialOrd>(
         &mut self,
         name: impl Into<String>,
@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
         self.read(name, otherwise.into(), allowed, meaning, read)
     }
 
-    /// A secret: given itself, or by the path of a file that holds it under the name with `_file` at its end.
+    /// A secret, set directly or as the path of a file in the setting `{name}_file`.
     pub fn secret<T: Hidden>(
         &mut self,
         name: &'static str,
@@ -110,11 +110,11 @@ impl<'a> Reader<'a> {
         let origin = found.as_ref().map_or(Origin::Default, |found| found.origin.clone());
         let value = found.and_then(|found| match found.raw.text() {
             None | Some("") => {
-                self.mistake(name, origin.clone(), "is not a text or is empty", "write the secret as a text");
+                self.error(name, origin.clone(), "is empty or not a string", "write the secret as a string");
                 None
             }
             Some(text) => {
-                T::read(text).map_err(|(problem, remedy)| self.mistake(name, origin.clone(), problem, remedy)).ok()
+                T::read(text).map_err(|(problem, remedy)| self.error(name, origin.clone(), problem, remedy)).ok()
             }
         });
         let shown = value.as_ref().map_or_else(|| default.clone(), T::show);
@@ -122,7 +122,7 @@ impl<'a> Reader<'a> {
         value
     }
 
-    /// The same where the secret need not be set: an empty variable means "not set".
+    /// As `secret`, but an empty environment variable means "not set".
     pub fn optional_secret<T: Hidden>(
         &mut self,
         name: &'static str,
@@ -134,10 +134,10 @@ impl<'a> Reader<'a> {
         self.secret(name, otherwise, meaning)
     }
 
-    /// A rule over several settings, silent when one of them is wrong in itself. The first is the one to change; where
-    /// nobody set it, the problem names the place of another that somebody did set.
+    /// Checks a rule that involves several settings. The error names the first of them. If that one has its default, the
+    /// error also names another that was set, and where. A setting that is invalid by itself suppresses the error.
     pub fn rule(&mut self, settings: &[&str], holds: bool, problem: &str, remedy: &str) {
-        let is_blamed = |name: &&str| self.mistakes.iter().any(|mistake| mistake.setting == *name);
+        let is_blamed = |name: &&str| self.errors.iter().any(|error| error.setting == *name);
         let Some(first) = settings.first().filter(|_| !holds && !settings.iter().any(is_blamed)) else { return };
         let mut set = settings.iter().filter_map(|name| {
             self.settings.iter().find(|setting| setting.name == *name && setting.origin != Origin::Default)
@@ -147,26 +147,26 @@ impl<'a> Reader<'a> {
             Some(other) => (Origin::Default, format!("{problem} ({} comes from {})", other.name, other.origin)),
             None => (Origin::Default, problem.to_owned()),
         };
-        self.mistake(first, origin, problem, remedy);
+        self.error(first, origin, problem, remedy);
     }
 
-    /// The value of a setting that is read later; none when it is not set, or not valid.
+    /// The value of a setting that is read later; `None` if it is not set or invalid.
     pub fn peek<T: Value>(&self, name: &str) -> Option<T> {
         let found = self.environment.get(name).or_else(|| self.file.get(name))?;
         T::read(&found.raw).ok()
     }
 
-    /// Whether a setting that is read later is there.
+    /// Whether a setting that is read later is set.
     pub fn is_given(&self, name: &str) -> bool {
         self.environment.contains_key(name) || self.file.contains_key(name)
     }
 
-    /// Whether somebody set this setting, rightly or wrongly.
+    /// Whether a setting that was already read is set, even if its value is invalid.
     pub fn is_set(&self, name: &str) -> bool {
         self.settings.iter().any(|setting| setting.name == name && setting.origin != Origin::Default)
     }
 
-    /// The file that a secret was read from, if it was given by one.
+    /// The path of the file that a secret was read from.
     pub fn secret_file(&self, name: &str) -> Option<PathBuf> {
         let setting = self.settings.iter().find(|setting| setting.name == name)?;
         match &setting.origin {
@@ -175,16 +175,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// What was read, or every mistake. Whatever was not asked for is unknown.
-    pub fn finish(mut self) -> Result<Vec<Setting>, Vec<Mistake>> {
+    /// The settings, or all errors. Values that were not read are unknown settings.
+    pub fn finish(mut self) -> Result<Vec<Setting>, Vec<ConfigError>> {
         let known: BTreeSet<&str> = self.settings.iter().map(|setting| setting.name.as_str()).collect();
         let left = self.file.iter().chain(&self.environment);
-        let unknown = left.filter_map(|(name, found)| unknown::mistake(name, found, &known));
-        self.mistakes.extend(unknown.collect::<Vec<_>>());
+        let unknown = left.filter_map(|(name, found)| unknown::error(name, found, &known));
+        self.errors.extend(unknown.collect::<Vec<_>>());
         if self.file_is_broken {
-            self.mistakes.retain(|mistake| mistake.setting.is_empty() || mistake.origin != Origin::Default);
+            self.errors.retain(|error| error.setting.is_empty() || error.origin != Origin::Default);
         }
-        if self.mistakes.is_empty() { Ok(self.settings) } else { Err(self.mistakes) }
+        if self.errors.is_empty() { Ok(self.settings) } else { Err(self.errors) }
     }
 
     fn read<T: Value>(
@@ -198,7 +198,7 @@ impl<'a> Reader<'a> {
         let in_file = self.file.remove(&name);
         let found = self.environment.remove(&name).or(in_file);
         let origin = found.as_ref().map_or(Origin::Default, |found| found.origin.clone());
-        let value = found.and_then(|Found { raw, .. }| {
+        let value = found.and_then(|Written { raw, .. }| {
             let faulty = |fault: Fault| {
                 let (form, quoted) = (T::FORM, format!("is {}", raw.quoted()));
                 let (problem, remedy) = match fault {
@@ -207,7 +207,7 @@ impl<'a> Reader<'a> {
                     Fault::Form => (quoted, format!("{form}, {allowed}")),
                     Fault::Because(problem) => (problem, form.to_owned()),
                 };
-                self.mistake(&name, origin.clone(), problem, remedy);
+                self.error(&name, origin.clone(), problem, remedy);
             };
             read(&raw).map_err(faulty).ok()
         });
@@ -222,7 +222,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn take_secret(&mut self, name: &'static str) -> Option<Found> {
+    fn take_secret(&mut self, name: &'static str) -> Option<Written> {
         let pointer = format!("{name}_file");
         let in_file = (self.file.remove(name), self.file.remove(&pointer));
         let in_environment = (self.environment.remove(name), self.environment.remove(&pointer));
@@ -232,22 +232,22 @@ impl<'a> Reader<'a> {
             (None, Some(pointer)) => self.follow(name, &pointer),
             (Some(_), Some(pointer)) => {
                 let problem = format!("is given twice, also as {name}_file");
-                self.mistake(name, pointer.origin, problem, "keep one of the two");
+                self.error(name, pointer.origin, problem, "keep one of the two");
                 None
             }
         }
     }
 
-    fn follow(&mut self, name: &str, pointer: &Found) -> Option<Found> {
+    fn follow(&mut self, name: &str, pointer: &Written) -> Option<Written> {
         let Some(path) = pointer.raw.text().filter(|path| !path.is_empty()) else {
-            self.mistake(&format!("{name}_file"), pointer.origin.clone(), "is not a path", "write the path of a file");
+            self.error(&format!("{name}_file"), pointer.origin.clone(), "is not a path", "write the path of a file");
             return None;
         };
         let origin = Origin::SecretFile(path.to_owned(), Box::new(pointer.origin.clone()));
         match (self.read_secret_file)(Path::new(path)) {
-            Ok(text) => Some(Found { raw: Raw::Text(text.trim_end_matches(['\r', '\n']).to_owned()), origin }),
+            Ok(text) => Some(Written { raw: Raw::Text(text.trim_end_matches(['\r', '\n']).to_owned()), origin }),
             Err(error) => {
-                self.mistake(name, origin, format!("cannot be read ({error})"), "check the path and its permissions");
+                self.error(name, origin, format!("cannot be read ({error})"), "check the path and the file's permissions");
                 None
             }
         }
@@ -273,13 +273,13 @@ impl<'a> Reader<'a> {
         self.settings.push(setting);
     }
 
-    fn mistake(&mut self, name: &str, origin: Origin, problem: impl Into<String>, remedy: impl Into<String>) {
+    fn error(&mut self, name: &str, origin: Origin, problem: impl Into<String>, remedy: impl Into<String>) {
         let (problem, remedy) = (problem.into(), remedy.into());
-        self.mistakes.push(Mistake { setting: name.to_owned(), origin, problem, remedy });
+        self.errors.push(ConfigError { setting: name.to_owned(), origin, problem, remedy });
     }
 }
 
-/// How a range is told, and how a value within it is read.
+/// The range as text, and a function that parses a value within it.
 fn bounded<T: Value + PartialOrd>(range: RangeInclusive<T>) -> (String, impl Fn(&Raw) -> Result<T, Fault>) {
     let allowed = format!("{} to {}", range.start().show(), range.end().show());
     let read = move |raw: &Raw| {

@@ -1,11 +1,11 @@
-//! `countersign config show`.
+//! Output of `countersign config show`.
 
 use serde_json::json;
 
 use super::{Loaded, Origin};
 
 impl Loaded {
-    /// Every setting as a line: name, value, origin. Secrets are hidden (security.md S6).
+    /// One line per setting: name, value, origin. Secrets are hidden (security.md S6).
     pub fn render_text(&self) -> String {
         let width =
             |of: fn(&super::Setting) -> &str| self.settings.iter().map(|s| of(s).chars().count()).max().unwrap_or(0);
@@ -16,8 +16,8 @@ impl Loaded {
         self.settings.iter().map(line).collect()
     }
 
-    /// The same for machines: an object per setting with `name`, `value`, `default`, `origin` (`default`, `file`,
-    /// `environment`, `secret_file`) and `source`.
+    /// JSON with an object per setting. `origin` is `default`, `file`, `environment` or `secret_file`; `source` names the
+    /// file and line, or the variable.
     pub fn render_json(&self) -> String {
         let settings = self.settings.iter().map(|setting| {
             let kind = match setting.origin {

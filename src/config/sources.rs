@@ -1,23 +1,23 @@
-//! Where the process finds its configuration: the only impure part, and a thin one.
+//! Gathers the configuration file and the environment. All other modules here do no I/O of their own.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::Path;
 
-use super::mistake::{Mistake, Mistakes, Origin};
+use super::error::{ConfigError, ConfigErrors, Origin};
 use super::{Config, Inputs, Loaded, environment};
 use crate::domain::without_byte_order_mark;
 
-/// Names the configuration file where `--config` does not.
+/// Path of the configuration file, used without `--config`.
 pub(super) const FILE_VARIABLE: &str = "COUNTERSIGN_CONFIG";
 
-/// Taken from the working folder when no file is named.
+/// Read from the working directory when no file is named.
 const DEFAULT_FILE: &str = "countersign.toml";
 
-/// No file of ours is longer; stops `/dev/zero` and a database named by accident.
+/// In bytes. Stops reading of `/dev/zero`, or of a database named by accident.
 const LONGEST_FILE: u64 = 1024 * 1024;
 
-/// A configuration as the process found it.
+/// The text of the configuration file and the environment variables with our prefix.
 pub struct Sources {
     file: Option<(String, String)>,
     environment: Vec<(String, String)>,
@@ -26,7 +26,7 @@ pub struct Sources {
 impl Sources {
     /// Reads `environment` (`std::env::vars_os`) and the file at `path`; without a path, the file that
     /// `COUNTERSIGN_CONFIG` names; without either, the default one if it exists.
-    pub fn gather<V>(path: Option<&Path>, environment: V) -> Result<Self, Mistakes>
+    pub fn gather<V>(path: Option<&Path>, environment: V) -> Result<Self, ConfigErrors>
     where
         V: IntoIterator<Item = (std::ffi::OsString, std::ffi::OsString)>,
     {
@@ -34,16 +34,16 @@ impl Sources {
         let named = environment.iter().find(|(name, value)| name == FILE_VARIABLE && !value.is_empty());
         let path = path.or_else(|| named.map(|(_, value)| Path::new(value)));
         let name = path.unwrap_or(Path::new(DEFAULT_FILE));
-        let mut mistakes = Vec::new();
+        let mut errors = Vec::new();
         let file = match read_text(name) {
             Ok(text) => Some((name.display().to_string(), text)),
             Err(error) if error.kind() == io::ErrorKind::NotFound && path.is_none() => None,
             Err(error) => {
-                mistakes.push(Mistake {
+                errors.push(ConfigError {
                     setting: String::new(),
                     origin: Origin::WholeFile(name.display().to_string().into()),
                     problem: format!("cannot be read ({error})"),
-                    remedy: "check the path and its permissions".to_owned(),
+                    remedy: "check the path and the file's permissions".to_owned(),
                 });
                 None
             }
@@ -53,7 +53,7 @@ impl Sources {
             let Some(name) = name.to_str().filter(|name| environment::is_ours(name)) else { continue };
             match value.to_str() {
                 Some(value) => ours.push((name.to_owned(), value.to_owned())),
-                None => mistakes.push(Mistake {
+                None => errors.push(ConfigError {
                     setting: name.to_owned(),
                     origin: Origin::Environment(name.to_owned()),
                     problem: "is not UTF-8".to_owned(),
@@ -61,17 +61,16 @@ impl Sources {
                 }),
             }
         }
-        if mistakes.is_empty() { Ok(Self { file, environment: ours }) } else { Err(Mistakes(mistakes)) }
+        if errors.is_empty() { Ok(Self { file, environment: ours }) } else { Err(ConfigErrors(errors)) }
     }
 
-    /// The configuration that they say.
-    pub fn load(&self) -> Result<Loaded, Mistakes> {
+    pub fn load(&self) -> Result<Loaded, ConfigErrors> {
         let file = self.file.as_ref().map(|(name, text)| (name.as_str(), text.as_str()));
         Config::load(&Inputs { file, environment: &self.environment, read_secret_file: &read_text })
     }
 }
 
-/// Reads again the file of a secret that may change while the service runs.
+/// Reads a secret file again, which may have changed since the start.
 pub fn read_secret_again(path: &Path) -> io::Result<String> {
     read_text(path).map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
 }
@@ -92,15 +91,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_was_named_must_exist_and_the_default_one_need_not() {
-        let mistakes = Sources::gather(Some(Path::new("/nowhere/cs.toml")), []).err().unwrap();
-        assert!(mistakes.to_string().contains("  /nowhere/cs.toml cannot be read (No such file"), "{mistakes}");
+    fn a_named_file_must_exist_but_the_default_file_need_not() {
+        let errors = Sources::gather(Some(Path::new("/nowhere/cs.toml")), []).err().unwrap();
+        assert!(errors.to_string().contains("  /nowhere/cs.toml cannot be read (No such file"), "{errors}");
         assert!(Sources::gather(None, []).is_ok());
         assert!(Sources::gather(Some(Path::new("/dev/zero")), []).is_err());
     }
 
     #[test]
-    fn the_variable_names_the_file_unless_the_command_line_does() {
+    fn the_variable_names_the_file_unless_an_argument_does() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, issuer: &str| {
             let path = folder.path().join(name);
@@ -121,14 +120,14 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_not_text_is_a_mistake_only_when_it_is_ours() {
+    fn a_variable_that_is_not_utf_8_is_an_error_only_with_our_prefix() {
         let value = std::ffi::OsString::from_vec(vec![0xff]);
         assert!(Sources::gather(None, [("LS_COLORS".into(), value.clone())]).is_ok());
         assert!(Sources::gather(None, [("COUNTERSIGN_ISSUER".into(), value)]).is_err());
     }
 
     #[test]
-    fn file_secret_file_and_environment_come_together() {
+    fn the_file_secret_files_and_the_environment_are_combined() {
         let folder = tempfile::tempdir().unwrap();
         let secret = folder.path().join("url");
         std::fs::write(&secret, "\u{feff}sqlite:///srv/x.db\n").unwrap();

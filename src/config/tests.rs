@@ -1,4 +1,4 @@
-//! Loading as a whole; what concerns one setting's form is tested beside it.
+//! Tests of loading as a whole. The parsing of a single setting is tested in its module.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-/// 32 bytes that look random, and others.
+/// 32 bytes that pass the check for randomness.
 const KEY: &str = "AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyA=";
 const OTHER_KEY: &str = "ICEiIyQlJicoKSorLC0uLzAxMjM0NTY3ODk6Ozw9Pj8=";
 
@@ -14,20 +14,20 @@ fn no_file(_: &Path) -> io::Result<String> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-fn load(file: &str, variables: &[(&str, &str)]) -> Result<Loaded, Mistakes> {
+fn load(file: &str, variables: &[(&str, &str)]) -> Result<Loaded, ConfigErrors> {
     let environment: Vec<_> = variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
     Config::load(&Inputs { file: Some(("cs.toml", file)), environment: &environment, read_secret_file: &no_file })
 }
 
-fn mistakes(file: &str, variables: &[(&str, &str)]) -> Vec<Mistake> {
-    load(file, variables).expect_err("mistakes").0
+fn errors(file: &str, variables: &[(&str, &str)]) -> Vec<ConfigError> {
+    load(file, variables).expect_err("the configuration has errors").0
 }
 
 fn setting<'a>(loaded: &'a Loaded, name: &str) -> &'a Setting {
     loaded.settings.iter().find(|setting| setting.name == name).expect(name)
 }
 
-/// A value for every setting, none of them its default, all of them together without a mistake.
+/// A valid value for every setting that differs from the default. Together, they are a valid configuration.
 const OTHERS: [(&str, &str); 75] = [
     ("issuer", "\"http://auth.example.com/tenant\""),
     ("allow_http_issuer", "true"),
@@ -106,7 +106,7 @@ const OTHERS: [(&str, &str); 75] = [
     ("cors.allowed_origins", "[\"https://app.example.com\"]"),
 ];
 
-/// The rest of them, so that the table above stays readable.
+/// The rest of `OTHERS`.
 const MORE: [(&str, &str); 6] = [
     ("log.format", "\"json\""),
     ("log.level", "\"debug,sqlx=warn\""),
@@ -121,7 +121,7 @@ fn all_others() -> impl Iterator<Item = (&'static str, &'static str)> {
 }
 
 #[test]
-fn without_any_configuration_the_promised_defaults_hold() {
+fn without_configuration_the_documented_defaults_apply() {
     let Loaded { config, settings } = load("", &[]).unwrap();
     assert_eq!(config.issuer.as_str(), "http://localhost:8080");
     assert_eq!(config.database.url.expose(), "sqlite://countersign-data/countersign.db");
@@ -170,7 +170,7 @@ fn every_setting_can_be_set_in_the_file_and_in_the_environment() {
     listed.sort_unstable();
     let mut known: Vec<_> = names.iter().map(String::as_str).collect();
     known.sort_unstable();
-    assert_eq!(listed, known, "the table of this test names every setting");
+    assert_eq!(listed, known, "`OTHERS` and `MORE` name every setting");
 
     let file: String = all_others().map(|(name, value)| format!("{name} = {value}\n")).collect();
     let variables: Vec<_> = all_others()
@@ -193,7 +193,7 @@ fn every_setting_can_be_set_in_the_file_and_in_the_environment() {
 }
 
 #[test]
-fn the_environment_wins_over_the_file_and_the_file_over_the_default() {
+fn the_environment_overrides_the_file_and_the_file_overrides_the_default() {
     let file = "[tokens]\naccess_ttl = \"10m\"\nalgorithm = \"EdDSA\"\n";
     let loaded = load(file, &[("COUNTERSIGN_TOKENS__ACCESS_TTL", "15m")]).unwrap();
     assert_eq!(setting(&loaded, "tokens.access_ttl").value, "15m");
@@ -205,7 +205,7 @@ fn the_environment_wins_over_the_file_and_the_file_over_the_default() {
 }
 
 #[test]
-fn ranges_hold_at_both_ends() {
+fn ranges_include_both_ends() {
     let ends = [
         ("tokens.access_ttl", "30s", "29s", "1h", "1h1s"),
         ("refresh.retry_window", "0", "-1s", "60s", "61s"),
@@ -231,25 +231,25 @@ fn ranges_hold_at_both_ends() {
     for (name, low, below, high, above) in ends {
         let try_value = |value: &str| load("", &[(&environment::variable_name(name), value)]);
         for good in [low, high] {
-            let about_this = |mistakes: &Mistakes| mistakes.0.iter().any(|mistake| mistake.setting == name);
-            let is_good = try_value(good).map_or_else(|mistakes| !about_this(&mistakes), |_| true);
+            let about_this = |errors: &ConfigErrors| errors.0.iter().any(|error| error.setting == name);
+            let is_good = try_value(good).map_or_else(|errors| !about_this(&errors), |_| true);
             assert!(is_good, "{name} = {good}");
         }
         for bad in [below, above] {
-            let blamed: Vec<_> = try_value(bad).expect_err(bad).0.into_iter().map(|mistake| mistake.setting).collect();
+            let blamed: Vec<_> = try_value(bad).expect_err(bad).0.into_iter().map(|error| error.setting).collect();
             assert_eq!(blamed, [name], "{name} = {bad}");
         }
     }
 }
 
 #[test]
-fn p1_weaker_password_hashing_does_not_start() {
-    let message = mistakes("[passwords]\nmemory_kib = 4096\n", &[])[0].to_string();
+fn p1_weaker_password_hashing_is_a_configuration_error() {
+    let message = errors("[passwords]\nmemory_kib = 4096\n", &[])[0].to_string();
     assert_eq!(message, "passwords.memory_kib (cs.toml, line 2) is 4096: write 19456 to 1048576");
 }
 
 #[test]
-fn every_mistake_is_told_at_once_with_its_place_and_what_to_do() {
+fn all_errors_are_reported_together_with_their_place_and_remedy() {
     let file = "\
         issuer = \"http://auth.example.com\"\n\
         [tokens]\n\
@@ -271,8 +271,8 @@ fn every_mistake_is_told_at_once_with_its_place_and_what_to_do() {
 }
 
 #[test]
-fn values_that_do_not_fit_together_are_mistakes() {
-    let first = |file: &str| mistakes(file, &[]).remove(0).setting;
+fn contradictory_values_are_errors() {
+    let first = |file: &str| errors(file, &[]).remove(0).setting;
     assert_eq!(first("revocation.poll_interval = \"600ms\"\nrevocation.max_lag = \"1s\""), "revocation.poll_interval");
     assert_eq!(first("keys.announce_for = \"5m\""), "keys.announce_for");
     assert_eq!(first("keys.announce_for = \"332s\""), "keys.announce_for");
@@ -294,20 +294,20 @@ fn values_that_do_not_fit_together_are_mistakes() {
     for taken in ["127.0.0.1:8080", "127.0.0.1:9090"] {
         assert_eq!(first(&format!("grpc.listen = \"{taken}\"")), "grpc.listen");
     }
-    assert_eq!(load("", &[]).unwrap().config.grpc.listen, None, "nobody listens unasked");
+    assert_eq!(load("", &[]).unwrap().config.grpc.listen, None, "the gRPC listener is off by default");
     assert_eq!(first(&format!("master_key = \"{KEY}\"\nmaster_key_previous = \"{KEY}\"")), "master_key_previous");
 }
 
 #[test]
-fn s6_postgres_needs_a_master_key_and_a_named_embedded_database_is_not_made_unasked() {
-    let mistakes = mistakes("", &[("COUNTERSIGN_DATABASE__URL", "postgres://db/auth")]);
-    assert_eq!(mistakes.len(), 1);
+fn s6_postgres_needs_a_master_key_and_a_named_embedded_database_is_not_created_by_default() {
+    let errors = errors("", &[("COUNTERSIGN_DATABASE__URL", "postgres://db/auth")]);
+    assert_eq!(errors.len(), 1);
     assert!(
-        mistakes[0]
+        errors[0]
             .to_string()
             .starts_with("master_key is required with PostgreSQL (database.url comes from COUNTERSIGN_DATABASE__URL)"),
         "{}",
-        mistakes[0]
+        errors[0]
     );
     let named = load("", &[("COUNTERSIGN_DATABASE__URL", "sqlite:///srv/cs.db")]).unwrap().config;
     assert!(!named.database.create_if_missing);
@@ -315,7 +315,7 @@ fn s6_postgres_needs_a_master_key_and_a_named_embedded_database_is_not_made_unas
 }
 
 #[test]
-fn secrets_come_from_files_too_and_from_one_place_only() {
+fn a_secret_can_be_read_from_a_file_and_must_not_be_set_twice() {
     let read_secret_file = |path: &Path| match path.to_str() {
         Some("/run/key") => Ok(format!("{KEY}\n")),
         _ => Err(io::ErrorKind::PermissionDenied.into()),
@@ -339,7 +339,7 @@ fn secrets_come_from_files_too_and_from_one_place_only() {
 }
 
 #[test]
-fn s1_no_secret_is_shown_by_anything() {
+fn s1_no_output_contains_a_secret() {
     let file = format!(
         "master_key = \"{KEY}\"\nmaster_key_previous = \"{OTHER_KEY}\"\ndatabase.url = \"postgres://cs:topsecret@db/auth\""
     );
@@ -359,30 +359,30 @@ fn s1_no_secret_is_shown_by_anything() {
         "database.url = \"mysql://topsecret\"",
         "[topsecret",
     ] {
-        let mistakes = load(broken, &[]).unwrap_err();
-        assert!(!format!("{mistakes}{mistakes:?}").contains("topsecret"), "{broken}: {mistakes}");
+        let errors = load(broken, &[]).unwrap_err();
+        assert!(!format!("{errors}{errors:?}").contains("topsecret"), "{broken}: {errors}");
     }
 }
 
 #[test]
-fn a_file_that_is_not_toml_is_told_line_by_line_and_nothing_else_about_it() {
+fn only_the_syntax_errors_of_a_file_that_is_not_toml_are_reported() {
     let file = "[tokens]\naccess_ttl = 5m\n\n[public\nlisten = \"x\"\n";
-    let mistakes = mistakes(file, &[("COUNTERSIGN_TOKENS__TYPE", "X")]);
+    let errors = errors(file, &[("COUNTERSIGN_TOKENS__TYPE", "X")]);
     assert!(
-        mistakes.iter().all(|mistake| mistake.setting.is_empty() || mistake.setting == "tokens.type"),
-        "{mistakes:?}"
+        errors.iter().all(|error| error.setting.is_empty() || error.setting == "tokens.type"),
+        "{errors:?}"
     );
-    assert!(mistakes[0].to_string().starts_with("cs.toml, line 2 is not TOML"), "{}", mistakes[0]);
-    assert_eq!(mistakes.last().unwrap().setting, "tokens.type", "the environment is judged all the same");
+    assert!(errors[0].to_string().starts_with("cs.toml, line 2 is not TOML"), "{}", errors[0]);
+    assert_eq!(errors.last().unwrap().setting, "tokens.type", "the environment is checked too");
 }
 
 #[test]
-fn sections_are_no_settings_but_may_stand_empty() {
+fn a_section_is_not_a_setting_but_may_be_empty() {
     assert!(load("[tokens]\n[public.tls]\n", &[]).is_ok());
-    assert_eq!(mistakes("tokens = 5", &[])[0].problem, "is a section, not a setting");
-    assert_eq!(mistakes("[tokenz]", &[])[0].problem, "is unknown");
-    assert_eq!(mistakes("[issuer]\nname = \"x\"", &[])[0].setting, "issuer.name");
-    assert_eq!(mistakes("", &[("COUNTERSIGN_ISSUER", "")])[0].setting, "issuer", "empty is not unset");
+    assert_eq!(errors("tokens = 5", &[])[0].problem, "is a section, not a setting");
+    assert_eq!(errors("[tokenz]", &[])[0].problem, "is unknown");
+    assert_eq!(errors("[issuer]\nname = \"x\"", &[])[0].setting, "issuer.name");
+    assert_eq!(errors("", &[("COUNTERSIGN_ISSUER", "")])[0].setting, "issuer", "an empty variable is set");
 }
 
 #[test]
@@ -403,12 +403,12 @@ fn an_empty_variable_leaves_an_optional_setting_unset() {
     assert_eq!(loaded, load("", &[]).unwrap());
     let file = format!("master_key = \"{KEY}\"\n[grpc]\nlisten = \"127.0.0.1:7070\"\n");
     loaded = load(&file, &empty).unwrap();
-    assert!(loaded.config.master_key.is_some() && loaded.config.grpc.listen.is_some(), "the file holds then");
-    assert_eq!(mistakes("", &[("COUNTERSIGN_DATABASE__URL", "")])[0].setting, "database.url", "it has a default");
+    assert!(loaded.config.master_key.is_some() && loaded.config.grpc.listen.is_some(), "the values of the file apply");
+    assert_eq!(errors("", &[("COUNTERSIGN_DATABASE__URL", "")])[0].setting, "database.url", "it has a default");
 }
 
 #[test]
-fn what_is_shown_for_machines_is_json_with_an_origin_for_each_setting() {
+fn json_output_contains_the_origin_of_each_setting() {
     let loaded = load("", &[("COUNTERSIGN_ISSUER", "https://auth.example.com")]).unwrap();
     let shown: serde_json::Value = serde_json::from_str(&loaded.render_json()).unwrap();
     assert_eq!(shown["settings"][0]["name"], "issuer");
@@ -418,7 +418,7 @@ fn what_is_shown_for_machines_is_json_with_an_origin_for_each_setting() {
     assert_eq!(loaded.render_text().lines().count(), loaded.settings.len());
 }
 
-/// TOML-like and setting-like fragments, so that more than the first character is exercised.
+/// Fragments of TOML and of settings, so that the parser gets past the first character.
 fn fragments() -> impl Strategy<Value = String> {
     let names: Vec<_> = all_others().map(|(name, _)| name.to_owned()).collect();
     let values: Vec<_> = all_others().map(|(_, value)| value.to_owned()).collect();
@@ -433,7 +433,7 @@ fn fragments() -> impl Strategy<Value = String> {
 
 proptest! {
     #[test]
-    fn load_never_panics_whatever_the_file_and_the_environment_say(
+    fn load_never_panics_on_any_file_or_environment(
         file in fragments(),
         names in prop::collection::vec("(COUNTERSIGN_)?[A-Z_a-zé]{0,20}", 0..4),
         known in prop::collection::vec(prop::sample::select(OTHERS.to_vec()), 0..4),
@@ -445,13 +445,13 @@ proptest! {
         let inputs = Inputs { file: Some(("f", &file)), environment: &environment, read_secret_file: &no_file };
         match Config::load(&inputs) {
             Ok(loaded) => prop_assert!(!loaded.render_text().is_empty()),
-            Err(mistakes) => prop_assert!(!mistakes.0.is_empty()),
+            Err(errors) => prop_assert!(!errors.0.is_empty()),
         }
     }
 }
 
 #[test]
-fn deep_and_long_files_are_refused_without_harm() {
+fn deeply_nested_and_long_files_are_rejected() {
     for file in
         ["a.".repeat(100_000), "[".repeat(100_000), format!("a = {}", "[".repeat(100_000)), "a={b=".repeat(50_000)]
     {

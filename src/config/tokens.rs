@@ -1,4 +1,4 @@
-//! Access tokens, sessions and their refresh.
+//! Settings of access tokens, sessions and refresh.
 
 use std::time::Duration;
 
@@ -11,34 +11,33 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// How long an offline verifier goes on believing a revoked token: minutes, not hours. Shorter multiplies refreshes.
+/// An offline verifier accepts a revoked token for at most this time. A shorter time means more refreshes.
 const ACCESS_TTL: Duration = Duration::from_secs(5 * 60);
-/// Shorter would be eaten up by the clock differences of verifiers; longer would outlive what revocations are kept for.
+/// A shorter time is within the clock skew of verifiers. A longer one exceeds the retention of revocations.
 const ACCESS_TTL_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(30)..=HOUR;
-/// Signs twenty times faster than RSA, and its keys are made here rather than imported.
+/// Signs twenty times faster than RSA, and the service can generate its keys.
 const ALGORITHM: Algorithm = Algorithm::Es256;
 
-/// A user who was away on holiday logs in again; one who was not stays logged in.
+/// Users who return within two weeks stay logged in.
 const IDLE_TTL: Duration = Duration::from_secs(14 * 86_400);
-/// A stolen device is out after a season, whatever it does.
+/// Bounds the use of a stolen device to three months.
 const ABSOLUTE_TTL: Duration = Duration::from_secs(90 * 86_400);
-/// Far above the devices of one person; bounds what a looping script leaves behind (security.md R12).
+/// Far more than one person's devices. Bounds the sessions that a script creates in a loop (security.md R12).
 const MAX_PER_USER: u32 = 100;
 
-/// Long enough for one retry by every mobile network stack that we know of, too short to be of use with a stolen token
+/// Long enough for one retry by common mobile network stacks, and short enough to limit the use of a stolen token
 /// (security.md R4).
 const RETRY_WINDOW: Duration = Duration::from_secs(10);
 
-/// Access tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tokens {
-    /// Lifetime, unless the client has its own.
+    /// A client can override it.
     pub access_ttl: Duration,
-    /// Signature algorithm, unless the client has its own.
+    /// A client can override it.
     pub algorithm: Algorithm,
-    /// `typ` of the header, unless the client has its own.
+    /// The `typ` header; a client can override it.
     pub token_type: TokenType,
-    /// `aud` of tokens for clients that name none: the issuer, unless set.
+    /// `aud` of tokens for clients without an audience. The default is the issuer.
     pub default_audience: Audience,
 }
 
@@ -50,36 +49,35 @@ impl Tokens {
                 "tokens.access_ttl",
                 ACCESS_TTL,
                 ACCESS_TTL_RANGE,
-                "Lifetime of an access token, and so the time for which an offline verifier believes a revoked one. Clients \
-                 can have their own.",
+                "Lifetime of an access token. An offline verifier accepts a revoked token for at most this time. A client can \
+                 override it.",
             ),
             algorithm: read.setting(
                 "tokens.algorithm",
                 ALGORITHM,
-                "`ES256`, `EdDSA`, `RS256` or `PS256`. RSA keys must be imported. Clients can have their own: AWS HTTP APIs \
-                 and lua-resty-openidc take RSA only.",
+                "`ES256`, `EdDSA`, `RS256` or `PS256`. RSA keys must be imported. A client can override it: AWS HTTP APIs and \
+                 lua-resty-openidc accept only RSA.",
             ),
             token_type: read.setting(
                 "tokens.type",
                 TokenType::AtJwt,
-                "`typ` of the header: `at+jwt` (RFC 9068), or `JWT` for verifiers that refuse it, such as Spring's default \
-                 decoder. Clients can have their own.",
+                "The `typ` header: `at+jwt` (RFC 9068), or `JWT` for verifiers that reject `at+jwt`, such as Spring's default \
+                 decoder. A client can override it.",
             ),
             default_audience: read
-                .optional("tokens.default_audience", "the issuer", "`aud` of tokens for clients that name none.")
+                .optional("tokens.default_audience", "the issuer", "`aud` of tokens for clients without an audience.")
                 .unwrap_or_else(|| issuer.as_audience()),
         }
     }
 }
 
-/// Sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sessions {
-    /// A session ends when it was not refreshed for so long.
+    /// Since the last refresh.
     pub idle_ttl: Duration,
-    /// A session ends so long after the login, whatever happens.
+    /// Since the login.
     pub absolute_ttl: Duration,
-    /// Live sessions of one user; a further login ends the oldest.
+    /// A further login ends the oldest session.
     pub max_per_user: u32,
 }
 
@@ -91,32 +89,36 @@ impl Sessions {
                 "sessions.idle_ttl",
                 IDLE_TTL,
                 MINUTE..=400 * DAY,
-                "A session ends when it was not refreshed for so long.",
+                "A session ends this long after its last refresh.",
             ),
             absolute_ttl: read.within(
                 "sessions.absolute_ttl",
                 ABSOLUTE_TTL,
                 MINUTE..=3650 * DAY,
-                "A session ends so long after the login, whatever happens.",
+                "A session ends this long after the login, even if it is refreshed.",
             ),
             max_per_user: read.within(
                 "sessions.max_per_user",
                 MAX_PER_USER,
                 1..=10_000,
-                "Live sessions of one user; a further login ends the oldest.",
+                "Maximum number of live sessions of one user. A further login ends the oldest session.",
             ),
         };
         let is_reachable = sessions.idle_ttl <= sessions.absolute_ttl;
         let names = ["sessions.idle_ttl", "sessions.absolute_ttl"];
-        read.rule(&names, is_reachable, "is longer than sessions.absolute_ttl", "shorten it, or lengthen the other");
+        read.rule(
+            &names,
+            is_reachable,
+            "is longer than sessions.absolute_ttl",
+            "lower it, or raise sessions.absolute_ttl",
+        );
         sessions
     }
 }
 
-/// Rotation of refresh tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refresh {
-    /// How long after it was superseded a refresh token returns the current pair; 0 turns retries off.
+    /// How long a superseded refresh token gets the session's current pair. Zero turns retries off.
     pub retry_window: Duration,
 }
 
@@ -127,8 +129,8 @@ impl Refresh {
                 "refresh.retry_window",
                 RETRY_WINDOW,
                 Duration::ZERO..=60 * SECOND,
-                "How long after it was superseded a refresh token returns the session's current pair: for lost answers, and for \
-                 browser tabs with copies of one token. 0 makes every second use theft.",
+                "How long a superseded refresh token gets the session's current pair, in case a response was lost or several \
+                 browser tabs hold copies of one token. With 0, every second use of a refresh token ends the session.",
             ),
         }
     }

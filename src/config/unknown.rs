@@ -1,13 +1,13 @@
-//! Names that are no settings, and what was probably meant.
+//! Errors for unknown settings, with a suggestion.
 
 use std::collections::BTreeSet;
 
 use super::environment::variable_name;
-use super::mistake::{Mistake, Origin};
-use super::raw::{Found, Raw};
+use super::error::{ConfigError, Origin};
+use super::raw::{Raw, Written};
 
-/// The mistake of using `name`, unless it is only the empty header of a section that exists.
-pub(super) fn mistake(name: &str, found: &Found, known: &BTreeSet<&str>) -> Option<Mistake> {
+/// The error for an unknown `name`, unless it is the empty header of an existing section.
+pub(super) fn error(name: &str, found: &Written, known: &BTreeSet<&str>) -> Option<ConfigError> {
     let is_section = known.iter().any(|known| known.strip_prefix(name).is_some_and(|rest| rest.starts_with('.')));
     if is_section && matches!(found.raw, Raw::EmptyTable) {
         return None;
@@ -21,10 +21,10 @@ pub(super) fn mistake(name: &str, found: &Found, known: &BTreeSet<&str>) -> Opti
         Some(meant) => ("is unknown", format!("did you mean {}?", spell(meant))),
         None => ("is unknown", "remove it; `countersign config show` lists every setting".to_owned()),
     };
-    Some(Mistake { setting: name.to_owned(), origin: found.origin.clone(), problem: problem.into(), remedy })
+    Some(ConfigError { setting: name.to_owned(), origin: found.origin.clone(), problem: problem.into(), remedy })
 }
 
-/// The known name that `name` most likely stands for: the nearest by edits, or the only one with the same last part.
+/// The setting that `name` most likely means: the nearest by edit distance, or the only one with the same last part.
 fn nearest<'a>(name: &str, known: &BTreeSet<&'a str>) -> Option<&'a str> {
     let name = name.to_ascii_lowercase();
     let distance = |candidate: &str| strsim::damerau_levenshtein(&name, candidate);
@@ -42,13 +42,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn slips_of_every_usual_kind_find_what_was_meant() {
+    fn common_typing_errors_lead_to_the_right_suggestion() {
         let known = BTreeSet::from(["issuer", "tokens.access_ttl", "public.trusted_proxies", "revocation.max_lag"]);
         assert_eq!(nearest("tokens.acces_ttl", &known), Some("tokens.access_ttl"), "a missing letter");
         assert_eq!(nearest("tokens_access_ttl", &known), Some("tokens.access_ttl"), "one underscore in a variable");
-        assert_eq!(nearest("access_ttl", &known), Some("tokens.access_ttl"), "the section left out");
+        assert_eq!(nearest("access_ttl", &known), Some("tokens.access_ttl"), "a missing section");
         assert_eq!(nearest("sessions.max_lag", &known), Some("revocation.max_lag"), "the wrong section");
         assert_eq!(nearest("ISSUER", &known), Some("issuer"), "capitals");
-        assert_eq!(nearest("smtp.host", &known), None, "nothing like it");
+        assert_eq!(nearest("smtp.host", &known), None, "no similar name");
     }
 }

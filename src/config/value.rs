@@ -1,4 +1,4 @@
-//! The types that a setting can have, each read and shown in one way.
+//! The types of settings: how each is parsed and printed.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,26 +9,25 @@ use ipnet::IpNet;
 use super::raw::Raw;
 use crate::domain::{Algorithm, Audience, TokenType};
 
-/// Why a written value is not taken.
+/// Why a value is invalid.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// It does not have the form of the type.
+    /// The value is not of the setting's type.
     Form,
-    /// It is below or above what is allowed.
+    /// The value is outside the range.
     Range,
-    /// Something else; completes the sentence that begins with the setting's name.
+    /// Another reason. It completes a sentence that begins with the setting's name.
     Because(String),
 }
 
 /// A type of setting.
 pub(super) trait Value: Sized {
-    /// What is to be written, for whoever wrote something else.
+    /// The remedy shown for an invalid value.
     const FORM: &'static str;
 
-    /// Reads a written value.
     fn read(raw: &Raw) -> Result<Self, Fault>;
 
-    /// The value as it would be written.
+    /// The value in the form that an environment variable takes.
     fn show(&self) -> String;
 }
 
@@ -48,7 +47,7 @@ impl Value for bool {
     }
 }
 
-/// Whole numbers, by the range of the type.
+/// Implements `Value` for integer types, within the range of the type.
 macro_rules! whole_number {
     ($($type:ty)*) => {$(
         impl Value for $type {
@@ -96,7 +95,7 @@ impl Value for Duration {
     }
 }
 
-/// Types that are text, by the function that parses them.
+/// Implements `Value` for types that are parsed from text.
 macro_rules! text {
     ($($type:ty, $form:literal, $parse:expr, $show:expr;)*) => {$(
         impl Value for $type {
@@ -132,7 +131,7 @@ text! {
         |text| Self::parse(text).map_err(|_| Fault::Form), ToString::to_string;
 }
 
-/// Settings that are one of a few words.
+/// Implements `Value` for an enum of fixed words.
 macro_rules! choice {
     ($type:ty, $form:literal, $($word:literal => $value:ident),*) => {
         impl $crate::config::value::Value for $type {
@@ -187,14 +186,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_duration_reads_back_as_it_is_shown(millis in 0..u64::from(u32::MAX) * 1000) {
+        fn a_printed_duration_parses_to_the_same_value(millis in 0..u64::from(u32::MAX) * 1000) {
             let duration = Duration::from_millis(millis);
             prop_assert_eq!(Duration::read(&Raw::Text(duration.show())), Ok(duration));
         }
     }
 
     #[test]
-    fn durations_are_texts_with_units() {
+    fn a_duration_is_text_with_units() {
         let read = |text: &str| Duration::read(&Raw::Text(text.to_owned()));
         assert_eq!(read("1h30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(read("30d"), Ok(Duration::from_secs(30 * 86_400)));
@@ -202,6 +201,6 @@ mod tests {
         for bad in ["", "5", "5 parsecs", "-5s", "1us", "99999999999999999999d"] {
             assert!(read(bad).is_err(), "{bad}");
         }
-        assert!(Duration::read(&Raw::Integer(5)).is_err(), "5 of what?");
+        assert!(Duration::read(&Raw::Integer(5)).is_err(), "a number without a unit");
     }
 }

@@ -281,7 +281,7 @@ fn config_tells_every_mistake_at_once_and_never_a_secret() {
     }
     for command in [&["serve"][..], &["config", "check"], &["config", "show"], &["users", "list"], &["healthcheck"]] {
         let refused = home.run(command).refusal(1);
-        assert!(refused.contains("4 mistakes in the configuration") && !refused.contains("hunter2"), "{refused}");
+        assert!(refused.contains("4 configuration errors") && !refused.contains("hunter2"), "{refused}");
     }
 }
 

@@ -1,22 +1,22 @@
-//! What is wrong with a configuration, told so that it can be put right without reading the source.
+//! Configuration errors. Each names the setting, the place where it was set, the problem and the remedy.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::Setting;
 
-/// Where a value came from.
+/// Where a value was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
-    /// Nobody set it.
+    /// The setting was not set.
     Default,
-    /// The configuration file, and the line (from 1).
+    /// Name of the configuration file and line number, counted from 1.
     File(Arc<str>, usize),
-    /// The configuration file as a whole.
+    /// The configuration file as a whole, without a line.
     WholeFile(Arc<str>),
-    /// The environment variable of this name.
+    /// Name of the environment variable.
     Environment(String),
-    /// A file that holds the secret alone, and what named that file.
+    /// Path of a file that contains only the secret, and where that path was set.
     SecretFile(String, Box<Origin>),
 }
 
@@ -32,21 +32,21 @@ impl fmt::Display for Origin {
     }
 }
 
-/// One thing to put right. Holds no secret: values of secret settings and of unknown keys are never repeated.
+/// One configuration error. It never contains the value of a secret setting or of an unknown key.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistake {
-    /// The setting's name, as in the reference; empty when the file cannot be read as TOML.
+pub struct ConfigError {
+    /// The setting's dotted name; empty if the file is unreadable or not TOML.
     pub setting: String,
-    /// Where the offending value stands.
+    /// Where the invalid value was set.
     pub origin: Origin,
-    /// What is wrong.
+    /// Completes a sentence that begins with the setting's name.
     pub problem: String,
-    /// What to do.
+    /// What the operator should do.
     pub remedy: String,
 }
 
-impl Mistake {
-    /// The same with the place where its setting was set, as `settings` know it.
+impl ConfigError {
+    /// Sets `origin` to that of the setting of the same name in `settings`.
     #[must_use]
     pub fn located(mut self, settings: &[Setting]) -> Self {
         if let Some(setting) = settings.iter().find(|setting| setting.name == self.setting) {
@@ -56,7 +56,7 @@ impl Mistake {
     }
 }
 
-impl fmt::Display for Mistake {
+impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (self.setting.as_str(), &self.origin) {
             ("", origin) => write!(f, "{origin}")?,
@@ -67,19 +67,19 @@ impl fmt::Display for Mistake {
     }
 }
 
-/// Every mistake of a configuration, never none.
+/// All errors of a configuration; never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistakes(pub Vec<Mistake>);
+pub struct ConfigErrors(pub Vec<ConfigError>);
 
-impl fmt::Display for Mistakes {
+impl fmt::Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let noun = if self.0.len() == 1 { "mistake" } else { "mistakes" };
-        write!(f, "{} {noun} in the configuration", self.0.len())?;
-        for mistake in &self.0 {
-            write!(f, "\n  {mistake}")?;
+        let noun = if self.0.len() == 1 { "error" } else { "errors" };
+        write!(f, "{} configuration {noun}", self.0.len())?;
+        for error in &self.0 {
+            write!(f, "\n  {error}")?;
         }
         Ok(())
     }
 }
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for ConfigErrors {}
