@@ -7,10 +7,10 @@ use crate::config::{Config, ConfigError, Origin, TlsFiles};
 use crate::http::listener::{Protocol, TlsError, TlsIdentity};
 use crate::store::Store;
 
-/// Every mistake that a start would fail on before it needs the database or a port.
+/// Every error that a start would report before it opens the database or a port.
 pub fn examine(config: &Config) -> Vec<ConfigError> {
     let database = Store::check_settings(&store_settings(config)).err();
-    let database = database.map(|error| mistake("database.url", error.problem, &error.remedy));
+    let database = database.map(|error| config_error("database.url", error.problem, &error.remedy));
     let grpc = config.grpc.tls.as_ref().filter(|_| config.grpc.listen.is_some());
     let identities = [
         ("public", Protocol::Http1, config.public.tls.as_ref()),
@@ -55,7 +55,11 @@ fn of_identity(listener: &str, protocol: Protocol, files: &TlsFiles) -> Option<C
         ),
     };
     let member = if is_about_certificate(&error, &files.cert) { "cert" } else { "key" };
-    Some(mistake(&format!("{listener}.tls.{member}"), format!("names {}, which {problem}", path.display()), remedy))
+    Some(config_error(
+        &format!("{listener}.tls.{member}"),
+        format!("names {}, which {problem}", path.display()),
+        remedy,
+    ))
 }
 
 fn is_about_certificate(error: &TlsError, certificate: &Path) -> bool {
@@ -66,6 +70,6 @@ fn is_about_certificate(error: &TlsError, certificate: &Path) -> bool {
     }
 }
 
-fn mistake(setting: &str, problem: String, remedy: &str) -> ConfigError {
+fn config_error(setting: &str, problem: String, remedy: &str) -> ConfigError {
     ConfigError { setting: setting.to_owned(), origin: Origin::Default, problem, remedy: remedy.to_owned() }
 }

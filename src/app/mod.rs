@@ -38,7 +38,7 @@ use crate::http::openapi::{self, Servers};
 use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
 use crate::keyring::{Keyring, KeyringError, RotationLead, UnreadableKeys};
 use crate::service::{
-    AssertionKeys, AuditSearches, BUILT_IN_CLIENT, Denials, FailedLogins, Judge, MaintenanceError, ProvenClients,
+    AssertionKeys, AuditSearches, BUILT_IN_CLIENT, ClientCache, Denials, FailedLogins, Judge, MaintenanceError,
     Refusals, Service, UNKNOWN_CLIENTS,
 };
 use crate::store::{Location, NewClient, Rows, SchemaStatus, Store, StoreError, StoreObserver};
@@ -256,7 +256,7 @@ impl Core {
             unknown_clients: Semaphore::new(UNKNOWN_CLIENTS),
             revocation_limit: revocation_limit(&config.limits),
             revoking: Arc::default(),
-            proven_clients: ProvenClients::default(),
+            client_cache: ClientCache::default(),
             denials: Denials::default(),
             failed_logins: FailedLogins::default(),
             audit_searches: AuditSearches::default(),
@@ -315,9 +315,9 @@ impl Core {
 impl App {
     /// Builds everything and binds the ports; port 0 lets the system choose, see [`App::public_address`].
     pub async fn build(config: Config, parts: Parts) -> Result<Self, StartError> {
-        let mistakes = examine(&config);
-        if !mistakes.is_empty() {
-            return Err(StartError::Configuration(ConfigErrors(mistakes)));
+        let errors = examine(&config);
+        if !errors.is_empty() {
+            return Err(StartError::Configuration(ConfigErrors(errors)));
         }
         let public = listener("public", &config.public, config.issuer.path())?;
         let operations = listener("operations", &config.operations, config.issuer.path())?;

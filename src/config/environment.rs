@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::error::Origin;
-use super::raw::{Written, Raw};
+use super::raw::{Raw, Written};
 use super::sources::FILE_VARIABLE;
 
 /// Every variable with this prefix must name a setting.

@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use super::error::{ConfigError, Origin};
-use super::raw::{Written, Raw};
+use super::raw::{Raw, Written};
 use super::value::{Fault, Value};
 use super::{Inputs, Setting, environment, file, unknown};
 
@@ -247,7 +247,12 @@ impl<'a> Reader<'a> {
         match (self.read_secret_file)(Path::new(path)) {
             Ok(text) => Some(Written { raw: Raw::Text(text.trim_end_matches(['\r', '\n']).to_owned()), origin }),
             Err(error) => {
-                self.error(name, origin, format!("cannot be read ({error})"), "check the path and the file's permissions");
+                self.error(
+                    name,
+                    origin,
+                    format!("cannot be read ({error})"),
+                    "check the path and the file's permissions",
+                );
                 None
             }
         }

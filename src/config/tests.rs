@@ -368,10 +368,7 @@ fn s1_no_output_contains_a_secret() {
 fn only_the_syntax_errors_of_a_file_that_is_not_toml_are_reported() {
     let file = "[tokens]\naccess_ttl = 5m\n\n[public\nlisten = \"x\"\n";
     let errors = errors(file, &[("COUNTERSIGN_TOKENS__TYPE", "X")]);
-    assert!(
-        errors.iter().all(|error| error.setting.is_empty() || error.setting == "tokens.type"),
-        "{errors:?}"
-    );
+    assert!(errors.iter().all(|error| error.setting.is_empty() || error.setting == "tokens.type"), "{errors:?}");
     assert!(errors[0].to_string().starts_with("cs.toml, line 2 is not TOML"), "{}", errors[0]);
     assert_eq!(errors.last().unwrap().setting, "tokens.type", "the environment is checked too");
 }

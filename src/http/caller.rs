@@ -9,7 +9,7 @@ use crate::http::error::{ApiError, OAuthCode, OAuthDescription, OAuthError, Prob
 use crate::http::extract::{BodyCredentials, ClientCredentialsInput, FormParams};
 use crate::http::middleware::{self, note_caller};
 use crate::http::state::Shared;
-use crate::service::{BUILT_IN_CLIENT, Caller, CallerError, ClientProof, Failure, HashingError};
+use crate::service::{BUILT_IN_CLIENT, Caller, CallerError, ClientAuth, Failure, HashingError};
 use crate::telemetry::metrics;
 
 /// The client of an OAuth request: an authenticated client, or a public client by its id.
@@ -21,21 +21,21 @@ pub async fn of_form(
 ) -> Result<Caller, OAuthError> {
     let body = BodyCredentials::of_form(form)?;
     let header = if body.is_empty() { sole_authorization(headers) } else { None };
-    if let Some(caller) = header.and_then(|header| shared.service.recall_client(header)) {
+    if let Some(caller) = header.and_then(|header| shared.service.cached_client(header)) {
         note_caller(middleware::Caller::of(&caller));
         return Ok(caller);
     }
     let before = shared.service.before_authentication();
     let input = ClientCredentialsInput::gather(headers, body)?;
-    let proof = credentials_of(&input, None);
+    let auth = credentials_of(&input, None);
     // On the heap, so that the future of the usual case stays small.
-    let caller = Box::pin(authenticate(shared, &proof, address)).await.map_err(|error| match error {
+    let caller = Box::pin(authenticate(shared, &auth, address)).await.map_err(|error| match error {
         CallerError::Refused => OAuthError::invalid_client(),
         CallerError::TooManyFailures { retry_after } => OAuthError::too_many_requests(retry_after),
         CallerError::Failed(failure) => oauth_failure(failure),
     })?;
     if let Some(header) = header {
-        shared.service.remember_client(header, &caller, &before);
+        shared.service.cache_client(header, &caller, &before);
     }
     Ok(caller)
 }
@@ -71,8 +71,8 @@ pub async fn of_rest(
     })
 }
 
-async fn authenticate(shared: &Shared, proof: &ClientProof<'_>, address: IpAddr) -> Result<Caller, CallerError> {
-    let caller = shared.service.authenticate(proof, address).await;
+async fn authenticate(shared: &Shared, auth: &ClientAuth<'_>, address: IpAddr) -> Result<Caller, CallerError> {
+    let caller = shared.service.authenticate(auth, address).await;
     match &caller {
         Ok(caller) => note_caller(middleware::Caller::of(caller)),
         Err(CallerError::TooManyFailures { .. }) => shared.metrics.attempts_refused.count(metrics::Limit::Client),
@@ -81,16 +81,16 @@ async fn authenticate(shared: &Shared, proof: &ClientProof<'_>, address: IpAddr)
     caller
 }
 
-fn credentials_of<'a>(input: &'a ClientCredentialsInput, default: Option<&'a str>) -> ClientProof<'a> {
+fn credentials_of<'a>(input: &'a ClientCredentialsInput, default: Option<&'a str>) -> ClientAuth<'a> {
     match input {
         ClientCredentialsInput::Secret(candidates) => {
-            ClientProof::Secret(candidates.iter().map(|pair| (pair.id.as_str(), pair.secret.expose())).collect())
+            ClientAuth::Secret(candidates.iter().map(|pair| (pair.id.as_str(), pair.secret.expose())).collect())
         }
         ClientCredentialsInput::Assertion { assertion, client_id } => {
-            ClientProof::Assertion { client: client_id.as_deref(), jwt: assertion.expose() }
+            ClientAuth::Assertion { client: client_id.as_deref(), jwt: assertion.expose() }
         }
-        ClientCredentialsInput::IdOnly(id) => ClientProof::Named(Some(id)),
-        ClientCredentialsInput::Absent => ClientProof::Named(default),
+        ClientCredentialsInput::IdOnly(id) => ClientAuth::Named(Some(id)),
+        ClientCredentialsInput::Absent => ClientAuth::Named(default),
     }
 }
 

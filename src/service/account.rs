@@ -1,4 +1,4 @@
-//! What users do with their own account: look at it, change the password, end sessions.
+//! Operations of users on their own account: read it, change the password, end sessions.
 
 use crate::crypto::{FamilySecret, HashingError, RefreshToken};
 use crate::domain::{Client, ClientId, EndReason, Password, PolicyRefusal, Session, SessionId, User, UserId};
@@ -11,27 +11,25 @@ use super::{Failure, IssuedTokens, Limit, LoginError, REVOCATION_LIFE, Requester
 /// Why a password was not changed.
 #[derive(Debug, thiserror::Error)]
 pub enum PasswordChangeError {
-    /// The present password is not the one given.
     #[error("the current password is wrong")]
     WrongPassword,
-    /// The new one is not good enough.
+    /// The policy refuses the new password.
     #[error(transparent)]
     Refused(#[from] PolicyRefusal),
-    /// Too many wrong guesses at the present password.
+    /// A rate limit on wrong passwords is exceeded.
     #[error("too many attempts")]
     TooManyAttempts {
-        /// The count that stands against it the longest.
+        /// The limit that refuses attempts the longest.
         limit: Limit,
-        /// When the next attempt is counted.
+        /// Time until the next attempt is allowed.
         retry_after: std::time::Duration,
     },
-    /// The password could not be hashed now.
+    /// The hashing pool is full or has failed.
     #[error(transparent)]
     Hashing(#[from] HashingError),
-    /// The session ended meanwhile.
     #[error("the session has ended")]
     SessionEnded,
-    /// It could not be carried out.
+    /// The service failed.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
@@ -39,20 +37,20 @@ pub enum PasswordChangeError {
 /// A page of a user's or client's sessions.
 #[derive(Debug)]
 pub struct SessionPage {
-    /// In the order of their ids.
+    /// Ordered by id.
     pub sessions: Vec<Session>,
-    /// Where the next page begins; none on the last.
+    /// The id after which the next page begins; `None` on the last page.
     pub next: Option<SessionId>,
 }
 
 impl Service {
-    /// The bearer's own account.
+    /// The bearer's user; `None` if it was deleted.
     pub async fn me(&self, bearer: &Bearer) -> Result<Option<User>, Failure> {
         Ok(self.store.users().by_id(bearer.user).await?)
     }
 
-    /// Changes the bearer's password. Every other session ends, and this one goes on with a new pair of tokens
-    /// (security.md P12). Guesses at the present password count like failed logins: it is one more way in (section 1, 8).
+    /// Changes the bearer's password. All other sessions end; this session continues with a new pair (security.md P12).
+    /// Wrong passwords count as failed logins (security.md section 1, point 8).
     pub async fn change_password(
         &self,
         bearer: &Bearer,
@@ -62,14 +60,14 @@ impl Service {
     ) -> Result<IssuedTokens, PasswordChangeError> {
         let user = self.me(bearer).await?.ok_or(PasswordChangeError::SessionEnded)?;
         self.policy.check(&new, &user.username)?;
-        let proven = self.prove(&user.username, current, &bearer.token.claims.client, from).await?;
-        // Whatever fails from here on was no guess.
-        let changed = self.change_proven(bearer, &proven.user, new, from).await;
-        self.settle_attempt(&proven.attempt).await;
+        let verified = self.verify_password(&user.username, current, &bearer.token.claims.client, from).await?;
+        // The password was right, so a later failure does not count as a failed attempt.
+        let changed = self.change_verified(bearer, &verified.user, new, from).await;
+        self.settle_attempt(&verified.attempt).await;
         changed
     }
 
-    async fn change_proven(
+    async fn change_verified(
         &self,
         bearer: &Bearer,
         user: &User,
@@ -115,13 +113,13 @@ impl Service {
         Ok(self.tokens_of_generation(&detail, &token, &client, granted)?)
     }
 
-    /// A session whose client has lost its audiences is of no more use.
+    /// The full grant of a session. If the client has lost all audiences of the session, the session counts as ended.
     fn granted_as_before(&self, session: &SessionDetail, client: &Client) -> Result<Granted, PasswordChangeError> {
         let granted = self.granted_now(&session.session, &session.roles, client, &Narrowing::default());
         granted.map_err(|_| PasswordChangeError::SessionEnded)
     }
 
-    /// A page of a user's live sessions, in the order of their ids.
+    /// A page of a user's live sessions, ordered by id.
     pub async fn sessions_of_user(
         &self,
         user: UserId,
@@ -137,7 +135,7 @@ impl Service {
         Ok(self.store.sessions().count(user, client, self.clock.now()).await?)
     }
 
-    /// A page of a client's live sessions, in the order of their ids.
+    /// A page of a client's live sessions, ordered by id.
     pub async fn sessions_of_client(
         &self,
         client: &ClientId,
@@ -148,7 +146,7 @@ impl Service {
         Ok(SessionPage::new(page, limit))
     }
 
-    /// Ends one of the bearer's sessions. True when it exists.
+    /// Ends one of the bearer's sessions. Returns whether it exists.
     pub async fn end_own_session(
         &self,
         bearer: &Bearer,
@@ -158,14 +156,14 @@ impl Service {
         self.end_session(session, Owner::User(bearer.user), EndReason::UserRevoked, &from.acting(bearer.user)).await
     }
 
-    /// Logs the bearer out everywhere: one record, whatever the number of sessions (security.md I13).
+    /// Ends all sessions of the bearer with one revocation, regardless of their number (security.md I13).
     pub async fn log_out_everywhere(&self, bearer: &Bearer, from: &Requester) -> Result<(), Failure> {
         self.revoke(super::Target::User(bearer.user), &from.acting(bearer.user)).await.map(drop)
     }
 }
 
 impl SessionPage {
-    /// A full page may have a next one.
+    /// Only a full page can have a next page.
     fn new(details: Vec<SessionDetail>, limit: u32) -> Self {
         let is_full = details.len() == usize::try_from(limit).unwrap_or(usize::MAX);
         let next = details.last().filter(|_| is_full).map(|last| last.session.id);

@@ -1,4 +1,4 @@
-//! Admin keys: made by the command line, for scripts that administer.
+//! Admin keys: created on the command line, for scripts that use the administration API.
 
 use std::time::Duration;
 
@@ -8,28 +8,25 @@ use crate::store::{AdminKey, NewAdminKey, StoreError};
 
 use super::{ADMIN_KEY_PREFIX, Failure, Requester, Service};
 
-/// Times are kept in milliseconds.
+/// Times are stored in milliseconds.
 const SHORTEST_LIFE: Duration = Duration::from_millis(1);
 
-/// Why an admin key was not made.
+/// Why an admin key was not created.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminKeyError {
-    /// The name is taken.
     #[error("an admin key of this name exists already")]
     Taken,
-    /// The name is empty, too long, or has characters that do not belong into a name.
-    #[error("a name of an admin key is 1 to 64 of the characters A-Z a-z 0-9 . _ -")]
+    #[error("the name of an admin key must consist of 1 to 64 of the characters A-Z a-z 0-9 . _ -")]
     BadName,
-    /// It would have expired before anyone could use it.
-    #[error("an admin key that expires at once would open nothing")]
+    #[error("the lifetime of an admin key must be at least one millisecond")]
     TooShort,
-    /// It could not be stored.
+    /// The key could not be stored.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
 impl Service {
-    /// Makes a key, shown this once; only its digest is stored.
+    /// Creates a key. Only its digest is stored, so it cannot be shown again.
     pub async fn create_admin_key(
         &self,
         name: &str,
@@ -59,12 +56,12 @@ impl Service {
         }
     }
 
-    /// All admin keys, without what would let anyone use them.
+    /// All admin keys, without their secrets.
     pub async fn admin_keys(&self) -> Result<Vec<AdminKey>, Failure> {
         Ok(self.store.admin_keys().all().await?)
     }
 
-    /// Deletes a key. True when there was one.
+    /// Deletes a key. Returns whether it existed.
     pub async fn delete_admin_key(&self, name: &str, from: &Requester) -> Result<bool, Failure> {
         let event = from.event("admin_key.deleted").about(name);
         Ok(self.store.admin_keys().delete(name, self.clock.now(), Some(event)).await?)

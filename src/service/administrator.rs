@@ -1,4 +1,4 @@
-//! Who may administer: users with the role, by an access token with the scope, and bearers of admin keys.
+//! Authentication of administrators: a user with the role and an access token with the scope, or an admin key.
 
 use crate::crypto;
 use crate::domain::{Subject, UserState};
@@ -7,36 +7,35 @@ use super::judge::{Doubt, Verdict};
 use super::logout::WrongAudience;
 use super::{ADMIN_SCOPE, Failure, Service};
 
-/// Prefix of every admin key.
 pub const ADMIN_KEY_PREFIX: &str = "cs_admin_";
 
-/// Why a caller may not administer.
+/// Why a caller is not an administrator.
 #[derive(Debug, thiserror::Error)]
 pub enum AdminError {
-    /// The token or key is not good.
+    /// The token is inactive, or the key is unknown or expired.
     #[error("the token is not valid")]
     Refused,
-    /// The token is good but not issued for this service.
+    /// The token is active, but its audience is not this service.
     #[error(transparent)]
     WrongAudience(#[from] WrongAudience),
-    /// The token lacks the scope, is a client's own, or its user does not have the role now.
+    /// The token lacks the scope, its subject is a client, or its user does not have the role now.
     #[error("the token does not allow administration")]
     NotAllowed,
-    /// It cannot be judged now.
-    #[error("cannot judge now: {0}")]
+    /// The replica gives no verdict now.
+    #[error("no verdict available: {0}")]
     Doubt(Doubt),
-    /// Admin keys are in the database, and it does not answer.
+    /// The database, which holds the admin keys and users, failed.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
 impl Service {
-    /// The administrator behind `token`, as the audit trail names them. An access token must name this service as its
-    /// audience, because resource servers receive tokens too. It must be a user's and carry the scope. The user must have the
-    /// role now: the scope only says that the user had it when the token was issued (security.md I16, I17).
+    /// The administrator that `token` authenticates, as an actor of audit events. An access token must have this service as
+    /// its audience, because resource servers receive tokens too. Its subject must be a user, and it must have the scope. The
+    /// user must also have the role now: the scope only says that it had the role at issue (security.md I16, I17).
     pub async fn administrator(&self, token: &str) -> Result<String, AdminError> {
         if token.starts_with(ADMIN_KEY_PREFIX) {
-            // Before the start is over, the database may lack its tables.
+            // Until the start has completed, the database may not have its tables.
             if !self.has_started() {
                 return Err(AdminError::Doubt(Doubt::Loading));
             }

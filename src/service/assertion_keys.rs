@@ -1,18 +1,18 @@
-//! The public keys of clients that authenticate with assertions, parsed once for each change of a client.
+//! A cache of the parsed public keys of clients that authenticate with assertions.
 
 use std::sync::Arc;
 
 use crate::crypto::{JwkSetError, PublicKeySet};
 use crate::domain::{Client, ClientId};
 
-/// Clients whose keys are kept parsed. The least used are parsed again.
+/// Maximum number of clients. The keys of the least used are parsed again.
 const CLIENTS: u64 = 10_000;
 
-/// Parsed keys. Parsing checks RSA keys for known weaknesses, which costs more than verifying a signature: a caller without
-/// a key must not cause it with every assertion.
+/// Parsed keys by client. Parsing checks RSA keys for known weaknesses, which costs more than verifying a signature. A caller
+/// without a key must not cause this work with every assertion.
 pub struct AssertionKeys(moka::sync::Cache<ClientId, Parsed>);
 
-/// The keys as the operator set them, and parsed.
+/// The keys as text, to notice changes, and parsed.
 #[derive(Clone)]
 struct Parsed {
     jwks: Arc<str>,
@@ -26,7 +26,7 @@ impl Default for AssertionKeys {
 }
 
 impl AssertionKeys {
-    /// The keys of a client of the view; `None` if it has none.
+    /// The keys of a client; `None` if it has none.
     pub(super) fn of(&self, client: &Client) -> Option<Result<Arc<PublicKeySet>, JwkSetError>> {
         let jwks = client.settings.jwks.as_deref()?;
         if let Some(known) = self.0.get(&client.id).filter(|known| *known.jwks == *jwks) {

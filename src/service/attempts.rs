@@ -1,8 +1,8 @@
-//! Limits on guessing passwords: counted before hashing, for all replicas together (security.md group L).
+//! Rate limits on password attempts, counted before hashing and over all replicas (security.md group L).
 //!
-//! Three counts stand against an attempt: of the account, of the address, and of the pair. An address from which the
-//! account logged in within the last month is not held to the account's count, so nobody elsewhere can lock its owner out
-//! (L4). Names that do not exist are counted like any other (L5). Live sessions are not touched.
+//! An attempt is counted for the account, for the address, and for the pair of both. The account's count does not apply to
+//! an address from which the account has logged in within 30 days, so attackers elsewhere cannot lock its owner out (L4).
+//! Unknown user names are counted too (L5). Live sessions are not affected.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,59 +13,56 @@ use crate::store::{AttemptKey, AttemptLimits, Decision, Exemption, Settlement};
 
 use super::{Failure, LoginError, Requester, Service};
 
-/// How long an address stays known after a login.
+/// How long an address is known to an account after a login.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 
-/// Longest time for which a refusal is answered from memory. A success elsewhere can lift a lock before its time; a replica
-/// notices that within this.
+/// How long a refusal is cached at most. A login at another replica can lift a limit early; this replica notices after at
+/// most this time.
 const REFUSAL_MEMORY: Duration = Duration::from_secs(30);
 
-/// How many failed logins are borne.
+/// Limits on failed logins.
 #[derive(Debug, Clone)]
 pub struct AttemptRules {
-    /// `limits.enabled`.
     pub enabled: bool,
-    /// Of one account, over all replicas.
+    /// Per account.
     pub account: AttemptLimits,
-    /// From one address.
+    /// Per address.
     pub address: AttemptLimits,
-    /// From one address at one account.
+    /// Per account and address.
     pub pair: AttemptLimits,
 }
 
-/// Which count refused an attempt.
+/// The limit that refused an attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Limit {
-    /// Of the account.
     Account,
-    /// Of the address.
     Address,
-    /// Of the address at the account.
+    /// Of the account and address together.
     Pair,
 }
 
-/// Attempts that the database refused, so that a repeated one costs no statement (security.md L10). Bounded: what is
-/// forgotten is looked up again.
+/// A cache of refused attempts, so that a repeated attempt costs no statement (security.md L10). Bounded; entries may be
+/// lost.
 #[derive(Debug)]
 pub struct Refusals(moka::sync::Cache<AttemptKey, Refusal>);
 
-/// Times are a stopwatch's.
+/// A cached refusal, in monotonic time.
 #[derive(Debug, Clone, Copy)]
 struct Refusal {
     limit: Limit,
-    /// When the next attempt is counted, as far as was known.
+    /// When the next attempt is allowed, according to the database.
     until: Duration,
-    /// When the database is asked again.
+    /// When the entry is no longer used, and the database decides again.
     ask_at: Duration,
 }
 
 impl Refusals {
-    /// Remembers this many refusals at most.
+    /// Keeps at most `entries` refusals.
     pub fn new(entries: usize) -> Self {
         Self(moka::sync::Cache::new(entries as u64))
     }
 
-    /// An account's limit does not hold for addresses that the account knows, so it is remembered for this pair alone.
+    /// Caches a refusal. An account's limit does not apply to addresses known to it, so it is cached for this pair only.
     fn remember(&self, keys: &Keys, limit: Limit, retry_after: Duration, now: Duration) {
         let key = if limit == Limit::Address { keys.address } else { keys.pair };
         let refusal = Refusal { limit, until: now + retry_after, ask_at: now + retry_after.min(REFUSAL_MEMORY) };
@@ -87,18 +84,18 @@ impl Refusals {
     }
 }
 
-/// An attempt that was counted and not settled yet.
+/// An attempt that was counted but not settled.
 #[derive(Debug, Clone)]
 pub(super) struct Attempt {
     keys: Keys,
     at: Timestamp,
-    /// The keys with the failures before this attempt. Empty while limits are off.
+    /// The keys and their failures before this attempt. Empty if limits are off.
     counted: Vec<(AttemptKey, u32)>,
-    /// Should it fail, the account takes no password for a long time.
+    /// Whether a failure of this attempt starts the account's hard stop.
     is_last: bool,
 }
 
-/// What an attempt is counted under.
+/// The keys under which an attempt is counted.
 #[derive(Debug, Clone, Copy)]
 struct Keys {
     account: AttemptKey,
@@ -129,14 +126,14 @@ impl Keys {
 }
 
 impl Attempt {
-    /// Attempts from an address with recent failures wait behind others for a hash. Logins that were abandoned count as
+    /// Attempts from an address with recent failures have low priority in the hashing pool. Abandoned logins count as
     /// failures.
     pub(super) fn priority(&self) -> Priority {
         let has_failed = self.counted.iter().any(|(key, failures)| *key == self.keys.address && *failures > 0);
         if has_failed { Priority::Low } else { Priority::Normal }
     }
 
-    /// What a success does to the counts.
+    /// The changes of the counts after a success.
     pub(super) fn settlements(&self) -> Vec<Settlement> {
         if self.counted.is_empty() {
             return Vec::new();
@@ -152,7 +149,7 @@ impl Attempt {
 }
 
 impl Service {
-    /// Counts an attempt on a name, or refuses it uncounted.
+    /// Counts an attempt, or refuses it without counting it.
     pub(super) async fn begin_attempt(&self, username: &Username, from: &Requester) -> Result<Attempt, LoginError> {
         let keys = Keys::of(username, from.address);
         let rules = &self.attempt_rules;
@@ -174,20 +171,20 @@ impl Service {
         }
     }
 
-    /// Settles the counts of a success that opened no session. If that fails, the success counts as one more failure.
+    /// Settles a successful attempt that opened no session. If that fails, the attempt counts as a failure.
     pub(super) async fn settle_attempt(&self, attempt: &Attempt) {
         self.settle(attempt.settlements()).await;
         self.forget_refusals(attempt);
     }
 
-    /// Takes back an attempt whose password was not looked at: what keeps the service from hashing must lock nobody out.
+    /// Removes the count of an attempt whose password was not checked: a fault of the service must not lock an account.
     pub(super) async fn withdraw_attempt(&self, attempt: &Attempt) {
         let taken_back = attempt.counted.iter().map(|(key, _)| Settlement::TakeBack(*key, attempt.at));
         self.settle(taken_back.collect()).await;
         self.forget_refusals(attempt);
     }
 
-    /// Forgets what stood against an attempt that succeeded: its success lifted that.
+    /// Removes the cached refusals for the keys of an attempt that succeeded or was withdrawn.
     pub(super) fn forget_refusals(&self, attempt: &Attempt) {
         self.refusals.forget(&attempt.keys);
     }
@@ -196,12 +193,13 @@ impl Service {
         if !settlements.is_empty()
             && let Err(error) = self.store.attempts().settle(settlements).await
         {
-            tracing::warn!(%error, "an attempt could not be settled; it counts as a failure");
+            tracing::warn!(%error, "settling an attempt failed; the attempt counts as a failure");
         }
     }
 
-    /// Writes a failed login to the audit trail, or counts it (security.md S9), and writes the lock that it brought. An event
-    /// names the account, where there is one, and never the name as it was typed: people type passwords there (S4).
+    /// Writes or counts the audit event of a failed login (security.md S9), and writes the event of the hard stop if it starts.
+    /// The subject is the user, if it exists. The user name as entered is never written, because users sometimes enter their
+    /// password there (S4).
     pub(super) async fn note_failed_login(
         &self,
         attempt: &Attempt,
@@ -226,7 +224,8 @@ impl Service {
     }
 }
 
-/// What an address is counted as: an IPv6 address stands for its /64, which one customer has whole (security.md L7).
+/// The network under which an address is counted. An IPv6 address is counted by its /64, the usual allocation to one customer
+/// (security.md L7).
 pub(super) fn network(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
@@ -242,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn l7_an_ipv6_customer_is_one_address_and_a_mapped_ipv4_is_itself() {
+    fn l7_ipv6_is_counted_by_its_64_and_a_mapped_address_as_ipv4() {
         let of = |text: &str| network(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2:aaaa::1"), of("2001:db8:1:2:bbbb::2"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));

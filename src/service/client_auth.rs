@@ -1,4 +1,4 @@
-//! Who is calling: client authentication (RFC 6749 §2.3), from memory.
+//! Client authentication (RFC 6749 §2.3), from the view.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -10,24 +10,19 @@ use crate::domain::{Client, ClientKind, Timestamp};
 use super::judge::Doubt;
 use super::{Failure, Service};
 
-/// What a request brought to prove which client it comes from.
+/// The client authentication that a request presents.
 #[derive(Clone)]
-pub enum ClientProof<'a> {
-    /// Nothing but, perhaps, a name: enough for a public client.
+pub enum ClientAuth<'a> {
+    /// At most a `client_id`, which is enough for a public client.
     Named(Option<&'a str>),
-    /// An id and a secret; several spellings of the same pair where the encoding is ambiguous (RFC 6749 §2.3.1).
+    /// Pairs of id and secret. There are several if the encoding is ambiguous (RFC 6749 §2.3.1).
     Secret(Vec<(&'a str, &'a str)>),
     /// A signed assertion (RFC 7523 §2.2), and the `client_id` parameter if there was one.
-    Assertion {
-        /// `client_id`.
-        client: Option<&'a str>,
-        /// `client_assertion`.
-        jwt: &'a str,
-    },
+    Assertion { client: Option<&'a str>, jwt: &'a str },
 }
 
-impl ClientProof<'_> {
-    /// The client that it names, as far as it names one outside of a signature that is not verified.
+impl ClientAuth<'_> {
+    /// The `client_id`; empty if there is none. The claims of an unverified assertion are not used.
     fn name(&self) -> &str {
         match self {
             Self::Named(id) => id.unwrap_or_default(),
@@ -37,64 +32,64 @@ impl ClientProof<'_> {
     }
 }
 
-impl std::fmt::Debug for ClientProof<'_> {
+impl std::fmt::Debug for ClientAuth<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Named(_) => "ClientProof::Named",
-            Self::Secret(_) => "ClientProof::Secret(hidden)",
-            Self::Assertion { .. } => "ClientProof::Assertion(hidden)",
+            Self::Named(_) => "ClientAuth::Named",
+            Self::Secret(_) => "ClientAuth::Secret(hidden)",
+            Self::Assertion { .. } => "ClientAuth::Assertion(hidden)",
         })
     }
 }
 
-/// A client, and whether it proved who it is.
+/// The client that sent a request.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// The client.
     pub client: Arc<Client>,
-    /// False for a public client that only named itself.
+    /// False for a public client, which only names itself.
     pub authenticated: bool,
 }
 
-/// Why a caller is not let in. Unknown, disabled and wrong look alike (security.md I1).
+/// Why client authentication failed. Unknown clients, disabled clients and wrong secrets get the same error (security.md
+/// I1).
 #[derive(Debug, thiserror::Error)]
 pub enum CallerError {
-    /// No client is named, or the proof does not hold.
+    /// No client is named, or the secret or assertion is invalid.
     #[error("client authentication failed")]
     Refused,
-    /// The same, and it happened too often from this address.
+    /// As `Refused`, and the rate limit of the client or the address is exceeded.
     #[error("client authentication failed too often")]
     TooManyFailures {
-        /// When the next failure is borne.
+        /// Time until the next failure is within the limit.
         retry_after: Duration,
     },
-    /// It could not be decided.
+    /// The service could not decide.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
 impl Service {
-    /// Finds the client that a request comes from. Secrets are compared in memory; an assertion costs one insert, which
-    /// keeps it from being used twice on any replica.
+    /// Authenticates the client that sent a request. Secrets are compared in memory. An assertion costs one insert, so that
+    /// it cannot be used twice on any replica.
     ///
-    /// A replica whose view is too old lets nobody in: it would not know of a client that was disabled, or of a secret that
-    /// was made, since. And nobody is turned away by a view that does not know of a client or a secret *yet*: what refuses is
-    /// a view that is proven to be no older than the request. Whoever failed too often is spared that look.
-    pub async fn authenticate(&self, proof: &ClientProof<'_>, address: IpAddr) -> Result<Caller, CallerError> {
+    /// A stale view authenticates no client, because it may miss that a client was disabled or a secret added. A fresh view
+    /// may miss a client or secret of the last moments. A caller is therefore refused only after the replica has caught up
+    /// with the change feed. A caller above the rate limit is refused without catching up.
+    pub async fn authenticate(&self, auth: &ClientAuth<'_>, address: IpAddr) -> Result<Caller, CallerError> {
         if let Some(doubt) = self.judge.doubt() {
             return Err(Failure::doubt(doubt).into());
         }
         let generation = self.view.generation();
-        match self.caller_by(proof).await {
-            Err(CallerError::Refused) if self.names_unreadable_client(proof) => {
+        match self.caller_by(auth).await {
+            Err(CallerError::Refused) if self.names_unreadable_client(auth) => {
                 return Err(Failure::doubt(Doubt::UnreadableClient).into());
             }
             Err(CallerError::Refused) => {}
             decided => return decided,
         }
-        let counted = self.client_failures.count(proof.name(), address, self.clock.elapsed());
+        let counted = self.client_failures.count(auth.name(), address, self.clock.elapsed());
         counted.map_err(|retry_after| CallerError::TooManyFailures { retry_after })?;
-        if matches!(proof, ClientProof::Named(None)) {
+        if matches!(auth, ClientAuth::Named(None)) {
             return Err(CallerError::Refused);
         }
         let Ok(_permit) = self.unknown_clients.try_acquire() else {
@@ -105,24 +100,24 @@ impl Service {
         if self.view.generation() == generation {
             return Err(CallerError::Refused);
         }
-        self.caller_by(proof).await
+        self.caller_by(auth).await
     }
 
-    async fn caller_by(&self, proof: &ClientProof<'_>) -> Result<Caller, CallerError> {
-        match proof {
-            ClientProof::Named(id) => self.named_client(*id),
-            ClientProof::Secret(candidates) => self.client_by_secret(candidates),
-            ClientProof::Assertion { client, jwt } => Box::pin(self.client_by_assertion(*client, jwt)).await,
+    async fn caller_by(&self, auth: &ClientAuth<'_>) -> Result<Caller, CallerError> {
+        match auth {
+            ClientAuth::Named(id) => self.named_client(*id),
+            ClientAuth::Secret(candidates) => self.client_by_secret(candidates),
+            ClientAuth::Assertion { client, jwt } => Box::pin(self.client_by_assertion(*client, jwt)).await,
         }
     }
 
-    /// Whether the caller says that it is a client whose row cannot be read.
-    fn names_unreadable_client(&self, proof: &ClientProof<'_>) -> bool {
+    /// Whether the request names a client whose row cannot be read.
+    fn names_unreadable_client(&self, auth: &ClientAuth<'_>) -> bool {
         let is_unreadable = |id: &str| self.view.is_unreadable_client(id);
-        match proof {
-            ClientProof::Named(id) => id.is_some_and(is_unreadable),
-            ClientProof::Secret(candidates) => candidates.iter().any(|(id, _)| is_unreadable(id)),
-            ClientProof::Assertion { jwt, .. } => {
+        match auth {
+            ClientAuth::Named(id) => id.is_some_and(is_unreadable),
+            ClientAuth::Secret(candidates) => candidates.iter().any(|(id, _)| is_unreadable(id)),
+            ClientAuth::Assertion { jwt, .. } => {
                 UnverifiedAssertion::parse(jwt).is_ok_and(|assertion| is_unreadable(assertion.client().as_str()))
             }
         }
@@ -144,7 +139,7 @@ impl Service {
                 Some(client) if has_secret(&client, &digest, now) && !client.disabled => {
                     return Ok(Caller { client, authenticated: true });
                 }
-                // A public client that sends an empty secret, as some libraries do, has only named itself.
+                // Some libraries send an empty secret for a public client. The client is then not authenticated.
                 Some(client) if secret.is_empty() && client.settings.kind == ClientKind::Public && !client.disabled => {
                     return Ok(Caller { client, authenticated: false });
                 }
@@ -155,7 +150,7 @@ impl Service {
     }
 
     async fn client_by_assertion(&self, named: Option<&str>, jwt: &str) -> Result<Caller, CallerError> {
-        // What an unverified assertion says of its client only finds the keys that it must verify under.
+        // The client named by an unverified assertion only selects the keys to verify it with.
         let Ok(assertion) = UnverifiedAssertion::parse(jwt) else {
             return Err(CallerError::Refused);
         };

@@ -1,29 +1,28 @@
-//! The client credentials grant (RFC 6749 §4.4): a client acts for itself. Touches no database.
+//! The client credentials grant (RFC 6749 §4.4). It does not use the database.
 
 use crate::domain::{Audience, Grant, ScopeSet};
 
 use super::granted::{Granted, scope_of_client};
 use super::{Caller, Failure, IssuedTokens, Service};
 
-/// Why there is no token.
+/// Why no token was issued.
 #[derive(Debug, thiserror::Error)]
 pub enum GrantError {
-    /// The client may not use this grant, or did not authenticate.
+    /// The client did not authenticate, or its settings do not allow this grant.
     #[error("the client is not allowed to use this grant")]
     ClientNotAllowed,
-    /// A scope that the client may not have.
     #[error("the scope is not allowed")]
     InvalidScope,
-    /// An audience that is not the client's (RFC 8707 §2: `invalid_target`).
+    /// RFC 8707 §2: `invalid_target`.
     #[error("the audience is not allowed")]
     InvalidAudience,
-    /// It could not be carried out.
+    /// The service failed.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
 impl Service {
-    /// A token for `caller` itself.
+    /// Issues a token whose subject is `caller`.
     pub fn client_credentials(
         &self,
         caller: &Caller,

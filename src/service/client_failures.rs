@@ -1,8 +1,8 @@
-//! Limits on failed client authentication: of one client from one address, and of one address (security.md L1).
+//! Rate limits on failed client authentication: per client and address, and per address (security.md L1).
 //!
-//! Secrets have 256 random bits and cannot be guessed, so a right one passes whatever was counted: no other caller can lock a
-//! client out. The limit bounds the work and the noise of a misconfigured or hostile caller. The name is the caller's choice,
-//! so the address is bounded as well. Counted by each replica in bounded memory (L6).
+//! Secrets have 256 random bits and cannot be guessed. A right secret is therefore accepted regardless of failures, so no
+//! other caller can lock a client out. The limits bound the work and the log lines that a misconfigured or hostile caller
+//! causes. The caller chooses the client name, so its address is limited as well. Each replica counts in bounded memory (L6).
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,10 +12,10 @@ use std::time::Duration;
 use super::attempts::network;
 use crate::crypto;
 
-/// Failures of all clients of one address together, as a multiple of those of one client: several may share a gateway.
+/// Limit of one address as a multiple of the limit of one client: several clients may share a gateway.
 const CLIENTS_OF_AN_ADDRESS: u32 = 10;
 
-/// Failures of clients.
+/// Counters of failed client authentication.
 #[derive(Debug)]
 pub struct ClientFailures {
     limits: Option<Limits>,
@@ -27,20 +27,20 @@ struct Limits {
     of_addresses: Buckets,
 }
 
-/// Buckets that drain over time, each for one key.
+/// Leaky buckets, one per key.
 #[derive(Debug)]
 pub(super) struct Buckets {
-    /// Nanoseconds that one failure weighs.
+    /// Nanoseconds until one failure has drained.
     weight: u64,
-    /// Nanoseconds that a bucket holds.
+    /// Nanoseconds until a full bucket has drained.
     depth: u64,
-    /// When each bucket will be empty, in nanoseconds of the clock that `now` is read from.
+    /// When each bucket will be empty, in nanoseconds of the clock of `now`.
     empty_at: moka::sync::Cache<[u8; 16], Arc<AtomicU64>>,
 }
 
 impl ClientFailures {
-    /// Allows `burst` failures at once and `per_minute` after that to one client at one address, and ten times as many to
-    /// one address. Remembers `entries` clients and as many addresses: the least used make room.
+    /// Allows `burst` failures, refilled with `per_minute`, per client and address, and ten times as many per address. Keeps
+    /// at most `entries` counters of each kind; the least used are removed.
     pub fn new(burst: u32, per_minute: u32, entries: usize) -> Self {
         let more = |number: u32| number.saturating_mul(CLIENTS_OF_AN_ADDRESS);
         let of_clients = Buckets::new(burst, per_minute, entries);
@@ -48,16 +48,15 @@ impl ClientFailures {
         Self { limits: Some(Limits { of_clients, of_addresses }) }
     }
 
-    /// No limit.
     pub const fn unlimited() -> Self {
         Self { limits: None }
     }
 
-    /// Counts a failure; how long to wait, when there were too many. `now` is a stopwatch's time.
+    /// Counts a failure. Above the limit, the error is the time until the next failure is within it. `now` is monotonic time.
     pub(super) fn count(&self, client: &str, address: IpAddr, now: Duration) -> Result<(), Duration> {
         let Some(limits) = &self.limits else { return Ok(()) };
         let address = network(address);
-        // The address first: above its limit, no further names take memory.
+        // The address first: above its limit, further client names take no memory.
         limits.of_addresses.count(&address, now)?;
         limits.of_clients.count(&format!("{client}\n{address}"), now)
     }
@@ -90,7 +89,7 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[test]
-    fn l1_a_burst_is_borne_and_then_as_many_as_drain() {
+    fn l1_after_a_burst_failures_are_allowed_at_the_sustained_rate() {
         let failures = ClientFailures::new(3, 60, 100);
         let count = |at| failures.count("app", IpAddr::from([192, 0, 2, 1]), at);
         let start = 100 * SECOND;
@@ -101,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn l1_clients_and_addresses_are_counted_apart() {
+    fn l1_each_client_and_address_has_its_own_limit() {
         let failures = ClientFailures::new(1, 60, 100);
         let count = |client, last| failures.count(client, IpAddr::from([192, 0, 2, last]), SECOND);
         assert!(count("app", 1).is_ok() && count("app", 2).is_ok() && count("web", 1).is_ok());
@@ -122,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn l1_an_address_is_limited_whatever_names_it_gives() {
+    fn l1_an_address_is_limited_regardless_of_client_names() {
         let failures = ClientFailures::new(3, 60, 100_000);
         let count = |number: u32, last| failures.count(&number.to_string(), IpAddr::from([192, 0, 2, last]), SECOND);
         let allowed = (0..1000).filter(|number| count(*number, 1).is_ok()).count();
@@ -135,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn l1_a_high_rate_is_a_limit_and_not_none() {
+    fn l1_a_very_high_rate_is_still_a_limit() {
         let failures = ClientFailures::new(5, 1_000_000, 100);
         let allowed = (0..100).filter(|_| failures.count("app", IpAddr::from([192, 0, 2, 1]), SECOND).is_ok());
         assert_eq!(allowed.count(), 5);

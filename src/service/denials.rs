@@ -1,7 +1,7 @@
-//! Introspections that were denied: a good token, and a caller who may not see it. The caller hears `{"active":false}` as for any
-//! other and learns nothing by asking on; the audit trail tells the operator who scans (security.md I15, S4).
+//! Denied introspections: the token is active, but its verdict is not visible to the caller. The caller gets
+//! `{"active":false}`, as for an inactive token. The audit trail shows the operator which client scans (security.md I15, S4).
 //!
-//! Counted in memory and written down by and by, one event for each caller: introspection writes nothing itself (I14).
+//! Denials are counted in memory and written periodically, one event per caller, because introspection never writes (I14).
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,11 @@ use crate::domain::ClientId;
 
 use super::{Failure, Requester, Service};
 
-/// Denials since they were last written down, by caller. There are no more callers than clients.
+/// Number of denials since the last write, by caller. Bounded by the number of clients.
 #[derive(Debug, Default)]
 pub struct Denials(Mutex<HashMap<ClientId, u64>>);
 
 impl Denials {
-    /// Counts denials of one caller.
     pub(super) fn count(&self, caller: &ClientId, denials: u64) {
         *self.lock().entry(caller.clone()).or_default() += denials;
     }
@@ -24,14 +23,14 @@ impl Denials {
         std::mem::take(&mut *self.lock())
     }
 
-    /// Nothing that panics runs under the lock.
+    /// No code under the lock can panic, so a poisoned lock is still consistent.
     fn lock(&self) -> MutexGuard<'_, HashMap<ClientId, u64>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Service {
-    /// Writes the denials since the last call into the audit trail; those that cannot be written are kept for the next.
+    /// Writes the denials since the last call to the audit trail. If that fails, the next call writes them.
     pub async fn audit_denials(&self) -> Result<(), Failure> {
         let denials = self.denials.take();
         if denials.is_empty() {

@@ -1,39 +1,40 @@
-//! What tokens may say: what was asked for or granted at login, within what the client and the user may have now.
+//! Scope and audience of tokens: what was requested, limited to what the client and the user may have now.
 //!
-//! Every token passes through here, so a right that was taken from a client is gone with its next token (security.md R9).
+//! Every issued token uses these rules. A scope or audience removed from a client is therefore missing in its next token
+//! (security.md R9).
 
 use crate::domain::{Audience, Client, Role, ScopeSet, Session};
 
 use super::{ADMIN_SCOPE, Service};
 
-/// What a token says of its use.
+/// Scope and audience of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Granted {
-    /// What it is good for; may be empty.
+    /// May be empty.
     pub(super) scope: ScopeSet,
-    /// Whom it is for; at least one.
+    /// At least one.
     pub(super) audience: Vec<Audience>,
-    /// What it was narrowed by; empty for all that there is. Tokens that say different things are never one to revocations
-    /// and caches, so it is part of what makes their `jti`.
+    /// How a refresh narrowed scope and audience; empty if it did not. The `jti` is derived from it, so that tokens with
+    /// different content have different `jti` for revocations and caches.
     pub(super) narrowing: String,
 }
 
-/// What a refresh asks for; nothing means all that was granted at login.
+/// The scope and audience that a refresh requests. The default is everything that was granted at login.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Narrowing {
-    /// No more scope than this (RFC 6749 §6).
+    /// RFC 6749 §6.
     pub scope: Option<ScopeSet>,
-    /// These audiences alone (RFC 8707 §2.2).
+    /// RFC 8707 §2.2.
     pub audience: Vec<Audience>,
 }
 
 impl Narrowing {
-    /// Whether nothing is asked for.
+    /// Whether the refresh requests everything.
     pub fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// One text for each result of a narrowing to `granted` audiences: neither scopes nor audiences hold a line feed.
+    /// A text that is unique for the scope and the `granted` audiences. Scopes and audiences contain no line feed.
     fn text(&self, granted: &[Audience]) -> String {
         let scope = self.scope.as_ref().map(|scope| format!("scope\n{scope}\n"));
         let granted = granted.iter().filter(|_| !self.audience.is_empty());
@@ -41,21 +42,21 @@ impl Narrowing {
     }
 }
 
-/// Why a session yields no token now.
+/// Why a session gets no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum NotGranted {
-    /// More scope was asked for than was granted at login (RFC 6749 §6).
+    /// The requested scope exceeds what was granted at login (RFC 6749 §6).
     WiderScope,
-    /// An audience was asked for that the session is not for, or that the client lost.
+    /// A requested audience does not belong to the session, or not to the client any more.
     OtherAudience,
-    /// The client may not have any of the session's audiences any more.
+    /// The client has lost all audiences of the session.
     NoAudience,
 }
 
 impl Service {
-    /// The audiences of a client's tokens: those of `asked`, if the client has each of them. All of the client's where nothing
-    /// is asked, or the service's default where the client has none. Such a client may ask for the issuer beside the default,
-    /// so that its users reach their account and the administration wherever `tokens.default_audience` is another name.
+    /// The audiences of a client's tokens: those in `asked`, or `None` if the client does not have all of them. If `asked` is
+    /// empty, all audiences of the client. A client without audiences has the default audience. It can also request the
+    /// issuer, so that its users can reach the account and administration API if `tokens.default_audience` differs from it.
     pub(super) fn audience_for(&self, client: &Client, asked: &[Audience]) -> Option<Vec<Audience>> {
         let default = &self.settings.default_audience;
         let issuer = Audience::parse(&self.issuer).ok().filter(|issuer| !asked.is_empty() && issuer != default);
@@ -65,7 +66,7 @@ impl Service {
         }
     }
 
-    /// What the tokens of a session may say now: narrowing only, and never an audience that the client lost.
+    /// Scope and audience of a session's tokens now. They never exceed what was granted at login, nor what the client has.
     pub(super) fn granted_now(
         &self,
         session: &Session,
@@ -96,7 +97,7 @@ impl Service {
     }
 }
 
-/// Those of `all` that are asked for, in the order of `all`; none if something else is asked for.
+/// The items of `all` that are in `asked`, in the order of `all`. `None` if `asked` contains another item.
 fn narrowed<'a>(all: impl Iterator<Item = &'a Audience>, asked: &[Audience]) -> Option<Vec<Audience>> {
     let all: Vec<_> = all.cloned().collect();
     if asked.is_empty() {
@@ -106,13 +107,14 @@ fn narrowed<'a>(all: impl Iterator<Item = &'a Audience>, asked: &[Audience]) -> 
     has_each.then(|| all.into_iter().filter(|audience| asked.contains(audience)).collect())
 }
 
-/// What a client's own tokens may carry: all of its scopes but the administration's, which needs a user with the role.
+/// The scope of tokens whose subject is the client. It excludes the administration scope, which requires a user with the
+/// role.
 pub(super) fn scope_of_client(client: &Client) -> ScopeSet {
     client.settings.scopes.filter(|word| word != ADMIN_SCOPE)
 }
 
-/// What a user's tokens may carry of `scope`: what the client may have, and the administration only with the role of the
-/// same name, because a client that may carry its scope must not make every user of it an administrator.
+/// The part of `scope` that a user's tokens may have. The client must have each scope. The administration scope also needs
+/// the role of the same name: a client that has this scope must not make all its users administrators.
 pub(super) fn scope_of_user(client: &Client, roles: &[Role], scope: &ScopeSet) -> ScopeSet {
     let is_administrator = roles.iter().any(|role| role.as_str() == ADMIN_SCOPE);
     scope.filter(|word| client.settings.scopes.contains(word) && (is_administrator || word != ADMIN_SCOPE))

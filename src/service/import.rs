@@ -1,4 +1,4 @@
-//! Importing users with the password hashes that they have. The rules are on the page of [`super::import_line`].
+//! Import of users with existing password hashes. [`super::import_line`] documents the rules.
 
 use crate::crypto::PasswordHash;
 use crate::domain::UserId;
@@ -7,34 +7,32 @@ use crate::store::NewUser;
 use super::import_line::{ImportLineError, ImportOutcome, ImportProgress, ImportedUser};
 use super::{Failure, Requester, Service};
 
-/// Lines that are read at once.
+/// Number of lines in a batch.
 pub const IMPORT_BATCH: usize = 500;
 
-/// Users that are inserted in one transaction. On SQLite every other write waits for it: these take a few milliseconds.
+/// Users per transaction. On SQLite, every other write waits for the transaction; this many take a few milliseconds.
 const TRANSACTION: usize = 50;
 
 /// A line that was not imported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RefusedLine {
-    /// From 1.
+    /// Counted from 1.
     pub number: u64,
-    /// Why.
     pub reason: String,
 }
 
-/// The outcome of an import so far.
+/// The results of an import so far.
 #[derive(Debug, Clone, Default)]
 pub struct ImportReport {
-    /// Counts.
     pub progress: ImportProgress,
-    /// Lines that were refused, or whose name another account has.
+    /// Lines that are invalid, or whose name exists with another hash.
     pub refused: Vec<RefusedLine>,
     lines_seen: u64,
 }
 
 impl Service {
-    /// Imports a batch of lines, at most [`IMPORT_BATCH`] of them, and adds their outcomes to `report`. Running a whole import
-    /// again continues it: users that exist are left alone.
+    /// Imports a batch of at most [`IMPORT_BATCH`] lines and adds their outcomes to `report`. Existing users are not changed,
+    /// so a whole import can be run again to resume it.
     pub async fn import_users(
         &self,
         lines: &[&[u8]],
@@ -63,7 +61,7 @@ impl Service {
                 let outcome = if is_created { ImportOutcome::Created } else { self.present(user).await? };
                 report.progress.record(outcome, *bytes);
                 if outcome == ImportOutcome::Taken {
-                    let reason = "the name belongs to an account with another password hash; it was left alone";
+                    let reason = "a user with this name and another password hash exists; it was not changed";
                     report.refused.push(RefusedLine { number: *number, reason: reason.to_owned() });
                 }
             }
@@ -82,7 +80,7 @@ impl Service {
         }
     }
 
-    /// Whether the account that has the name is the one of the line.
+    /// The outcome for a user whose name exists: `Unchanged` if it has the same hash.
     async fn present(&self, user: &ImportedUser) -> Result<ImportOutcome, Failure> {
         let stored = self.store.users().credentials(&user.username).await?;
         let stored = stored.and_then(|stored| PasswordHash::parse(&stored.password_hash).ok());

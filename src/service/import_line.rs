@@ -5,22 +5,22 @@
 //! ```
 //!
 //! `username` and `password_hash` are required. `created_at` is RFC 3339 or whole Unix seconds. Unknown members are
-//! refused, so that a misspelt `roles` does not become a user without roles. Hashes are read in every spelling that
-//! [`PasswordHash::parse`] knows and stored in its own; a hash is upgraded at the user's first login.
+//! refused, so that a misspelt `roles` does not create a user without roles. [`PasswordHash::parse`] reads the formats that
+//! it supports; the canonical form is stored. The hash is upgraded at the user's first login.
 //!
 //! # Resuming
 //!
-//! An import keeps no state beside the users themselves. A user is inserted if the name is free, and never changed when it is
-//! taken: the account may have changed its password, or had its hash upgraded, since an earlier run. So an import that
-//! stopped, for whatever reason, is resumed by running it again from the start, on any replica, and two runs at once do no
-//! harm. Each line gets an [`ImportOutcome`], and [`ImportProgress`] adds them up:
+//! An import stores nothing but the users. A user is inserted if the name is free. An existing user is never changed, because
+//! its password may have been changed or its hash upgraded since an earlier run. An import that stopped is therefore resumed
+//! by running it again from the start, on any replica. Two concurrent runs are safe. Each line gets an [`ImportOutcome`],
+//! and [`ImportProgress`] counts them:
 //!
-//! - a line that cannot be read is refused with its number and reason, and the import goes on;
-//! - a name that is taken by the same hash is `unchanged`: an earlier run put it there;
-//! - a name that is taken by another hash is `taken`: upgraded or changed since, or somebody else. Reported, not touched.
+//! - `refused`: the line is invalid. It is reported with its number and the reason, and the import continues.
+//! - `unchanged`: the name exists with the same hash, because an earlier run created it.
+//! - `taken`: the name exists with another hash. It is another user, or its hash has changed. It is reported, not changed.
 //!
-//! Users are inserted in batches, one transaction each, with progress after each batch. The bytes read out of those of the file
-//! ([`ImportProgress::bytes`]) tell how far it is. What is there already costs one insertion that inserts nothing, and one look.
+//! Users are inserted in batches, one transaction each, with progress after each batch. [`ImportProgress::bytes`] compared to
+//! the size of the file shows the progress. A user that exists costs an insert without effect and one lookup.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -28,86 +28,76 @@ use serde_json::Value;
 use crate::crypto::{HashRefusal, PasswordHash};
 use crate::domain::{ParseError, Role, Timestamp, Username, check_roles};
 
-/// Longest line in bytes, line end included; whoever reads the file stops collecting a line here.
+/// Maximum length of a line in bytes, including the line end. A reader of the file need not buffer more.
 pub const MAX_LINE_BYTES: usize = 16 * 1024;
 
-/// A user as a line describes it.
+/// The user that a line describes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImportedUser {
     /// In canonical form.
     pub username: Username,
-    /// In the spelling that is stored.
+    /// In canonical form, as stored.
     pub password_hash: PasswordHash,
     /// Sorted, without duplicates.
     pub roles: Vec<Role>,
-    /// Whether the user cannot log in.
     pub disabled: bool,
-    /// When the account was made, if the line says so.
     pub created_at: Option<Timestamp>,
 }
 
-/// Why a line is not a user. Names the member, and repeats nothing that stands in it.
+/// Why a line is invalid. The error names the member and never contains its value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ImportLineError {
-    /// Too long to be looked at.
     #[error("the line is longer than {MAX_LINE_BYTES} bytes")]
     TooLong,
-    /// Not one JSON object.
     #[error("the line is not a JSON object (column {column})")]
     NotJson {
-        /// Where reading stopped, from 1.
+        /// Where parsing failed, counted from 1.
         column: usize,
     },
-    /// A member that is unknown, missing or there twice.
+    /// A member is unknown, missing or duplicate.
     #[error("{0}")]
     Members(String),
-    /// The user name.
     #[error("username: {0}")]
     Username(ParseError),
-    /// The hash.
     #[error("password_hash: {0}")]
     PasswordHash(#[from] HashRefusal),
-    /// The roles together.
+    /// The list of roles as a whole.
     #[error("roles: {0}")]
     Roles(ParseError),
-    /// A role; counted from 1.
+    /// One role, with its position counted from 1.
     #[error("role {0}: {1}")]
     Role(usize, ParseError),
-    /// A member of the wrong type, or out of range.
+    /// A member has the wrong type or is out of range.
     #[error("{0} must be {1}")]
     Value(&'static str, &'static str),
 }
 
-/// What became of a line.
+/// The outcome of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ImportOutcome {
-    /// The user is new.
     Created,
-    /// The user is there already, with this very hash.
+    /// The user exists with the same hash.
     Unchanged,
-    /// The name is taken, with another hash.
+    /// The name exists with another hash.
     Taken,
-    /// The line was refused.
+    /// The line is invalid.
     Refused,
 }
 
-/// How far an import is.
+/// Progress of an import.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ImportProgress {
-    /// Bytes read.
+    /// Bytes of the file processed.
     pub bytes: u64,
-    /// Users created.
     pub created: u64,
-    /// Users that were there already, with this very hash: an earlier run, or an earlier line, had created them.
+    /// Users that an earlier run, or an earlier line, created.
     pub unchanged: u64,
-    /// Names that were taken.
     pub taken: u64,
-    /// Lines refused.
     pub refused: u64,
 }
 
 impl ImportProgress {
-    /// Counts a line of so many bytes.
+    /// Counts a line of `bytes` bytes.
     pub const fn record(&mut self, outcome: ImportOutcome, bytes: u64) {
         self.bytes += bytes;
         match outcome {
@@ -118,13 +108,12 @@ impl ImportProgress {
         }
     }
 
-    /// Lines counted so far.
     pub const fn lines(&self) -> u64 {
         self.created + self.unchanged + self.taken + self.refused
     }
 }
 
-/// The line's members, their types not yet judged, so that errors are ours.
+/// The members of a line. Their types are checked later, so that serde's errors do not repeat values.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Line {
@@ -142,14 +131,14 @@ struct Line {
 const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 impl ImportedUser {
-    /// Reads one line, with or without its line end. `None` for a line of white space.
+    /// Parses one line, with or without its line end. `None` for a blank line.
     pub fn parse(line: &[u8]) -> Result<Option<Self>, ImportLineError> {
         if line.len() > MAX_LINE_BYTES {
             return Err(ImportLineError::TooLong);
         }
         let line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).trim_ascii();
         let Some(first) = line.first() else { return Ok(None) };
-        // serde would read an array as well, and repeat a text in its error.
+        // serde would also accept an array, and would repeat a string in its error.
         if *first != b'{' {
             return Err(ImportLineError::NotJson { column: 1 });
         }
@@ -169,7 +158,7 @@ impl ImportedUser {
     }
 }
 
-/// With members of type `Value`, an error of data is about the names of members alone.
+/// All members have type `Value`, so a data error contains only names of members.
 fn members_error(error: serde_json::Error) -> ImportLineError {
     if !error.is_data() {
         return ImportLineError::NotJson { column: error.column() };
@@ -203,7 +192,7 @@ fn roles(value: &Value) -> Result<Vec<Role>, ImportLineError> {
 fn created_at(value: &Value) -> Result<Option<Timestamp>, ImportLineError> {
     const ERROR: ImportLineError =
         ImportLineError::Value("created_at", "an RFC 3339 time or whole Unix seconds, from 1970 to 9999");
-    /// The end of the year 9999.
+    /// The last second of the year 9999.
     const MAX_SECONDS: i64 = 253_402_300_799;
     let time = match value {
         Value::Null => return Ok(None),
@@ -214,7 +203,7 @@ fn created_at(value: &Value) -> Result<Option<Timestamp>, ImportLineError> {
     if (0..=MAX_SECONDS).contains(&time.seconds()) { Ok(Some(time)) } else { Err(ERROR) }
 }
 
-/// RFC 3339 with any offset; the library reads UTC alone.
+/// Parses RFC 3339 with any offset. `humantime` supports only UTC.
 fn rfc3339(text: &str) -> Option<Timestamp> {
     let (local, offset_minutes) = match text.strip_suffix(['Z', 'z']) {
         Some(local) => (local, 0),
@@ -231,7 +220,7 @@ fn rfc3339(text: &str) -> Option<Timestamp> {
             (local, sign * (60 * hours + minutes))
         }
     };
-    // What is left of an offset here would be read as part of the fraction.
+    // `humantime` would parse the rest of a malformed offset as part of the fraction.
     if local.contains(['Z', '+']) {
         return None;
     }
@@ -260,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_line_is_a_user_in_canonical_form() {
+    fn a_line_with_all_members_yields_a_user_in_canonical_form() {
         let line = format!(
             "{{\"username\":\"JANE\",\"password_hash\":\"{}\",\"roles\":[\"b\",\"a\",\"b\"],\"disabled\":true,\"created_at\":\"2019-05-04T14:30:00.250+02:00\"}}\r\n",
             HASH.replace("$2b$", "$2y$")
@@ -274,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_out_or_null_has_its_usual_value() {
+    fn missing_and_null_members_have_their_defaults() {
         for members in ["", r#","roles":null,"disabled":null,"created_at":null"#, r#","roles":[],"disabled":false"#] {
             let user = with(members).unwrap().unwrap();
             assert_eq!((user.roles.len(), user.disabled, user.created_at), (0, false, None), "{members}");
@@ -283,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_read_in_both_forms() {
+    fn created_at_is_rfc_3339_or_unix_seconds() {
         for (time, millis) in [
             ("0", 0),
             ("1556973000", 1_556_973_000_000),
@@ -321,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn every_mistake_is_named_and_nothing_secret_is_repeated() {
+    fn errors_name_the_member_and_contain_no_secret() {
         let secret = "hunter2-is-my-password";
         for (line, said) in [
             (format!("\"{secret}\""), "the line is not a JSON object (column 1)"),
@@ -369,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_bounded_in_length_and_roles() {
+    fn the_length_and_the_number_of_roles_are_bounded() {
         let padded = format!("{:width$}", "", width = MAX_LINE_BYTES);
         assert_eq!(parse(&padded), Ok(None));
         assert_eq!(parse(&format!("{padded} ")), Err(ImportLineError::TooLong));
@@ -379,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn progress_adds_up() {
+    fn progress_counts_lines_and_bytes() {
         let mut progress = ImportProgress::default();
         for outcome in [ImportOutcome::Created, ImportOutcome::Unchanged, ImportOutcome::Taken, ImportOutcome::Refused]
         {

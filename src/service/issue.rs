@@ -1,4 +1,4 @@
-//! Writing tokens: what a client's access token says, and the pair that belongs to one generation of a session.
+//! Issues tokens: the access token of a client, and the pair of a session's generation.
 
 use std::time::Duration;
 
@@ -13,27 +13,23 @@ use crate::store::SessionDetail;
 use super::granted::Granted;
 use super::{Failure, Service};
 
-/// An answer that carries tokens. Not printable: it holds what grants access.
+/// The tokens of a token response. `Debug` hides them.
 pub struct IssuedTokens {
-    /// The access token in compact form.
+    /// In JWS compact serialization.
     pub access_token: SecretText,
-    /// Its remaining life.
+    /// Remaining lifetime of the access token.
     pub expires_in: Duration,
-    /// The refresh token and its remaining life, where a session stands behind the answer.
+    /// `None` if the tokens do not belong to a session.
     pub refresh: Option<IssuedRefresh>,
-    /// What the access token is good for.
     pub scope: ScopeSet,
-    /// Whom it is about.
     pub subject: Subject,
 }
 
-/// The refreshable half of an answer.
+/// The refresh token of a token response.
 pub struct IssuedRefresh {
-    /// The refresh token.
     pub token: SecretText,
-    /// Its remaining life.
+    /// Remaining lifetime.
     pub expires_in: Duration,
-    /// The session that it belongs to.
     pub session: SessionId,
 }
 
@@ -44,8 +40,8 @@ impl std::fmt::Debug for IssuedTokens {
 }
 
 impl Service {
-    /// The pair of a session's present generation. A pure function of the session, the keys and the settings, so a retry
-    /// on any replica gets the same refresh token, and an access token with the same `jti`, `iat` and `exp`.
+    /// The pair of a session's current generation. It depends only on the session, the keys and the settings. A retry on any
+    /// replica therefore gets the same refresh token, and an access token with the same `jti`, `iat` and `exp`.
     pub(super) fn tokens_of_generation(
         &self,
         detail: &SessionDetail,
@@ -70,8 +66,8 @@ impl Service {
         })
     }
 
-    /// Whether [`Service::tokens_of_generation`] will be able to write this access token: asked before anything is
-    /// changed for it.
+    /// Checks that the access token of [`Service::tokens_of_generation`] will not be too long. Called before the session is
+    /// changed.
     pub(super) fn check_length(
         &self,
         detail: &SessionDetail,
@@ -83,9 +79,9 @@ impl Service {
         self.with_signer(client, self.clock.now(), |key, typ| key.check_length(&claims, typ))
     }
 
-    /// Bytes that scope, audience, methods, roles and user name may take in the access token of a session whose other claims are
-    /// as long as they can be.
-    pub(super) fn room_in_token(
+    /// Length in bytes that remains for scope, audience, methods, roles and user name in a session's access token, if all
+    /// other claims have their maximum length.
+    pub(super) fn remaining_token_length(
         &self,
         token: &RefreshToken,
         client: &Client,
@@ -116,7 +112,7 @@ impl Service {
         self.with_signer(client, now, |key, typ| key.remaining_payload(&claims, typ))
     }
 
-    /// An access token for a client that acts for itself (RFC 6749 §4.4).
+    /// An access token whose subject is the client itself (RFC 6749 §4.4).
     pub(super) fn client_token(&self, client: &Client, granted: Granted) -> Result<IssuedTokens, Failure> {
         let now = self.clock.now();
         let issued_at = now.floor_to_second();
@@ -180,7 +176,7 @@ impl Service {
         self.with_signer(client, now, |key, typ| key.sign_access_token(claims, typ))
     }
 
-    /// Runs `job` with the key and the `typ` of a client's access tokens.
+    /// Calls `job` with the signing key and the `typ` for the client's access tokens.
     fn with_signer<T>(
         &self,
         client: &Client,
@@ -197,7 +193,7 @@ impl Service {
         })
     }
 
-    /// When the access token of a session's present generation expires.
+    /// When the access token of a session's current generation expires.
     pub(super) fn access_expires_at(&self, session: &Session, client: &Client) -> Timestamp {
         session.rotated_at.floor_to_second().plus(self.access_ttl(client))
     }

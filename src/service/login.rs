@@ -15,7 +15,7 @@ use crate::domain::{
 use crate::store::{NewSession, Owner, SessionDetail};
 
 use super::granted::{Granted, scope_of_user};
-use super::password::Proven;
+use super::password::VerifiedUser;
 use super::{Caller, Failure, IssuedTokens, Limit, REVOCATION_LIFE, Requester, Service};
 
 /// A request to log in, with its fields read.
@@ -126,14 +126,14 @@ impl Service {
         if !login.scope.as_ref().is_none_or(|scope| scope.is_subset_of(&client.settings.scopes)) {
             return Err(LoginError::InvalidScope);
         }
-        let proven = self.prove(&login.username, login.password, &client.id, from).await?;
-        let Some(opened) = self.open_session(client, &proven, login.scope.as_ref(), &audience, from).await? else {
+        let verified = self.verify_password(&login.username, login.password, &client.id, from).await?;
+        let Some(opened) = self.open_session(client, &verified, login.scope.as_ref(), &audience, from).await? else {
             // The user or the client was disabled, deleted or revoked between the look-up and now.
-            self.note_failed_login(&proven.attempt, Some(proven.user.id), &client.id, from).await?;
+            self.note_failed_login(&verified.attempt, Some(verified.user.id), &client.id, from).await?;
             return Err(LoginError::InvalidCredentials);
         };
-        self.forget_refusals(&proven.attempt);
-        self.upgrade_hash(&proven).await;
+        self.forget_refusals(&verified.attempt);
+        self.upgrade_hash(&verified).await;
         opened.claim().ok_or_else(|| Failure::internal("the tokens of a login were taken twice").into())
     }
 
@@ -142,22 +142,22 @@ impl Service {
     async fn open_session(
         self: &Arc<Self>,
         client: &Client,
-        proven: &Proven,
+        verified: &VerifiedUser,
         asked: Option<&ScopeSet>,
         audience: &[Audience],
         from: &Requester,
     ) -> Result<Option<OpenedSession>, LoginError> {
-        if let Some(opened) = self.try_open_session(client, proven, asked, audience, from).await? {
+        if let Some(opened) = self.try_open_session(client, verified, asked, audience, from).await? {
             return Ok(Some(opened));
         }
         self.follower.sync().await.map_err(|error| Failure::Unavailable(Box::new(error)))?;
-        if self.view.installation_epoch() != proven.installation_epoch {
-            self.settle_attempt(&proven.attempt).await;
+        if self.view.installation_epoch() != verified.installation_epoch {
+            self.settle_attempt(&verified.attempt).await;
             return Err(Failure::Unavailable("everything was revoked during this login; log in again".into()).into());
         }
         match self.view.client(client.id.as_str()) {
             Some(newer) if !newer.disabled && newer.epoch != client.epoch => {
-                self.try_open_session(&newer, proven, asked, audience, from).await
+                self.try_open_session(&newer, verified, asked, audience, from).await
             }
             _ => Ok(None),
         }
@@ -166,16 +166,16 @@ impl Service {
     async fn try_open_session(
         self: &Arc<Self>,
         client: &Client,
-        proven: &Proven,
+        verified: &VerifiedUser,
         asked: Option<&ScopeSet>,
         audience: &[Audience],
         from: &Requester,
     ) -> Result<Option<OpenedSession>, LoginError> {
-        let Prepared { new, at, tokens } = match self.prepare(client, proven, asked, audience, from) {
+        let Prepared { new, at, tokens } = match self.prepare(client, verified, asked, audience, from) {
             Ok(prepared) => prepared,
             Err(error) => {
                 // The password was right: whatever else is wrong with the request is no guess.
-                self.settle_attempt(&proven.attempt).await;
+                self.settle_attempt(&verified.attempt).await;
                 return Err(error);
             }
         };
@@ -183,7 +183,7 @@ impl Service {
         // Cancelled when this future is dropped. The task goes on, because the transaction may commit.
         let _guard = caller.drop_guard();
         let (answer, opened) = oneshot::channel();
-        let (service, session, from) = (Arc::clone(self), new.id, from.acting(proven.user.id));
+        let (service, session, from) = (Arc::clone(self), new.id, from.acting(verified.user.id));
         let opening = async move {
             let written = match service.store.sessions().open(new, at).await {
                 Ok(written) => Ok(service.follower.honour(written).await),
@@ -204,18 +204,18 @@ impl Service {
     fn prepare(
         &self,
         client: &Client,
-        proven: &Proven,
+        verified: &VerifiedUser,
         asked: Option<&ScopeSet>,
         audience: &[Audience],
         from: &Requester,
     ) -> Result<Prepared, LoginError> {
-        let user = &proven.user;
+        let user = &verified.user;
         let scope = scope_of_user(client, &user.roles, asked.unwrap_or(&client.settings.scopes));
         if asked.is_some_and(|asked| *asked != scope) {
             return Err(LoginError::InvalidScope);
         }
         let now = self.clock.now();
-        let installation_epoch = proven.installation_epoch;
+        let installation_epoch = verified.installation_epoch;
         let token = RefreshToken {
             session: SessionId::from_bytes(self.random.bytes()),
             generation: 0,
@@ -256,7 +256,7 @@ impl Service {
             absolute_expires_at,
             max_per_user: self.settings.max_sessions,
             revocation_expires_at: now.plus(REVOCATION_LIFE),
-            settled: proven.attempt.settlements(),
+            settled: verified.attempt.settlements(),
             audit: from
                 .acting(user.id)
                 .event("login.succeeded")

@@ -8,6 +8,7 @@ mod assertion_keys;
 mod attempts;
 mod audit;
 mod client_auth;
+mod client_cache;
 mod client_credentials;
 mod client_failures;
 mod clients;
@@ -23,7 +24,6 @@ mod keys;
 mod login;
 mod logout;
 mod password;
-mod proven_clients;
 mod refresh;
 mod request;
 mod revoke;
@@ -51,7 +51,8 @@ pub use administrator::{ADMIN_KEY_PREFIX, AdminError};
 pub use assertion_keys::AssertionKeys;
 pub use attempts::{AttemptRules, Limit, Refusals};
 pub use audit::{AuditSearches, Page};
-pub use client_auth::{Caller, CallerError, ClientProof};
+pub use client_auth::{Caller, CallerError, ClientAuth};
+pub use client_cache::{BeforeAuthentication, ClientCache};
 pub use client_credentials::GrantError;
 pub use client_failures::ClientFailures;
 pub use clients::{ClientError, ClientSecret};
@@ -66,7 +67,6 @@ pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Signature, Ver
 pub use keys::{AddKeyError, KeyInfo, MaintenanceError};
 pub use login::{Login, LoginError};
 pub use logout::{Bearer, BearerError, WrongAudience};
-pub use proven_clients::{BeforeAuthentication, ProvenClients};
 pub use refresh::{RefreshError, Refreshed};
 pub use request::Requester;
 pub use revoke::{RevocationLimit, RevokeError, Target};
@@ -136,7 +136,7 @@ pub struct Service {
     pub(crate) revocation_limit: RevocationLimit,
     /// Revocations of single tokens under way.
     pub(crate) revoking: Arc<Turns<[u8; 16], (), Result<(), StoreError>>>,
-    pub(crate) proven_clients: ProvenClients,
+    pub(crate) client_cache: ClientCache,
     pub(crate) denials: Denials,
     pub(crate) failed_logins: FailedLogins,
     pub(crate) audit_searches: AuditSearches,

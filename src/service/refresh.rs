@@ -134,7 +134,7 @@ impl Service {
         let all = self.audience_for(client, &[]).unwrap_or_default();
         let each = all.iter().map(|audience| vec![audience.clone()]).filter(|_| all.len() > 1);
         let audiences = std::iter::once(all.clone()).chain(each).collect();
-        Ok(Answerable { audiences, most_chars: self.room_in_token(successor, client, now)? / BYTES_OF_CHAR })
+        Ok(Answerable { audiences, most_chars: self.remaining_token_length(successor, client, now)? / BYTES_OF_CHAR })
     }
 
     /// Refuses what could not be answered before anything is consumed (security.md R5): a wider scope, another audience, a client

@@ -1,28 +1,28 @@
-//! Who stands behind a request, for the audit trail and the limits.
+//! The origin of a request, for audit events and rate limits.
 
 use std::net::IpAddr;
 
 use crate::store::AuditEvent;
 
-/// Where a request came from.
+/// The origin of a request.
 #[derive(Debug, Clone, Default)]
 pub struct Requester {
-    /// The client's address, resolved through trusted proxies; none on the command line.
+    /// The peer's address, resolved through trusted proxies. `None` on the command line.
     pub address: Option<IpAddr>,
-    /// The request id that the answer bears.
+    /// The request id that the response contains.
     pub request_id: String,
-    /// Who acts: a client id, a user id, an admin key, or `cli`.
+    /// The actor of audit events: a client id, a user id, an admin key, `cli` or `background`.
     pub actor: String,
 }
 
 impl Requester {
-    /// The same request, once it is known who acts.
+    /// The same origin with another actor.
     #[must_use]
     pub fn acting(&self, actor: impl std::fmt::Display) -> Self {
         Self { actor: actor.to_string(), ..self.clone() }
     }
 
-    /// An event of the audit trail that this requester caused.
+    /// An audit event caused by this request.
     pub fn event(&self, name: &'static str) -> AuditEvent {
         let event = AuditEvent {
             event: name,
@@ -36,12 +36,11 @@ impl Requester {
         }
     }
 
-    /// The service itself, on its own account.
+    /// A background task of the service.
     pub fn background() -> Self {
         Self { actor: "background".to_owned(), ..Self::default() }
     }
 
-    /// The command line, run by someone who can reach the database.
     pub fn command_line() -> Self {
         Self { address: None, request_id: String::new(), actor: "cli".to_owned() }
     }
