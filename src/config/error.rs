@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::Setting;
 
-/// Where a value was set.
+/// The place where a value was set.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Origin {
     /// The setting was not set.
@@ -37,11 +37,11 @@ impl fmt::Display for Origin {
 pub struct ConfigError {
     /// The setting's dotted name; empty if the file is unreadable or not TOML.
     pub setting: String,
-    /// Where the invalid value was set.
+    /// The origin of the invalid value.
     pub origin: Origin,
     /// Completes a sentence that begins with the setting's name.
     pub problem: String,
-    /// What the operator should do.
+    /// Instruction for the operator.
     pub remedy: String,
 }
 

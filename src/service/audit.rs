@@ -6,17 +6,16 @@ use crate::store::{AuditFilter, AuditRecord, LiveRevocation};
 
 use super::{Failure, Service};
 
-/// Some of a long list, and where the rest begins.
+/// A page of a list.
 #[derive(Debug)]
 pub struct Page<T> {
-    /// The items.
     pub items: Vec<T>,
-    /// To be handed in for the next page; none on the last.
+    /// Position of the next page; `None` on the last page.
     pub next: Option<i64>,
 }
 
 impl<T> Page<T> {
-    /// A full page may have a next one.
+    /// Only a full page can have a next page.
     fn new(items: Vec<T>, limit: u32, place: impl Fn(&T) -> i64) -> Self {
         let is_full = items.len() == usize::try_from(limit).unwrap_or(usize::MAX);
         let next = items.last().filter(|_| is_full).map(place);
@@ -24,10 +23,10 @@ impl<T> Page<T> {
     }
 }
 
-/// Bounded steps that one search takes: up to 200,000 index entries, about a quarter of a second.
+/// Maximum number of steps of one search: up to 200,000 index entries, about a quarter of a second.
 const SEARCH_STEPS: u32 = 20;
 
-/// Searches that a replica runs at a time. Further ones wait, because requests share their connections.
+/// Concurrent searches per replica. Further searches wait, because they use the connections of requests.
 const SEARCHES: usize = 2;
 
 /// The permits for searches.
@@ -41,8 +40,8 @@ impl Default for AuditSearches {
 }
 
 impl Service {
-    /// The newest events that pass `filter`, from before `before` on. Each call reads a bounded part of the trail. A search
-    /// for a rare combination of common values may therefore return fewer than `limit`, and where the next one begins.
+    /// The newest events before `before` that match `filter`. Each call reads a bounded part of the trail. A search for a rare
+    /// combination of common values may therefore return fewer than `limit` events and the position of the next page.
     pub async fn audit(
         &self,
         filter: AuditFilter,
@@ -63,7 +62,7 @@ impl Service {
         Ok(page)
     }
 
-    /// Revocations that still matter, oldest first, from after `after` on.
+    /// Revocations after `after` that have not expired, oldest first.
     pub async fn live_revocations(&self, after: Option<i64>, limit: u32) -> Result<Page<LiveRevocation>, Failure> {
         let live = self.store.feed().live_revocations(None, after, limit, self.clock.now()).await?;
         Ok(Page::new(live, limit, |revocation| revocation.seq))

@@ -12,7 +12,7 @@ use crate::store::{ClientChange, NewClient, StoreError};
 
 use super::{ADMIN_SCOPE, BUILT_IN_CLIENT, Failure, REVOCATION_LIFE, Requester, Service};
 
-/// A client secret, shown once. Not printable.
+/// A client secret, shown once. `Debug` hides it.
 pub struct ClientSecret(pub SecretText);
 
 impl std::fmt::Debug for ClientSecret {
@@ -24,32 +24,28 @@ impl std::fmt::Debug for ClientSecret {
 /// Why a client was not created or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
-    /// The id is taken.
     #[error("a client of this id exists already")]
     Taken,
-    /// Without it, every login that names no client would fail.
-    #[error("the built-in client cannot be deleted, for logins that name no client are its own: disable it instead")]
+    #[error("the built-in client cannot be deleted, because logins without a client use it; disable it instead")]
     BuiltIn,
-    /// There is no such client.
     #[error("there is no such client")]
     Unknown,
-    /// The settings do not go together.
+    /// A setting is invalid, or contradicts another.
     #[error("{field}: {problem}")]
     Invalid {
-        /// The setting at fault, as the API and the command line name it.
+        /// The invalid setting, as named in the API and on the command line.
         field: &'static str,
-        /// What is wrong, and what to do.
         problem: &'static str,
     },
-    /// The public keys cannot be used.
+    /// The public keys are invalid.
     #[error("jwks: {0}")]
     Jwks(#[from] JwkSetError),
-    /// It could not be stored.
+    /// The change could not be stored.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
-/// How often an edit is tried while others edit the same client.
+/// How often an edit is tried when others edit the same client concurrently.
 const MAX_EDITS: u32 = 4;
 
 impl Service {
@@ -71,7 +67,7 @@ impl Service {
         Ok((client, secret))
     }
 
-    /// Changes a client in one step: its settings as `edit` says, and whether it is enabled. `edit` runs again if another
+    /// Changes a client's settings with `edit`, and whether it is enabled, in one step. `edit` runs again if another
     /// administrator changed the settings concurrently, so that no change is lost.
     pub async fn change_client<E: From<ClientError>>(
         &self,
@@ -81,7 +77,7 @@ impl Service {
         from: &Requester,
     ) -> Result<Client, E> {
         for _ in 0..MAX_EDITS {
-            // As the database has it: the view can be older.
+            // From the database, because the view can be older.
             let client = self.store.clients().by_id(id).await.map_err(refused)?.ok_or(ClientError::Unknown)?;
             let settings = edit(client.settings.clone())?;
             if settings == client.settings && enabled.is_none() {
@@ -107,7 +103,7 @@ impl Service {
         Err(ClientError::from(Failure::from(busy)).into())
     }
 
-    /// Gives a client a new secret; the ones before it are accepted for `grace` more (security.md S5).
+    /// Creates a new secret. The previous ones are accepted for `grace` (security.md S5).
     pub async fn new_client_secret(
         &self,
         id: &ClientId,
@@ -127,7 +123,7 @@ impl Service {
         Ok((secret, until))
     }
 
-    /// Disables a client, and with it every token and session of it, or enables it again.
+    /// Enables or disables a client. Disabling makes all its tokens and sessions inactive.
     pub async fn set_client_enabled(
         &self,
         id: &ClientId,
@@ -144,7 +140,7 @@ impl Service {
         Ok(self.follower.honour(changed.map_err(refused)?).await)
     }
 
-    /// Deletes a client with its sessions. True when there was one.
+    /// Deletes a client with its sessions. Returns whether it existed.
     pub async fn delete_client(&self, id: &ClientId, from: &Requester) -> Result<bool, ClientError> {
         if id.as_str() == BUILT_IN_CLIENT {
             return Err(ClientError::BuiltIn);
@@ -152,7 +148,7 @@ impl Service {
         let now = self.clock.now();
         let event = from.event("client.deleted").on(id);
         if self.store.clients().has_many_sessions(id).await.map_err(refused)? {
-            // Left behind if this ends half way: a disabled client, to be deleted again.
+            // If the process stops in between, a disabled client remains, which can be deleted again.
             let disabled = self.store.clients().disable(id, now.plus(REVOCATION_LIFE), now, None).await;
             self.follower.honour(disabled.map_err(refused)?).await;
             self.store.clients().delete_sessions(id).await.map_err(refused)?;
@@ -161,7 +157,7 @@ impl Service {
         Ok(self.follower.honour(deleted.map_err(refused)?).await)
     }
 
-    /// What must hold for a client: between its settings, and with those of the service.
+    /// Checks a client's settings against each other and against those of the service.
     fn check(&self, settings: &ClientSettings) -> Result<(), ClientError> {
         if settings.access_ttl.is_some_and(|ttl| ttl > self.settings.idle_ttl) {
             let problem = "is longer than sessions.idle_ttl, so a session would end before its access token";
@@ -170,12 +166,12 @@ impl Service {
         check(settings)
     }
 
-    /// One client, from memory.
+    /// One client, from the view.
     pub fn client(&self, id: &ClientId) -> Option<Arc<Client>> {
         self.view.client(id.as_str())
     }
 
-    /// A page of clients in the order of their ids, from memory, and the id after which the next one begins.
+    /// A page of clients ordered by id, from the view, and the id after which the next page begins.
     pub fn clients_after(&self, after: Option<&ClientId>, limit: u32) -> (Vec<Arc<Client>>, Option<ClientId>) {
         let mut clients = self.view.clients();
         clients.retain(|client| after.is_none_or(|after| client.id > *after));
@@ -187,7 +183,7 @@ impl Service {
         (clients, next)
     }
 
-    /// All clients, from memory, in no order.
+    /// All clients, from the view, in no particular order.
     pub fn clients(&self) -> Vec<Arc<Client>> {
         self.view.clients()
     }
@@ -201,14 +197,14 @@ fn refused(error: StoreError) -> ClientError {
     }
 }
 
-/// What must hold between the settings of a client.
+/// Checks a client's settings against each other.
 fn check(settings: &ClientSettings) -> Result<(), ClientError> {
     let invalid = |field, problem| Err(ClientError::Invalid { field, problem });
     let is_public = settings.kind == ClientKind::Public;
     if is_public && settings.grants.allow(Grant::ClientCredentials) {
         return invalid(
             "grants",
-            "client_credentials needs a confidential client, because a public one cannot prove who it is",
+            "client_credentials needs a confidential client, because a public client cannot authenticate",
         );
     }
     if is_public && settings.jwks.is_some() {
@@ -222,7 +218,7 @@ fn check(settings: &ClientSettings) -> Result<(), ClientError> {
     if acts_for_itself_alone && settings.scopes.contains(ADMIN_SCOPE) {
         return invalid(
             "scopes",
-            "countersign:admin is for users with the role of that name; a program administers with an admin key, made by \
+            "countersign:admin is for users with the role of that name; a program needs an admin key, created by \
              `countersign admin-key create`",
         );
     }

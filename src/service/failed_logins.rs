@@ -1,5 +1,5 @@
-//! Failed logins in the audit trail. The first of each address and minute are written as they happen; the others are counted
-//! in memory and written once a minute, so that a guesser cannot fill the table.
+//! Audit events of failed logins. The first of each address and minute are written immediately. The others are counted in
+//! memory and written once a minute, so that an attacker cannot fill the table.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -10,28 +10,28 @@ use crate::domain::UserId;
 use super::attempts::network;
 use super::{Failure, Requester, Service};
 
-/// Failures of one address between two writes that get an event of their own.
+/// Failures of one address that get their own event between two periodic writes.
 const WRITTEN_SINGLY: u32 = 5;
 
-/// Accounts of one address that are counted apart; failures on further ones are counted together.
+/// Accounts per address that are counted separately. Failures of further accounts are counted together.
 const ACCOUNTS: usize = 4;
 
-/// Addresses that are counted apart; failures of further ones are counted together (security.md L6).
+/// Addresses that are counted separately. Failures of further addresses are counted together (security.md L6).
 const ADDRESSES: usize = 10_000;
 
-/// Failures since the last write, by network of the caller; none stands for the addresses that are counted together.
+/// Failures since the last write, by network of the caller. `None` is the key for addresses that are counted together.
 #[derive(Debug, Default)]
 pub struct FailedLogins(Mutex<HashMap<Option<String>, Counts>>);
 
 #[derive(Debug, Default)]
 struct Counts {
     written: u32,
-    /// By account; none stands for unknown names and for accounts that are counted together.
+    /// By user. `None` is the key for unknown names and for accounts that are counted together.
     more: HashMap<Option<UserId>, u64>,
 }
 
 impl FailedLogins {
-    /// Whether a failure gets an event of its own. If not, it is counted.
+    /// Whether a failure gets its own event. If not, it is counted.
     pub(super) fn is_written_singly(&self, address: Option<IpAddr>, user: Option<UserId>) -> bool {
         let mut failures = self.lock();
         let counts = counts_of(&mut failures, address.map(network));
@@ -58,7 +58,7 @@ impl FailedLogins {
         }
     }
 
-    /// Nothing that panics runs under the lock.
+    /// No code under the lock can panic, so a poisoned lock is still consistent.
     fn lock(&self) -> MutexGuard<'_, HashMap<Option<String>, Counts>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -77,7 +77,7 @@ impl Counts {
 }
 
 impl Service {
-    /// Writes the failures that were counted since the last call. Those that cannot be written are kept for the next.
+    /// Writes the failures counted since the last call. If that fails, the next call writes them.
     pub async fn audit_failed_logins(&self) -> Result<(), Failure> {
         let counted = self.failed_logins.take();
         if counted.is_empty() {

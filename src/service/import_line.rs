@@ -51,7 +51,7 @@ pub enum ImportLineError {
     TooLong,
     #[error("the line is not a JSON object (column {column})")]
     NotJson {
-        /// Where parsing failed, counted from 1.
+        /// Column of the syntax error, counted from 1.
         column: usize,
     },
     /// A member is unknown, missing or duplicate.

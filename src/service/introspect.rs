@@ -1,4 +1,4 @@
-//! Introspection (RFC 7662): may this caller see this token, and is it active?
+//! Introspection (RFC 7662): whether a token is active, and whether the verdict is visible to the caller.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -12,61 +12,59 @@ use crate::domain::{AccessClaims, Client, IntrospectRight, Session, SessionState
 use super::judge::{Doubt, JudgedToken, Judgement, Signature, Verdict};
 use super::{Failure, Service};
 
-/// Of one request so many refresh tokens are looked up at the same time: it shall not take all connections of the replica.
+/// Concurrent lookups of refresh tokens per request, so that one request does not take all connections of the replica.
 const LOOKUPS_AT_ONCE: usize = 4;
 
-/// What an introspection found out. Inactive is one thing, whatever the reason (RFC 7662 §2.2).
+/// The result of an introspection. `Inactive` has no reason (RFC 7662 §2.2).
 #[derive(Debug)]
 pub enum Introspection {
-    /// An access token that is good, and that the caller may see.
+    /// An active access token that is visible to the caller.
     Access(Arc<JudgedToken>),
-    /// A refresh token of the caller's own that can be used.
+    /// The current refresh token of a session of the caller.
     Refresh(Session),
-    /// Anything else.
+    /// Any other text.
     Inactive,
 }
 
-/// An introspection and the instant at which it holds.
+/// An introspection, and the time for which it holds.
 #[derive(Debug)]
 pub struct Introspected {
-    /// What was found.
     pub result: Introspection,
-    /// When.
+    /// The time for which the result holds.
     pub at: Timestamp,
-    /// [`crate::clock::Clock::elapsed`] when it was found.
+    /// [`crate::clock::Clock::elapsed`] when the freshness of the view was checked.
     pub proven_at: Duration,
-    /// What became of the token's signature.
     pub signature: Signature,
-    /// Whether the token is good, and inactive only for this caller: for the operator's log alone (security.md I2, S4).
+    /// Whether the verdict is not visible to the caller. Only for the log (security.md I2, S4).
     pub is_hidden: bool,
 }
 
-/// Why introspection gives no answer.
+/// Why introspection failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CannotIntrospect {
-    /// The replica cannot judge now.
-    #[error("cannot judge now: {0}")]
+    /// The replica gives no verdict now.
+    #[error("no verdict available: {0}")]
     Doubt(Doubt),
     /// The client sent too many forged tokens from this address.
     #[error("too many tokens had a signature that is not valid")]
     TooManyForged {
-        /// When the next one is accepted.
+        /// Time until the next one is accepted.
         retry_after: Duration,
     },
-    /// A refresh token needs the database, and it does not answer.
+    /// The database, which a refresh token needs, failed.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
 impl Service {
-    /// Judges `token` for `caller`. `token_type_hint` plays no part: the two kinds cannot be mistaken for each other, so
-    /// there is no search for a hint to shorten (RFC 7662 §2.1, security.md I5).
+    /// Judges `token` for `caller`. `token_type_hint` is not needed, because the two kinds of token differ in their form
+    /// (RFC 7662 §2.1, security.md I5).
     pub async fn introspect(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
         if caller.settings.introspect == IntrospectRight::None {
             return self.hidden(caller);
         }
         if crate::crypto::looks_like_refresh_token(token) {
-            // On the heap: the future of the usual case stays small.
+            // Boxed to keep the future of the common case small.
             let mut introspected = Box::pin(self.introspect_refresh(caller, token)).await?;
             introspected.proven_at = self.clock.elapsed();
             return Ok(introspected);
@@ -75,11 +73,11 @@ impl Service {
         self.shown(caller, judgement)
     }
 
-    /// Judges the tokens of one request from `address`. Refresh tokens are looked up first, because they wait for the database;
-    /// access tokens are judged after that, from memory. With the time that each took.
+    /// Judges the tokens of one request from `address`, and returns the time that each took. Refresh tokens are looked up
+    /// first, because they wait for the database. Access tokens are judged after that, from memory.
     ///
-    /// Each signature that is not valid counts as a failed authentication of the client: a batch makes up to 256 signature
-    /// checks. A batch without such a token passes, whatever was counted.
+    /// Each invalid signature counts as a failed authentication of the client, because a batch can cause 256 signature
+    /// checks. A batch without invalid signatures is accepted regardless of earlier failures.
     pub async fn introspect_all(
         &self,
         caller: &Client,
@@ -120,7 +118,7 @@ impl Service {
         Ok(found.into_iter().map(|(_, introspected, took)| (introspected, took)).collect())
     }
 
-    /// The answer to a client that may introspect nothing: no token is verified for it.
+    /// The result for a client without the right to introspect. No token is verified for it.
     fn hidden(&self, caller: &Client) -> Result<Introspected, CannotIntrospect> {
         if let Some(doubt) = self.judge.doubt() {
             return Err(CannotIntrospect::Doubt(doubt));
@@ -136,7 +134,7 @@ impl Service {
         })
     }
 
-    /// A session may have been ended since it was read.
+    /// Makes refresh tokens inactive whose session has ended since it was read.
     fn end_what_has_ended(&self, found: &mut [(usize, Introspected, Duration)]) -> Result<(), CannotIntrospect> {
         let now = self.clock.now();
         let mut is_in_doubt = false;
@@ -154,13 +152,13 @@ impl Service {
         }
     }
 
-    /// What the caller is shown of a judgement.
+    /// The part of a judgement that is visible to the caller.
     fn shown(&self, caller: &Client, judgement: Judgement) -> Result<Introspected, CannotIntrospect> {
         let mut is_hidden = false;
         let result = match judgement.verdict {
             Verdict::Active(token) if may_see(caller, &token.claims) => Introspection::Access(token),
             Verdict::Active(token) => {
-                tracing::info!(caller = %caller.id, jti = %token.claims.jti, "a client may not see the token it asked about");
+                tracing::info!(caller = %caller.id, jti = %token.claims.jti, "introspection denied: the token is not visible to the client");
                 self.denials.count(&caller.id, 1);
                 is_hidden = true;
                 Introspection::Inactive
@@ -175,8 +173,8 @@ impl Service {
         Ok(Introspected { result, at, proven_at, signature, is_hidden })
     }
 
-    /// An introspection as a JWT for the client that asked (RFC 9701 §5): nested, with a `typ` and without `sub` and `exp`
-    /// of its own, so that it can never pass for an access token.
+    /// The introspection response as a JWT for the caller (RFC 9701 §5). The claims are nested, and the JWT has its own `typ`
+    /// and no `sub` and `exp`, so that it can never be used as an access token.
     pub fn sign_introspection(&self, caller: &Client, answer: &RawValue, at: Timestamp) -> Result<String, Failure> {
         #[derive(serde::Serialize)]
         struct Claims<'a> {
@@ -193,7 +191,7 @@ impl Service {
         key.signing.sign_jwt("token-introspection+jwt", &claims).map_err(Failure::internal)
     }
 
-    /// Refresh tokens are seen by their own client alone (security.md I6). They live in the database, not in the view.
+    /// A refresh token is visible only to its own client (security.md I6). It is looked up in the database, not in the view.
     async fn introspect_refresh(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
         if let Some(doubt) = self.judge.doubt() {
             return Err(CannotIntrospect::Doubt(doubt));
@@ -221,7 +219,7 @@ impl Service {
             return Ok(inactive);
         }
         if caller.id != session.client {
-            tracing::info!(caller = %caller.id, %session.id, "a client may not see the refresh token it asked about");
+            tracing::info!(caller = %caller.id, %session.id, "introspection denied: the refresh token is not visible to the client");
             self.denials.count(&caller.id, 1);
             return Ok(Introspected { is_hidden: true, ..inactive });
         }
@@ -229,7 +227,8 @@ impl Service {
     }
 }
 
-/// The caller rule (security.md I2): its own token, a token for one of its resources, or any token for a gateway.
+/// Whether a token is visible to the caller (security.md I2): the client's own tokens, tokens for its audiences, or all tokens
+/// for a gateway.
 pub fn may_see(caller: &Client, claims: &AccessClaims) -> bool {
     match caller.settings.introspect {
         IntrospectRight::Any => true,

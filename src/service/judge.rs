@@ -1,8 +1,8 @@
-//! The one function that says whether an access token is active. Introspection, batch introspection, forward-auth and
-//! every endpoint that takes a bearer token go through it (security.md section 6: every rule lives in one place).
+//! Decides whether an access token is active. Introspection, batch introspection, forward-auth and every endpoint that takes
+//! a bearer token use this module (security.md section 6: each rule exists once).
 //!
-//! It reads memory only. A token is verified once; the judgement is kept, keyed by SHA-256 of the token, and every later
-//! request re-checks time, and the revocation maps if the view has moved since.
+//! It reads only memory. A token's signature is verified once, and the verified token is cached by the SHA-256 of its text.
+//! Later requests check the time again, and the revocation maps if the view has changed.
 
 use std::sync::Arc;
 use std::sync::OnceLock;
@@ -20,108 +20,101 @@ use crate::follower::Follower;
 use crate::keyring::{Keyring, Reload};
 use crate::view::{Freshness, TokenMarks, View};
 
-/// Judges access tokens.
 pub struct Judge {
     view: Arc<View>,
     keyring: Arc<Keyring>,
     clock: Arc<dyn Clock>,
     issuer: String,
     default_type: TokenType,
-    /// Asked only for a token that is ahead of the view.
+    /// Used only for a token that may be newer than the view.
     follower: Arc<Follower>,
-    /// One for each of [`MOST_WAITING`].
+    /// [`MOST_WAITING`] permits.
     may_wait: Semaphore,
     judged: quick_cache::sync::Cache<[u8; 32], Arc<JudgedToken>, WeighByBytes>,
 }
 
-/// How much older than it is a token may look: `iat` counts whole seconds, and replicas' clocks differ by less than one.
+/// Clock skew tolerated when `iat` is compared with the view age: `iat` is in whole seconds, and the clocks of replicas differ
+/// by less than one second.
 const ISSUE_SKEW: Duration = Duration::from_secs(2);
 
-/// At most so many requests wait for a look at the feed because of a key that nobody here knows: each takes some kilobytes
-/// for up to three seconds, and whoever makes such tokens up must not take the memory.
+/// Maximum number of requests that wait for a poll because of an unknown key. Each takes some kilobytes for up to three
+/// seconds, and a caller that invents key ids must not exhaust the memory.
 const MOST_WAITING: usize = 1024;
 
-/// What is known of a token.
+/// Whether a token is active.
 #[derive(Debug, Clone)]
 pub enum Verdict {
-    /// It is good at this instant.
+    /// Active at the time of the judgement.
     Active(Arc<JudgedToken>),
-    /// It was judged, and it is not.
     Inactive(Inactivity),
-    /// The replica cannot judge now: 503, never `active: false` (design.md §2, promise 4).
+    /// The replica gives no verdict now: 503, never `active: false` (design.md §2, promise 4).
     CannotJudge(Doubt),
 }
 
-/// Why a token is not active: for the operator's log, never for the caller.
+/// Why a token is inactive. Only for the log, never for the caller.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Inactivity {
-    /// It is not an access token of ours, or it is expired.
+    /// The text is not an access token of this installation, or the token has expired.
     #[error("{0}")]
     Refused(TokenRefusal),
-    /// It, or something that it hangs on, was revoked.
+    /// The token, or its session, user, client or key, was revoked.
     #[error("revoked, by its {}", .0.as_str())]
     Revoked(RevocationKind),
-    /// Its client was deleted or disabled. With the time at which the token was issued.
+    /// The client was deleted or disabled. Contains the token's `iat`.
     #[error("its client is disabled or gone")]
     ClientGone(Timestamp),
-    /// Its key is no longer published, or it claims to be issued after its key stopped signing (security.md K10).
+    /// The key is retired, or was not signing at the token's `iat` (security.md K10).
     #[error("its key is no longer published, or was not signing when the token says that it was issued")]
     KeyGone,
-    /// None of its audiences is known here (security.md T7). With the time at which the token was issued.
+    /// None of the audiences is known (security.md T7). Contains the token's `iat`.
     #[error("none of its audiences is known here")]
     UnknownAudience(Timestamp),
-    /// Its `typ` is not one that its client is configured for (security.md T2). With the time at which the token was issued.
+    /// The client is not configured for this `typ` (security.md T2). Contains the token's `iat`.
     #[error("its `typ` is not the one that its client is configured for")]
     WrongType(Timestamp),
 }
 
 impl Inactivity {
-    /// Whether a key of ours refused the signature.
+    /// Whether the token names a known key but its signature is invalid.
     pub(super) const fn is_forgery(&self) -> bool {
         matches!(self, Self::Refused(TokenRefusal::Jws(JwsRefusal::BadSignature)))
     }
 }
 
-/// Why a replica cannot judge, in words for the operator.
+/// Why a replica gives no verdict. The texts are for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Doubt {
-    /// The view was not loaded yet.
+    /// The view is not loaded yet.
     #[error("the revocations are not loaded yet")]
     Loading,
-    /// The view is older than `revocation.max_lag`, or the clock was stepped.
-    #[error("what it knows of revocations is older than revocation.max_lag, or the clock was stepped")]
+    #[error("the view is older than revocation.max_lag, or the clock was stepped")]
     StaleView,
-    /// The time is not known.
     #[error("{0}")]
     Clock(ClockDoubt),
-    /// The token names a key that this replica does not know, and the keys cannot be read now.
-    #[error("the token names a key that it does not know, and the keys cannot be read")]
+    #[error("the token names an unknown key, and the keys cannot be read")]
     KeysUnreadable,
-    /// The token may be of a key that was made just now, and as many as may wait for that already do.
-    #[error("the token names a key that it does not know, and too many such requests are waiting")]
+    /// The token may be signed by a new key, and [`MOST_WAITING`] requests already wait for the next poll.
+    #[error("the token names an unknown key, and too many such requests are waiting")]
     TooManyWaiting,
-    /// The token is newer than the view, which does not know its client as the token does, and the feed cannot be read now.
-    #[error("the token is newer than what it knows, and the changes since then cannot be read")]
+    /// The view has no matching client or audience. The token may be newer than the view, and the change feed cannot be read.
+    #[error("the token may be newer than the view, and the change feed cannot be read")]
     BehindToken,
-    /// The row of the key that signed the token cannot be read.
     #[error("the key that signed the token is stored and cannot be used here")]
     UnreadableKey,
-    /// The row of a client that the answer depends on cannot be read.
-    #[error("the row of a client that this depends on cannot be read")]
+    #[error("the row of a client on which the verdict depends cannot be read")]
     UnreadableClient,
-    /// Nobody whom this replica knows is calling, which another may know, and the feed cannot be read now.
-    #[error("the caller is unknown to it, and the changes of clients cannot be read")]
+    /// Another replica may know the client.
+    #[error("the client is unknown, and the change feed cannot be read")]
     BehindCaller,
 }
 
-/// A verified token and what a later request needs of it without verifying again.
+/// A verified token, and the data to judge it again without verifying it again.
 #[derive(Debug)]
 pub struct JudgedToken {
-    /// The checked claims.
     pub claims: AccessClaims,
     marks: TokenMarks,
     token_type: TokenType,
-    /// Generation of the view under which the token was last found good.
+    /// View generation at which the token was last active.
     good_under: AtomicU64,
     introspection: OnceLock<Bytes>,
     forward_auth: OnceLock<HeaderMap>,
@@ -146,42 +139,40 @@ impl JudgedToken {
         Self { claims, marks, token_type, good_under, introspection: OnceLock::new(), forward_auth: OnceLock::new() }
     }
 
-    /// The introspection answer, written once per token.
+    /// The introspection response, rendered once per token.
     pub fn introspection(&self, write: impl FnOnce(&AccessClaims) -> Bytes) -> &Bytes {
         self.introspection.get_or_init(|| write(&self.claims))
     }
 
-    /// The headers of the forward-auth answer, written once per token.
+    /// The headers of the forward-auth response, rendered once per token.
     pub fn forward_auth(&self, write: impl FnOnce(&AccessClaims) -> HeaderMap) -> &HeaderMap {
         self.forward_auth.get_or_init(|| write(&self.claims))
     }
 }
 
-/// What became of a token's signature.
+/// How a token's signature was checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signature {
-    /// It was verified before, and remembered.
+    /// The token was in the verified-token cache.
     Remembered,
-    /// It was verified for this judgement.
+    /// The signature was verified for this judgement.
     Verified,
     /// The token is not an access token of this installation.
     Foreign,
 }
 
-/// A verdict, and whether the token had been verified before.
+/// A verdict, and how it was reached.
 #[derive(Debug, Clone)]
 pub struct Judgement {
-    /// The verdict.
     pub verdict: Verdict,
-    /// What became of the signature.
     pub signature: Signature,
-    /// The instant at which the verdict holds.
+    /// The time for which the verdict holds.
     pub at: Timestamp,
-    /// [`Clock::elapsed`] when the view was found fresh enough for it, or too old.
+    /// [`Clock::elapsed`] when the freshness of the view was checked.
     pub proven_at: Duration,
 }
 
-/// When tokens came: whatever is read later knows the keys and clients of those that are good.
+/// Counters read when a request arrived. A later reload or sync covers the tokens of the request.
 #[derive(Debug, Clone, Copy)]
 struct Came {
     /// [`Keyring::reloads`].
@@ -190,13 +181,13 @@ struct Came {
     looks: u64,
 }
 
-/// Bounds the cache of verified tokens by the bytes that they hold.
+/// Bounds the verified-token cache by memory.
 #[derive(Debug, Clone)]
 struct WeighByBytes;
 
 impl quick_cache::Weighter<[u8; 32], Arc<JudgedToken>> for WeighByBytes {
     fn weight(&self, _: &[u8; 32], token: &Arc<JudgedToken>) -> u64 {
-        // The struct, the claims' own allocations, and the two renderings, which repeat about the same text.
+        // The struct, the allocations of the claims, and the two rendered responses, which contain about the same text.
         let claims = &token.claims;
         let audience: usize = claims.audience.iter().map(|audience| audience.as_str().len() + 32).sum();
         let scope: usize = claims.scope.iter().map(|scope| scope.len() + 32).sum();
@@ -206,7 +197,7 @@ impl quick_cache::Weighter<[u8; 32], Arc<JudgedToken>> for WeighByBytes {
     }
 }
 
-/// What a verified token of the usual size takes in memory; the cache is sized in these.
+/// Memory of a verified token of typical size.
 const TYPICAL_TOKEN_BYTES: u64 = 3072;
 
 impl std::fmt::Debug for Judge {
@@ -219,7 +210,7 @@ impl std::fmt::Debug for Judge {
 }
 
 impl Judge {
-    /// A judge for tokens of `issuer`; remembers `cache_entries` verified tokens of the usual size, and fewer large ones.
+    /// A judge for tokens of `issuer`. It caches `cache_entries` tokens of typical size, or fewer large ones.
     pub fn new(
         view: Arc<View>,
         keyring: Arc<Keyring>,
@@ -235,23 +226,22 @@ impl Judge {
         Self { view, keyring, clock, issuer, default_type, follower, may_wait, judged }
     }
 
-    /// Judges a token as it stands now. Waits only for what a good token may be ahead of this replica with: a key that it
-    /// has not met, or, for a token of ours that was issued just now, a client that it does not know as the token does. Such a
-    /// token is not called inactive before the database was read.
+    /// Judges a token now. It waits for the database only if the token may be newer than the view or the key ring. That is the
+    /// case if its key is unknown. It is also the case for a token issued just now whose client, audience or `typ` does not
+    /// match the view. Such a token is inactive only after the database was read.
     pub async fn judge(&self, token: &str) -> Judgement {
         let judgement = self.judge_from_memory(token);
         if !self.wants_news(&judgement) {
             return judgement;
         }
-        // What is rare waits on the heap: the future of the usual case stays small.
+        // Boxed because it is rare: this keeps the future of the common case small.
         Box::pin(self.judge_with_news(token, judgement, self.came())).await
     }
 
-    /// Judges tokens of one request, up to the first that cannot be judged. Those that are active are so when the last
-    /// one was judged, and they wait together for keys and changes that any of them is ahead with.
+    /// Judges the tokens of one request, up to the first without a verdict. Active tokens are still active when the last one
+    /// was judged. One reload or sync serves all tokens.
     ///
-    /// Between two signature checks other requests have their turn. `charge` is called with each judgement and ends the batch
-    /// by an error.
+    /// Yields to other requests after each signature check. `charge` is called with each judgement; an error ends the batch.
     pub async fn judge_all<E>(
         &self,
         tokens: &[&str],
@@ -275,7 +265,7 @@ impl Judge {
             let is_in_doubt = matches!(judgement.verdict, Verdict::CannotJudge(_));
             judgements.push(judgement);
             if is_in_doubt {
-                // The answer to all of them is that: the others need not wait.
+                // The whole batch gets this answer, so the other tokens need not be judged.
                 return Ok(judgements);
             }
         }
@@ -294,7 +284,7 @@ impl Judge {
         Came { reloads: self.keyring.reloads(), looks: self.follower.looks() }
     }
 
-    /// Whether a token is inactive only as far as this replica knows.
+    /// Whether an inactive token could be active according to entries that this replica has not applied.
     fn wants_news(&self, judgement: &Judgement) -> bool {
         match &judgement.verdict {
             Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(_))) => true,
@@ -307,8 +297,8 @@ impl Judge {
         }
     }
 
-    /// Reads what the token may be ahead with, and judges it again: its key may be new here, and then its client. Each is
-    /// read once, after the token arrived, so that what is not found then does not exist.
+    /// Reads new keys, or new entries of the change feed, and judges the token again. Each is read at most once and after the
+    /// token arrived. A key or client that is still missing then does not exist.
     async fn judge_with_news(&self, token: &str, mut judgement: Judgement, came: Came) -> Judgement {
         let (mut has_read_keys, mut has_read_feed) = (false, false);
         while self.wants_news(&judgement) {
@@ -340,38 +330,39 @@ impl Judge {
         judgement
     }
 
-    /// Waits for a look that is made anyway: whoever makes up kids has spent the reload that security.md K4 allows, and
-    /// must not have spent the verdict on good tokens with it.
+    /// Waits for the next regular poll. A caller that invents key ids can use up the reload that security.md K4 allows. Active
+    /// tokens must still get a verdict.
     async fn next_look(&self, came: Came) -> Result<(), Doubt> {
         let _bounded = self.may_wait.try_acquire().map_err(|_| Doubt::TooManyWaiting)?;
         self.follower.next_look_since(came.looks).await.map_err(|_| Doubt::KeysUnreadable)
     }
 
-    /// Whether a token whose key is unknown may be of one that was made after what the view is proven to know. The repeated
-    /// answer to a refresh is as old as the first one, and may bear a key that is newer: to wait for those as well would
-    /// make everybody who changes the `kid` of a token wait for the longest retry window, and it takes a withdrawn key, a
-    /// lost answer and a flood of made-up kids in the same half second to miss one.
+    /// Whether a token with an unknown key may be signed by a key newer than the last sync.
+    ///
+    /// Known gap: the access token of a refresh retry keeps its `iat`, but may be signed by a newer key. Covering it would let
+    /// every caller with an invented key id wait for the whole retry window. The gap needs a withdrawn key, a lost response and
+    /// a flood of invented key ids within half a second.
     fn may_be_of_a_new_key(&self, token: &str, now: Timestamp) -> bool {
         crypto::unverified_issue_time(token, &self.issuer, now)
             .is_some_and(|issued_at| self.may_be_ahead(issued_at, now))
     }
 
-    /// Whether a token may have been issued after what the view is proven to know.
+    /// Whether a token may have been issued after the last sync.
     fn may_be_ahead(&self, issued_at: Timestamp, now: Timestamp) -> bool {
         issued_at.plus(ISSUE_SKEW) >= now.minus(self.view.age(&*self.clock))
     }
 
-    /// How many verified tokens are kept.
+    /// Number of tokens in the verified-token cache.
     pub fn cached(&self) -> usize {
         self.judged.len()
     }
 
-    /// Whether a verdict may be given now.
+    /// Why this replica gives no verdict now; `None` if the view is fresh.
     pub fn doubt(&self) -> Option<Doubt> {
         self.doubt_at(self.clock.now(), self.clock.elapsed())
     }
 
-    /// The same, of clocks that were just read.
+    /// As `doubt`, with clocks that were just read.
     pub fn doubt_at(&self, now: Timestamp, elapsed: Duration) -> Option<Doubt> {
         match self.view.freshness_at(&*self.clock, now, elapsed) {
             Freshness::Fresh => None,
@@ -391,8 +382,8 @@ impl Judge {
                 Some(judged) => (self.standing(judged, generation, now), Signature::Remembered),
                 None => self.verify(token, generation, now),
             };
-            // Freshness is asked for last, and counts only if nothing was applied since the maps were read: a sync that
-            // ended in between vouches for entries that this verdict has not seen.
+            // Freshness is checked last, and counts only if no entry was applied since the maps were read. A sync that ended
+            // in between makes the view fresh, but this verdict does not include its entries.
             let proven_at = self.clock.elapsed();
             let doubt = self.doubt_at(now, proven_at);
             if self.view.generation() != generation {
@@ -403,7 +394,7 @@ impl Judge {
             }
             match (&verdict, &cached) {
                 (Verdict::Active(judged), None) => self.judged.insert(digest, Arc::clone(judged)),
-                // It is revoked or expired: the memory is for tokens that are used.
+                // Revoked or expired: frees the entry for a token in use.
                 (Verdict::Inactive(_), Some(_)) => drop(self.judged.remove(&digest)),
                 _ => {}
             }
@@ -419,7 +410,7 @@ impl Judge {
                 (Verdict::CannotJudge(Doubt::UnreadableKey), Signature::Foreign)
             }
             Err(refusal) => {
-                // Claims are read after the signature was found good.
+                // Claims are checked only after the signature was verified.
                 let is_ours = matches!(refusal, TokenRefusal::Claims(_));
                 let signature = if is_ours { Signature::Verified } else { Signature::Foreign };
                 (Verdict::Inactive(Inactivity::Refused(refusal)), signature)
@@ -427,17 +418,17 @@ impl Judge {
         }
     }
 
-    /// Drops a token that was revoked from the memory of verified tokens.
+    /// Removes a revoked token from the verified-token cache.
     pub fn forget(&self, token: &str) {
         self.judged.remove(&crypto::sha256(token.as_bytes()));
     }
 
-    /// Drops expired tokens from the memory of verified tokens.
+    /// Removes expired tokens from the verified-token cache.
     pub fn sweep(&self, now: Timestamp) {
         self.judged.retain(|_, judged| now < judged.claims.expires_at);
     }
 
-    /// What remains to be checked of a token whose signature and claims are good: time, and everything that can change.
+    /// Judges a token whose signature and claims are valid: checks the time and everything that can change.
     fn standing(&self, judged: &Arc<JudgedToken>, generation: u64, now: Timestamp) -> Verdict {
         if now >= judged.claims.expires_at {
             return Verdict::Inactive(Inactivity::Refused(TokenRefusal::Claims(ClaimsRefusal::Expired)));
@@ -457,7 +448,7 @@ impl Judge {
         }
     }
 
-    /// The row that cannot be read and makes an objection doubtful (security.md D18).
+    /// The unreadable row because of which the reason for inactivity is uncertain (security.md D18).
     fn unreadable(&self, judged: &JudgedToken, objection: &Inactivity) -> Option<Doubt> {
         let client = || self.view.is_unreadable_client(judged.claims.client.as_str());
         match objection {

@@ -1,4 +1,4 @@
-//! The life of signing keys: the first one, automatic rotation, import, withdrawal, and re-sealing under a new master key.
+//! Signing keys: the initial key, automatic rotation, import, withdrawal, and resealing under a new master key.
 
 use std::time::Duration;
 
@@ -9,66 +9,59 @@ use crate::store::{AfterWithdrawal, NewKey, StoreError, StoredKey};
 
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
-/// A retired key stays published for the longest life of a token that it signed, and this much longer.
+/// How long a key stays published after the last token that it signed has expired.
 const KEEP_BEYOND_LAST_TOKEN: Duration = Duration::from_secs(60 * 60);
 
-/// The longest life of any access token.
+/// Maximum lifetime of an access token.
 const LONGEST_ACCESS_TTL: Duration = Duration::from_secs(60 * 60);
 
-/// How often a withdrawal is tried again because another replica changed the keys in the same moment.
+/// How often a withdrawal is tried again because another replica changed the keys concurrently.
 const WITHDRAWAL_ATTEMPTS: u32 = 3;
 
-/// The least difference between two instants.
-const A_TICK: Duration = Duration::from_millis(1);
+/// The resolution of stored times.
+const RESOLUTION: Duration = Duration::from_millis(1);
 
-/// A JWK set of more than this makes some verifiers drop keys.
+/// Some verifiers drop keys of a larger JWK set.
 const MOST_PUBLISHED_KEYS: usize = 5;
 
-/// A key as administrators see it.
+/// A key for administrators.
 #[derive(Debug, Clone)]
 pub struct KeyInfo {
-    /// Its id.
     pub kid: Kid,
-    /// Its algorithm.
     pub algorithm: Algorithm,
-    /// Its appointments.
     pub schedule: KeySchedule,
-    /// Where it stands now.
     pub phase: KeyPhase,
 }
 
 /// Why a key was not added.
 #[derive(Debug, thiserror::Error)]
 pub enum AddKeyError {
-    /// The file does not hold a key that can be used.
+    /// The file contains no usable key.
     #[error(transparent)]
     Import(#[from] ImportError),
-    /// Exactly this key is there already.
     #[error("this key has been imported before")]
     Duplicate,
-    /// Another replica made a key in the same moment.
-    #[error("another replica made a key at the same moment; look at `countersign keys list`")]
+    #[error("another replica created a key concurrently; see `countersign keys list`")]
     Overtaken,
-    /// Five keys are published.
+    /// [`MOST_PUBLISHED_KEYS`] are published.
     #[error(
         "five keys are published already, more than some verifiers keep: withdraw one, or wait until one has retired"
     )]
     TooMany,
-    /// The service makes no keys of this algorithm.
-    #[error("keys of {0} are not made here, import one: `countersign keys import --algorithm {0} FILE`")]
+    #[error("keys for {0} cannot be generated; import one: `countersign keys import --algorithm {0} FILE`")]
     NotGenerated(Algorithm),
-    /// It could not be stored.
+    /// The key could not be stored.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
-/// Keys that should be there by now and are not; the others are maintained, and what signs goes on signing.
+/// Keys that are due but could not be created. Keys of other algorithms are not affected, and signing keys keep signing.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", told(.0))]
 pub struct MaintenanceError(Vec<(Algorithm, AddKeyError)>);
 
 impl MaintenanceError {
-    /// Whether the same may succeed later.
+    /// Whether a later attempt may succeed.
     pub fn is_outage(&self) -> bool {
         self.0.iter().all(|(_, error)| matches!(error, AddKeyError::Failed(failure) if failure.is_outage()))
     }
@@ -89,9 +82,9 @@ impl From<KeyringError> for Failure {
 }
 
 impl Service {
-    /// Sees to it that the default algorithm has a key, and makes the next one when its time has come. Any replica may
-    /// do it at any time; exactly one wins each step (security.md K8). A failure leaves the present key signing, and keeps
-    /// no other algorithm from its key. While the time is not known, no key is made: it would sign too early or too late.
+    /// Creates the keys that are due: the initial key of each algorithm in use, and successors. All replicas may run this
+    /// concurrently; exactly one succeeds in each step (security.md K8). After a failure, the current key keeps signing, and
+    /// other algorithms still get their keys. While the time is unknown, no key is created: it would sign too early or late.
     pub async fn maintain_keys(&self) -> Result<(), MaintenanceError> {
         if !self.has_time() {
             return Ok(());
@@ -124,7 +117,7 @@ impl Service {
         self.make_key(algorithm, from).await
     }
 
-    /// Adds a private key from a PEM file. It is announced like any other; the first of its algorithm signs when asked.
+    /// Adds a private key from a PEM file. It is announced like a generated one; the first of its algorithm signs at once.
     pub async fn import_key(
         &self,
         pem: &str,
@@ -135,11 +128,13 @@ impl Service {
         self.add_key(key, from).await
     }
 
-    /// Withdraws a key as compromised: gone from the JWK set and its tokens inactive, here at once and everywhere within
-    /// the bound. If it was the one that signs, an announced key or a new one takes its place at once: its tokens may meet
-    /// verifiers that have not fetched it yet, which is better than signing with a stolen key. If it had only been
-    /// announced, the key before it goes on signing until the one after it may; if it was retiring, nothing else changes. True
-    /// when there is such a key. The key need not be one that the master key opens.
+    /// Withdraws a compromised key: it leaves the JWK set, and its tokens become inactive, here at once and everywhere within
+    /// the revocation bound. Returns whether the key exists. The master key need not be able to open it.
+    ///
+    /// - A signing key is replaced at once by an announced key or a new one. Verifiers may not have fetched that key yet,
+    ///   which is better than signing with a stolen key.
+    /// - For an announced key, the previous key keeps signing until a later one may.
+    /// - For a retiring key, nothing else changes.
     pub async fn withdraw_key(&self, kid: &Kid, from: &Requester) -> Result<bool, Failure> {
         let mut attempts = 1..=WITHDRAWAL_ATTEMPTS;
         loop {
@@ -148,14 +143,14 @@ impl Service {
             let event = from.event("key.withdrawn").about(kid);
             let withdrawn = self.store.keys().withdraw(kid, then, now.plus(REVOCATION_LIFE), now, Some(event)).await;
             match withdrawn {
-                // Another replica has rotated meanwhile: what is to follow must be chosen anew.
+                // Another replica changed the keys concurrently, so the successor must be chosen again.
                 Err(StoreError::Conflict { .. }) if attempts.next().is_some() => {}
                 withdrawn => return self.known(withdrawn).await,
             }
         }
     }
 
-    /// What is to sign once `kid` is withdrawn.
+    /// The key that signs after `kid` is withdrawn.
     fn successor_of_withdrawn(
         &self,
         kid: &Kid,
@@ -171,15 +166,15 @@ impl Service {
         let others = || of_algorithm().filter(|key| key.kid != *kid);
         let in_phase = |phase| others().filter(move |key| key.schedule.phase(now) == phase);
         if signer_of(of_algorithm(), |key| key.schedule, now).is_some_and(|signer| signer.kid != *kid) {
-            // The key that signs is sound: no other signs before verifiers have had time to meet it.
+            // The signing key is not withdrawn, so no other key signs before verifiers have had time to fetch it.
             let was_to_retire = |key: &&StoredKey| key.schedule.retires_at == Some(withdrawn.schedule.signs_from);
             let before = others().filter(|key| key.schedule.retires_at.is_some_and(|at| now < at)).find(was_to_retire);
             return Ok(before.map_or(AfterWithdrawal::Nothing, |key| AfterWithdrawal::Reinstate(key.kid.clone())));
         }
-        // A master key that does not open the old key may be the wrong one, and what it seals no replica could open: then
-        // the next key is left to them.
+        // If the master key does not open the withdrawn key, it may be the wrong one. No replica could then open a key that it
+        // seals, so the replicas create the next key.
         let is_ours = || self.sealer.open(&withdrawn.sealed, &seal_context(kid, algorithm)).is_ok();
-        // Of several the one that verifiers have known longest.
+        // Of several keys, the one that has been published longest.
         match in_phase(KeyPhase::Announced).min_by_key(|key| key.schedule.signs_from) {
             Some(announced) => Ok(AfterWithdrawal::Promote(announced.kid.clone())),
             None if algorithm.is_generated() && is_ours() => {
@@ -190,7 +185,7 @@ impl Service {
         }
     }
 
-    /// Every key that is not gone, with its state.
+    /// All published keys.
     pub fn key_infos(&self) -> Vec<KeyInfo> {
         let now = self.clock.now();
         let keys = self.keyring.keys();
@@ -203,7 +198,7 @@ impl Service {
         keys.iter().map(info).filter(|key| key.phase != KeyPhase::Gone).collect()
     }
 
-    /// The same of what is stored, whether the master key opens it or not.
+    /// All stored keys that are published, including those that the master key does not open.
     pub async fn stored_key_infos(&self) -> Result<Vec<KeyInfo>, Failure> {
         let now = self.clock.now();
         let info = |key: StoredKey| KeyInfo {
@@ -216,7 +211,7 @@ impl Service {
         Ok(keys.readable.into_iter().map(info).filter(|key| key.phase != KeyPhase::Gone).collect())
     }
 
-    /// Seals every key that is still sealed under the previous master key anew. Returns how many were.
+    /// Reseals every key that is sealed under the previous master key, and returns their number.
     pub async fn reseal_keys(&self) -> Result<usize, Failure> {
         let mut resealed = 0;
         for stored in self.store.keys().all().await?.readable {
@@ -232,7 +227,7 @@ impl Service {
         Ok(resealed)
     }
 
-    /// The key of `algorithm` that has no successor yet.
+    /// The key of `algorithm` without a successor.
     fn newest_key(&self, algorithm: Algorithm, now: Timestamp) -> Option<(Kid, KeySchedule)> {
         let keys = self.keyring.keys();
         let is_newest = |key: &&Key| {
@@ -242,7 +237,7 @@ impl Service {
         keys.iter().find(is_newest).map(|key| (key.signing.kid().clone(), key.schedule))
     }
 
-    /// A successor is announced early enough to sign when the present key has signed for `keys.rotate_every`.
+    /// Whether a successor must be announced now, to sign when the key has signed for `keys.rotate_every`.
     fn is_due(&self, newest: &KeySchedule, now: Timestamp) -> bool {
         now >= newest.signs_from.plus(self.settings.rotate_every).minus(self.settings.announce_for)
     }
@@ -252,8 +247,8 @@ impl Service {
         self.add_key(key, from).await
     }
 
-    /// Stores a key. The first of its algorithm signs at once; a later one from `keys.announce_for` on, when the one
-    /// before it retires.
+    /// Stores a key. The first of its algorithm signs at once. A later one signs after `keys.announce_for`, when the previous
+    /// one retires.
     async fn add_key(&self, key: SigningKey, from: &Requester) -> Result<Kid, AddKeyError> {
         let now = self.clock.now();
         if self.key_infos().len() >= MOST_PUBLISHED_KEYS {
@@ -264,8 +259,8 @@ impl Service {
         let added = match self.newest_key(key.algorithm(), now) {
             None => self.store.keys().insert_first(self.seal(&key, now, now)?, now, Some(event)).await,
             Some((current, schedule)) => {
-                // Each later than the one before, so that what follows what can be told by their appointments.
-                let signs_from = now.plus(self.settings.announce_for).max(schedule.signs_from.plus(A_TICK));
+                // Strictly increasing, so that the schedules define the order of the keys.
+                let signs_from = now.plus(self.settings.announce_for).max(schedule.signs_from.plus(RESOLUTION));
                 let gone_at = signs_from.plus(LONGEST_ACCESS_TTL).plus(KEEP_BEYOND_LAST_TOKEN);
                 let new = self.seal(&key, now, signs_from)?;
                 self.store.keys().rotate(&current, signs_from, gone_at, new, now, Some(event)).await
@@ -278,7 +273,7 @@ impl Service {
         if self.follower.honour(added).await {
             return Ok(kid);
         }
-        // Another replica was faster; its key is as good.
+        // Another replica created the key first.
         self.follower.sync().await.map_err(|error| AddKeyError::Failed(Failure::internal(error)))?;
         Err(AddKeyError::Overtaken)
     }

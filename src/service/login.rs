@@ -1,4 +1,4 @@
-//! Login: a user name and a password for a pair of tokens.
+//! Login with user name and password.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,69 +18,66 @@ use super::granted::{Granted, scope_of_user};
 use super::password::VerifiedUser;
 use super::{Caller, Failure, IssuedTokens, Limit, REVOCATION_LIFE, Requester, Service};
 
-/// A request to log in, with its fields read.
+/// A parsed login request.
 #[derive(Debug)]
 pub struct Login {
-    /// Who.
     pub username: Username,
-    /// The proof.
     pub password: Password,
-    /// What the tokens should be good for; none: everything that the client may have.
+    /// `None`: all scopes of the client.
     pub scope: Option<ScopeSet>,
-    /// Whom the tokens should be for; none: all of the client's audiences.
+    /// `None`: all audiences of the client.
     pub audience: Option<Audience>,
 }
 
-/// Why there is no session. Unknown, wrong, disabled and locked users are told apart by nobody (security.md P6).
+/// Why a login failed. An unknown user, a wrong password and a disabled user cannot be distinguished (security.md P6).
 #[derive(Debug, thiserror::Error)]
 pub enum LoginError {
-    /// The name and the password do not fit, or the account cannot log in.
+    /// The user name is unknown, the password is wrong, or the user is disabled.
     #[error("invalid credentials")]
     InvalidCredentials,
-    /// Too many attempts on this name, from this address or on this pair.
+    /// The limit of the account, the address or the pair is exceeded.
     #[error("too many attempts")]
     TooManyAttempts {
-        /// The count that stands against it the longest.
+        /// The limit that refuses attempts the longest.
         limit: Limit,
-        /// When the next attempt is counted.
+        /// Time until the next attempt is allowed.
         retry_after: Duration,
     },
-    /// The password could not be hashed now.
+    /// The hashing pool is full or has failed.
     #[error(transparent)]
     Hashing(#[from] HashingError),
-    /// The client may not log users in.
+    /// The client's settings do not allow logins.
     #[error("the client is not allowed to log users in")]
     ClientNotAllowed,
-    /// A scope that the client, or this user, may not have.
+    /// A scope that the client or the user must not have.
     #[error("the scope is not allowed")]
     InvalidScope,
-    /// An audience that is not the client's.
     #[error("the audience is not allowed")]
     InvalidAudience,
-    /// It could not be decided.
+    /// The service failed.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
-/// Everything of a login that can fail before it is written.
+/// A session and its tokens, computed before anything is written.
 struct Prepared {
     new: NewSession,
     at: Timestamp,
     tokens: IssuedTokens,
 }
 
-/// A session in the database whose tokens the caller does not have yet. Dropped, it ends the session: a caller that
-/// disconnected must not leave a session behind that nobody holds (security.md R13).
+/// A committed session whose tokens the caller does not have yet. Dropping it ends the session, so that a caller that
+/// disconnected leaves no unused session behind (security.md R13).
 struct OpenedSession {
     service: Arc<Service>,
     session: SessionId,
     from: Requester,
-    /// `None` once the caller has them.
+    /// `None` after they were claimed.
     tokens: Option<IssuedTokens>,
 }
 
 impl OpenedSession {
-    /// The tokens, for the answer. `None` never happens: they are taken once.
+    /// Takes the tokens for the response. `None` only if they were taken before.
     fn claim(mut self) -> Option<IssuedTokens> {
         self.tokens.take()
     }
@@ -96,7 +93,7 @@ impl Drop for OpenedSession {
         let ending = async move {
             tracing::info!(%session, "the caller of a login disconnected; its session ends");
             if let Err(error) = service.end_session(session, Owner::Anyone, EndReason::LoggedOut, &from).await {
-                tracing::warn!(%session, %error, "a session that nobody holds could not be ended; it expires by itself");
+                tracing::warn!(%session, %error, "ending the session of a disconnected caller failed; it stays until it expires");
             }
         };
         runtime.spawn(ending.in_current_span());
@@ -106,12 +103,12 @@ impl Drop for OpenedSession {
 impl Service {
     /// Logs a user in on `caller`'s client.
     ///
-    /// The attempt is counted before the password is hashed (security.md L3), the hash is computed whatever is known of
-    /// the name (P6), and the session is created only if the user's epoch is still the one that was read with the hash:
-    /// a login that began before a revocation cannot outlive it.
+    /// The attempt is counted before the password is hashed (security.md L3). The hash is computed for unknown names too (P6).
+    /// The session is created only if the user's epoch is still the one that was read with the hash, so a login that began
+    /// before a revocation cannot outlive it.
     ///
-    /// Dropping the future before it ends leaves no session: one that was opened meanwhile is ended. A session whose answer
-    /// is lost on the way to the client stays until it expires; the server cannot know of it.
+    /// Dropping the future leaves no session: a session that was opened concurrently is ended. If the response is lost on the
+    /// way to the client, the session stays until it expires, because the server cannot detect the loss.
     pub async fn log_in(
         self: &Arc<Self>,
         caller: &Caller,
@@ -128,7 +125,7 @@ impl Service {
         }
         let verified = self.verify_password(&login.username, login.password, &client.id, from).await?;
         let Some(opened) = self.open_session(client, &verified, login.scope.as_ref(), &audience, from).await? else {
-            // The user or the client was disabled, deleted or revoked between the look-up and now.
+            // The user or the client was disabled, deleted or revoked since it was read.
             self.note_failed_login(&verified.attempt, Some(verified.user.id), &client.id, from).await?;
             return Err(LoginError::InvalidCredentials);
         };
@@ -137,8 +134,8 @@ impl Service {
         opened.claim().ok_or_else(|| Failure::internal("the tokens of a login were taken twice").into())
     }
 
-    /// Opens a session and writes its first tokens. A client that was revoked elsewhere, of which this replica has not heard
-    /// yet, is read anew, once: the revocation ended what was issued before it, and the user's password was right.
+    /// Opens a session and issues its first tokens. If another replica revoked the client's tokens a moment ago, it syncs and
+    /// tries once more with the new epoch. The revocation affects only earlier tokens, and the password was right.
     async fn open_session(
         self: &Arc<Self>,
         client: &Client,
@@ -174,13 +171,13 @@ impl Service {
         let Prepared { new, at, tokens } = match self.prepare(client, verified, asked, audience, from) {
             Ok(prepared) => prepared,
             Err(error) => {
-                // The password was right: whatever else is wrong with the request is no guess.
+                // The password was right, so another error does not count as a failed attempt.
                 self.settle_attempt(&verified.attempt).await;
                 return Err(error);
             }
         };
         let caller = new.caller.clone();
-        // Cancelled when this future is dropped. The task goes on, because the transaction may commit.
+        // Cancelled when this future is dropped. The task continues, because the transaction may commit.
         let _guard = caller.drop_guard();
         let (answer, opened) = oneshot::channel();
         let (service, session, from) = (Arc::clone(self), new.id, from.acting(verified.user.id));
@@ -200,7 +197,7 @@ impl Service {
         Ok(opened?)
     }
 
-    /// The session and its first tokens, of which nothing is written yet.
+    /// The session and its first tokens. Nothing is written.
     fn prepare(
         &self,
         client: &Client,

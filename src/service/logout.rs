@@ -6,42 +6,39 @@ use crate::store::{EndOutcome, EndRequest, Owner};
 use super::judge::{Doubt, Inactivity, Verdict};
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
-/// A token that is good for other services than this one.
+/// An active token whose audience is another service.
 #[derive(Debug, thiserror::Error)]
 #[error("the audience of the access token does not name this service")]
 pub struct WrongAudience;
 
-/// Why a bearer was not let in.
+/// Why a bearer token was refused.
 #[derive(Debug, thiserror::Error)]
 pub enum BearerError {
-    /// The token is not active, or no user's session stands behind it.
+    /// The token is inactive, or does not belong to a user's session.
     #[error("the access token is not active")]
     Inactive,
-    /// The token is good but not issued for this service.
+    /// The token is active, but its audience is not this service.
     #[error(transparent)]
     WrongAudience(#[from] WrongAudience),
-    /// The token was good until its session ended.
+    /// The token is inactive because its session has ended.
     #[error("the session of the access token has ended")]
     SessionEnded,
-    /// It cannot be judged now.
-    #[error("cannot judge now: {0}")]
+    /// The replica gives no verdict now.
+    #[error("no verdict available: {0}")]
     Doubt(Doubt),
 }
 
-/// The user behind an access token.
+/// The user that an access token authenticates.
 #[derive(Debug, Clone)]
 pub struct Bearer {
-    /// Who.
     pub user: UserId,
-    /// The session that the token belongs to.
     pub session: SessionId,
-    /// The token itself, judged.
     pub token: std::sync::Arc<super::JudgedToken>,
 }
 
 impl Service {
-    /// The user behind an access token. Its audience must name this service: a resource server that received a user's token
-    /// must not act on the user's account (security.md I16).
+    /// Authenticates a user by an access token. Its audience must be this service: a resource server that received a user's
+    /// token must not act on the user's account (security.md I16).
     pub async fn bearer(&self, access_token: &str) -> Result<Bearer, BearerError> {
         match self.judge.judge(access_token).await.verdict {
             Verdict::Active(token) => match (&token.claims.subject, &token.claims.login) {
@@ -57,14 +54,15 @@ impl Service {
         }
     }
 
-    /// Whether a token may be used on this service's own endpoints. `tokens.default_audience` is no other name of it.
+    /// Checks that a token may be used on this service's own endpoints. Its audience must contain the issuer;
+    /// `tokens.default_audience` is not accepted instead.
     pub(super) fn check_audience(&self, token: &super::JudgedToken) -> Result<(), WrongAudience> {
         let is_named = token.claims.audience.iter().any(|audience| audience.as_str() == self.issuer);
         if is_named { Ok(()) } else { Err(WrongAudience) }
     }
 
-    /// Ends the session of a refresh token, whatever its generation: its bearer held the family's secret. A token that is
-    /// not ours, or of a session that is no more, is an end that was already reached.
+    /// Ends the session of a refresh token of any generation, because each contains the family secret. A token of another
+    /// installation, or of a session that does not exist, is not an error.
     pub async fn log_out_by_refresh_token(&self, token: &str, from: &Requester) -> Result<(), Failure> {
         let Ok(token) = self.refresh_codec.read(token) else {
             return Ok(());
@@ -83,7 +81,7 @@ impl Service {
             .map(drop)
     }
 
-    /// Ends one session if it is `owner`'s. True when such a session exists, also when it had ended before.
+    /// Ends one session if it belongs to `owner`. Returns whether such a session exists, even if it had ended before.
     pub async fn end_session(
         &self,
         session: SessionId,
@@ -103,7 +101,8 @@ impl Service {
         let written = self.store.sessions().end(request, now).await?;
         let outcome = self.follower.honour(written).await;
         if outcome == EndOutcome::AlreadyEnded {
-            // Perhaps on another replica, a moment ago: this one must not call its tokens active after saying so.
+            // It may have ended on another replica a moment ago. After this response, this replica must not answer that the
+            // session's tokens are active.
             self.view.revoke(&Revocation::Session(session), revocation_expires_at);
         }
         Ok(outcome != EndOutcome::Unknown)

@@ -1,5 +1,5 @@
-//! The use cases, one per file. They take and return domain types, and know no axum and no SQL. A verified token keeps the answers
-//! that `http` has written for it (`judge.rs`).
+//! The use cases, one per file. They take and return domain types, and use neither axum nor SQL. A verified token also caches
+//! the responses that `http` renders for it (`judge.rs`).
 
 mod account;
 mod admin_keys;
@@ -76,46 +76,36 @@ pub use users::UserError;
 pub use crate::crypto::HashingError;
 pub use crate::store::{AuditFilter, AuditRecord, LiveRevocation, Owner as SessionOwner};
 
-/// The built-in public client, for a login that names none.
+/// The built-in public client, used by logins without a `client_id`.
 pub const BUILT_IN_CLIENT: &str = "countersign";
 
-/// The scope that opens the administration, and the role that a user needs to be given it.
+/// The scope of the administration API, and the role that a user needs to get it.
 pub const ADMIN_SCOPE: &str = "countersign:admin";
 
-/// How long a revocation is remembered: no token lives longer than an hour, and two minutes cover clock skew
-/// (security.md I12).
+/// How long a revocation is kept: the maximum lifetime of an access token, and two minutes for clock skew (security.md I12).
 pub const REVOCATION_LIFE: Duration = Duration::from_secs(60 * 60 + 120);
 
-/// Callers that may wait for a sync before they are refused as unknown clients. A sync takes milliseconds and serves all of
-/// them, so more wait only while the database is slow; they are answered 503.
+/// Maximum number of callers that wait for a sync before they are refused as unknown clients. A sync takes milliseconds and
+/// serves all of them, so the limit is reached only while the database is slow. Further callers get 503.
 pub const UNKNOWN_CLIENTS: usize = 1024;
 
-/// What the use cases need of the configuration.
+/// The settings that the use cases need.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `tokens.access_ttl`.
     pub access_ttl: Duration,
-    /// `tokens.algorithm`.
     pub algorithm: Algorithm,
-    /// `tokens.type`.
     pub token_type: TokenType,
-    /// `tokens.default_audience`.
     pub default_audience: Audience,
-    /// `sessions.idle_ttl`.
     pub idle_ttl: Duration,
-    /// `sessions.absolute_ttl`.
     pub absolute_ttl: Duration,
     /// `sessions.max_per_user`.
     pub max_sessions: u32,
-    /// `refresh.retry_window`.
     pub retry_window: Duration,
-    /// `keys.rotate_every`.
     pub rotate_every: Duration,
-    /// `keys.announce_for`.
     pub announce_for: Duration,
 }
 
-/// Everything that a use case may need; one per process, shared by every request.
+/// The state of the use cases. One per process, shared by all requests.
 pub struct Service {
     pub(crate) store: Store,
     pub(crate) view: Arc<View>,
@@ -131,10 +121,10 @@ pub struct Service {
     pub(crate) refusals: Refusals,
     pub(crate) client_failures: ClientFailures,
     pub(crate) assertion_keys: AssertionKeys,
-    /// Permits of callers that wait for a sync before they are refused as unknown clients.
+    /// [`UNKNOWN_CLIENTS`] permits.
     pub(crate) unknown_clients: Semaphore,
     pub(crate) revocation_limit: RevocationLimit,
-    /// Revocations of single tokens under way.
+    /// Running revocations of single tokens.
     pub(crate) revoking: Arc<Turns<[u8; 16], (), Result<(), StoreError>>>,
     pub(crate) client_cache: ClientCache,
     pub(crate) denials: Denials,
@@ -142,11 +132,11 @@ pub struct Service {
     pub(crate) audit_searches: AuditSearches,
     pub(crate) refresh_codec: RefreshCodec,
     pub(crate) issuer: String,
-    /// What an assertion of a client may name as its audience (RFC 7523 §3).
+    /// Audiences accepted in client assertions (RFC 7523 §3).
     pub(crate) assertion_audiences: Vec<String>,
     pub(crate) settings: Settings,
     pub(crate) stopping: AtomicBool,
-    /// Why the replica has not started, while it tries to.
+    /// Why the replica has not started yet.
     pub(crate) start_problem: ArcSwapOption<String>,
 }
 
@@ -160,46 +150,44 @@ impl std::fmt::Debug for Service {
 }
 
 impl Service {
-    /// The judge of access tokens.
     pub const fn judge(&self) -> &Judge {
         &self.judge
     }
 
-    /// The configured issuer.
     pub fn issuer(&self) -> &str {
         &self.issuer
     }
 }
 
-/// Why a use case could not be carried out, when nothing that the caller sent or proved is to blame: a part that is away, settings
-/// that do not fit together, or a fault of ours.
+/// Why a use case failed for a reason other than the request: an unavailable dependency, contradictory settings, or a fault of
+/// the service.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
-    /// Something that is needed does not answer now: 503 with `Retry-After`.
+    /// A dependency is unavailable: 503 with `Retry-After`.
     #[error("{0}")]
     Unavailable(Box<dyn std::error::Error + Send + Sync>),
-    /// The access token would be longer than any replica accepts (security.md T9): the user has too many roles, or the client
-    /// too many audiences or scopes, for one token. 400; nothing was changed.
+    /// The access token would exceed the maximum length (security.md T9): the user has too many roles, or the client too many
+    /// audiences or scopes. 400; nothing was changed.
     #[error("{0}")]
     TokenTooLong(Box<dyn std::error::Error + Send + Sync>),
-    /// Something that cannot happen did: 500, one fixed text.
+    /// A fault of the service: 500 with a fixed text.
     #[error("{0}")]
     Internal(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Failure {
-    /// Wraps a cause that the caller never sees.
+    /// Wraps a cause that is logged and never sent to the caller.
     pub fn internal(cause: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> Self {
         Self::Internal(cause.into())
     }
 
-    /// Whether the same may succeed later.
+    /// Whether a later attempt may succeed.
     pub const fn is_outage(&self) -> bool {
         matches!(self, Self::Unavailable(_))
     }
 
     fn doubt(doubt: Doubt) -> Self {
-        Self::Unavailable(format!("this replica cannot judge tokens now: {doubt}").into())
+        Self::Unavailable(format!("this replica gives no verdicts now: {doubt}").into())
     }
 
     fn no_signing_key(algorithm: Algorithm) -> Self {
@@ -213,7 +201,7 @@ impl Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
-            // A row that cannot be read concerns this request alone, until an operator repairs it.
+            // An unreadable row affects only requests that need it, until an operator repairs it.
             StoreError::Unavailable(_) | StoreError::CannotWrite(_) | StoreError::Corrupt { .. } => {
                 Self::Unavailable(Box::new(error))
             }

@@ -1,4 +1,4 @@
-//! Refresh: the next pair of tokens of a session, and the current pair again for a retry (design.md §4).
+//! Refresh: issues the next pair of a session, or the current pair again for a retry (design.md §4).
 
 use crate::crypto::RefreshToken;
 use crate::domain::{Client, ClientKind, EndReason, Grant, RefreshRefusal, SessionState, Timestamp};
@@ -7,37 +7,35 @@ use crate::store::{Answerable, ProvenSession, RotateOutcome, RotateRequest, Sess
 use super::granted::{Granted, Narrowing, NotGranted};
 use super::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service};
 
-/// Of one character in a claim there are so many bytes in JSON at most: escaped, or UTF-8, or a word of one letter in a list.
+/// Maximum number of bytes in JSON for one character of a claim: an escape, UTF-8, or a list item of one letter.
 const BYTES_OF_CHAR: usize = 6;
 
-/// For the log, should it ever be seen.
 const UNDECIDED: &str = "a rotation that asked for no kind of session was left undecided";
 
-/// What a refresh did.
 #[derive(Debug)]
 pub enum Refreshed {
-    /// This request made the next generation.
+    /// This request created the next generation.
     Rotated(IssuedTokens),
-    /// The token was superseded within the retry window: the current pair again.
+    /// The token was superseded within the retry window, so this is the current pair again.
     Retried(IssuedTokens),
 }
 
-/// Why there are no new tokens.
+/// Why a refresh failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RefreshError {
-    /// The token does not refresh. The cause is for the operator.
+    /// The refresh token is refused. The cause is only for the log.
     #[error("refresh refused: {}", .0.as_str())]
     Refused(RefreshRefusal),
-    /// The client may not refresh.
+    /// The client's settings do not allow refreshes.
     #[error("the client is not allowed to refresh")]
     ClientNotAllowed,
-    /// More scope than the session has (RFC 6749 §6).
+    /// The requested scope exceeds that of the session (RFC 6749 §6).
     #[error("the scope exceeds what was granted")]
     InvalidScope,
-    /// An audience that the session does not have (RFC 8707 §2.2), alone or among others.
+    /// A requested audience does not belong to the session (RFC 8707 §2.2).
     #[error("the audience is none of the session's")]
     InvalidAudience,
-    /// It could not be decided; nothing was consumed (security.md R5).
+    /// The service failed. The refresh token is not consumed (security.md R5).
     #[error(transparent)]
     Failed(#[from] Failure),
 }
@@ -68,7 +66,7 @@ impl Service {
         if let RotateOutcome::Retried(detail) = &outcome
             && self.clock.now() >= self.access_expires_at(&detail.session, client)
         {
-            // The pair to answer with has an access token that has expired. Its refresh token is current, and rotates.
+            // The access token of the current pair has expired, so its refresh token, which is the current one, is rotated.
             presented.generation = detail.session.generation;
             outcome = self.decide(client, &presented, asked, from).await?;
         }
@@ -84,7 +82,7 @@ impl Service {
         }
     }
 
-    /// Rotates the session of a presented token, after everything that could stop the answer was ruled out.
+    /// Rotates the session of a presented token after checking that the tokens of the next generation can be issued.
     async fn decide(
         &self,
         client: &Client,
@@ -127,9 +125,9 @@ impl Service {
         Ok(self.follower.honour(self.store.sessions().rotate(request, now).await?).await)
     }
 
-    /// What sessions say whose next tokens can be written for certain, if nothing narrower is asked for: then one
-    /// statement decides and rotates, and reads nothing before. Almost all are such; of any other, what
-    /// [`Service::check_answerable`] needs is read first.
+    /// The conditions under which the next tokens of a session can certainly be issued, if no narrowing is requested. One
+    /// statement then decides and rotates, without reading first. Almost all sessions meet the conditions. For the others,
+    /// [`Service::check_answerable`] decides.
     fn answerable(&self, successor: &RefreshToken, client: &Client, now: Timestamp) -> Result<Answerable, Failure> {
         let all = self.audience_for(client, &[]).unwrap_or_default();
         let each = all.iter().map(|audience| vec![audience.clone()]).filter(|_| all.len() > 1);
@@ -137,8 +135,9 @@ impl Service {
         Ok(Answerable { audiences, most_chars: self.remaining_token_length(successor, client, now)? / BYTES_OF_CHAR })
     }
 
-    /// Refuses what could not be answered before anything is consumed (security.md R5): a wider scope, another audience, a client
-    /// without the session's audiences, a token over its limit. What decides this does not change with a rotation.
+    /// Refuses a refresh that cannot be answered, before the refresh token is consumed (security.md R5). The causes are a wider
+    /// scope, another audience, a client without the session's audiences, and a token that would be too long. A rotation
+    /// changes none of them.
     fn check_answerable(
         &self,
         mut detail: SessionDetail,
@@ -173,8 +172,8 @@ impl Service {
     }
 }
 
-/// Whether `presented` would rotate this session now. If not, the rotation names the cause, and sees reuse whatever else the
-/// request asks for.
+/// Whether `presented` would rotate this session now. If not, the rotation is still tried: it reports the cause and detects
+/// reuse.
 fn is_next(found: &ProvenSession, presented: &RefreshToken, client: &Client, now: Timestamp) -> bool {
     let session = &found.detail.session;
     let is_live = found.is_current && session.state == SessionState::Live && !session.has_expired(now);

@@ -1,4 +1,4 @@
-//! Revocation: a client's own token (RFC 7009), and an administrator's revocation of anything.
+//! Revocation of a client's own token (RFC 7009), and revocation by an administrator.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,35 +13,35 @@ use super::{Caller, Failure, REVOCATION_LIFE, Requester, Service};
 /// Why a token was not revoked.
 #[derive(Debug, thiserror::Error)]
 pub enum RevokeError {
-    /// It belongs to another client (RFC 7009 §2.1). Nothing was changed.
+    /// RFC 7009 §2.1. Nothing was changed.
     #[error("the token belongs to another client")]
     ForeignToken,
-    /// The client revoked too many access tokens; it may go on after this time.
+    /// With the time until the next revocation is allowed.
     #[error("the client revokes too many access tokens")]
     TooMany(Duration),
-    /// It could not be decided, or not be recorded: the token may still be good.
+    /// The service failed. The token may still be active.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
-/// What an administrator revokes.
+/// The target of a revocation by an administrator.
 #[derive(Debug, Clone)]
 pub enum Target {
     /// One token.
     Jti(Jti),
-    /// A session: refresh token and access tokens.
+    /// One session with its refresh token and access tokens.
     Session(SessionId),
-    /// Every token and session of a user so far.
+    /// All present tokens and sessions of a user.
     User(UserId),
-    /// Every token and session of a client so far.
+    /// All present tokens and sessions of a client.
     Client(ClientId),
-    /// Everything that a key signed; the key is withdrawn.
+    /// Withdraws the key, so that all tokens it signed become inactive.
     Key(Kid),
 }
 
 impl Service {
-    /// Revokes a token for the client that it was issued to. An unknown or expired token, or other text, is as good as revoked
-    /// and leaves no row (security.md I9). The hint is not needed: the two kinds cannot be mistaken (I5).
+    /// Revokes a token of the calling client. An unknown or expired token, or other text, counts as revoked and leaves no row
+    /// (security.md I9). `token_type_hint` is not needed, because the two kinds of token differ in their form (I5).
     pub async fn revoke_token(&self, caller: &Caller, token: &str, from: &Requester) -> Result<(), RevokeError> {
         if crate::crypto::looks_like_refresh_token(token) {
             return self.revoke_refresh_token(caller, token, from).await;
@@ -80,7 +80,7 @@ impl Service {
         Ok(())
     }
 
-    /// Revokes what an administrator names. True when it exists.
+    /// Revokes `target`. Returns whether it exists.
     pub async fn revoke(&self, target: Target, from: &Requester) -> Result<bool, Failure> {
         let now = self.clock.now();
         let expires_at = now.plus(REVOCATION_LIFE);
@@ -99,13 +99,13 @@ impl Service {
         }
     }
 
-    /// The session of a refresh token that this installation made, whatever its generation.
+    /// The session of a refresh token of this installation, for any generation.
     pub fn session_of(&self, refresh_token: &str) -> Option<SessionId> {
         self.refresh_codec.read(refresh_token).ok().map(|token| token.session)
     }
 
-    /// Makes everything issued so far inactive: after a restore from a backup, what was revoked since must not come back
-    /// (security.md D8).
+    /// Makes all tokens issued so far inactive. Needed after a restore from a backup, so that tokens revoked since the backup
+    /// do not become active again (security.md D8).
     pub async fn revoke_everything(&self, from: &Requester) -> Result<(), Failure> {
         let now = self.clock.now();
         let event = from.event("everything.revoked");
@@ -114,7 +114,7 @@ impl Service {
         Ok(())
     }
 
-    /// Revokes one token. Of many requests for the same token, one writes the entry.
+    /// Revokes one token. Of concurrent requests for the same token, only one writes the entry.
     async fn revoke_jti(&self, jti: &Jti, expires_at: Timestamp, from: &Requester) -> Result<(), Failure> {
         let (subject, event) = (crate::crypto::id128(jti.as_str()), from.event("token.revoked").about(jti));
         let (store, view, follower) = (self.store.clone(), Arc::clone(&self.view), Arc::clone(&self.follower));
@@ -131,7 +131,7 @@ impl Service {
         Ok(revoked.ok_or_else(|| Failure::internal("a revocation did not run to its end"))??)
     }
 
-    /// Honours a change of something that may not exist. True when it does.
+    /// Applies a change whose target may not exist. Returns whether it exists.
     pub(super) async fn known<T>(&self, changed: Result<Written<T>, StoreError>) -> Result<bool, Failure> {
         match changed {
             Ok(written) => {
@@ -144,18 +144,17 @@ impl Service {
     }
 }
 
-/// Limits how many access tokens a client revokes (security.md L11). Each leaves an entry in the memory of every replica until the
-/// token expires. Sessions, users and clients are not limited: they have one entry each. Counted by each replica.
+/// Rate limit on access tokens revoked by a client (security.md L11). Each leaves an entry in the view of every replica until
+/// the token expires. Sessions, users and clients have one entry each, so they are not limited. Each replica counts separately.
 #[derive(Debug)]
 pub struct RevocationLimit(Option<Buckets>);
 
 impl RevocationLimit {
-    /// Allows each client `burst` at once and `per_minute` after that.
+    /// Allows each client `burst` revocations, refilled with `per_minute`.
     pub fn new(burst: u32, per_minute: u32, entries: usize) -> Self {
         Self(Some(Buckets::new(burst, per_minute, entries)))
     }
 
-    /// No limit.
     pub const fn unlimited() -> Self {
         Self(None)
     }
@@ -165,5 +164,5 @@ impl RevocationLimit {
     }
 }
 
-/// How long a record outlives the token that it is about (security.md I12).
+/// How long a revocation is kept after its token has expired (security.md I12).
 const REVOCATION_MARGIN: Duration = Duration::from_secs(120);

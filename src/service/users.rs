@@ -9,28 +9,25 @@ use super::{Failure, REVOCATION_LIFE, Requester, Service};
 /// Why a user was not created or changed.
 #[derive(Debug, thiserror::Error)]
 pub enum UserError {
-    /// The name is taken.
     #[error("a user of this name exists already")]
     Taken,
-    /// There is no such user.
     #[error("there is no such user")]
     Unknown,
-    /// The roles are too many for one user.
+    /// Too many roles.
     #[error("roles: {0}")]
     Roles(ParseError),
-    /// The password is not good enough.
+    /// The policy refuses the password.
     #[error(transparent)]
     Password(#[from] PolicyRefusal),
-    /// The password could not be hashed now.
+    /// The hashing pool is full or has failed.
     #[error(transparent)]
     Hashing(#[from] HashingError),
-    /// It could not be stored.
+    /// The change could not be stored.
     #[error(transparent)]
     Failed(#[from] Failure),
 }
 
 impl Service {
-    /// Creates a user.
     pub async fn create_user(
         &self,
         username: Username,
@@ -56,17 +53,15 @@ impl Service {
         })
     }
 
-    /// One user.
     pub async fn user(&self, id: UserId) -> Result<Option<User>, Failure> {
         Ok(self.store.users().by_id(id).await?)
     }
 
-    /// One user by name.
     pub async fn user_named(&self, username: &Username) -> Result<Option<User>, Failure> {
         Ok(self.store.users().by_username(username).await?)
     }
 
-    /// A page of users by name, with the rows that cannot be read, and the name after which the next page begins.
+    /// A page of users ordered by name, with the rows that cannot be read, and the name after which the next page begins.
     pub async fn users(
         &self,
         after: Option<&Username>,
@@ -84,7 +79,7 @@ impl Service {
         Ok((page, next))
     }
 
-    /// Replaces a user's roles. Tokens that are out keep the former ones until they expire; the next refresh has the new.
+    /// Replaces a user's roles. Issued access tokens keep the old roles until they expire; the next refresh has the new ones.
     pub async fn set_roles(&self, id: UserId, roles: Vec<Role>, from: &Requester) -> Result<(), UserError> {
         check_roles(&roles).map_err(UserError::Roles)?;
         let event = from.event("user.roles_changed").about_user(id);
@@ -92,7 +87,7 @@ impl Service {
         Ok(())
     }
 
-    /// Changes roles and state of a user in one step, and returns the user.
+    /// Changes the roles and the state of a user in one step.
     pub async fn change_user(
         &self,
         id: UserId,
@@ -111,7 +106,7 @@ impl Service {
         Ok(self.follower.honour(changed.map_err(unknown_or_failed)?).await)
     }
 
-    /// Disables a user, and with that every token and session, or enables the account again.
+    /// Enables or disables a user. Disabling makes all tokens and sessions of the user inactive.
     pub async fn set_user_enabled(&self, id: UserId, enabled: bool, from: &Requester) -> Result<(), UserError> {
         let now = self.clock.now();
         if enabled {
@@ -125,7 +120,7 @@ impl Service {
         Ok(())
     }
 
-    /// Sets a user's password; every session of the user ends.
+    /// Sets a user's password and ends all sessions of the user.
     pub async fn set_password(&self, id: UserId, password: Password, from: &Requester) -> Result<(), UserError> {
         let user = self.user(id).await?.ok_or(UserError::Unknown)?;
         self.policy.check(&password, &user.username)?;
@@ -144,7 +139,7 @@ impl Service {
         Ok(())
     }
 
-    /// Deletes a user with every session; the id is never used again.
+    /// Deletes a user with all sessions. The id is never used again.
     pub async fn delete_user(&self, id: UserId, from: &Requester) -> Result<(), UserError> {
         let now = self.clock.now();
         let event = from.event("user.deleted").about_user(id);
