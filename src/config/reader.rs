@@ -156,9 +156,10 @@ impl<'a> Reader<'a> {
         T::read(&found.raw).ok()
     }
 
-    /// Whether a setting that is read later is set.
+    /// Whether an optional setting that is read later is set. An empty environment variable means "not set".
     pub fn is_given(&self, name: &str) -> bool {
-        self.environment.contains_key(name) || self.file.contains_key(name)
+        let variable = self.environment.get(name);
+        variable.is_some_and(|written| written.raw.text() != Some("")) || self.file.contains_key(name)
     }
 
     /// Whether a setting that was already read is set, even if its value is invalid.
