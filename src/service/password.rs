@@ -2,6 +2,7 @@
 
 use crate::crypto::{PasswordHash, Priority};
 use crate::domain::{ClientId, Password, User, UserId, UserState, Username};
+use crate::store::Credentials;
 
 use super::attempts::Attempt;
 use super::{Failure, LoginError, Requester, Service};
@@ -10,7 +11,7 @@ use super::{Failure, LoginError, Requester, Service};
 pub(super) struct VerifiedUser {
     /// The user as of the time when the hash was read.
     pub(super) user: User,
-    /// The installation's epoch, read before the password was checked.
+    /// The installation's epoch, read with the user: a login that began before everything was revoked opens no session.
     pub(super) installation_epoch: u32,
     /// The operation must settle the attempt when it succeeds.
     pub(super) attempt: Attempt,
@@ -20,7 +21,11 @@ pub(super) struct VerifiedUser {
 
 /// The result of verifying a password.
 enum Checked {
-    Right(User, Option<(String, PasswordHash)>),
+    Right {
+        user: User,
+        installation_epoch: u32,
+        upgrade: Option<(String, PasswordHash)>,
+    },
     /// With the user, if the user name exists.
     Wrong(Option<UserId>),
 }
@@ -35,10 +40,11 @@ impl Service {
         client: &ClientId,
         from: &Requester,
     ) -> Result<VerifiedUser, LoginError> {
-        let installation_epoch = self.view.installation_epoch();
         let attempt = self.begin_attempt(username, from).await?;
         match self.check_password(username, password, attempt.priority()).await {
-            Ok(Checked::Right(user, upgrade)) => Ok(VerifiedUser { user, installation_epoch, attempt, upgrade }),
+            Ok(Checked::Right { user, installation_epoch, upgrade }) => {
+                Ok(VerifiedUser { user, installation_epoch, attempt, upgrade })
+            }
             Ok(Checked::Wrong(user)) => {
                 self.note_failed_login(&attempt, user, client, from).await?;
                 Err(LoginError::InvalidCredentials)
@@ -69,7 +75,9 @@ impl Service {
         let verdict = self.passwords.verify(password, stored, priority).await?;
         Ok(match usable.filter(|_| verdict.matches) {
             Some(credentials) => {
-                Checked::Right(credentials.user, verdict.replacement.map(|better| (credentials.password_hash, better)))
+                let Credentials { user, password_hash, installation_epoch } = credentials;
+                let upgrade = verdict.replacement.map(|better| (password_hash, better));
+                Checked::Right { user, installation_epoch, upgrade }
             }
             None => Checked::Wrong(account),
         })

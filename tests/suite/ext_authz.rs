@@ -174,7 +174,7 @@ async fn the_log_names_a_misspelt_demand_once_a_minute() {
         envoy.check_token("forged", &[(name, "reader")]).await;
     }
     let logged = app.logged();
-    assert_eq!(logged.matches("may hold aud, scope and role alone").count(), 1, "{logged}");
+    assert_eq!(logged.matches("may have only the keys aud, scope and role").count(), 1, "{logged}");
     assert!(logged.contains("\"key\":\"roles\""), "{logged}");
 }
 

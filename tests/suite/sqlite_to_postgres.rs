@@ -36,7 +36,7 @@ async fn a_running_service_and_a_target_without_a_schema_are_refused_in_words() 
     }
     let target = TestDatabase::bare_with("").await;
     let Location::Postgres { url, .. } = &target.settings.location else { unreachable!() };
-    let home = Home::empty();
+    let home = Home::empty().with("ISSUER", "http://localhost:8080");
     home.out(&["migrate"]);
     home.user("ada");
     let server = home.serve();
@@ -54,7 +54,8 @@ async fn a_running_service_and_a_target_without_a_schema_are_refused_in_words() 
     assert!(without_schema.contains("countersign migrate"), "{without_schema}");
 
     let key = std::fs::read_to_string(home.path().join("countersign-data/master.key")).unwrap();
-    let replica = Home::empty().with("DATABASE__URL", url).with("MASTER_KEY", key.trim());
+    let replica =
+        Home::empty().with("ISSUER", "http://localhost:8080").with("DATABASE__URL", url).with("MASTER_KEY", key.trim());
     replica.out(&["migrate"]);
     let moved = run(&file, url);
     assert!(moved.status.success(), "{}", String::from_utf8_lossy(&moved.stderr));

@@ -1,7 +1,7 @@
 //! Users and their password hashes.
 
 use crate::domain::{Role, SessionId, Timestamp, User, UserId, Username};
-use crate::store::columns::user_columns;
+use crate::store::columns::{installation_epoch, user_columns};
 use crate::store::db::{Database, Tx, Written, values};
 use crate::store::rows::{joined, username};
 use crate::store::{AuditEvent, Rows, StoreError, audit};
@@ -46,6 +46,8 @@ pub struct Credentials {
     pub user: User,
     /// Hash of the password, in PHC form.
     pub password_hash: String,
+    /// The installation's epoch when the user was read.
+    pub installation_epoch: u32,
 }
 
 impl std::fmt::Debug for NewUser {
@@ -115,14 +117,26 @@ impl Users<'_> {
 
     /// A user and the password hash, by name.
     pub async fn credentials(&self, username: &Username) -> Result<Option<Credentials>, StoreError> {
-        const READ: &str = concat!("SELECT ", user_columns!(), " FROM users WHERE username = $1");
+        const READ: &str = concat!(
+            "SELECT ",
+            user_columns!(),
+            ", ",
+            installation_epoch!(),
+            " AS installation_epoch FROM users WHERE username = $1"
+        );
         let row = self.0.row("user_credentials", READ, values![username.as_str()]).await?;
         row.as_ref().map(credentials).transpose()
     }
 
     /// A user and the password hash, by id.
     pub async fn credentials_by_id(&self, id: UserId) -> Result<Option<Credentials>, StoreError> {
-        const READ: &str = concat!("SELECT ", user_columns!(), " FROM users WHERE id = $1");
+        const READ: &str = concat!(
+            "SELECT ",
+            user_columns!(),
+            ", ",
+            installation_epoch!(),
+            " AS installation_epoch FROM users WHERE id = $1"
+        );
         self.0.row("user_credentials", READ, values![id]).await?.as_ref().map(credentials).transpose()
     }
 
@@ -204,7 +218,10 @@ impl Users<'_> {
 }
 
 fn credentials(row: &crate::store::db::Row) -> Result<Credentials, StoreError> {
-    Ok(Credentials { user: User::try_from(row)?, password_hash: row.of("users", "id").text("password_hash")? })
+    let user = User::try_from(row)?;
+    let row = row.of("users", "id");
+    let (password_hash, installation_epoch) = (row.text("password_hash")?, row.count("installation_epoch")?);
+    Ok(Credentials { user, password_hash, installation_epoch })
 }
 
 async fn set_roles(

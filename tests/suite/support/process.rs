@@ -52,7 +52,9 @@ impl Home {
             Location::Postgres { url, .. } => url.clone(),
         };
         let home = Self { _database: Some(database), ..Self::empty() };
-        home.with("DATABASE__URL", &url)
+        // The default issuer has the port of the public listener, which changes with every start.
+        home.with("ISSUER", "http://localhost:8080")
+            .with("DATABASE__URL", &url)
             .with("DATABASE__CREATE_IF_MISSING", "true")
             .with("DATABASE__ACQUIRE_TIMEOUT", "10s")
             .with("MASTER_KEY", "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=")
