@@ -10,7 +10,7 @@ use crate::config::{ConfigError, ConfigErrors, Origin, Sources, reference};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Report every mistake at once, also of the TLS files
+    /// Report every configuration error at once, also of the TLS files
     Check,
     /// Print what is in force and where each value came from, secrets hidden
     Show,

@@ -21,7 +21,7 @@ import guide  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 # The minimum that the service accepts with `jwks_max_age = "1s"`; a library may fetch keys again after 30 s.
-SETTINGS = '[keys]\nannounce_for = "34s"\njwks_max_age = "1s"\n[limits]\nenabled = false\n'
+SETTINGS = '[keys]\nannounce_for = "34s"\njwks_max_age = "1s"\n[limits]\nenabled = false\n[refresh]\nretry_window = "0s"\n'
 PROGRAM_TIMEOUT = 120
 # Operations that end the session or the password that the others need.
 ENDING = r"^/v1/(logout|me/password|me/sessions)"
