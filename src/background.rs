@@ -1,4 +1,4 @@
-//! What a replica does besides answering: follow the feed, maintain keys, sweep, and fill the gauges.
+//! The background work of a replica: follow the feed, maintain keys, sweep, and fill the gauges.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,25 +14,25 @@ use crate::service::{Readiness, Service};
 use crate::store::{Round, Store, SweepCursor, SweepLook};
 use crate::telemetry::{Logger, Metrics};
 
-/// Between two looks at whether a key is due.
+/// The interval between two checks whether a key is due.
 const MAINTAIN_KEYS_EVERY: Duration = Duration::from_secs(10);
-/// Between two sweeps that found nothing more to do, and between two rounds through a table.
+/// The interval between two sweeps with nothing more to do, and between two rounds through a table.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
-/// Between two looks at the next rows of a round. A look costs the database a few milliseconds, so this is some tenths of a
-/// percent of one core, and a round through ten million sessions takes three hours.
+/// The interval between two batches of a round. A batch costs the database a few milliseconds, so the load is some
+/// tenths of a percent of one core. A round through ten million sessions takes three hours.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The same where a look found what to delete: as quickly as leaves room for the refreshes.
+/// The interval after a batch with rows to delete. It is as short as the refreshes permit.
 const LOOK_ON_AFTER: Duration = Duration::from_millis(200);
-/// Between two looks at which schemes stored passwords have: another process may import users.
+/// The interval between two checks of the stored passwords' schemes: another process may import users.
 const LEARN_SCHEMES_EVERY: Duration = Duration::from_secs(60);
-/// Between two counts of rows.
+/// The interval between two counts of rows.
 const COUNT_ROWS_EVERY: Duration = Duration::from_secs(60);
-/// Between two writes of the events that are counted in memory.
+/// The interval between two writes of the events that are counted in memory.
 const AUDIT_COUNTS_EVERY: Duration = Duration::from_secs(60);
-/// Size in bytes above which SQLite's write-ahead log is reported: a checkpoint cuts it back to a quarter of that, unless a
-/// reader keeps it from doing so.
+/// SQLite's write-ahead log is reported above this size, in bytes. A checkpoint cuts it back to a quarter of this,
+/// unless a reader prevents it.
 const LARGE_WAL: u64 = 256 * 1024 * 1024;
-/// Before a loop that ended unexpectedly is started again.
+/// The delay before a loop that ended unexpectedly is restarted.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
 
 /// The running loops.
@@ -40,14 +40,14 @@ const RESTART_AFTER: Duration = Duration::from_secs(1);
 pub struct Loops(TaskTracker);
 
 impl Loops {
-    /// Waits until all have ended.
+    /// Waits until all loops have ended.
     pub async fn wait(self) {
         self.0.close();
         self.0.wait().await;
     }
 }
 
-/// Starts every loop; they end when `stop` is cancelled.
+/// Starts every loop. The loops end when `stop` is cancelled.
 pub fn start(core: &Core, config: &Config, stop: CancellationToken) -> Loops {
     let tracker = TaskTracker::new();
     let follower = Arc::clone(&core.follower);
@@ -76,8 +76,8 @@ pub fn start(core: &Core, config: &Config, stop: CancellationToken) -> Loops {
     Loops(tracker)
 }
 
-/// Runs a loop until `stop`, and again should it end or panic before that: a replica without its follower would only be
-/// able to go stale.
+/// Runs a loop until `stop`, and restarts it if it ends or panics earlier. Without its follower, a replica would only
+/// become stale.
 pub fn supervise<F>(
     tracker: &TaskTracker,
     name: &'static str,
@@ -101,8 +101,8 @@ pub fn supervise<F>(
     });
 }
 
-/// Fills the gauges at each scrape. Reads memory only. The figures do not keep the service alive: it holds them, and in a
-/// ring neither would ever be dropped, nor the connections of its store be closed.
+/// Fills the gauges at each scrape. Reads only memory. The metrics own this closure, so it holds only weak references
+/// to the service. A reference cycle would keep the service and its store's connections open forever.
 pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, logger: &Logger) {
     let (service, logger) = (Arc::downgrade(service), logger.clone());
     metrics.at_scrape(move |gauges| {
@@ -191,7 +191,7 @@ const fn until_next_look(look: SweepLook) -> Duration {
     }
 }
 
-/// The last time after the stop: what was counted until then is not lost with an orderly end.
+/// The last write follows the stop, so that an orderly end loses no counted events.
 async fn audit_counts(service: Arc<Service>, stop: CancellationToken) {
     loop {
         pause(AUDIT_COUNTS_EVERY, &stop).await;
@@ -232,7 +232,7 @@ async fn count_rows(metrics: Arc<Metrics>, store: Store, stop: CancellationToken
     }
 }
 
-/// Waits, but not beyond a stop.
+/// Waits, but not beyond `stop`.
 async fn pause(duration: Duration, stop: &CancellationToken) {
     tokio::select! {
         () = tokio::time::sleep(duration) => {}

@@ -17,25 +17,25 @@ use crate::keyring::{Keyring, KeyringError};
 use crate::store::{FeedCursor, FeedEntry, Rows, Store, StoreError, Written};
 use crate::view::{Freshness, View};
 
-/// How long to wait before a notification connection that could not be made is tried again. Polling goes on meanwhile.
+/// The delay before a failed notification connection is tried again. Polling continues concurrently.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
 
-/// How long somebody waits for a look that the poll makes: its longest interval, and a slow answer.
+/// The time limit of a caller that waits for the poll's next sync: the longest poll interval plus a slow answer.
 const LONGEST_WAIT: Duration = Duration::from_secs(3);
 
-/// How long to wait after a sync that failed, or a notification connection that was lost: the database may be back at any
-/// moment, and each attempt has its own time limits.
+/// The delay after a failed sync or a lost notification connection. It is short because the database may return at any
+/// moment. Each attempt has its own time limits.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
-/// The shortest time between two looks. Under a flood of revocations each look brings many, and the database has a bounded
-/// number of them to answer, whatever the number of notifications.
+/// The shortest time between two syncs. Under a flood of revocations each sync reads many entries. The load on the
+/// database is therefore bounded, whatever the number of notifications.
 const BREATH: Duration = Duration::from_millis(20);
 
-/// A replica that has to read everything again begins at a random moment within this.
+/// A replica that must read everything again starts at a random moment within this time.
 const LONGEST_RELOAD_DELAY: Duration = Duration::from_secs(1);
 
-/// A clock that differs by more than this from the database's is worth an alarm (security.md C7); what replicas compare
-/// is corrected by then.
+/// A clock that differs from the database's clock by more than this is worth an alarm (security.md C7). The times that
+/// replicas compare are already corrected for the difference.
 const ALARMING_OFFSET_MILLIS: u64 = 5_000;
 
 /// Follows the change feed for one replica.
@@ -46,9 +46,9 @@ pub struct Follower {
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     poll_interval: Duration,
-    /// Where the feed was read up to; held while a sync runs, so that an older read never overwrites a newer one.
+    /// The feed cursor. The lock is held during a sync, so that an older read never overwrites a newer one.
     cursor: Mutex<Option<FeedCursor>>,
-    /// How many looks have begun.
+    /// The number of syncs that have begun.
     begun: AtomicU64,
     ended: watch::Sender<Ended>,
     /// Why the last sync failed.
@@ -59,26 +59,26 @@ pub struct Follower {
     last_lag_millis: AtomicI64,
 }
 
-/// The last look that ended.
+/// The last sync that ended.
 #[derive(Debug, Clone, Copy, Default)]
 struct Ended {
-    /// Looks are counted from one.
+    /// The sync's number. Syncs are counted from one.
     number: u64,
     succeeded: bool,
 }
 
-/// The looks at the feed for callers whom the view does not know.
+/// The syncs on behalf of callers that are unknown to the view.
 #[derive(Debug, Default)]
 struct Strangers {
-    /// When the last one began.
+    /// When the last sync began.
     began_at: Option<Instant>,
-    /// When the last one began that succeeded.
+    /// When the last successful sync began.
     good_since: Option<Instant>,
-    /// When the last one ended that failed.
+    /// When the last failed sync ended.
     failed_at: Option<Instant>,
 }
 
-/// Why a sync did not succeed. The view ages until one does.
+/// Why a sync did not succeed. The view ages until a sync succeeds.
 #[derive(Debug, thiserror::Error)]
 pub enum SyncError {
     /// The feed or the clients could not be read.
@@ -87,7 +87,7 @@ pub enum SyncError {
     /// The keys could not be read or opened.
     #[error(transparent)]
     Keys(#[from] KeyringError),
-    /// It failed for somebody else a moment ago, or has not ended for long.
+    /// A sync for another caller failed a moment ago, or has been running for long.
     #[error("the change feed could not be read a moment ago")]
     JustFailed,
 }
@@ -99,8 +99,8 @@ impl std::fmt::Debug for Follower {
 }
 
 impl Follower {
-    /// A follower that has read nothing yet. `on_lag` is told of each revocation that was not honoured here before, how long
-    /// ago a replica began to write it.
+    /// A follower that has read nothing yet. `on_lag` receives the lag of each revocation that is newly applied here:
+    /// the time since a replica began to write it.
     pub fn new(
         store: Store,
         view: Arc<View>,
@@ -128,31 +128,32 @@ impl Follower {
         }
     }
 
-    /// Reads what has changed and applies it, then records the proof. Reads everything when nothing was read yet, and when
-    /// the feed says that it cannot tell what is new. A view that went stale is not a reason: to read everything can take
-    /// longer than the bound allows, and would then prove nothing however often it were repeated.
+    /// Reads and applies the changes, then marks the view as synced. Reads everything at the first sync, and when the
+    /// feed cannot tell which entries are new. A stale view does not trigger a full read. A full read can take longer
+    /// than the bound, and would then never make the view fresh.
     pub async fn sync(&self) -> Result<(), SyncError> {
         self.look(self.cursor.lock().await).await
     }
 
-    /// How many looks have begun: what was committed before this was read is known after a look of a higher number.
+    /// The number of syncs that have begun. A sync with a higher number sees everything that was committed before this
+    /// call.
     pub fn looks(&self) -> u64 {
         self.begun.load(Ordering::Acquire)
     }
 
-    /// Returns when the view knows everything that was committed before the call. Many callers share one look at the feed.
+    /// Returns when the view knows everything that was committed before the call. Concurrent callers share one sync.
     pub async fn catch_up(&self) -> Result<(), SyncError> {
         self.catch_up_since(self.looks()).await
     }
 
-    /// The same for what was committed before [`Follower::looks`] was `looks`.
+    /// Like [`Follower::catch_up`], for everything that was committed when [`Follower::looks`] returned `looks`.
     pub async fn catch_up_since(&self, looks: u64) -> Result<(), SyncError> {
         let cursor = self.cursor.lock().await;
         let Ended { number, succeeded } = *self.ended.borrow();
         if succeeded && number > looks { Ok(()) } else { self.look(cursor).await }
     }
 
-    /// The same, but no look is made for it: the next one is waited for, which the poll makes within its interval.
+    /// The same, but starts no sync. It waits for the next sync of the poll, which is due within the poll interval.
     pub async fn next_look_since(&self, looks: u64) -> Result<(), SyncError> {
         let mut ended = self.ended.subscribe();
         let waited = tokio::time::timeout(LONGEST_WAIT, ended.wait_for(|ended| ended.number > looks)).await;
@@ -162,8 +163,8 @@ impl Follower {
         }
     }
 
-    /// The same for somebody whom the view does not know, and who may be anybody: however many come, the feed is looked at once
-    /// in a [`BREATH`], and those who waited share what came of it.
+    /// The same for a client that is unknown to the view and not authenticated. At most one sync starts per [`BREATH`],
+    /// however many such clients call. Callers that waited share its result.
     pub async fn catch_up_for_stranger(&self) -> Result<(), SyncError> {
         let came = now();
         let mut strangers = self.strangers.lock().await;
@@ -186,7 +187,7 @@ impl Follower {
     }
 
     async fn look(&self, cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
-        // Counted before anything is read.
+        // The number is taken before anything is read.
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let result = self.read_and_apply(cursor).await;
         self.sync_error.store(result.as_ref().err().map(|error| Arc::new(error.to_string())));
@@ -195,17 +196,18 @@ impl Follower {
     }
 
     async fn read_and_apply(&self, mut cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
-        // What was committed before this moment is in what is read below, whatever the clocks of other machines say.
+        // The reads below see everything that was committed before this moment, whatever the clocks of other machines
+        // say.
         let mut asked = self.clock.elapsed();
         let mut reading = match &*cursor {
             Some(known) => self.store.feed().read_since(known).await?,
             None => self.store.feed().head().await?,
         };
         let answered = self.clock.elapsed();
-        // Before anything is applied: that takes time, and stores times.
+        // This precedes the changes: applying them takes time and stores times.
         if let Some(event) = self.clock.observe_database(reading.database_now, asked, answered) {
             log_clock(event, self.clock.offset_millis());
-            // Which keys are gone was judged by the time before.
+            // The set of expired keys was computed with the previous time.
             self.keyring.load().await?;
             self.view.moved();
         }
@@ -231,8 +233,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Honours here at once what this replica has just committed, and hands on the answer. Revocations are in the view when
-    /// this returns; a client or the keys are read again, and by the next sync if that fails now.
+    /// Applies at once what this replica has just committed, and returns the answer. Revocations are in the view when
+    /// this returns. Clients and keys are read again. If that fails now, the next sync repeats it.
     pub async fn honour<T>(&self, written: Written<T>) -> T {
         for entry in &written.changes {
             if let Change::Revoked(revocation) = &entry.change {
@@ -240,7 +242,7 @@ impl Follower {
             }
         }
         if written.changes.iter().any(|entry| is_to_be_read(&entry.change)) {
-            // Under the cursor's lock, so that a sync that read a row before cannot put its older state back after.
+            // The cursor's lock is held, so that a concurrent sync cannot restore an older state of a row.
             let _serialised = self.cursor.lock().await;
             if let Err(error) = self.reread(&written.changes).await {
                 tracing::warn!(%error, "a change of this replica could not be read back; the next sync will");
@@ -255,13 +257,13 @@ impl Follower {
         self.sync_error.load().as_deref().cloned()
     }
 
-    /// Asks for a sync soon.
+    /// Requests a sync soon.
     pub fn wake(&self) {
         self.wake.notify_one();
     }
 
-    /// Follows until cancelled: woken by notifications where the database has them, and by the poll in any case. The two
-    /// share nothing but the wake-up: a listener that hangs on a dead network never keeps the poll from its work.
+    /// Follows the feed until cancelled. The poll always wakes it, and so do notifications if the database has them.
+    /// Both share only the wake-up: a listener that is blocked on a dead network never delays the poll.
     pub async fn run(&self, stop: &CancellationToken) {
         tokio::select! {
             () = stop.cancelled() => {}
@@ -296,8 +298,8 @@ impl Follower {
             let pause = if was_failing {
                 RETRY_AFTER.min(self.poll_interval)
             } else if matches!(self.view.freshness(&*self.clock), Freshness::Stale | Freshness::Empty) {
-                // What was read took longer than the bound and proves nothing. The next look is short, and nobody is served
-                // before it.
+                // The read took longer than the bound, so the view is not fresh. The next sync is short. The replica
+                // serves no request before it.
                 Duration::ZERO
             } else {
                 self.poll_interval
@@ -310,12 +312,12 @@ impl Follower {
         }
     }
 
-    /// Passes notifications on as wake-ups, over a connection that is made again whenever it is lost.
+    /// Forwards notifications as wake-ups. The connection is made again whenever it is lost.
     async fn listen(&self) {
         loop {
             match self.store.feed().listener().await {
                 Ok(Some(mut listener)) => {
-                    // What was announced before the listener stood.
+                    // Notifications that were sent before the listener was ready are lost, so a sync starts now.
                     self.wake();
                     let error = loop {
                         match listener.next().await {
@@ -335,7 +337,7 @@ impl Follower {
         }
     }
 
-    /// Of the last revocation that another replica took: the time from when that one began to write it until it was honoured
+    /// The lag of the last revocation that another replica accepted: from the start of its write until it was applied
     /// here.
     pub fn last_lag(&self) -> Duration {
         Duration::from_millis(u64::try_from(self.last_lag_millis.load(Ordering::Relaxed)).unwrap_or(0))
@@ -346,7 +348,7 @@ impl Follower {
         LONGEST_RELOAD_DELAY.mul_f64(fraction)
     }
 
-    /// Puts the clients and the keys first, so that no judgement is made with a revocation but without its subject.
+    /// Applies the clients and the keys first. A revocation is then never in the view without its subject.
     async fn load_everything(&self) -> Result<(), SyncError> {
         self.view.raise_installation_epoch(self.store.installation_epoch().await?);
         let clients = self.store.clients().all().await?;
@@ -364,7 +366,7 @@ impl Follower {
     async fn apply_news(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
         for entry in entries {
             let Change::Revoked(revocation) = &entry.change else { continue };
-            // What this replica took itself is no news by now, unless this look was faster than the acknowledgement.
+            // This replica's own revocations are already applied, unless this sync was faster than the acknowledgement.
             if self.view.revoke(revocation, entry.expires_at) {
                 let lag = self.clock.now().since(entry.created_at);
                 self.last_lag_millis.store(i64::try_from(lag.as_millis()).unwrap_or(i64::MAX), Ordering::Relaxed);
@@ -374,14 +376,14 @@ impl Follower {
         self.reread(entries).await
     }
 
-    /// Reads again what entries say has changed.
+    /// Reads the clients and keys again that the entries name as changed.
     async fn reread(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
         let changed_client = |entry: &FeedEntry| match &entry.change {
             Change::ClientChanged(id) => Some(id.clone()),
             _ => None,
         };
         let clients: BTreeSet<ClientId> = entries.iter().filter_map(changed_client).collect();
-        // After a restore, clients and keys may be others as well.
+        // After a restore, clients and keys may also differ.
         let is_restored =
             entries.iter().any(|entry| matches!(entry.change, Change::Revoked(Revocation::Everything(_))));
         if is_restored {
@@ -401,7 +403,7 @@ impl Follower {
     }
 }
 
-/// Clients, and what is wrong with the rows that cannot be read.
+/// Clients, and the problems of the rows that cannot be read.
 fn parted(rows: Rows<Client, ClientId>) -> (Vec<Client>, Vec<(Option<ClientId>, String)>) {
     let unreadable = rows.unreadable.into_iter().map(|row| {
         tracing::error!(error = %row.error, "a client cannot be read");
@@ -410,7 +412,7 @@ fn parted(rows: Rows<Client, ClientId>) -> (Vec<Client>, Vec<(Option<ClientId>, 
     (rows.readable, unreadable.collect())
 }
 
-/// Whether a change says that clients or keys are to be read again.
+/// Whether a change requires reading clients or keys again.
 const fn is_to_be_read(change: &Change) -> bool {
     match change {
         Change::Revoked(Revocation::Everything(_)) | Change::ClientChanged(_) | Change::KeysChanged => true,
@@ -450,7 +452,7 @@ fn log_clock(event: ClockEvent, offset_millis: i64) {
     }
 }
 
-/// Now, for pauses, which are real.
+/// The current instant of the real clock, for pauses.
 #[expect(clippy::disallowed_methods, reason = "pauses between looks run on real time, as those of the poll do")]
 fn now() -> Instant {
     Instant::now()

@@ -1,4 +1,4 @@
-//! The signing keys that a replica holds in memory, each in the phase that the clock says.
+//! The signing keys that a replica holds in memory, each with its phase by the clock.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,13 +13,14 @@ use crate::crypto::{self, KeySource, PublicJwk, Sealer, SigningKey, VerifyingKey
 use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp, signer_of};
 use crate::store::{Store, StoreError, StoredKey, UnreadableRow};
 
-/// However many tokens name unknown keys, the database is asked for them once in this time (security.md K4).
+/// The shortest time between two database reads for unknown keys, however many tokens name such keys (security.md K4).
 const RELOAD_EVERY: Duration = Duration::from_secs(2);
 
-/// How far a token may claim to be issued after its key stopped signing: the skew that replicas may have.
+/// A token's issue time may be this much later than the end of its key's signing phase: the permitted clock skew of
+/// replicas.
 const RETIREMENT_SKEW: Duration = Duration::from_secs(5);
 
-/// Holds the set of keys; replaced as a whole, never merged (security.md K5).
+/// Holds the set of keys. The set is replaced as a whole and never merged (security.md K5).
 pub struct Keyring {
     store: Store,
     sealer: Arc<Sealer>,
@@ -27,9 +28,9 @@ pub struct Keyring {
     keys: ArcSwap<KeySet>,
     /// Held from reading the rows to replacing the set, so that an older read never overwrites a newer one.
     loading: Mutex<()>,
-    /// How many reloads for unknown keys have begun.
+    /// The number of reloads for unknown keys that have begun.
     reloads: AtomicU64,
-    /// The last of them.
+    /// The last reload for an unknown key.
     reload: Mutex<Option<LastReload>>,
     jwks_max_age: Duration,
     rotation_lead: RotationLead,
@@ -39,23 +40,23 @@ pub struct Keyring {
 /// A reload for an unknown key.
 #[derive(Debug, Clone, Copy)]
 struct LastReload {
-    /// Reloads are counted from one.
+    /// The reload's number. Reloads are counted from one.
     number: u64,
-    /// When it ended ([`Clock::elapsed`]).
+    /// When the reload ended ([`Clock::elapsed`]).
     ended: Duration,
     succeeded: bool,
 }
 
-/// What happens when the master key opens none of the stored keys. Where it opens some, the others are left out.
+/// The reaction to a master key that opens none of the stored keys. If it opens some, the others are left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum UnreadableKeys {
     /// Loading fails: the master key is the wrong one.
     Refuse,
-    /// The set is empty. For commands that put an end to such keys.
+    /// The set is empty. This is for commands that withdraw or delete such keys.
     LeaveOut,
 }
 
-/// When the next key is to be made, seen from the current one's start.
+/// When the next key is due, relative to the start of the current one.
 #[derive(Debug, Clone, Copy)]
 pub struct RotationLead {
     /// `keys.rotate_every`.
@@ -64,28 +65,28 @@ pub struct RotationLead {
     pub announce_for: Duration,
 }
 
-/// The keys that are not gone.
+/// The keys that have not expired.
 #[derive(Debug, Default)]
 pub struct KeySet {
     keys: Vec<Key>,
     unreadable: Vec<UnreadableKey>,
-    /// The JWK set of these keys, until the clock makes it another.
+    /// The JWK set of these keys, cached until the clock changes it.
     document: ArcSwapOption<JwksDocument>,
 }
 
 /// A stored key that this replica cannot use, or could not open again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableKey {
-    /// Which, where that can be read.
+    /// The key's id, if it can be read.
     pub kid: Option<Kid>,
-    /// What is wrong and what to do.
+    /// The problem and its remedy.
     pub problem: String,
 }
 
 /// One key, opened.
 #[derive(Debug)]
 pub struct Key {
-    /// When it does what.
+    /// The schedule of the key's phases.
     pub schedule: KeySchedule,
     /// The private half.
     pub signing: Arc<SigningKey>,
@@ -93,27 +94,27 @@ pub struct Key {
     public: PublicJwk,
 }
 
-/// The JWK set as it is served.
+/// The JWK set in its served form.
 #[derive(Debug, Clone)]
 pub struct JwksDocument {
     /// RFC 7517 §5.
     pub body: Bytes,
-    /// A strong validator of the body, quoted.
+    /// The strong validator (ETag) of the body, quoted.
     pub etag: Bytes,
     /// No change of the set is scheduled before this instant.
     pub valid_until: Timestamp,
 }
 
-/// What came of looking for an unknown key.
+/// The result of a lookup of an unknown key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reload {
-    /// It is held now.
+    /// The keyring holds it now.
     Found,
-    /// The database does not have it either.
+    /// The database does not have it.
     Absent,
-    /// The database was asked a moment ago, and did not have it then.
+    /// The database was read a moment ago and did not have it.
     JustAsked,
-    /// The database could not be asked.
+    /// The database could not be read.
     Failed,
 }
 
@@ -129,9 +130,9 @@ pub enum KeyringError {
          former one and run `countersign keys reseal`; if the key is lost, run `countersign keys withdraw {kid}`"
     )]
     Unreadable {
-        /// Which.
+        /// The key's id.
         kid: Kid,
-        /// What failed.
+        /// The cause.
         reason: String,
     },
 }
@@ -143,7 +144,7 @@ impl std::fmt::Debug for Keyring {
 }
 
 impl Keyring {
-    /// An empty ring; [`Keyring::load`] fills it.
+    /// An empty keyring. [`Keyring::load`] fills it.
     pub fn new(
         store: Store,
         sealer: Arc<Sealer>,
@@ -165,14 +166,14 @@ impl Keyring {
         }
     }
 
-    /// Says what becomes of keys that cannot be opened.
+    /// Sets the treatment of keys that cannot be opened.
     #[must_use]
     pub fn with_unreadable(self, unreadable: UnreadableKeys) -> Self {
         Self { unreadable, ..self }
     }
 
-    /// Reads all keys and replaces the set. A key that cannot be read or opened does not keep the others back
-    /// (security.md D18).
+    /// Reads all keys and replaces the set. A key that cannot be read or opened does not prevent the others from
+    /// loading (security.md D18).
     pub async fn load(&self) -> Result<(), KeyringError> {
         let _one_at_a_time = self.loading.lock().await;
         let now = self.clock.now();
@@ -187,7 +188,7 @@ impl Keyring {
                 Ok(key) => keys.push(key),
                 Err(error) => {
                     unreadable.push(UnreadableKey { kid: Some(stored.kid.clone()), problem: error.to_string() });
-                    // One replica may seal the keys under a master key that this one does not have yet.
+                    // Another replica may have sealed the keys under a master key that this replica does not have yet.
                     keys.extend(held.get(&stored.kid).and_then(|key| key.reopened(stored)));
                     refusal.get_or_insert(error);
                 }
@@ -203,14 +204,14 @@ impl Keyring {
         Ok(())
     }
 
-    /// How many reloads for unknown keys have begun: a key that was there before this was read is found by one of a higher
-    /// number.
+    /// The number of reloads for unknown keys that have begun. A reload with a higher number finds every key that was
+    /// stored before this call.
     pub fn reloads(&self) -> u64 {
         self.reloads.load(Ordering::Acquire)
     }
 
-    /// Looks for a key that this replica does not hold, and that a token named which came when [`Keyring::reloads`] was
-    /// `reloads`.
+    /// Looks up a key that this replica does not hold. `reloads` is the value of [`Keyring::reloads`] when the token
+    /// with the unknown key arrived.
     pub async fn reload_for(&self, kid: &Kid, reloads: u64) -> Reload {
         let mut last = self.reload.lock().await;
         if self.keys().find(kid).is_some() {
@@ -230,7 +231,8 @@ impl Keyring {
         if let Err(error) = &loaded {
             tracing::warn!(%error, "the keys could not be read again for an unknown kid");
         }
-        // Counted from its end: those who waited for a read that took long must not repeat it one after the other.
+        // The interval counts from the reload's end. Callers that waited for a slow read must not repeat it one after
+        // the other.
         *last = Some(LastReload { number, ended: self.clock.elapsed(), succeeded: loaded.is_ok() });
         match (loaded, self.keys().find(kid)) {
             (Err(_), _) => Reload::Failed,
@@ -239,13 +241,13 @@ impl Keyring {
         }
     }
 
-    /// The keys as they are now.
+    /// The current keys.
     pub fn keys(&self) -> arc_swap::Guard<Arc<KeySet>> {
         self.keys.load()
     }
 
-    /// The JWK set at `now` and for how long it may be kept: at most `keys.jwks_max_age`, and never past the next change
-    /// of keys that is already known.
+    /// The JWK set at `now` and its cache lifetime. The lifetime is at most `keys.jwks_max_age` and never extends past
+    /// the next known change of keys.
     pub fn jwks(&self, now: Timestamp) -> (Arc<JwksDocument>, Duration) {
         let keys = self.keys();
         let document = match keys.document.load_full() {
@@ -268,7 +270,7 @@ impl KeySource for KeySet {
 }
 
 impl Key {
-    /// The same key as its row describes it now.
+    /// The same key, with the current schedule of its row.
     fn reopened(&self, stored: &StoredKey) -> Option<Self> {
         let is_same = self.signing.algorithm() == stored.algorithm && self.public.is_described_by(&stored.public_jwk);
         is_same.then(|| Self {
@@ -286,12 +288,12 @@ impl KeySet {
         &self.unreadable
     }
 
-    /// Whether a key of this id is stored and cannot be used here: its tokens cannot be judged.
+    /// Whether a key with this id is stored but unusable here. Its tokens cannot be judged.
     pub fn is_unreadable(&self, kid: &Kid) -> bool {
         self.get(kid).is_none() && self.unreadable.iter().any(|key| key.kid.as_ref() == Some(kid))
     }
 
-    /// The key of this id.
+    /// The key with this id.
     pub fn get(&self, kid: &Kid) -> Option<&Key> {
         self.keys.iter().find(|key| key.signing.kid() == kid)
     }
@@ -306,7 +308,7 @@ impl KeySet {
         signer_of(self.keys.iter().filter(|key| key.signing.algorithm() == algorithm), |key| key.schedule, now)
     }
 
-    /// Whether a token that `kid` signed at `issued_at` is still to be accepted at `now` (security.md K5, K10).
+    /// Whether a token that `kid` signed at `issued_at` is still accepted at `now` (security.md K5, K10).
     pub fn admits(&self, kid: &Kid, issued_at: Timestamp, now: Timestamp) -> bool {
         self.get(kid).is_some_and(|key| {
             let signed_in_time = key.schedule.retires_at.is_none_or(|at| issued_at <= at.plus(RETIREMENT_SKEW));
@@ -336,8 +338,9 @@ impl KeySet {
     }
 }
 
-/// Opens a stored key; the kid and the algorithm are bound to the sealed bytes (security.md K6). What is published is made of
-/// the private half; the public one that is stored beside it must be the same, so that nobody who reads the table is misled.
+/// Opens a stored key. The kid and the algorithm are bound to the sealed bytes (security.md K6). The published key is
+/// derived from the private half. The stored public half must equal it, so that the table never shows a wrong public
+/// key.
 fn open(sealer: &Sealer, stored: &StoredKey) -> Result<Key, KeyringError> {
     let unreadable = |reason: String| KeyringError::Unreadable { kid: stored.kid.clone(), reason };
     let opened = sealer
@@ -364,7 +367,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// What a sealed private key is bound to.
+/// The additional data to which a sealed private key is bound.
 pub fn seal_context(kid: &Kid, algorithm: Algorithm) -> Vec<u8> {
     format!("signing-key:{kid}:{algorithm}").into_bytes()
 }

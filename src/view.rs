@@ -1,7 +1,7 @@
-//! A replica's in-memory copy of what is live in the change feed, with the time of its last proven sync.
+//! A replica's in-memory copy of the live entries of the change feed, with the time of its last sync.
 //!
-//! Reads take no lock. Nothing evicts a live revocation: the maps grow with what is revoked and shrink when it expires,
-//! never because memory is short (design.md §5). Expiry is checked on read; sweeping only frees memory.
+//! Reads take no lock. Live revocations are never evicted, even if memory is short (design.md §5). The maps grow with
+//! each revocation and shrink when it expires. Expiry is checked on read; sweeping only frees memory.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hash, Hasher};
@@ -16,20 +16,20 @@ use crate::domain::{
     Audience, Client, ClientId, Jti, Kid, Revocation, RevocationKind, Session, SessionId, Timestamp, UserId,
 };
 
-/// A larger difference between the time and the stopwatch than at the last sync makes the view stale: the process was
-/// suspended between reading the one and the other.
+/// The largest accepted change, since the last sync, of the difference between the time and the stopwatch. A larger one
+/// makes the view stale: the process was suspended between the two readings.
 const TOLERATED_STEP_MILLIS: i64 = 1_000;
 
-/// What a revocation check needs to know of a token.
+/// The properties of a token that a revocation check needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenMarks {
     /// Truncated SHA-256 of the `jti`.
     pub jti: [u8; 16],
-    /// The session, where a user logged in.
+    /// The session, for tokens of a login.
     pub session: Option<SessionId>,
-    /// The user and the epoch in the token, where a user logged in.
+    /// The user and the epoch in the token, for tokens of a login.
     pub user: Option<(UserId, u32)>,
-    /// The client that the token was issued to, and the epoch in the token.
+    /// The client to which the token was issued, and the epoch in the token.
     pub client: (ClientId, u32),
     /// The installation's epoch in the token.
     pub installation: u32,
@@ -37,20 +37,20 @@ pub struct TokenMarks {
     pub kid: Kid,
 }
 
-/// Whether the view may be used to judge.
+/// Whether the view may be used to judge tokens.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Freshness {
-    /// Its last sync is proven to be at most the bound old.
+    /// The last sync is at most the bound old.
     Fresh,
-    /// The last proven sync is older than the bound, or the clock was stepped since.
+    /// The last sync is older than the bound, or the clock was stepped since.
     Stale,
-    /// The time is not known: the clocks that it is kept by disagree.
+    /// The time is unknown: the clocks disagree.
     TimeUnknown(ClockDoubt),
-    /// It was never loaded.
+    /// The view was never loaded.
     Empty,
 }
 
-/// The live revocations, the clients, and the proof of freshness.
+/// The live revocations, the clients, and the freshness of both.
 pub struct View {
     tokens: Revoked<[u8; 16]>,
     sessions: Revoked<[u8; 16]>,
@@ -61,20 +61,20 @@ pub struct View {
     installation: AtomicU32,
     clients: ArcSwap<Known>,
     own_audiences: Vec<Audience>,
-    /// Moves with every applied change: a judgement made under the current generation needs no second look.
+    /// Changes with every applied change. A judgement made under the current generation remains valid.
     generation: AtomicU64,
     loaded: AtomicBool,
-    /// [`Clock::elapsed`] when the last successful sync was asked for, in milliseconds.
+    /// [`Clock::elapsed`] when the last successful sync began, in milliseconds.
     synced_at: AtomicU64,
     /// The time minus the stopwatch when the sync ended.
     wall_origin: AtomicI64,
     max_lag: Duration,
 }
 
-/// Every client of the installation by id: they are few, so each replica holds them all.
+/// Every client of the installation by id. Clients are few, so each replica holds them all.
 pub type Clients = HashMap<ClientId, Arc<Client>>;
 
-/// The clients and the audiences that follow from them.
+/// The clients and the audiences derived from them.
 #[derive(Debug, Default)]
 struct Known {
     clients: Clients,
@@ -98,8 +98,8 @@ impl std::fmt::Debug for View {
 }
 
 impl View {
-    /// An empty view that answers nothing until it was loaded and synced; `max_lag` is `revocation.max_lag`, and
-    /// `own_audiences` are known whatever the clients are.
+    /// An empty view, unusable until it is loaded and synced. `max_lag` is `revocation.max_lag`. `own_audiences` are
+    /// known whatever the clients are.
     pub fn new(max_lag: Duration, own_audiences: Vec<Audience>) -> Self {
         Self {
             tokens: Revoked::default(),
@@ -118,15 +118,15 @@ impl View {
         }
     }
 
-    /// Whether the view may judge now. The stopwatch counts suspension, so a process that was stopped finds itself stale
-    /// before its first answer (security.md C11).
+    /// Whether the view may judge tokens now. The stopwatch counts suspension, so a resumed process detects that its
+    /// view is stale before its first answer (security.md C11).
     pub fn freshness(&self, clock: &dyn Clock) -> Freshness {
         let now = clock.now();
         self.freshness_at(clock, now, clock.elapsed())
     }
 
-    /// The same for a time that was read, and a stopwatch that was read after it. A process that was suspended between
-    /// the two finds the view stale.
+    /// The same for a given time and a stopwatch value that was read after it. If the process was suspended between the
+    /// two readings, the view is stale.
     pub fn freshness_at(&self, clock: &dyn Clock, now: Timestamp, elapsed: Duration) -> Freshness {
         if !self.loaded.load(Ordering::Acquire) {
             return Freshness::Empty;
@@ -143,7 +143,7 @@ impl View {
         }
     }
 
-    /// Time since the last proven sync was asked for: an upper bound of how old the view is.
+    /// Time since the last successful sync began: an upper bound of the view's age.
     pub fn age(&self, clock: &dyn Clock) -> Duration {
         clock.elapsed().saturating_sub(Duration::from_millis(self.synced_at.load(Ordering::Acquire)))
     }
@@ -156,13 +156,13 @@ impl View {
         self.loaded.store(true, Ordering::Release);
     }
 
-    /// The generation under which a judgement may be remembered: read it before judging (security.md C6).
+    /// The generation under which a judgement may be cached. It must be read before judging (security.md C6).
     pub fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
-    /// Adds a revocation that is live until `expires_at`; doing it twice is harmless, an older one never shortens or
-    /// lowers a newer one (security.md I4). Whether it says more than what was held.
+    /// Adds a revocation that is live until `expires_at`. Adding it twice is harmless. An older revocation never
+    /// shortens or lowers a newer one (security.md I4). Returns whether the view changed.
     pub fn revoke(&self, revocation: &Revocation, expires_at: Timestamp) -> bool {
         let is_news = match revocation {
             Revocation::Jti(jti) => self.tokens.add(crate::crypto::id128(jti.as_str()), expires_at),
@@ -176,7 +176,7 @@ impl View {
         is_news
     }
 
-    /// Which revocation, if any, makes a token with these marks inactive at `now`.
+    /// The revocation, if any, that makes a token with these marks inactive at `now`.
     pub fn revoked(&self, marks: &TokenMarks, now: Timestamp) -> Option<RevocationKind> {
         if marks.installation < self.installation_epoch() {
             return Some(RevocationKind::Everything);
@@ -196,7 +196,7 @@ impl View {
         self.keys.contains(&marks.kid, now).then_some(RevocationKind::Key)
     }
 
-    /// Whether a session that was read as a live one was ended since, or whom it hangs on revoked.
+    /// Whether a session that was read as live has been ended since, or its user or client revoked.
     pub fn has_ended(&self, session: &Session, now: Timestamp) -> bool {
         self.sessions.contains(session.id.as_bytes(), now)
             || self.users.is_below(session.user.as_bytes(), session.user_epoch, now)
@@ -204,35 +204,35 @@ impl View {
             || session.installation_epoch < self.installation_epoch()
     }
 
-    /// The installation's epoch, which new tokens and sessions carry.
+    /// The installation's epoch, as written into new tokens and sessions.
     pub fn installation_epoch(&self) -> u32 {
         self.installation.load(Ordering::Acquire)
     }
 
-    /// Raises the installation's epoch to one that the database has.
+    /// Raises the installation's epoch to a value of the database.
     pub fn raise_installation_epoch(&self, epoch: u32) {
         if self.installation.fetch_max(epoch, Ordering::AcqRel) < epoch {
             self.moved();
         }
     }
 
-    /// Whether the revocation of this session is known. A session that has ended does not come back, so this needs no proof of
-    /// freshness.
+    /// Whether this session is known to be revoked. An ended session never becomes live again, so the answer does not
+    /// depend on freshness.
     pub fn has_ended_session(&self, session: SessionId, now: Timestamp) -> bool {
         self.sessions.contains(session.as_bytes(), now)
     }
 
-    /// Whether the revocation of this one token is known.
+    /// Whether this single token is known to be revoked.
     pub fn has_revoked_token(&self, jti: &Jti, now: Timestamp) -> bool {
         self.tokens.contains(&crate::crypto::id128(jti.as_str()), now)
     }
 
-    /// The client of this id, disabled ones included.
+    /// The client with this id, including disabled clients.
     pub fn client(&self, id: &str) -> Option<Arc<Client>> {
         self.clients.load().clients.get(id).cloned()
     }
 
-    /// All clients, in no order.
+    /// All clients, in no particular order.
     pub fn clients(&self) -> Vec<Arc<Client>> {
         self.clients.load().clients.values().cloned().collect()
     }
@@ -242,23 +242,23 @@ impl View {
         self.clients.load().audiences.contains(audience)
     }
 
-    /// Whether this client's row cannot be read: nothing can be decided that depends on it (security.md D18).
+    /// Whether this client's row cannot be read. Decisions that depend on it are impossible (security.md D18).
     pub fn is_unreadable_client(&self, id: &str) -> bool {
         self.clients.load().unreadable.iter().any(|(known, _)| known.as_ref().is_some_and(|known| known.as_str() == id))
     }
 
-    /// What is wrong with each row of a client that cannot be read.
+    /// The problem of each client row that cannot be read.
     pub fn unreadable_clients(&self) -> Vec<String> {
         self.clients.load().unreadable.iter().map(|(_, problem)| problem.clone()).collect()
     }
 
-    /// Whether an audience that is not known here may be one of a client that cannot be read.
+    /// Whether an unknown audience may belong to a client whose row cannot be read.
     pub fn has_unreadable_clients(&self) -> bool {
         !self.clients.load().unreadable.is_empty()
     }
 
-    /// Replaces the set of clients; never merged, so that a deleted one is gone.
-    /// `unreadable` are those whose rows cannot be read, with the problem.
+    /// Replaces the set of clients. It is never merged, so that a deleted client disappears. `unreadable` holds the
+    /// clients whose rows cannot be read, with the problem.
     pub fn replace_clients(
         &self,
         clients: impl IntoIterator<Item = Client>,
@@ -269,8 +269,8 @@ impl View {
         self.moved();
     }
 
-    /// Puts the clients that were `found` in place of their former selves, and removes the others of `ids`. `new_unreadable`
-    /// says which rows of these cannot be read. The set changes in one step, whatever their number.
+    /// Replaces the clients in `found`, and removes the others of `ids`. `new_unreadable` names the rows of these that
+    /// cannot be read. The set changes in one step, whatever their number.
     pub fn update_clients(
         &self,
         ids: &BTreeSet<ClientId>,
@@ -289,12 +289,12 @@ impl View {
         self.moved();
     }
 
-    /// Makes every remembered judgement look again, for example because the keys changed.
+    /// Invalidates every cached judgement, for example because the keys changed.
     pub fn moved(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
-    /// Frees what expired before `now`.
+    /// Frees the entries that expired before `now`.
     pub fn sweep(&self, now: Timestamp) {
         self.tokens.sweep(now);
         self.sessions.sweep(now);
@@ -303,7 +303,7 @@ impl View {
         self.keys.sweep(now);
     }
 
-    /// How many revocations of a kind are held, expired ones that were not swept yet included.
+    /// The number of revocations of a kind in memory, including expired ones that are not swept yet.
     pub fn count(&self, kind: RevocationKind) -> usize {
         match kind {
             RevocationKind::Jti => self.tokens.0.len(),
@@ -322,7 +322,7 @@ fn wall_origin(now: Timestamp, elapsed: Duration) -> i64 {
     now.millis().saturating_sub(elapsed)
 }
 
-/// Things that are revoked, with the end of each record.
+/// Revoked subjects, with the expiry of each record.
 struct Revoked<K>(papaya::HashMap<K, Timestamp, IdHasher>);
 
 impl<K> Default for Revoked<K> {
@@ -376,11 +376,11 @@ impl<K: Hash + Eq + Clone> Floors<K> {
     }
 }
 
-/// Hashes ids that are already random (or few and chosen by operators): folds eight bytes at a time.
+/// Hashes ids that are random, or few and chosen by operators. Folds eight bytes at a time.
 type IdHasher = BuildHasherDefault<Fold>;
 
-/// The fold of [`IdHasher`]: FxHash's step over words (rotate, exclusive or, multiply), and in the end the high bits,
-/// which the multiplication mixes best, folded into the low ones.
+/// The fold of [`IdHasher`]: FxHash's step over words (rotate, exclusive or, multiply). At the end, the high bits,
+/// which the multiplication mixes best, are folded into the low bits.
 #[derive(Debug, Default, Clone, Copy)]
 struct Fold(u64);
 
