@@ -1,4 +1,5 @@
-//! The address of a PostgreSQL server. Every parameter is applied or refused by its name; values never appear in an error.
+//! The address of a PostgreSQL server. Every parameter is applied, or refused by its name. Values never appear in an
+//! error.
 
 use std::path::Path;
 
@@ -38,7 +39,7 @@ impl From<AddressError> for StoreError {
     }
 }
 
-/// Reads an address. Files that it names must exist and hold what their parameter says.
+/// Reads an address. The files that it names must exist and hold the content that their parameter expects.
 pub(super) fn parse(text: &str) -> Result<PgConnectOptions, AddressError> {
     let mut url = Url::parse(text).map_err(|_| AddressError::new("is not a URL", ESCAPE))?;
     check_delimiters(&url)?;
@@ -75,8 +76,8 @@ pub(super) fn parse(text: &str) -> Result<PgConnectOptions, AddressError> {
     tls.apply(options)
 }
 
-/// Refuses an address in which an unescaped character of the password ends the password early. The rest of it would
-/// otherwise become a host name, a database name or a parameter.
+/// Refuses an address in which an unescaped character of the password ends the password early. The rest of the password
+/// would otherwise become a host name, a database name or a parameter.
 fn check_delimiters(url: &Url) -> Result<(), AddressError> {
     let query = url.query().unwrap_or_default();
     let is_split = url.fragment().is_some()
@@ -93,7 +94,7 @@ fn check_delimiters(url: &Url) -> Result<(), AddressError> {
 enum Parameter {
     /// The driver applies it.
     Driver,
-    /// Holds for every connection of this service.
+    /// Fixed for every connection of this service.
     Satisfied,
     SearchPath,
     Mode(PgSslMode),
@@ -147,7 +148,7 @@ fn parameter(name: &str, value: &str, follows_password: bool) -> Result<Paramete
     }
 }
 
-/// Whether a text can only be the name of a parameter: anything else may be a part of an unescaped password.
+/// Whether a text can only be the name of a parameter. Any other text may be part of an unescaped password.
 fn is_name(text: &str) -> bool {
     let is_of_name = |byte: u8| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'-' | b'.');
     !text.is_empty() && text.len() <= MAX_NAME && text.bytes().all(is_of_name)

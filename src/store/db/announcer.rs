@@ -1,9 +1,9 @@
-//! Telling the other replicas that the feed has news, after the commit (security.md C5).
+//! Notifies the other replicas after a commit that the feed has new entries (security.md C5).
 //!
-//! `NOTIFY` within the transaction would be the obvious thing. But PostgreSQL takes a lock on its whole cluster for it, from
-//! before the commit until the log is on the disk, so that all commits with news would wait for each other's disk writes.
-//! Sent afterwards, in a transaction of its own that writes nothing to the log, it holds that lock for an instant; and one
-//! notification speaks for every commit that ended before it. One that is lost costs the time until the next poll.
+//! The obvious way is `NOTIFY` within the transaction. But PostgreSQL then takes a cluster-wide lock from before the
+//! commit until the log is on the disk. All commits with new entries would wait for each other's disk writes. A later
+//! `NOTIFY` in its own transaction writes nothing to the log and holds that lock only for an instant. One notification
+//! covers every commit that ended before it. A lost notification costs the time until the next poll.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 
-/// Between two notifications of this replica: under a flood of revocations one speaks for many.
+/// Pause between two notifications of this replica. Under a flood of revocations one notification covers many.
 const BREATH: Duration = Duration::from_millis(10);
 
-/// Nothing is to be told.
+/// No notification is due.
 const QUIET: u8 = 0;
-/// A notification is about to be sent, or was a moment ago.
+/// A notification is about to be sent, or has just been sent.
 const SPEAKING: u8 = 1;
-/// Something was committed after it may have been sent: one more is due.
+/// A commit may have happened after the notification was sent: one more is due.
 const MORE: u8 = 2;
 
 /// Sends at most one notification at a time, and one for any number of commits.
@@ -31,7 +31,7 @@ pub(super) struct Announcer {
 }
 
 impl Announcer {
-    /// Has `speak` called soon after now, in the background; the caller does not wait for it.
+    /// Schedules a call of `speak` in the background; the caller does not wait for it.
     pub(super) fn announce<F>(&self, speak: impl Fn() -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send,
@@ -43,9 +43,9 @@ impl Announcer {
         let state = Arc::clone(&self.state);
         self.tasks.spawn(async move {
             loop {
-                // What was committed until here is covered by what is sent now.
+                // The notification sent now covers every commit up to this point.
                 state.store(SPEAKING, Ordering::Release);
-                // Should it panic, the next commit is told all the same.
+                // If it panics, the next commit still sends a notification.
                 let _ = std::panic::AssertUnwindSafe(speak()).catch_unwind().await;
                 tokio::time::sleep(BREATH).await;
                 if state.compare_exchange(SPEAKING, QUIET, Ordering::AcqRel, Ordering::Acquire).is_ok() {
@@ -55,7 +55,7 @@ impl Announcer {
         });
     }
 
-    /// Waits until everything is told that was committed so far. For a process that is about to end.
+    /// Waits until the notifications for all commits so far are sent. For a process that is about to end.
     pub(super) async fn settle(&self) {
         self.tasks.close();
         self.tasks.wait().await;
@@ -89,7 +89,7 @@ mod tests {
         while sent.load(Ordering::SeqCst) == 0 {
             tokio::task::yield_now().await;
         }
-        // The first one is under way and may have been too early for these.
+        // The first notification is in progress and may be too early for these commits.
         for _ in 0..100 {
             announce();
         }

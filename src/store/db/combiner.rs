@@ -1,8 +1,8 @@
-//! PostgreSQL: one statement and one commit for what many callers ask at the same time.
+//! PostgreSQL: combines the concurrent requests of many callers into one statement and one commit.
 //!
-//! While a statement is under way, further callers gather; the next one takes them all. So a caller who is alone waits for
-//! nobody, and under load the price of a round trip, of a statement's start and of a commit is shared. It is
-//! what [`super::writer`] does for SQLite's one writer.
+//! While a statement runs, further callers queue; the next statement takes them all. A single caller therefore waits
+//! for no other caller. Under load, callers share the cost of a round trip, of a statement's start and of a commit.
+//! [`super::writer`] does the same for SQLite's one writer.
 
 use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
@@ -27,46 +27,46 @@ const QUEUE: usize = 1024;
 /// Callers that share one statement; more would make the first of them wait for the last.
 const MAX_BATCH: usize = 64;
 
-/// Statements under way at the same time, at most. The second begins only when the first is [`LATE`]: it would take callers
-/// from it, and both would share less.
+/// Maximum number of concurrent statements. The second begins only when the first is [`LATE`]. Otherwise it would take
+/// callers from the first, and both would share less.
 const LANES: usize = 2;
 
-/// A statement and its commit take a few milliseconds. One that takes longer waits for a lock, or for a server that is gone.
+/// A statement and its commit take a few milliseconds. A slower one waits for a lock, or for a server that is gone.
 const LATE: Duration = Duration::from_millis(10);
 
 /// The row that a caller wants to change.
 pub(super) struct Asked {
-    /// The bytes of the row's `id`, by which the answer finds its caller. Two callers with the same never share a statement:
-    /// it would change the row once, for either.
+    /// The bytes of the row's `id`, which match an answer to its caller. Two callers with the same id never share a
+    /// statement: it would change the row only once.
     pub(super) id: [u8; 16],
-    /// Returns the rows that it changed, with `id`. PostgreSQL's text takes one array for each of `values`, SQLite's takes one
-    /// JSON text, an array with an array of values for each caller.
+    /// Returns the rows that it changed, with `id`. PostgreSQL's text takes one array for each of `values`. SQLite's
+    /// text takes one JSON text: an array with an array of values for each caller.
     pub(super) sql: Sql,
-    /// The caller's place in the arrays.
+    /// The caller's values, as elements of the arrays.
     pub(super) values: Vec<Value>,
-    /// The table, for an answer that cannot be read.
+    /// The table, named in the error for an unreadable answer.
     pub(super) table: &'static str,
 }
 
 struct Waiting {
     asked: Asked,
-    /// Whoever has waited for longer is not served: what it asks was written down when it came, its time with it.
+    /// A caller that has waited longer is not served: its values, including the time, date from its arrival.
     until: Instant,
     reply: oneshot::Sender<Result<Option<Row>, StoreError>>,
 }
 
-/// The way to the lanes.
+/// The handle through which callers reach the lanes.
 pub(super) struct Combiner {
     queue: mpsc::Sender<Waiting>,
     deferred: Arc<AtomicUsize>,
     acquire_timeout: Duration,
 }
 
-/// What the lanes share.
+/// State that the lanes share.
 struct Lanes {
     /// Held by the lane that will take the next callers.
     line: Mutex<Line>,
-    /// Held by the lane whose statement is under way.
+    /// Held by the lane whose statement is running.
     turn: Mutex<()>,
     pool: Arc<Pool>,
     patience: Duration,
@@ -74,9 +74,9 @@ struct Lanes {
 
 struct Line {
     queue: mpsc::Receiver<Waiting>,
-    /// Taken from the queue already, but not fit for the batch of that time.
+    /// Callers taken from the queue that did not fit the previous batch.
     deferred: VecDeque<Waiting>,
-    /// How many those are, for whoever counts without holding the line.
+    /// Their number, readable without holding the line.
     deferred_count: Arc<AtomicUsize>,
 }
 
@@ -95,7 +95,8 @@ impl Combiner {
         Self { queue, deferred, acquire_timeout }
     }
 
-    /// The row as the statement left it; none where its condition did not hold. Runs to its end even when the caller goes away.
+    /// The row after the statement; none if its condition did not hold. The statement runs to its end even when the
+    /// caller is cancelled.
     pub(super) async fn ask(&self, asked: Asked) -> Result<Option<Row>, StoreError> {
         let (reply, answer) = oneshot::channel();
         let until = now() + self.acquire_timeout;
@@ -105,7 +106,7 @@ impl Combiner {
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Callers that wait for a lane, for the figures.
+    /// Callers that wait for a lane, for the metrics.
     pub(super) fn waiting(&self) -> usize {
         QUEUE - self.queue.capacity() + self.deferred.load(Ordering::Relaxed)
     }
@@ -122,7 +123,7 @@ impl Lanes {
             let batch = line.take();
             drop(line);
             if AssertUnwindSafe(self.work(batch)).catch_unwind().await.is_err() {
-                // Its callers heard that it is not available, and the lane goes on.
+                // Its callers received `Unavailable`; the lane continues.
                 tracing::error!("a statement for many callers ended in a panic");
             }
         }
@@ -141,7 +142,7 @@ impl Lanes {
         }
     }
 
-    /// The changed rows. A statement whose answer was lost is not repeated: it may have been committed.
+    /// The changed rows. A statement whose answer was lost is not repeated, because it may have been committed.
     async fn execute(&self, batch: &[Waiting]) -> Result<Changed, StoreError> {
         let Some(first) = batch.first() else { return Ok(Changed::default()) };
         let sql = first.asked.sql;
@@ -162,7 +163,7 @@ impl Lanes {
     }
 }
 
-/// The rows that a statement for many changed, by their ids.
+/// The rows that a combined statement changed, by their ids.
 #[derive(Default)]
 pub(super) struct Changed(Vec<([u8; 16], Row)>);
 
@@ -171,7 +172,7 @@ impl Changed {
         rows.into_iter().map(|row| Ok((row.of(table, "id").array("id")?, row))).collect::<Result<_, _>>().map(Self)
     }
 
-    /// The row of one who asked, if it was changed.
+    /// The row of one caller, if it was changed.
     pub(super) fn take(&mut self, asked: &Asked) -> Option<Row> {
         let own = self.0.iter().position(|(id, _)| *id == asked.id)?;
         Some(self.0.swap_remove(own).1)
@@ -179,7 +180,7 @@ impl Changed {
 }
 
 impl Line {
-    /// Waits for somebody; false when nobody will come any more.
+    /// Waits for a caller; false when the queue is closed.
     async fn has_somebody(&mut self) -> bool {
         if self.deferred.is_empty() {
             self.deferred.extend(self.queue.recv().await);
@@ -188,7 +189,7 @@ impl Line {
         !self.deferred.is_empty()
     }
 
-    /// Takes whoever is there and fits into one statement.
+    /// Takes the waiting callers that fit into one statement.
     fn take(&mut self) -> Vec<Waiting> {
         let Some(first) = self.deferred.pop_front() else { return Vec::new() };
         let (sql, mut ids) = (first.asked.sql, HashSet::from([first.asked.id]));
@@ -200,7 +201,7 @@ impl Line {
                 batch.push(next);
             } else {
                 passed.push_back(next);
-                // A flood for one row must not be read over and over.
+                // A flood for one row must not be read repeatedly.
                 if passed.len() >= MAX_BATCH {
                     break;
                 }
@@ -209,14 +210,14 @@ impl Line {
         passed.append(&mut self.deferred);
         self.deferred = passed;
         self.deferred_count.store(self.deferred.len(), Ordering::Relaxed);
-        // Rows are mostly locked in this order, so that two statements seldom wait for each other; when they do, the database
-        // ends one, and it is run again.
+        // Rows are mostly locked in this order, so two statements seldom wait for each other. When they deadlock, the
+        // database ends one, and it is run again.
         batch.sort_unstable_by_key(|waiting| waiting.asked.id);
         batch
     }
 }
 
-/// The instant that the time in the queue is measured with.
+/// The instant from which the time in the queue is measured.
 #[expect(clippy::disallowed_methods, reason = "how long callers wait is real time, as for a connection of the pool")]
 fn now() -> Instant {
     Instant::now()
@@ -228,7 +229,7 @@ fn waited_too_long() -> StoreError {
 
 impl Waiting {
     fn answer(self, answer: Result<Option<Row>, StoreError>) {
-        // Whoever asked may be gone; what was committed stands.
+        // The caller may be gone; the commit remains valid.
         let _ = self.reply.send(answer);
     }
 }

@@ -8,7 +8,7 @@ use super::fault::Failure;
 use super::sqlite::OpenFile;
 use super::value::{Row, Value, postgres_arguments, sqlite_arguments};
 
-/// A statement. Almost all have one text; the few that ask an engine about itself have two.
+/// A statement. Almost all have one text; the few that query the engine itself have two.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sql {
     sqlite: &'static str,
@@ -16,7 +16,7 @@ pub struct Sql {
 }
 
 impl Sql {
-    /// A statement that must be worded differently.
+    /// A statement whose text differs between the engines.
     pub const fn each(sqlite: &'static str, postgres: &'static str) -> Self {
         Self { sqlite, postgres }
     }
@@ -40,25 +40,25 @@ impl From<&'static str> for Sql {
 
 /// An open connection. After an error of kind `Connection`, or after being dropped within a call, it must not be used.
 pub(super) enum Connection {
-    /// To the file.
+    /// A connection to the file.
     Sqlite(SqliteConnection, OpenFile),
-    /// To the server; boxed by the driver.
+    /// A connection to the server; boxed by the driver.
     Postgres {
         /// The driver's connection.
         raw: PgConnection,
-        /// Whether statements are prepared once and kept; not behind a pooler in transaction mode.
+        /// Whether statements are prepared once and kept. False behind a pooler in transaction mode.
         prepares: bool,
-        /// The server's process; none behind a pooler in transaction mode, which lends another one to each transaction: what
-        /// hangs there is not counted.
+        /// The server's process. None behind a pooler in transaction mode, which assigns another process to each
+        /// transaction; hanging statements there are not counted.
         backend: Option<i32>,
-        /// A statement got no answer in time.
+        /// A statement was not answered in time.
         is_silent: bool,
     },
 }
 
 impl Connection {
     /// Runs one statement and returns its rows, after `patience` at the latest. SQLite answers from this machine's disk
-    /// and bounds its waits itself.
+    /// and bounds its own waits.
     pub(super) async fn rows(&mut self, sql: Sql, values: &[Value], patience: Duration) -> Result<Vec<Row>, Failure> {
         match self {
             Self::Sqlite(raw, file) => {
@@ -78,7 +78,7 @@ impl Connection {
 
     /// Runs statements without values, all in one round trip.
     pub(super) async fn script(&mut self, sql: &str, patience: Duration) -> Result<(), Failure> {
-        // The texts are ours: transaction control, timeouts written from settings, and migrations.
+        // The texts are fixed: transaction control, timeouts written from settings, and migrations.
         let script = sqlx::raw_sql(AssertSqlSafe(sql));
         match self {
             Self::Sqlite(raw, file) => {
@@ -94,7 +94,7 @@ impl Connection {
         Ok(())
     }
 
-    /// The server's process, if the last statement got no answer from it and may still run there.
+    /// The server's process, if it did not answer the last statement and may still run it.
     pub(super) const fn unanswered_backend(&self) -> Option<i32> {
         match self {
             Self::Postgres { backend, is_silent: true, .. } => *backend,

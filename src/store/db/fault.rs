@@ -1,4 +1,4 @@
-//! What an error of the driver means: whom to tell, and whether to try again.
+//! Classifies driver errors: which error the caller gets, and whether a retry can help.
 
 use std::time::Duration;
 
@@ -10,18 +10,18 @@ use crate::store::StoreError;
 /// The server refuses the login: wrong password, role or database.
 pub(super) const LOGIN_REFUSED: [&str; 3] = ["28000", "28P01", "3D000"];
 
-/// What a failed statement says about its connection and its transaction.
+/// The state of connection and transaction after a failed statement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The statement was refused; connection and server are well.
+    /// The statement was refused; connection and server work.
     Statement,
-    /// It lost against another transaction: 40001 or 40P01, which rolled it back, or SQLITE_BUSY. The same again may pass.
+    /// The transaction lost a conflict: 40001 or 40P01, which rolled it back, or SQLITE_BUSY. A retry may succeed.
     Contention,
-    /// The connection can no longer be trusted, and so neither can others to the same server.
+    /// The connection is unusable, and other connections to the same server may be too.
     Connection,
 }
 
-/// A driver's error, judged.
+/// A classified driver error.
 #[derive(Debug)]
 pub(super) struct Failure {
     pub(super) fault: Fault,
@@ -29,13 +29,13 @@ pub(super) struct Failure {
 }
 
 impl Failure {
-    /// No answer within `patience`: the server, or the way to it, is gone.
+    /// No answer within `patience`: the server, or the network path to it, is gone.
     pub(super) fn no_answer(patience: Duration) -> Self {
         let error = StoreError::Unavailable(format!("no answer within {} ms", patience.as_millis()));
         Self { fault: Fault::Connection, error }
     }
 
-    /// The same as an outage: the next attempt may find it over.
+    /// Treated as an outage: the next attempt may succeed.
     pub(super) fn into_outage(self) -> Self {
         match self.error {
             StoreError::Misconfigured(text) => Self { error: StoreError::Unavailable(text), ..self },
@@ -76,18 +76,18 @@ fn postgres(code: &str, text: String) -> (Fault, StoreError) {
     match code {
         "40001" | "40P01" => (Fault::Contention, StoreError::Unavailable(text)),
         "23505" => (Fault::Statement, StoreError::Conflict { what: "a unique value is taken" }),
-        // A right was taken from the role: until someone gives it back (security.md D6).
+        // A privilege was revoked from the role, until an operator grants it again (security.md D6).
         "42501" => {
             let text = format!("{text}: grant the role of database.url the missing right");
             (Fault::Statement, StoreError::Unavailable(text))
         }
-        // Statement or lock timeout: the server is alive, and too busy.
+        // Statement or lock timeout: the server is reachable but overloaded.
         "57014" | "55P03" => (Fault::Statement, StoreError::Unavailable(text)),
         code if LOGIN_REFUSED.contains(&code) => {
             let text = format!("the database refused the login: {text}: correct database.url{}", hint(code));
             (Fault::Connection, StoreError::Misconfigured(text))
         }
-        // Read-only: a standby, or a primary that was demoted under us.
+        // Read-only: a standby, or a primary that was demoted during the connection.
         "25006" => (Fault::Connection, StoreError::CannotWrite(text)),
         // The disk is full.
         "53100" => (Fault::Statement, StoreError::CannotWrite(text)),
@@ -107,7 +107,7 @@ fn hint(code: &str) -> &'static str {
     if code == "28P01" { ", where special characters of the password are percent-escaped" } else { "" }
 }
 
-/// By extended result code (sqlite.org/rescode.html): the primary code is its low byte.
+/// By extended result code (sqlite.org/rescode.html). The primary code is its low byte.
 fn sqlite(code: &str, text: String, kind: ErrorKind) -> (Fault, StoreError) {
     if kind == ErrorKind::UniqueViolation {
         return (Fault::Statement, StoreError::Conflict { what: "a unique value is taken" });
@@ -117,7 +117,7 @@ fn sqlite(code: &str, text: String, kind: ErrorKind) -> (Fault, StoreError) {
         Ok(5 | 6) => (Fault::Contention, StoreError::Unavailable(text)),
         // READONLY, IOERR, FULL.
         Ok(8 | 10 | 13) => (Fault::Connection, StoreError::CannotWrite(text)),
-        // PERM, NOMEM, CANTOPEN, PROTOCOL, NOLFS, AUTH: the disk or the file, until someone acts.
+        // PERM, NOMEM, CANTOPEN, PROTOCOL, NOLFS, AUTH: the disk or the file is at fault until an operator acts.
         Ok(3 | 7 | 14 | 15 | 22 | 23) => (Fault::Connection, StoreError::Unavailable(text)),
         // CORRUPT, NOTADB.
         Ok(11 | 26) => (Fault::Connection, StoreError::Misconfigured(text)),

@@ -1,4 +1,4 @@
-//! Being woken by PostgreSQL when the feed has news.
+//! Wakes the follower when PostgreSQL announces new entries on the feed.
 
 use std::time::Duration;
 
@@ -15,14 +15,14 @@ const CHANNEL: &str = "countersign_changes";
 /// Wakes every listener of every replica.
 pub(super) const NOTIFY: &str = "SELECT pg_notify('countersign_changes', '')";
 
-/// A silent connection is asked whether it still lives after this: a cut cable is silent too.
+/// A silent connection is tested after this time: a cut cable is silent too.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How long connecting, and that answer, may take.
+/// Time limit for connecting, and for the answer to that test.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// Wakes a follower of the feed. Notifications only shorten the delay (security.md C5): the follower polls anyway, and
-/// asks for a new listener when this one fails.
+/// Wakes a follower of the feed. Notifications only shorten the delay (security.md C5): the follower polls in any case,
+/// and requests a new listener when this one fails.
 pub struct ChangeListener(PgListener);
 
 impl ChangeListener {
@@ -30,7 +30,7 @@ impl ChangeListener {
         let lost = |error: sqlx::Error| {
             let failure = Failure::from(error);
             if matches!(failure.error, StoreError::Misconfigured(_)) {
-                // The next attempt uses what was read.
+                // The next attempt uses the address that was read.
                 let _ = connector.read_options_again();
             }
             failure.into_outage().error
@@ -42,19 +42,19 @@ impl ChangeListener {
             .acquire_timeout(PATIENCE)
             .connect_lazy_with(connector.options());
         let mut listener = PgListener::connect_with(&pool).await.map_err(lost)?;
-        // A lost connection is reported, because notifications were lost with it.
+        // A lost connection is reported, because its notifications are lost too.
         listener.eager_reconnect(false);
         let listening = tokio::time::timeout(PATIENCE, listener.listen(CHANNEL)).await;
         listening.map_err(|_| Failure::no_answer(PATIENCE).error)?.map_err(lost)?;
         Ok(Self(listener))
     }
 
-    /// Waits for news. Cancel-safe. An error ends this listener.
+    /// Waits for new entries. Cancel-safe. An error ends this listener.
     pub async fn next(&mut self) -> Result<(), StoreError> {
         loop {
             match tokio::time::timeout(SILENCE, self.0.try_recv()).await {
                 Ok(Ok(Some(_))) => {
-                    // Many commits may have been announced together; one look at the feed sees them all.
+                    // Several commits may have been announced together; one poll of the feed reads them all.
                     while self.0.next_buffered().is_some() {}
                     return Ok(());
                 }

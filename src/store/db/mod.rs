@@ -1,15 +1,16 @@
-//! The only place that knows that there are two engines.
+//! The only module that distinguishes the two engines.
 //!
-//! Statements are written once, with `$N` placeholders. There is one way to read, and there are three to write:
+//! Statements are written once, with `$N` placeholders. There is one way to read, and there are three ways to write:
 //!
 //! - [`Database::rows`] reads outside of transactions.
-//! - [`Database::write`] runs a job in one transaction. On PostgreSQL it has a connection of its own and is repeated when
-//!   it lost against another transaction; on SQLite it waits for the one writer and shares its commit with others.
+//! - [`Database::write`] runs a job in one transaction. On PostgreSQL the job has its own connection and is repeated
+//!   after a conflict with another transaction. On SQLite it waits for the one writer and shares its commit with other
+//!   jobs.
 //! - [`Database::write_one`] writes one statement that needs no explicit transaction: one round trip on PostgreSQL.
-//! - [`Database::write_row`] does so for one row, in one statement with the rows of others where many ask at once.
+//! - [`Database::write_row`] does the same for one row. Concurrent callers share one statement.
 //!
-//! Every call runs in a task of its own: whoever is cancelled while waiting leaves either the old or the new state, and
-//! a connection that can be used again (security.md R10).
+//! Every call runs in its own task. A caller cancelled while waiting leaves either the old or the new state, and a
+//! reusable connection (security.md R10).
 
 mod abandoned;
 mod address;
@@ -57,10 +58,10 @@ use crate::request_id::RequestId;
 use crate::store::{Location, StoreError, StoreObserver, StoreSettings};
 use futures_util::future::BoxFuture;
 
-/// How much longer than the server the client waits: when even this passes, the connection is lost.
+/// How much longer than the server the client waits. After that, the connection is considered lost.
 const CLIENT_GRACE: Duration = Duration::from_millis(500);
 
-/// A success ends a write problem when no write has failed for this long: on a full disk some small writes succeed.
+/// A success ends a write problem when no write has failed for this long. On a full disk some small writes succeed.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
 
 /// SQLite answers from this machine's disk, and bounds its own waits.
@@ -70,16 +71,16 @@ const NO_PATIENCE: Duration = Duration::MAX;
 #[derive(Clone)]
 pub(in crate::store) struct Database {
     inner: Arc<Inner>,
-    /// Which connections reads use that do not say.
+    /// The default lane of reads.
     lane: Lane,
 }
 
 struct Inner {
     engine: Engine,
-    /// SQLite: what knows which file is open.
+    /// SQLite: records which file is open.
     file: Option<SqliteConnector>,
     readers: Arc<Pool>,
-    /// The feed's own connection: followers prove freshness also while requests wait for connections.
+    /// The feed's own connection: followers can sync even while requests wait for connections.
     follower: Arc<Pool>,
     patience: Duration,
     /// The same for reads on the feed's connection.
@@ -103,14 +104,14 @@ enum Engine {
     Postgres(Box<PostgresConnector>, Combiner),
 }
 
-/// Which connections a read uses.
+/// The connections that a read uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::store) enum Lane {
-    /// Those of requests.
+    /// The connections for requests.
     Requests,
-    /// Of those, the ones that are kept for refreshes.
+    /// The request connections that are reserved for refreshes.
     Refreshes,
-    /// The feed's own.
+    /// The feed's own connection.
     Feed,
 }
 
@@ -125,8 +126,8 @@ impl Database {
         }
     }
 
-    /// Prepares access to the database. A file is opened, and made if it should be; a server is not connected to yet: see
-    /// [`Database::reach`].
+    /// Prepares access to the database. A file is opened, and created if the settings say so. A server is not connected
+    /// to yet: see [`Database::reach`].
     pub(in crate::store) async fn prepare(
         settings: &StoreSettings,
         clock: Arc<dyn Clock>,
@@ -150,7 +151,7 @@ impl Database {
                 if connector.may_travel_unencrypted() {
                     tracing::warn!("database.url does not demand TLS: add sslmode=verify-full");
                 }
-                // What the feed does not wait for any more, the server ends as well.
+                // The server also ends a statement that the feed has stopped waiting for.
                 let statement_timeout = settings.statement_timeout.min(settings.feed_timeout);
                 let of_feed = StoreSettings { statement_timeout, ..settings.clone() };
                 let of_feed = Box::new(PostgresConnector::new(url, *pooler_transaction_mode, &of_feed)?);
@@ -160,7 +161,7 @@ impl Database {
         let connector = Arc::new(connector);
         let for_readers = Arc::clone(&connector);
         let readers = Pool::new(for_readers, Arc::clone(&clock), settings.acquire_timeout, settings.max_connections);
-        // Requests may be told to wait for long; one connect that hangs must not use up the time that the feed has.
+        // Requests may have a long timeout. One hanging connect must not use up the feed's time.
         let follower_timeout = settings.acquire_timeout.min(settings.feed_timeout);
         let follower = Pool::of_feed(Arc::new(feed_connector), Arc::clone(&clock), follower_timeout);
         let patience = settings.statement_timeout + CLIENT_GRACE;
@@ -193,12 +194,13 @@ impl Database {
         Ok(Self { inner: Arc::new(inner), lane: Lane::Requests })
     }
 
-    /// Opens the first connection, and refuses a database that cannot be used safely. Neither makes nor checks tables.
+    /// Opens the first connection, and refuses a database that cannot be used safely. Neither creates nor checks
+    /// tables.
     pub(in crate::store) async fn reach(&self) -> Result<(), StoreError> {
         self.inner.readers.open_first().await
     }
 
-    /// The same database, whose reads go over the feed's own connection.
+    /// The same database, with reads over the feed's own connection.
     pub(in crate::store) fn in_feed_lane(&self) -> Self {
         Self { inner: Arc::clone(&self.inner), lane: Lane::Feed }
     }
@@ -242,8 +244,8 @@ impl Database {
         .await
     }
 
-    /// Writes with one statement. On PostgreSQL a statement whose answer was lost is not repeated: it may have been
-    /// committed.
+    /// Writes with one statement. On PostgreSQL a statement whose answer was lost is not repeated, because it may have
+    /// been committed.
     pub(in crate::store) async fn write_one(
         &self,
         name: &'static str,
@@ -269,9 +271,10 @@ impl Database {
         .await
     }
 
-    /// Changes one row, and returns it if the statement's condition held. The statement changes the rows of many callers at
-    /// once: on PostgreSQL it takes an array for each of `values`, on SQLite a JSON array of everybody's values. `id` is the
-    /// row's. On PostgreSQL a statement whose answer was lost is not repeated: it may have been committed.
+    /// Changes one row, and returns it if the statement's condition held. The statement changes the rows of many
+    /// callers at once. On PostgreSQL it takes an array for each of `values`, on SQLite a JSON array of all callers'
+    /// values. `id` identifies the row. On PostgreSQL a statement whose answer was lost is not repeated, because it may
+    /// have been committed.
     pub(in crate::store) async fn write_row(
         &self,
         name: &'static str,
@@ -291,7 +294,7 @@ impl Database {
     }
 
     /// Runs `job` on `input` in one transaction and commits it. The job may be run more than once, each time from the
-    /// start in a new transaction; when it returns an error, nothing of it stays.
+    /// start in a new transaction. When it returns an error, its changes are rolled back.
     pub(in crate::store) async fn write<I, T, F>(
         &self,
         name: &'static str,
@@ -320,12 +323,12 @@ impl Database {
         .await
     }
 
-    /// Which file was opened last, on SQLite: a cursor of the feed means nothing in another one.
+    /// The file that was opened last, on SQLite. A cursor of the feed is valid only for that file.
     pub(in crate::store) fn file(&self) -> String {
         self.inner.file.as_ref().map_or_else(String::new, SqliteConnector::file)
     }
 
-    /// A listener for news on the feed; none where there is nothing to listen to.
+    /// A listener for new entries of the feed; none where the engine has no notifications.
     pub(in crate::store) async fn listener(&self) -> Result<Option<ChangeListener>, StoreError> {
         match &self.inner.engine {
             Engine::Postgres(connector, _) if !connector.is_pooled() => {
@@ -335,7 +338,7 @@ impl Database {
         }
     }
 
-    /// Waits until the other replicas were told of everything that was committed so far.
+    /// Waits until the other replicas were notified of all commits so far.
     pub(in crate::store) async fn settle(&self) {
         self.inner.announcer.settle().await;
     }
@@ -356,7 +359,7 @@ impl Database {
         self.inner.clock.elapsed()
     }
 
-    /// How busy the connections of requests are.
+    /// The load of the request connections.
     pub(in crate::store) fn pool_status(&self) -> PoolStatus {
         let status = self.inner.readers.status();
         match &self.inner.engine {
@@ -419,7 +422,8 @@ impl Inner {
         }
     }
 
-    /// Wakes the followers of all replicas, over the feed's own connection: it is free also while requests queue for theirs.
+    /// Wakes the followers of all replicas, over the feed's own connection. It is free even while requests queue for
+    /// theirs.
     fn announce(self: &Arc<Self>) {
         let inner = Arc::clone(self);
         self.announcer.announce(move || {
@@ -443,7 +447,7 @@ impl Inner {
     }
 }
 
-/// One statement on a pooled connection, in a transaction of its own where a pooler demands one.
+/// One statement on a pooled connection, in its own transaction where a pooler requires one.
 async fn run_once(
     pool: &Arc<Pool>,
     share: Share,
@@ -467,8 +471,8 @@ async fn run_once(
     answer
 }
 
-/// One statement in a transaction of its own, and whether that is over: a connection that may still be in it is not used
-/// again.
+/// One statement in its own transaction, and whether that transaction has ended. A connection that may still be in a
+/// transaction is not used again.
 async fn in_transaction(
     connection: &mut Connection,
     connector: &PostgresConnector,
@@ -481,13 +485,13 @@ async fn in_transaction(
         Err(failure) => Err(failure),
     };
     match answer {
-        // On a dead connection a ROLLBACK would only wait as long again.
+        // On a dead connection a ROLLBACK would only wait for another timeout.
         Err(failure) if failure.fault == Fault::Connection => (Err(failure), false),
         Err(failure) => {
             let is_over = connection.script("ROLLBACK", patience).await.is_ok();
             (Err(failure), is_over)
         }
-        // A commit that is refused has ended the transaction as well.
+        // A refused commit has also ended the transaction.
         Ok(rows) => (connection.script("COMMIT", patience).await.map(|()| rows), true),
     }
 }
