@@ -1,5 +1,5 @@
-//! Whatever any test of the suite is answered is in the API document: the figures of each service that was started say which
-//! statuses its routes answered with.
+//! Checks that every answer of the suite is in the API document. The metrics of each service that was started list the
+//! statuses of its routes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::LazyLock;
@@ -21,12 +21,12 @@ static DOCUMENTED: LazyLock<HashMap<(String, String), BTreeSet<String>>> = LazyL
     documented
 });
 
-/// Holds what `figures` (in the Prometheus text format) say of the requests that were answered to the document.
+/// Compares the statuses in `figures` (metrics in the Prometheus text format) with the document.
 pub fn are_documented(figures: &str) {
     for line in figures.lines().filter(|line| line.starts_with("countersign_http_requests_total{")) {
         let label = |name: &str| line.split_once(&format!("{name}=\"")).unwrap().1.split('"').next().unwrap();
         let (route, method, status) = (label("route").replace("{*path}", "{path}"), label("method"), label("status"));
-        // HEAD is answered as GET; a caller who left was answered nothing.
+        // HEAD is answered as GET; a caller that disconnected got no answer.
         let method = if method == "HEAD" && !route.contains("/v1/verify") { "GET" } else { method };
         let is_known = |(path, known): &&(String, String)| known == method && names(&route, path);
         if let Some(operation) = DOCUMENTED.keys().find(is_known)

@@ -40,7 +40,7 @@ pub const MASTER_KEY: &str = "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=";
 pub struct TestApp {
     pub public: SocketAddr,
     pub operations: SocketAddr,
-    /// Where Envoy would ask; none unless the settings say so.
+    /// The gRPC listener for Envoy; none unless `grpc.listen` is set.
     pub grpc: Option<SocketAddr>,
     pub clock: Arc<ManualClock>,
     pub http: reqwest::Client,
@@ -59,7 +59,7 @@ pub struct TestApp {
     watch: Option<Watch>,
 }
 
-/// Tokens as an endpoint answered them.
+/// The tokens in an endpoint's answer.
 #[derive(Debug, Clone, serde::Deserialize, PartialEq, Eq)]
 pub struct Tokens {
     pub access_token: String,
@@ -87,7 +87,7 @@ impl TestApp {
         Self::replica(Arc::new(database), clock, 1, settings).await.with_fixtures().await
     }
 
-    /// One more replica on a database that others may use; `number` seeds its randomness.
+    /// Starts another replica on a database that others may use; `number` seeds its randomness.
     pub async fn replica(database: Arc<TestDatabase>, clock: Arc<ManualClock>, number: u64, settings: &str) -> Self {
         Self::try_replica(database, clock, number, settings).await.unwrap()
     }
@@ -161,13 +161,13 @@ impl TestApp {
         secret
     }
 
-    /// Lets time go by, and the replica look at the feed as it does twice a second.
+    /// Advances the time; the replica polls the feed twice a second, as in production.
     pub async fn advance(&self, by: Duration) {
         self.clock.advance(by);
         self.follower.sync().await.unwrap();
     }
 
-    /// One look at the feed.
+    /// Polls the feed once.
     pub async fn sync(&self) {
         self.follower.sync().await.unwrap();
     }
@@ -211,14 +211,14 @@ impl TestApp {
         self.post_json("/v1/refresh", &json!({"refresh_token": refresh_token})).send().await.unwrap()
     }
 
-    /// What [`GATEWAY`] hears of a token.
+    /// Introspects a token as [`GATEWAY`] and returns the body.
     pub async fn introspect(&self, token: &str) -> Value {
         let answer = self.introspection(token).await;
         assert_eq!(answer.status(), StatusCode::OK);
         answer.json().await.unwrap()
     }
 
-    /// The whole answer that [`GATEWAY`] gets.
+    /// Introspects a token as [`GATEWAY`] and returns the whole answer.
     pub async fn introspection(&self, token: &str) -> Response {
         let request = self.post_form("/oauth2/introspect", &[("token", token)]);
         request.basic_auth(GATEWAY, Some(&self.gateway_secret)).send().await.unwrap()
@@ -240,13 +240,13 @@ impl TestApp {
         tracing::subscriber::set_default(self.logger.subscriber())
     }
 
-    /// The lines of the process's log at every level that contain `part`: other tests run beside this one.
+    /// The lines of the process's log at every level that contain `part`. Other tests run concurrently in the process.
     pub fn events(&self, part: &str) -> Vec<String> {
         let log = self.watch.as_ref().unwrap().log();
         log.lines().filter(|line| line.contains(part)).map(str::to_owned).collect()
     }
 
-    /// Stops as production does, and leaves the database.
+    /// Stops as production does and returns the database.
     pub async fn stop_and_keep_database(self) -> Arc<TestDatabase> {
         let database = Arc::clone(&self.database);
         self.stop().await;
@@ -261,7 +261,7 @@ impl TestApp {
 }
 
 impl Drop for TestApp {
-    /// For every test of the suite that starts a service: security.md S1, and the statuses that the API document names.
+    /// Checks security.md S1 and the documented statuses, for every test that starts a service.
     fn drop(&mut self) {
         self.stop.cancel();
         if let Some(running) = self.running.take() {
@@ -281,7 +281,7 @@ impl Drop for TestApp {
     }
 }
 
-/// Notes every member of a body that is a secret by its name.
+/// Records every member of a body whose name marks it as a secret.
 fn note_secrets(name: &str, value: &Value) {
     match value {
         Value::String(text) if is_secret(name) => secrets::used(text),
@@ -306,7 +306,7 @@ fn is_secret(name: &str) -> bool {
     NAMES.contains(&name)
 }
 
-/// The tokens of an answer that must be one.
+/// The tokens of an answer that must succeed.
 pub async fn tokens(answer: Response) -> Tokens {
     let (status, text) = (answer.status(), answer.text().await.unwrap());
     assert_eq!(status, StatusCode::OK, "{text}");
@@ -349,7 +349,7 @@ fn config(database: &TestDatabase, settings: &str) -> Config {
         Location::Sqlite { path, .. } => format!("sqlite://{}", path.display()),
         Location::Postgres { url, .. } => url.clone(),
     };
-    // Cheap hashes, but not cheaper than the floor; a fixture key; the poll stays out of the way of the manual clock.
+    // Cheap hashes, but not cheaper than the floor; a fixture key; the poll does not interfere with the manual clock.
     let pool_size = super::database::pool_size().map_or_else(String::new, |size| size.to_string());
     let environment: Vec<(String, String)> = [
         ("ISSUER", ISSUER),
@@ -364,7 +364,7 @@ fn config(database: &TestDatabase, settings: &str) -> Config {
     ]
     .iter()
     .filter(|(_, value)| !value.is_empty())
-    // What a test sets itself is not set here: the environment would win.
+    // Settings of the test itself are left out here: the environment would override them.
     .filter(|(name, _)| !settings.lines().any(|line| line.starts_with(&format!("{} =", name.to_lowercase()))))
     .map(|(name, value)| (format!("COUNTERSIGN_{name}"), (*value).to_owned()))
     .collect();

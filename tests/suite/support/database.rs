@@ -1,11 +1,11 @@
 //! A fresh database for each test, on either engine.
 //!
-//! PostgreSQL is tested where `COUNTERSIGN_TEST_POSTGRES` holds the URL of a server on which databases may be made (see
-//! `tests/postgres.sh`); elsewhere that half says that it was skipped. A test gets a schema of its own in a database that
-//! belongs to the process: to make and drop a whole database takes the server seconds of `fsync`. Tests that cut
-//! connections or listen get a database of their own all the same.
+//! PostgreSQL is tested if `COUNTERSIGN_TEST_POSTGRES` holds the URL of a server on which databases may be made (see
+//! `tests/postgres.sh`). Otherwise the PostgreSQL tests report that they were skipped. A test gets its own schema in a
+//! database of the process, because creating and dropping a whole database takes the server seconds of `fsync`. Tests
+//! that cut connections or listen get their own database.
 //!
-//! Where `COUNTERSIGN_TEST_PGBOUNCER` holds the URL of a PgBouncer in transaction mode in front of that server, the test
+//! If `COUNTERSIGN_TEST_PGBOUNCER` holds the URL of a PgBouncer in transaction mode in front of that server, the test
 //! of poolers goes through it.
 
 use std::sync::Arc;
@@ -17,7 +17,7 @@ use countersign::store::{Location, Store, StoreSettings};
 use sqlx::{Connection, Executor};
 use tokio::sync::OnceCell;
 
-/// When tests begin.
+/// The start time of tests.
 pub const START: Timestamp = Timestamp::from_seconds(1_800_000_000);
 
 /// A kind of database.
@@ -28,7 +28,7 @@ pub enum Engine {
 }
 
 impl Engine {
-    /// Whether it can be tested here; says so if not.
+    /// Whether it can be tested here; prints a message if not.
     #[expect(clippy::print_stderr, reason = "a half that was skipped must be seen")]
     pub fn is_available(self) -> bool {
         let available = self == Self::Sqlite || admin_url().is_some();
@@ -91,7 +91,7 @@ impl TestDatabase {
 
     fn new(engine: Engine, location: Location, remains: Remains) -> Self {
         let mut settings = StoreSettings::new(location);
-        // Tests share a small machine: what is bounded in production is only kept from hanging here.
+        // Tests share a small machine: these timeouts only prevent hangs, unlike the bounds of production.
         settings.acquire_timeout = Duration::from_secs(20);
         settings.statement_timeout = Duration::from_secs(20);
         settings.busy_timeout = Duration::from_secs(20);
@@ -124,12 +124,12 @@ impl TestDatabase {
         }
     }
 
-    /// Reaches the PostgreSQL database in another way from now on.
+    /// Reaches the PostgreSQL database through another address from now on.
     pub fn set_url(&mut self, url: &url::Url) {
         self.settings.location = postgres(url.to_string());
     }
 
-    /// A connection behind the store's back, on PostgreSQL.
+    /// A connection that bypasses the store, on PostgreSQL.
     pub async fn connect_postgres(&self) -> sqlx::PgConnection {
         match &self.settings.location {
             Location::Postgres { url, .. } => sqlx::PgConnection::connect(url).await.unwrap(),
@@ -145,7 +145,7 @@ impl TestDatabase {
         }
     }
 
-    /// What the database holds on this machine's disk: its files on SQLite, nothing on PostgreSQL.
+    /// The database's content on this machine's disk: its files on SQLite, nothing on PostgreSQL.
     pub fn files(&self) -> Vec<Vec<u8>> {
         let Some(path) = self.file() else { return Vec::new() };
         let with = |suffix: &str| std::path::PathBuf::from(format!("{}{suffix}", path.display()));
@@ -157,7 +157,7 @@ impl TestDatabase {
         execute(url.as_str(), sql).await;
     }
 
-    /// Runs SQL behind the store's back, to break things on purpose.
+    /// Runs SQL that bypasses the store, to damage data on purpose.
     pub async fn tamper(&self, sql: &str) {
         match &self.settings.location {
             Location::Sqlite { path, .. } => {
@@ -181,7 +181,7 @@ impl Drop for TestDatabase {
             }
             Remains::Database { name } => (admin_url().unwrap(), format!("DROP DATABASE {name} WITH (FORCE)")),
         };
-        // The test's runtime may be going away: this one is our own. What cannot be dropped is left to the next run.
+        // The test's runtime may be shutting down, so this code uses its own. The next run drops what remains.
         let dropped = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(execute(&url, &sql));
@@ -190,8 +190,8 @@ impl Drop for TestDatabase {
     }
 }
 
-/// `COUNTERSIGN_TEST_POOL_SIZE`: how many connections each replica may have, for a run that shows that none is ever asked for
-/// while another is held (security.md D9).
+/// `COUNTERSIGN_TEST_POOL_SIZE`: the maximum number of connections of each replica. Such a run shows that no task
+/// requests a second connection while it holds one (security.md D9).
 pub fn pool_size() -> Option<usize> {
     std::env::var("COUNTERSIGN_TEST_POOL_SIZE").ok().map(|size| size.parse().unwrap())
 }
@@ -216,7 +216,7 @@ fn next_number() -> u32 {
     COUNTER.fetch_add(1, Ordering::Relaxed)
 }
 
-/// The database of this process; those of processes that are gone are dropped first.
+/// The database of this process; databases of ended processes are dropped first.
 async fn shared() -> &'static str {
     static SHARED: OnceCell<String> = OnceCell::const_new();
     let made = SHARED.get_or_init(|| async {

@@ -16,7 +16,7 @@ pub struct CheckRequest {
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct AttributeContext {
-    /// Of the peer that sent the request: not read by the service.
+    /// The peer that sent the request; the service does not read it.
     #[prost(message, optional, tag = "1")]
     pub source: Option<Peer>,
     #[prost(message, optional, tag = "4")]
@@ -122,14 +122,14 @@ pub struct HeaderValueOption {
 /// `OVERWRITE_IF_EXISTS_OR_ADD`.
 const OVERWRITE: i32 = 2;
 
-/// What Envoy would do with the request that it holds back.
+/// Envoy's decision about the request that it holds back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fate {
     /// `google.rpc.Code`.
     pub code: i32,
     /// The status that the caller gets; 200 where the request passes.
     pub status: i32,
-    /// What is set on the request that passes, or on the answer to the caller: sorted pairs.
+    /// The headers set on the forwarded request, or on the answer to the caller: sorted pairs.
     pub headers: Vec<(String, String)>,
 }
 
@@ -143,12 +143,12 @@ impl Envoy {
         Self(Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap())
     }
 
-    /// Asks about a request with these headers.
+    /// Checks a request with these headers.
     pub async fn check(&self, headers: &[(&str, &str)], context: &[(&str, &str)]) -> Fate {
         self.ask("/envoy.service.auth.v3.Authorization/Check", question("GET", headers, context)).await.unwrap()
     }
 
-    /// Asks about a request with this token.
+    /// Checks a request with this token.
     pub async fn check_token(&self, token: &str, context: &[(&str, &str)]) -> Fate {
         self.check(&[("authorization", &format!("Bearer {token}"))], context).await
     }
@@ -164,7 +164,7 @@ impl Envoy {
     }
 }
 
-/// What Envoy sends about a request.
+/// The message that Envoy sends about a request.
 pub fn question(method: &str, headers: &[(&str, &str)], context: &[(&str, &str)]) -> CheckRequest {
     let pairs = |pairs: &[(&str, &str)]| pairs.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
     let http = HttpRequest {

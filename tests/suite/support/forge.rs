@@ -1,5 +1,5 @@
-//! Tokens that nobody issued, signed with a key that the service publishes: whatever is wrong with them is the only thing
-//! wrong.
+//! Forged tokens, signed with a key that the service publishes. The signature is valid: each token has only the defect
+//! under test.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
@@ -22,16 +22,16 @@ pub fn ed25519(name: &str) -> Ed25519KeyPair {
     Ed25519KeyPair::from_pkcs8_maybe_unchecked(&STANDARD.decode(der).unwrap()).unwrap()
 }
 
-/// Signs what it is told to with an Ed25519 key that was imported into the service.
+/// Signs any content with an Ed25519 key that was imported into the service.
 pub struct Forge {
     key: Ed25519KeyPair,
     pub kid: String,
-    /// Honest claims to start from.
+    /// Valid claims to start from.
     honest: Value,
 }
 
 impl Forge {
-    /// Imports the key; `honest` is a token of the service whose claims the forgeries start from.
+    /// Imports the key; `honest` is a token of the service that supplies the valid claims.
     pub async fn import(app: &TestApp, honest: &str) -> Self {
         let order = json!({"pem": pem("ed25519")});
         let answer = app.administer(Method::POST, "/admin/v1/keys", Some(order)).await;
@@ -39,12 +39,12 @@ impl Forge {
         Self { key: ed25519("ed25519"), kid, honest: claims_of(honest) }
     }
 
-    /// The honest claims.
+    /// The valid claims.
     pub fn claims(&self) -> Value {
         self.honest.clone()
     }
 
-    /// The honest claims with one changed; `null` removes it.
+    /// The valid claims with one changed; `null` removes it.
     pub fn claims_with(&self, name: &str, value: Value) -> Value {
         let mut claims = self.claims();
         if value.is_null() {
@@ -55,12 +55,12 @@ impl Forge {
         claims
     }
 
-    /// The honest header.
+    /// The valid header.
     pub fn header(&self) -> Value {
         json!({"alg": "EdDSA", "kid": self.kid, "typ": "at+jwt"})
     }
 
-    /// The honest header with one member changed or added.
+    /// The valid header with one member changed or added.
     pub fn header_with(&self, name: &str, value: Value) -> Value {
         let mut header = self.header();
         header[name] = value;
@@ -74,12 +74,12 @@ impl Forge {
         format!("{signed}.{signature}")
     }
 
-    /// The honest claims under another header.
+    /// The valid claims under another header.
     pub fn under(&self, header: &Value) -> String {
         self.sign(&header.to_string(), &self.claims().to_string())
     }
 
-    /// Other claims under the honest header.
+    /// Other claims under the valid header.
     pub fn saying(&self, claims: &Value) -> String {
         self.sign(&self.header().to_string(), &claims.to_string())
     }

@@ -1,4 +1,4 @@
-//! What the tests of judging have in common.
+//! Helpers for the tests of token verification.
 
 use std::time::Duration;
 
@@ -12,21 +12,21 @@ use serde_json::{Value, json};
 
 use super::app::{PASSWORD, TestApp, Tokens, USER, tokens};
 
-/// Past `revocation.max_lag`.
+/// Longer than `revocation.max_lag`.
 pub const TOO_LONG: Duration = Duration::from_millis(3_001);
 /// The whole of an inactive answer.
 pub const INACTIVE: &str = "{\"active\":false}";
 /// The media type of a signed answer.
 pub const SIGNED: &str = "application/token-introspection+jwt";
 
-/// A client that can prove who it is.
+/// A client with its credentials.
 #[derive(Debug, Clone)]
 pub struct Credentials {
     pub id: String,
     pub secret: String,
 }
 
-/// A request of forward-auth or introspection is one of these formats.
+/// The formats of forward-auth and introspection requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     Json,
@@ -54,7 +54,7 @@ impl TestApp {
         tokens(self.token_request(client, &[]).await).await
     }
 
-    /// What the token endpoint answers to `client_credentials`.
+    /// Returns the token endpoint's answer to `client_credentials`.
     pub async fn token_request(&self, client: &Credentials, more: &[(&str, &str)]) -> Response {
         let form = [&[("grant_type", "client_credentials")], more].concat();
         let request = self.post_form("/oauth2/token", &form);
@@ -72,7 +72,7 @@ impl TestApp {
         self.post_form("/oauth2/introspect", &[("token", token)]).basic_auth(&caller.id, Some(&caller.secret))
     }
 
-    /// What `caller` hears of `token` in any format, as the JSON object that it amounts to.
+    /// Introspects `token` as `caller` in any format and returns the equivalent JSON object.
     pub async fn asked(&self, caller: &Credentials, token: &str, format: Format) -> Value {
         let answer = match format {
             Format::Json => self.ask(caller, token).send().await.unwrap(),
@@ -116,7 +116,7 @@ impl TestApp {
         assert_eq!(answer.status(), StatusCode::NO_CONTENT, "{}", answer.text().await.unwrap());
     }
 
-    /// An endpoint of the administration, whose answer must be a success.
+    /// Calls an endpoint of the administration, which must succeed.
     pub async fn administer(&self, method: Method, path: &str, body: Option<Value>) -> Value {
         let request = self.admin(method, path);
         let request =
@@ -127,14 +127,14 @@ impl TestApp {
         if text.is_empty() { Value::Null } else { serde_json::from_str(&text).unwrap() }
     }
 
-    /// A figure of `/metrics`, with its labels as they stand there; 0 when it is not there.
+    /// The value of a metric in `/metrics`, named with its labels as printed there; 0 when it is absent.
     pub async fn figure(&self, name_and_labels: &str) -> f64 {
         let text = self.metrics().await;
         let line = text.lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
         line.map_or(0.0, |number| number.parse().unwrap())
     }
 
-    /// All figures.
+    /// All metrics.
     pub async fn metrics(&self) -> String {
         let request = self.http.get(format!("http://{}/metrics", self.operations));
         request.send().await.unwrap().text().await.unwrap()
@@ -165,7 +165,7 @@ fn part(token: &str, index: usize) -> Value {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(encoded).unwrap()).unwrap()
 }
 
-/// The claims of a JWT whose signature is good under the key of `jwks` that it names. Independent of the service's own
+/// The claims of a JWT whose signature is valid under the key of `jwks` that it names. Independent of the service's own
 /// verifier.
 pub fn verified_claims(token: &str, jwks: &Value) -> Option<Value> {
     let header = header_of(token);
@@ -196,12 +196,12 @@ pub fn verified_claims(token: &str, jwks: &Value) -> Option<Value> {
     verified.ok().map(|()| claims_of(token))
 }
 
-/// One header as text; empty when it is not there.
+/// One header as text; empty when it is absent.
 pub fn header<'a>(answer: &'a Response, name: &str) -> &'a str {
     answer.headers().get(name).map_or("", |value| value.to_str().unwrap())
 }
 
-/// Every header on a line of its own, sorted, without what differs each time.
+/// Every header on a line of its own, sorted, without values that differ each time.
 pub fn header_lines(headers: &HeaderMap) -> Vec<String> {
     let line = |(name, value): (&reqwest::header::HeaderName, &reqwest::header::HeaderValue)| match name.as_str() {
         "date" | "etag" | "x-request-id" => format!("{name}: (varies)"),

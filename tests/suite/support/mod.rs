@@ -1,4 +1,4 @@
-//! What several tests need.
+//! Helpers that several tests share.
 
 pub mod answers;
 pub mod app;
@@ -18,7 +18,7 @@ pub mod tls_front;
 
 use std::os::unix::fs::PermissionsExt as _;
 
-/// Writes a file that nobody but its owner may read.
+/// Writes a file that only its owner may read.
 pub fn write_private(path: &std::path::Path, text: &str) {
     std::fs::write(path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();

@@ -1,4 +1,4 @@
-//! Taking the database away while the service runs.
+//! Makes the database fail while the service runs.
 
 use super::database::{Engine, TestDatabase};
 use sqlx::{Connection, Executor};
@@ -23,17 +23,17 @@ pub async fn take_tables_away(database: &TestDatabase) {
     rename(database, |table| (table.to_owned(), format!("{table}_away"))).await;
 }
 
-/// And is well again.
+/// Statements succeed again.
 pub async fn bring_tables_back(database: &TestDatabase) {
     rename(database, |table| (format!("{table}_away"), table.to_owned())).await;
 }
 
-/// The change feed alone cannot be read any more: the view ages, everything else goes on.
+/// Only reads of the change feed fail: the view ages, everything else works.
 pub async fn take_feed_away(database: &TestDatabase) {
     database.tamper("ALTER TABLE changes RENAME TO changes_away").await;
 }
 
-/// The feed is there again.
+/// The feed can be read again.
 pub async fn bring_feed_back(database: &TestDatabase) {
     database.tamper("ALTER TABLE changes_away RENAME TO changes").await;
 }
@@ -44,13 +44,13 @@ async fn rename(database: &TestDatabase, names: impl Fn(&str) -> (String, String
     database.tamper(&sentences.collect::<String>()).await;
 }
 
-/// Nothing can be written while this is held; reading goes on. The service needs `database.statement_timeout` to be short.
+/// Blocks writes but not reads while it is held. The service needs `database.statement_timeout` to be short.
 pub enum WritesStopped {
     Sqlite(#[expect(dead_code, reason = "holds the lock")] Box<sqlx::SqliteConnection>),
     Postgres(#[expect(dead_code, reason = "holds the lock")] Box<sqlx::PgConnection>),
 }
 
-/// Stops every writer.
+/// Blocks every writer.
 pub async fn stop_writes(database: &TestDatabase) -> WritesStopped {
     match (&database.settings.location, database.engine) {
         (countersign::store::Location::Sqlite { path, .. }, Engine::Sqlite) => {
@@ -61,7 +61,7 @@ pub async fn stop_writes(database: &TestDatabase) -> WritesStopped {
         }
         _ => {
             let mut connection = database.connect_postgres().await;
-            // Of all modes the weakest that stops writers and lets readers pass.
+            // The weakest lock mode that blocks writers and not readers.
             connection.execute("BEGIN; LOCK TABLE changes, sessions, audit IN SHARE MODE").await.unwrap();
             WritesStopped::Postgres(Box::new(connection))
         }

@@ -9,10 +9,10 @@ use super::process::Home;
 
 /// A write reaches the disk in pieces of this size; each whole or not at all.
 const SECTOR: usize = 512;
-/// In place of a number of bytes: the record is of a change of the file's length.
+/// Replaces the number of bytes in a record that changes the file's length.
 const NEW_LENGTH: u32 = u32::MAX;
 
-/// The disk below a database file and what belongs to it.
+/// The simulated disk below a database file and its side files.
 pub struct Disk {
     database: PathBuf,
     folder: tempfile::TempDir,
@@ -23,7 +23,7 @@ struct Change {
     offset: u64,
     length_before: u64,
     old: Vec<u8>,
-    /// What came instead; none, where the length was changed to `offset`.
+    /// The new bytes; none if the length was changed to `offset`.
     new: Option<Vec<u8>>,
 }
 
@@ -38,7 +38,7 @@ impl Disk {
         Self { database: database.canonicalize().unwrap(), folder }
     }
 
-    /// The same home, whose processes write to this disk.
+    /// The same home, with processes that write to this disk.
     pub fn attached_to(&self, home: Home) -> Home {
         let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
         home.with_variable("LD_PRELOAD", &text(&self.folder.path().join("lost_writes.so")))
@@ -46,8 +46,8 @@ impl Disk {
             .with_variable("LOST_WRITES_TO", &text(self.folder.path()))
     }
 
-    /// The power fails, after everything that writes was killed: of what was not synced all is lost, or some, in any order;
-    /// `chance` draws below a bound. The number of changes that were lost.
+    /// Simulates a power failure after every writer was killed. All unsynced changes are lost, or some, in any order;
+    /// `chance` draws below a bound. Returns the number of lost changes.
     pub fn fail(&self, chance: impl Fn(usize) -> usize) -> usize {
         let mut lost = 0;
         for suffix in ["", "-wal"] {
@@ -79,7 +79,7 @@ impl Change {
         file.set_len(self.length_before).unwrap();
     }
 
-    /// Some of it, where it came in pieces.
+    /// Part of a change that was written in pieces.
     fn make_again(&self, file: &File, chance: impl Fn(usize) -> usize) {
         let Some(new) = &self.new else { return file.set_len(self.offset).unwrap() };
         let pieces = if chance(4) == 0 { chance(1 + new.len() / SECTOR) } else { usize::MAX / SECTOR };
@@ -87,7 +87,7 @@ impl Change {
     }
 }
 
-/// The records of a journal. The last may be cut off: then what it tells of was not begun.
+/// The records of a journal. The last may be cut off: then its write had not begun.
 fn parse(mut text: &[u8]) -> Vec<Change> {
     let mut changes = Vec::new();
     let mut next = |count: usize| text.split_off(..count);

@@ -16,7 +16,7 @@ use super::database::TestDatabase;
 
 /// Test fixture: a password that the policy takes.
 pub const PASSWORD: &str = "correct horse battery staple 7";
-/// Longest wait for anything that a process is to do.
+/// The longest wait for any action of a process.
 pub const SOON: Duration = Duration::from_secs(20);
 
 /// A folder to run commands in, and the settings that they find in the environment.
@@ -35,7 +35,7 @@ pub struct Ended {
 }
 
 impl Home {
-    /// A folder without anything: whatever is there afterwards, a command made.
+    /// An empty folder: every file in it afterwards was made by a command.
     pub fn empty() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let environment = Vec::new();
@@ -61,24 +61,24 @@ impl Home {
             .with("PASSWORDS__THREADS", "2")
     }
 
-    /// One more setting, without the prefix.
+    /// Adds a setting, named without the prefix.
     pub fn with(self, name: &str, value: &str) -> Self {
         self.with_variable(&format!("COUNTERSIGN_{name}"), value)
     }
 
-    /// One more variable of the environment.
+    /// Adds an environment variable.
     pub fn with_variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
         self
     }
 
-    /// Without a setting.
+    /// Removes a setting.
     pub fn without(mut self, name: &str) -> Self {
         self.environment.retain(|(variable, _)| *variable != format!("COUNTERSIGN_{name}"));
         self
     }
 
-    /// Where commands run.
+    /// The folder in which commands run.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
@@ -96,7 +96,7 @@ impl Home {
         self.command(arguments).output().unwrap().into()
     }
 
-    /// What a command says that fails on this database.
+    /// Returns the error message of a command that fails on this database.
     pub fn run_on(&self, database: &str, arguments: &[&str]) -> String {
         let mut command = self.command(arguments);
         let ended: Ended = command.env("COUNTERSIGN_DATABASE__URL", database).output().unwrap().into();
@@ -106,7 +106,7 @@ impl Home {
     /// The same with something on standard input.
     pub fn run_with(&self, arguments: &[&str], input: &str) -> Ended {
         let mut child = self.command(arguments).stdin(Stdio::piped()).spawn().unwrap();
-        // A command that fails before it reads is a case of its own.
+        // A command may fail before it reads standard input.
         let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
         child.wait_with_output().unwrap().into()
     }
@@ -146,7 +146,7 @@ impl Ended {
         self.stdout
     }
 
-    /// What stands on standard error, if the command ended with `code` and printed nothing.
+    /// Standard error, if the command ended with `code` and standard output is empty.
     pub fn refusal(self, code: i32) -> String {
         assert_eq!(self.code, Some(code), "{}{}", self.stdout, self.stderr);
         assert_eq!(self.stdout, "", "a failure has no answer");
@@ -232,7 +232,7 @@ impl Server {
         super::app::tokens(answer).await
     }
 
-    /// What `gateway` hears of a token.
+    /// Introspects a token as `gateway`.
     pub async fn introspect(&self, secret: &str, token: &str) -> Value {
         let request = self.http.post(format!("{}/oauth2/introspect", self.public)).form(&[("token", token)]);
         let answer = request.basic_auth("gateway", Some(secret)).send().await.unwrap();

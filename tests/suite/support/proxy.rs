@@ -1,4 +1,4 @@
-//! A TCP proxy that can stop passing anything on, as a cut cable does: no byte, no reset, no end.
+//! A TCP proxy that can stop forwarding, as a cut cable does: no byte, no reset, no end of stream.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -15,7 +15,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Passes on what comes to its own address to `target`.
+    /// Forwards connections on its own address to `target`.
     pub async fn to(target: String) -> Self {
         Self::at("127.0.0.1:0".parse().unwrap(), target).await
     }
@@ -57,7 +57,7 @@ impl Proxy {
         self.is_cut.send_replace(true);
     }
 
-    /// The answer with these words is the last that passes.
+    /// The answer that contains this text is the last that passes.
     pub fn cut_after(&self, words: &'static str) {
         *self.last_words.lock().unwrap() = Some(words);
     }

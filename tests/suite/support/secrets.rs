@@ -1,9 +1,9 @@
-//! Security.md S1, over the whole suite: what the process logs at TRACE while a service under test runs, what that service's
-//! own log holds and what it leaves in its database is searched for every secret that was used meanwhile, in every spelling
-//! in which one could slip out.
+//! Security.md S1, over the whole suite. Three places are searched for every secret that was used during a test:
+//! the process's log at TRACE, the log of the service under test, and its database. The search covers every encoding in
+//! which a secret could leak.
 //!
-//! A test does nothing for it: [`super::app::TestApp`] hands in the secrets that pass through it, and searches when it is
-//! dropped.
+//! A test needs no code for it: [`super::app::TestApp`] registers the secrets that pass through it, and searches when
+//! it is dropped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::{Debug, Write as _};
@@ -21,26 +21,26 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 /// Shorter texts occur by chance.
 const SHORTEST: usize = 16;
-/// What is searched of a long secret: enough to be no accident.
+/// The searched length of a long secret: a match of this length is not a coincidence.
 const NEEDLE: usize = 32;
-/// Secrets that one watch searches for: a race makes thousands of the same kind.
+/// The maximum number of secrets that one watch searches for: a race makes thousands of the same kind.
 const MOST_SECRETS: usize = 1500;
 
-/// A look-out from its making to its search.
+/// Watches the log from its creation until its search.
 pub struct Watch {
     ledger: &'static Ledger,
     number: u64,
 }
 
-/// What is logged, and the secrets in use.
+/// The log and the secrets in use.
 #[derive(Default)]
 pub struct Ledger(Mutex<Kept>);
 
-/// What the process has logged and used since the oldest watch began.
+/// The log and the secrets of the process since the oldest watch began.
 #[derive(Default)]
 struct Kept {
     next_watch: u64,
-    /// Where the log and the secrets stood when each watch began.
+    /// The lengths of the log and of the secrets when each watch began.
     watches: BTreeMap<u64, (u64, u64)>,
     targets: BTreeSet<String>,
     log: Vec<u8>,
@@ -49,10 +49,10 @@ struct Kept {
     secrets_begin_at: u64,
 }
 
-/// The one of the process.
+/// The recorder of the process.
 static LEDGER: LazyLock<&'static Ledger> = LazyLock::new(|| {
     let ledger: &'static Ledger = Box::leak(Box::default());
-    // Whoever installed another subscriber first keeps it; the services' own logs are searched all the same.
+    // A subscriber that was installed earlier remains in use; the services' own logs are still searched.
     let _ = tracing_subscriber::registry().with(Everything(ledger)).try_init();
     ledger
 });
@@ -62,7 +62,7 @@ pub fn targets() -> BTreeSet<String> {
     LEDGER.kept().targets.clone()
 }
 
-/// Notes that `secret` is in use from now on.
+/// Records that `secret` is in use from now on.
 pub fn used(secret: &str) {
     LEDGER.used(secret);
 }
@@ -81,7 +81,7 @@ impl Ledger {
 }
 
 impl Watch {
-    /// Begins.
+    /// Begins a watch.
     pub fn begin() -> Self {
         Self::on(*LEDGER)
     }
@@ -96,14 +96,14 @@ impl Watch {
         Self { ledger, number }
     }
 
-    /// What the process has logged since this began, of every test that runs beside this one.
+    /// The process's log since this watch began, including that of concurrent tests.
     pub fn log(&self) -> String {
         let kept = self.ledger.kept();
         let (from, _) = kept.watches[&self.number];
         String::from_utf8_lossy(&kept.log[(from - kept.log_begins_at) as usize..]).into_owned()
     }
 
-    /// Ends, and describes what slipped out into the process's log or into `others`, each with a name.
+    /// Ends the watch and describes each secret found in the process's log or in `others` (text by name).
     pub fn search(self, others: &[(&str, &[u8])]) -> Vec<String> {
         let (log, secrets) = {
             let kept = self.ledger.kept();
@@ -129,7 +129,7 @@ impl Watch {
 }
 
 impl Drop for Watch {
-    /// Forgets what no other watch needs.
+    /// Discards the records that no other watch needs.
     fn drop(&mut self) {
         let mut kept = self.ledger.kept();
         kept.watches.remove(&self.number);
@@ -144,8 +144,8 @@ impl Drop for Watch {
     }
 }
 
-/// What is searched for because of one secret, each with what it is: as it is, in hexadecimal, in base64 wherever it begins,
-/// encoded for a URL, and as the numbers of its bytes; and the same of what a text in base64 stands for.
+/// The search patterns for one secret, each with the name of its encoding: plain, hexadecimal, base64 at any offset,
+/// URL-encoded, and the decimal numbers of its bytes. If the secret is base64, its decoded bytes get the same patterns.
 fn spellings(secret: &str) -> Vec<(String, Vec<u8>)> {
     let core = core_of(secret);
     let mut all = spellings_of_bytes(core.as_bytes());
@@ -165,8 +165,8 @@ fn spellings(secret: &str) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// The part of a secret that makes it one: the signature of a token that is signed, the end of a refresh token, in which
-/// family secret and MAC are.
+/// The confidential part of a secret: the signature of a signed token, or the end of a refresh token with its family
+/// secret and MAC.
 fn core_of(secret: &str) -> &str {
     match secret.rsplit_once('.') {
         Some((head, signature)) if head.contains('.') && signature.len() >= NEEDLE => signature,
@@ -191,7 +191,7 @@ fn spellings_of_bytes(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
         let shifted = [&vec![0; shift], bytes].concat();
         for engine in [STANDARD_NO_PAD, URL_SAFE_NO_PAD] {
             let text = engine.encode(&shifted);
-            // The characters at both ends depend on what stands beside the secret.
+            // The characters at both ends depend on the bytes next to the secret.
             let inner = (shift * 8).div_ceil(6)..shifted.len() * 8 / 6;
             all.push(("in base64".to_owned(), text.as_bytes()[inner].to_vec()));
         }
@@ -199,7 +199,7 @@ fn spellings_of_bytes(bytes: &[u8]) -> Vec<(String, Vec<u8>)> {
     all
 }
 
-/// Keeps every event and span of the process, with all fields, as long as anybody watches.
+/// Keeps every event and span of the process, with all fields, while any watch is open.
 struct Everything(&'static Ledger);
 
 struct Text(String);

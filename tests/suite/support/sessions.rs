@@ -1,4 +1,4 @@
-//! What the tests of logins and sessions have in common.
+//! Helpers for the tests of logins and sessions.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use super::store::{ABSOLUTE, IDLE, REMEMBERED};
 use super::{judging, secrets};
 
 impl TestApp {
-    /// One more replica on the same database, at the same time.
+    /// Starts another replica on the same database, at the same time.
     pub async fn beside(&self, number: u64, settings: &str) -> Self {
         let mut other = Self::replica(Arc::clone(&self.database), Arc::clone(&self.clock), number, settings).await;
         other.gateway_secret.clone_from(&self.gateway_secret);
@@ -24,7 +24,7 @@ impl TestApp {
         other
     }
 
-    /// What `/v1/login` answers.
+    /// Returns the answer of `/v1/login`.
     pub async fn login(&self, body: &Value) -> Response {
         self.post_json("/v1/login", body).send().await.unwrap()
     }
@@ -34,7 +34,7 @@ impl TestApp {
         tokens(self.refresh(refresh_token).await).await
     }
 
-    /// What `/v1/refresh` answers on a client.
+    /// Returns the answer of `/v1/refresh` on a client.
     pub async fn refresh_on(&self, client: &str, refresh_token: &str) -> Response {
         let body = json!({"refresh_token": refresh_token, "client_id": client});
         self.post_json("/v1/refresh", &body).send().await.unwrap()
@@ -51,7 +51,7 @@ impl TestApp {
         serde_json::from_value(list["events"].take()).unwrap()
     }
 
-    /// How many failed logins the audit trail holds, those that `replicas` have only counted so far among them.
+    /// The number of failed logins in the audit trail, including those that `replicas` have only counted so far.
     pub async fn failed_logins(replicas: &[Arc<Self>]) -> u64 {
         for replica in replicas {
             replica.service.audit_failed_logins().await.unwrap();
@@ -60,13 +60,13 @@ impl TestApp {
         events.iter().map(|event| event["detail"]["attempts"].as_u64().unwrap_or(1)).sum()
     }
 
-    /// How many passwords this replica has hashed or looked at.
+    /// The number of passwords that this replica has hashed or verified.
     pub async fn hashed(&self) -> u64 {
         self.settled("countersign_password_hash_seconds_count").await
     }
 
-    /// A figure that no work under way moves any more: a job answers before it is counted, and goes on when its caller has
-    /// gone away.
+    /// Waits until a metric no longer changes. A job answers before it is counted, and continues after its caller has
+    /// disconnected.
     pub async fn settled(&self, name_and_labels: &str) -> u64 {
         let mut before = f64::NAN;
         loop {
@@ -100,7 +100,7 @@ impl TestApp {
     }
 }
 
-/// Opens sessions of [`USER`] on the built-in client as a login would, without the price of a password.
+/// Opens sessions of [`USER`] on the built-in client as a login would, without the cost of a password hash.
 pub struct Sessions {
     pub store: Store,
     codec: RefreshCodec,
@@ -162,7 +162,7 @@ impl Sessions {
     }
 }
 
-/// Makes every statement of a kind on a table fail, until it is mended.
+/// Makes every statement of a kind on a table fail until it is repaired.
 pub struct Broken<'a> {
     database: &'a TestDatabase,
     table: &'static str,
@@ -194,7 +194,7 @@ impl<'a> Broken<'a> {
     }
 }
 
-/// What every answer that is for one caller alone bears, whatever it says.
+/// Checks the headers that every private answer carries, whatever its content.
 pub fn is_private(answer: &Response) {
     let header = |name| judging::header(answer, name);
     assert_eq!((header("cache-control"), header("x-content-type-options")), ("no-store", "nosniff"));
@@ -207,7 +207,7 @@ pub fn is_private(answer: &Response) {
     assert_eq!(matches!(answer.status().as_u16(), 429 | 503), !header("retry-after").is_empty());
 }
 
-/// Everything of an answer that its caller can see, but the date.
+/// Everything in an answer that its caller can see, except the date.
 pub async fn seen(answer: Response) -> (u16, Vec<(String, String)>, String) {
     let headers = answer.headers().iter().filter(|(name, _)| *name != "date");
     let mut headers: Vec<_> =
@@ -216,7 +216,7 @@ pub async fn seen(answer: Response) -> (u16, Vec<(String, String)>, String) {
     (answer.status().as_u16(), headers, answer.text().await.unwrap())
 }
 
-/// `jti`, `iat` and `exp` of an access token: what a retry must give again.
+/// `jti`, `iat` and `exp` of an access token: a retry must return the same values.
 pub fn marks(access_token: &str) -> (Value, Value, Value) {
     let claims = judging::claims_of(access_token);
     (claims["jti"].clone(), claims["iat"].clone(), claims["exp"].clone())

@@ -1,4 +1,4 @@
-//! How much of it: enough to see a defect in any run, or as much as security.md asks of a release.
+//! The size of a test: enough to see a defect in any run, or as much as security.md requires for a release.
 
 /// `everyday`, or `release` where `COUNTERSIGN_TEST_SIZE` is `release`, as `tests/run sizes` sets it.
 pub fn size<T>(everyday: T, release: T) -> T {

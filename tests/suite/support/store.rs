@@ -16,7 +16,7 @@ use super::database::START;
 pub const IDLE: Duration = Duration::from_secs(14 * 86_400);
 pub const ABSOLUTE: Duration = Duration::from_secs(90 * 86_400);
 pub const WINDOW: Duration = Duration::from_secs(10);
-/// How long tests remember revocations.
+/// The time for which tests keep revocations.
 pub const REMEMBERED: Duration = Duration::from_secs(3720);
 
 /// `seconds` after the start.
@@ -72,7 +72,7 @@ pub async fn add_client(store: &Store, name: &str) -> Client {
     store.clients().create(new, START, None).await.unwrap().value
 }
 
-/// A session of `user` on `client`, both of the epochs that they have.
+/// A session of `user` on `client`, with their current epochs.
 pub fn new_session(number: u8, user: &User, client: &Client, now: Timestamp) -> NewSession {
     NewSession {
         id: session_id(number),
@@ -134,7 +134,7 @@ pub async fn end(store: &Store, number: u8, owner: Owner, now: Timestamp) -> Wri
     store.sessions().end(request, now).await.unwrap()
 }
 
-/// How often `event` is in the audit trail.
+/// The number of `event` records in the audit trail.
 pub async fn count_of(store: &Store, event: &str) -> usize {
     let filter = countersign::store::AuditFilter { event: Some(event.to_owned()), ..Default::default() };
     store.audit().step(&filter, None, 1000).await.unwrap().records.len()

@@ -14,7 +14,7 @@ pub struct TlsFront {
     accepting: tokio::task::JoinHandle<()>,
 }
 
-/// Presents its certificate without a look at it.
+/// Presents its certificate without checking it.
 #[derive(Debug)]
 struct Blindly(Arc<CertifiedKey>);
 
@@ -25,7 +25,7 @@ impl ResolvesServerCert for Blindly {
 }
 
 impl TlsFront {
-    /// Answers the request for TLS with `certificate`; passes what follows on to `target`, as it does without TLS.
+    /// Answers the request for TLS with `certificate`; forwards everything else to `target`, also without TLS.
     pub async fn to(target: String, certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> Self {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let key = provider.key_provider.load_private_key(key).unwrap();
