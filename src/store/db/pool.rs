@@ -1,10 +1,10 @@
-//! A pool of connections that forgets what may be dead.
+//! A connection pool that discards connections that may be dead.
 //!
-//! The driver's own pool pings without a time limit when a connection comes back, so that one cut cable occupies every
-//! place of the pool until TCP gives up; it tests idle connections one failed wait at a time, and does not count who
-//! waits. Here every wait is bounded, a connection comes back only after a call that ended well, and the first
-//! connection of a pool that is found dead condemns all of that pool that were opened before it. Of that pool alone: a
-//! commit that hangs says nothing about the connection that only reads the feed.
+//! The driver's own pool pings without a time limit when a connection comes back. One cut cable then occupies every
+//! slot of the pool until TCP gives up. That pool also tests idle connections one failed wait at a time, and does not
+//! count waiting callers. Here every wait is bounded, and a connection comes back only after a call that ended well.
+//! The first connection of a pool that turns out dead invalidates all older connections of that pool. Other pools are
+//! unaffected: a hanging commit says nothing about the connection that only reads the feed.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -20,21 +20,21 @@ use super::sqlite::SqliteConnector;
 use crate::clock::Clock;
 use crate::store::StoreError;
 
-/// A connection that lay idle for longer is asked whether it still answers before it is handed out: servers, proxies and
-/// firewalls end idle connections, and a write that meets a dead one is not repeated.
+/// A connection that was idle for longer is tested before it is handed out. Servers, proxies and firewalls close idle
+/// connections, and a write on a dead connection is not repeated.
 const TRUSTED_IDLE: Duration = Duration::from_secs(10);
 
-/// How long that question may take.
+/// Time limit for that test.
 const PING_PATIENCE: Duration = Duration::from_millis(300);
 
-/// How long the question about abandoned statements may take, however long requests wait for a connection.
+/// Time limit for the query about abandoned statements, independent of the requests' wait for a connection.
 const QUESTION_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Connections that are kept for refreshes: one for each of the combiner's lanes, or for a look at a token that did not
-/// rotate. However many logins wait for a lock, refreshes go on.
+/// Connections reserved for refreshes: one for each of the combiner's lanes, or for reading a token that did not
+/// rotate. Refreshes continue however many logins wait for a lock.
 const REFRESH_SHARE: usize = 2;
 
-/// How connections of the pool are made.
+/// How the pool opens connections.
 pub(super) enum Connector {
     /// Readers of the file.
     Sqlite(SqliteConnector),
@@ -51,23 +51,24 @@ impl Connector {
     }
 }
 
-/// How busy a pool is.
+/// The load of a pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct PoolStatus {
-    /// Connections that are working.
+    /// Connections in use.
     pub in_use: usize,
-    /// Connections that are open and free.
+    /// Connections that are open and idle.
     pub idle: usize,
-    /// Callers that wait for one.
+    /// Callers that wait for a connection.
     pub waiting: usize,
 }
 
-/// For whom a connection is asked. Neither can take what the other is sure of; a pool of one they share.
+/// The purpose of a requested connection. Neither purpose can take the other's reserved share; in a pool of one they
+/// share the connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Share {
     /// Refreshes.
     Refresh,
-    /// Everybody else.
+    /// All other callers.
     Rest,
 }
 
@@ -80,11 +81,11 @@ pub(super) struct Pool {
     rest_share: Arc<Semaphore>,
     size: usize,
     idle: Mutex<Vec<Idle>>,
-    /// Connections that were opened under an older one are not used again.
+    /// Connections that were opened under an older generation are not used again.
     generation: AtomicU64,
     waiting: AtomicUsize,
-    /// None for the feed: it only reads, the server ends what reads for longer than the feed waits, and its next connection
-    /// must not wait until that is known.
+    /// None for the feed, which only reads. The server ends a read that exceeds the feed's timeout, and the feed's next
+    /// connection must not wait for that.
     abandoned: Option<Abandoned>,
 }
 
@@ -104,7 +105,7 @@ impl Pool {
         Arc::new(Self::with(connector, clock, acquire_timeout, size, Some(Abandoned::default())))
     }
 
-    /// The feed's pool of one.
+    /// The feed's pool of one connection.
     pub(super) fn of_feed(connector: Arc<Connector>, clock: Arc<dyn Clock>, acquire_timeout: Duration) -> Arc<Self> {
         Arc::new(Self::with(connector, clock, acquire_timeout, 1, None))
     }
@@ -134,8 +135,8 @@ impl Pool {
         }
     }
 
-    /// Hands out a connection, or says within the acquire timeout that there is none. A refused server is an outage
-    /// here: after a failover the next attempt may reach the new primary.
+    /// Hands out a connection, or fails within the acquire timeout. A refused server counts as an outage here: after a
+    /// failover the next attempt may reach the new primary.
     pub(super) async fn acquire(self: &Arc<Self>, share: Share) -> Result<Lease, Failure> {
         let waiting = Waiting::new(&self.waiting);
         let found = tokio::time::timeout(self.acquire_timeout, async {
@@ -143,14 +144,14 @@ impl Pool {
                 Share::Refresh => &self.refresh_share,
                 Share::Rest => &self.rest_share,
             };
-            // The share first: whoever must wait for it does not stand in the other's way.
+            // The share first: a caller that waits for its share must not block the other purpose.
             let share = Arc::clone(share).acquire_owned().await.map_err(|_| closed())?;
             let place = Arc::clone(&self.places).acquire_owned().await.map_err(|_| closed())?;
             drop(waiting);
             let (connection, generation) = match self.take_idle().await {
                 Some(found) => found,
                 None => {
-                    // Read after the idle ones were looked at: one that was found dead has moved it on.
+                    // Read after the idle connections were tested: a dead one increases the generation.
                     let generation = self.generation.load(Ordering::Acquire);
                     (self.connector.connect().await?, generation)
                 }
@@ -162,7 +163,7 @@ impl Pool {
         lease.map_err(Failure::into_outage)
     }
 
-    /// Opens the first connection, so that a server that must be refused is refused as such.
+    /// Opens the first connection, so that the error for an unsuitable server is reported as such.
     pub(super) async fn open_first(self: &Arc<Self>) -> Result<(), StoreError> {
         let opened = tokio::time::timeout(self.acquire_timeout, self.connector.connect()).await;
         let connection = opened.map_err(|_| busy(self.acquire_timeout))?.map_err(|failure| failure.error)?;
@@ -170,7 +171,7 @@ impl Pool {
         Ok(())
     }
 
-    /// How PostgreSQL is reached, if it is.
+    /// The connector for PostgreSQL, if the pool uses it.
     pub(super) fn postgres(&self) -> Option<&PostgresConnector> {
         match &*self.connector {
             Connector::Postgres(connector) => Some(connector),
@@ -178,7 +179,7 @@ impl Pool {
         }
     }
 
-    /// How the SQLite file is opened, if it is one.
+    /// The connector for the SQLite file, if the pool uses it.
     pub(super) fn sqlite(&self) -> Option<&SqliteConnector> {
         match &*self.connector {
             Connector::Sqlite(connector) => Some(connector),
@@ -186,12 +187,12 @@ impl Pool {
         }
     }
 
-    /// Statements that were given up and keep their places.
+    /// Abandoned statements, which keep their slots.
     pub(super) const fn abandoned(&self) -> Option<&Abandoned> {
         self.abandoned.as_ref()
     }
 
-    /// Which of these server processes still work on a statement.
+    /// The given server processes that still work on a statement.
     pub(super) async fn still_working(&self, backends: &[i32]) -> Result<Vec<i32>, Failure> {
         let Some(connector) = self.postgres() else { return Ok(Vec::new()) };
         let patience = self.acquire_timeout.min(QUESTION_PATIENCE);
@@ -207,10 +208,10 @@ impl Pool {
         }
     }
 
-    /// A free connection, with the generation that it was opened under.
+    /// An idle connection, with the generation that it was opened under.
     async fn take_idle(&self) -> Option<(Connection, u64)> {
         loop {
-            // The one used last first: the others may rest until they are needed.
+            // The most recently used connection first; the others may stay idle until they are needed.
             let Idle { mut connection, generation, since } =
                 self.idle.lock().unwrap_or_else(PoisonError::into_inner).pop()?;
             if generation != self.generation.load(Ordering::Acquire) {
@@ -224,8 +225,8 @@ impl Pool {
         }
     }
 
-    /// Closes every idle connection that was opened under `dead`, or before; those in use are closed when they come back. Once
-    /// for many that fail together: only the first to find its own generation dead moves it on.
+    /// Closes every idle connection of generation `dead` or older. Connections in use are closed when they come back.
+    /// Of many simultaneous failures only the first increases the generation.
     fn condemn(&self, dead: u64) {
         let next = dead.wrapping_add(1);
         if self.generation.compare_exchange(dead, next, Ordering::AcqRel, Ordering::Acquire).is_ok() {
@@ -245,21 +246,21 @@ impl Pool {
     }
 }
 
-/// A connection and its place in the pool. Dropped as it is, the connection is closed: whoever was cut off in the middle
-/// of a call leaves nothing half-read behind.
+/// A connection and its slot in the pool. If this is dropped, the connection is closed, so a caller cancelled during a
+/// call leaves no half-read answer behind.
 pub(super) struct Lease {
     pub(super) connection: Connection,
     pub(super) slot: Slot,
 }
 
-/// The place of a lent connection.
+/// The slot of a lent connection.
 pub(super) struct Slot {
     pool: Arc<Pool>,
     generation: u64,
     place: Place,
 }
 
-/// One connection less for the others, until it is dropped.
+/// Takes one slot from the pool until it is dropped.
 pub(super) struct Place {
     _share: OwnedSemaphorePermit,
     _place: OwnedSemaphorePermit,
@@ -271,7 +272,7 @@ impl Slot {
         self.pool.put_back(connection, self.generation);
     }
 
-    /// Closes a dead connection and condemns every one of its pool that was opened before now.
+    /// Closes a dead connection and invalidates every older connection of its pool.
     pub(super) fn give_up(self, connection: Connection) {
         self.pool.condemn(self.generation);
         if let (Some(abandoned), Some(backend)) = (self.pool.abandoned(), connection.unanswered_backend()) {

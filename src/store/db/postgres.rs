@@ -1,4 +1,4 @@
-//! Connecting to PostgreSQL, and refusing a server that would break a promise.
+//! Connects to PostgreSQL, and refuses a server that would break a guarantee.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,14 +17,15 @@ use crate::store::{StoreError, StoreSettings};
 /// Oldest server version that is tested, as `server_version_num` counts.
 const OLDEST_VERSION: i64 = 15_00_00;
 
-/// The server ends a transaction whose client is gone after this. Its locks then end well before the statements that wait for
-/// them are given up. Transactions of this service last milliseconds.
+/// The server ends a transaction after its client has been gone for this long. Its locks then end well before the
+/// statements that wait for them time out. Transactions of this service last milliseconds.
 const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(1);
 
-/// Asked first: what follows is not known to every server that speaks the protocol.
+/// Sent first: not every server that speaks the protocol knows the queries that follow.
 const PRODUCT: &str = "SELECT version() AS product; ";
 
-/// Asked of every new connection. A subscription is one of logical replication that writes into a table of ours.
+/// Queried on every new connection. A subscription here is one of logical replication that writes into a table of this
+/// service.
 const EXAMINE: &str = "SELECT pg_is_in_recovery()::int::bigint AS standby,
         current_setting('synchronous_commit') AS synchronous_commit,
         current_setting('server_encoding') AS encoding,
@@ -49,20 +50,20 @@ const OTHER_PRODUCTS: [(&str, &str); 7] = [
     ("QuestDB", "QuestDB"),
 ];
 
-/// Which of these processes work on a statement. A process of another role shows no state.
+/// The given processes that work on a statement. A process of another role shows no state.
 const STILL_WORKING: &str = "SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) AND state = 'active'";
 
-/// Reads the address again from where it was configured.
+/// Reads the address again from its source.
 pub type ReadAddress = Arc<dyn Fn() -> Option<String> + Send + Sync>;
 
-/// How to reach the server.
+/// The connector to the server.
 #[derive(Clone)]
 pub(super) struct PostgresConnector {
     options: Arc<ArcSwap<PgConnectOptions>>,
-    /// Set where the address comes from a file, which may hold a new password by now.
+    /// Set if the address comes from a file, which may since hold a new password.
     read_address: Option<ReadAddress>,
     pooled: bool,
-    /// Sent once over every new connection, with what is asked then, in one round trip.
+    /// Sent once over every new connection, together with the queries, in one round trip.
     greeting: String,
     begin: String,
 }
@@ -73,13 +74,13 @@ impl PostgresConnector {
         let options = Arc::new(ArcSwap::from_pointee(options(url, pooled)?));
         let read_address = settings.read_address.clone();
         let limits = session_settings(settings.statement_timeout);
-        // Every statement is written for this isolation level, whatever the default of the database or role is.
+        // Every statement is written for this isolation level. The database or role may have another default.
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
         let (greeting, begin) = if pooled {
             let local: String = limits.iter().map(|(name, value)| format!("; SET LOCAL {name} = {value}")).collect();
             (format!("{PRODUCT}{EXAMINE}"), format!("{begin}{local}"))
         } else {
-            // Not as `options` at the start: PgBouncer refuses that also in session mode.
+            // Not sent as `options` at the start: PgBouncer refuses them even in session mode.
             let session: String = limits.iter().map(|(name, value)| format!("SET {name} = {value}; ")).collect();
             let isolation = "SET default_transaction_isolation = 'read committed'; ";
             (format!("{PRODUCT}{session}{isolation}{EXAMINE}"), begin.to_owned())
@@ -92,12 +93,12 @@ impl PostgresConnector {
         &self.begin
     }
 
-    /// Whether a pooler in transaction mode stands between.
+    /// Whether a pooler in transaction mode is in between.
     pub(super) const fn is_pooled(&self) -> bool {
         self.pooled
     }
 
-    /// The driver's options, for the listener's connection. It runs nothing that would need the server's limits.
+    /// The driver's options, for the listener's connection. It runs no statement that needs the server's limits.
     pub(super) fn options(&self) -> PgConnectOptions {
         PgConnectOptions::clone(&self.options.load())
     }
@@ -110,14 +111,14 @@ impl PostgresConnector {
         Ok(Connection::Postgres { raw, prepares: !self.pooled, backend, is_silent: false })
     }
 
-    /// Which of these server processes work on a statement, asked over a connection of its own.
+    /// The given server processes that work on a statement, queried over a separate connection.
     pub(super) async fn still_working(&self, backends: &[i32]) -> Result<Vec<i32>, Failure> {
         let mut raw = self.open().await?;
         Ok(sqlx::query_scalar(STILL_WORKING).bind(backends).fetch_all(&mut raw).await?)
     }
 
-    /// Opens a connection. When the server refuses the login, the address is read again from its file: the password may have
-    /// been rotated.
+    /// Opens a connection. When the server refuses the login, the address is read again from its file, because the
+    /// password may have been rotated.
     async fn open(&self) -> Result<PgConnection, Failure> {
         let options = self.options();
         let error = match open_as_preferred(&options).await {
@@ -133,11 +134,12 @@ impl PostgresConnector {
         }
     }
 
-    /// The options of the address in its file, if that has changed.
+    /// The options of the address in its file, if it has changed.
     pub(super) fn read_options_again(&self) -> Result<Option<PgConnectOptions>, AddressError> {
         let Some(url) = self.read_address.as_ref().and_then(|read| read()) else { return Ok(None) };
         let fresh = options(&url, self.pooled)?;
-        // The driver's options cannot be compared but by their text, which holds the password and stays here.
+        // The driver's options can be compared only by their text. It holds the password and does not leave this
+        // function.
         let is_same = fresh.to_url_lossy() == self.options.load().to_url_lossy();
         if is_same {
             return Ok(None);
@@ -147,7 +149,7 @@ impl PostgresConnector {
         Ok(Some(fresh))
     }
 
-    /// Whether a password would travel in clear text: TLS is not demanded and the server is not on this machine.
+    /// Whether a password would travel in clear text: TLS is not required and the server is not on this machine.
     pub(super) fn may_travel_unencrypted(&self) -> bool {
         let options = self.options.load();
         let demands_tls =
@@ -169,7 +171,7 @@ fn options(url: &str, pooled: bool) -> Result<PgConnectOptions, AddressError> {
     Ok(if pooled { options.statement_cache_capacity(0) } else { options })
 }
 
-/// Connects. Like libpq, `sslmode=prefer` goes on without TLS when the handshake fails.
+/// Connects. As in libpq, `sslmode=prefer` continues without TLS when the handshake fails.
 async fn open_as_preferred(options: &PgConnectOptions) -> Result<PgConnection, sqlx::Error> {
     match options.connect().await {
         Err(error) if matches!(options.get_ssl_mode(), PgSslMode::Prefer) && tls::failure(&error).is_some() => {
@@ -186,8 +188,8 @@ fn is_login_refused(error: &sqlx::Error) -> bool {
     code.is_some_and(|code| LOGIN_REFUSED.contains(&&*code))
 }
 
-/// Settings of every session: limits in milliseconds that end what a lost client left behind, and no notices, which the driver
-/// would log.
+/// Settings of every session. Limits in milliseconds end the work of a lost client. Notices are off, because the driver
+/// would log them.
 fn session_settings(statement: Duration) -> [(&'static str, String); 4] {
     [
         ("statement_timeout", statement.as_millis().to_string()),
@@ -197,11 +199,11 @@ fn session_settings(statement: Duration) -> [(&'static str, String); 4] {
     ]
 }
 
-/// Refuses a server on which an acknowledged revocation could be lost or a stale row read (security.md D5, D16); the id of
-/// its process otherwise.
+/// Refuses a server that could lose an acknowledged revocation or read a stale row (security.md D5, D16). Otherwise
+/// returns the id of its process.
 async fn examine(raw: &mut PgConnection, greeting: &str) -> Result<i32, Failure> {
     let refuse = |text: String| Failure { fault: Fault::Connection, error: StoreError::Misconfigured(text) };
-    // Settings and two questions, all ours. Another product may answer the first and fail the rest.
+    // Fixed settings and two queries. Another product may answer the first and fail the rest.
     let mut rows = sqlx::raw_sql(AssertSqlSafe(greeting)).fetch(raw);
     let product: String = rows
         .try_next()

@@ -1,4 +1,4 @@
-//! Running a job on PostgreSQL until it commits, or cannot.
+//! Runs a job on PostgreSQL until it commits or fails permanently.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,14 +11,14 @@ use super::postgres::PostgresConnector;
 use super::tx::{Tx, Written};
 use crate::store::StoreError;
 
-/// How often a transaction that lost against another one is run, and the shortest pause between two runs.
+/// Maximum number of runs of a transaction after conflicts, and the shortest pause between two runs.
 pub(super) const MAX_RUNS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
-/// The longest pause, in shortest ones.
+/// The longest pause, as a multiple of the shortest.
 const LONGEST_PAUSE: u32 = 10;
 
-/// Runs `job` in a transaction and commits it; says also whether followers of the feed are to be woken. One that lost
-/// against another transaction is run again; one whose connection died before the commit was sent, once.
+/// Runs `job` in a transaction and commits it. Also returns whether to wake the followers of the feed. A transaction
+/// that lost a conflict is run again. One whose connection died before the commit was sent is run once more.
 pub(super) async fn run_until_committed<I, T, F>(
     pool: &Arc<Pool>,
     connector: &PostgresConnector,
@@ -47,7 +47,7 @@ where
         let fault = tx.fault();
         if fault == Some(Fault::Connection) {
             slot.give_up(tx.into_connection());
-            // Before the commit was sent, a dead connection means that nothing happened.
+            // Before the commit was sent, a dead connection means that no change was made.
             if is_committing || runs > 1 {
                 return Err(error);
             }
@@ -64,7 +64,7 @@ where
     }
 }
 
-/// Lets the transaction that won finish. Longer the more often it was tried; returns how long it waited.
+/// Lets the winning transaction finish. The pause grows with the number of attempts; returns its length.
 pub(in crate::store) async fn pause(runs: u32) -> Duration {
     let pause = PAUSE.saturating_mul(runs.min(LONGEST_PAUSE));
     tokio::time::sleep(pause).await;

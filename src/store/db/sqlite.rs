@@ -1,4 +1,4 @@
-//! Opening the SQLite file, for the one writer and for readers.
+//! Opens the SQLite file, for the one writer and for readers.
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
@@ -14,7 +14,7 @@ use super::fault::{Failure, Fault};
 use super::turnstile::Turnstile;
 use crate::store::StoreError;
 
-/// The write-ahead log is cut back to this when a checkpoint resets it, in bytes.
+/// The write-ahead log is truncated to this size in bytes when a checkpoint resets it.
 const JOURNAL_SIZE_LIMIT: &str = "67108864";
 
 /// Device and inode of a file: a path may name another file later.
@@ -28,7 +28,7 @@ impl FileId {
     }
 }
 
-/// The file that a connection was opened on.
+/// The file on which a connection was opened.
 #[derive(Debug)]
 pub(super) struct OpenFile {
     path: Arc<Path>,
@@ -36,8 +36,8 @@ pub(super) struct OpenFile {
 }
 
 impl OpenFile {
-    /// Fails when the path names another file by now, or none: what is written to the open one is lost, and what others
-    /// revoke is not in it.
+    /// Fails when the path now names another file, or none. Writes to the open file would be lost, and it lacks the
+    /// revocations of other processes.
     pub(super) fn check(&self) -> Result<(), Failure> {
         if self.id.is_some() && FileId::of(&self.path) == self.id {
             return Ok(());
@@ -47,7 +47,7 @@ impl OpenFile {
     }
 }
 
-/// The files that were open last.
+/// The files that were opened last.
 #[derive(Debug, Default, Clone, Copy)]
 struct LastOpened {
     database: Option<FileId>,
@@ -67,13 +67,13 @@ impl SqliteConnector {
         Self { path: path.into(), busy_timeout, last: Arc::default() }
     }
 
-    /// Which file was opened last, as text.
+    /// The file that was opened last, as text.
     pub(super) fn file(&self) -> String {
         let last = *self.last.lock().unwrap_or_else(PoisonError::into_inner);
         last.database.map_or_else(String::new, |FileId(device, inode)| format!("{device}:{inode}"))
     }
 
-    /// Opens a connection, and notes on which file.
+    /// Opens a connection, and records its file.
     async fn connect(&self, options: SqliteConnectOptions) -> Result<(SqliteConnection, OpenFile), Failure> {
         let file = OpenFile { path: Arc::clone(&self.path), id: FileId::of(&self.path) };
         let log = PathBuf::from(format!("{}-wal", self.path.display()));
@@ -103,8 +103,8 @@ impl SqliteConnector {
         path.into()
     }
 
-    /// Makes a missing file with mode 0600 when `create`; a missing file is refused otherwise, and where `key_file` says that
-    /// there was a database (security.md D4).
+    /// Creates a missing file with mode 0600 if `create`. Otherwise a missing file is refused. It is also refused if
+    /// `key_file` shows that a database existed (security.md D4).
     pub(super) fn prepare(&self, create: bool, key_file: Option<&Path>) -> Result<(), StoreError> {
         match std::fs::metadata(&self.path) {
             Ok(metadata) if metadata.is_dir() => Err(self.misconfigured("is a folder")),
@@ -134,12 +134,12 @@ impl SqliteConnector {
             let made = DirBuilder::new().recursive(true).mode(0o700).create(folder);
             made.map_err(|error| self.misconfigured(&format!("has no folder, and none can be made: {error}")))?;
         }
-        // `create`, not `create_new`: of several processes that start together, all may make it.
+        // `create`, not `create_new`: several processes that start together may all create it.
         let made = OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).open(&self.path);
         made.map(|_| ()).map_err(|error| self.misconfigured(&format!("cannot be made: {error}")))
     }
 
-    /// The file in which processes that write take turns.
+    /// The file through which writing processes take turns.
     pub(super) fn turnstile(&self) -> Result<Turnstile, StoreError> {
         Turnstile::open(&self.path, self.busy_timeout)
     }

@@ -1,10 +1,10 @@
-//! Whose turn it is to write to the SQLite file, among processes.
+//! Turns of several processes to write to the SQLite file.
 //!
-//! SQLite lets waiting writers ask again from time to time, soon only every 100 ms. A server that writes without a pause
-//! takes its own lock again within microseconds, so that an administrator who wants to revoke something from the command
-//! line asks in vain until the wait is over. Here whoever wants to write takes its turn first, by locking a file beside
-//! the database, and gives it up only when SQLite's lock is its own: a process that has just written has to queue behind
-//! one that waits. SQLite's lock alone keeps the data safe; this one keeps the waiting short.
+//! SQLite lets waiting writers retry from time to time, soon only every 100 ms. A server that writes without a pause
+//! takes its own lock again within microseconds. An administrator's revocation from the command line would then retry
+//! in vain until its wait ends. Here a writer takes its turn first, by locking a file beside the database. It gives the
+//! turn up only after it holds SQLite's lock, so a process that has just written queues behind one that waits. SQLite's
+//! lock alone keeps the data safe; this one keeps the waiting short.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::os::unix::fs::OpenOptionsExt;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::store::StoreError;
 
-/// How often a waiting process looks whether it is its turn.
+/// How often a waiting process tries to take the turn.
 const PAUSE: Duration = Duration::from_millis(2);
 
 /// The file that processes lock in turn.
@@ -22,11 +22,11 @@ pub(super) struct Turnstile {
     patience: Duration,
 }
 
-/// It is this process's turn, until this is dropped.
+/// This process holds the turn until this is dropped.
 pub(super) struct Turn<'a>(&'a File);
 
 impl Turnstile {
-    /// Opens the lock file of a database, or makes it.
+    /// Opens the lock file of a database, or creates it.
     pub(super) fn open(database: &Path, patience: Duration) -> Result<Self, StoreError> {
         let mut path = database.as_os_str().to_owned();
         path.push("-turn");
@@ -42,7 +42,7 @@ impl Turnstile {
             loop {
                 match self.file.try_lock() {
                     Err(TryLockError::WouldBlock) => tokio::time::sleep(PAUSE).await,
-                    // A file system without locks: first come, first served, as SQLite has it.
+                    // A file system without locks: SQLite's own order decides.
                     Ok(()) | Err(TryLockError::Error(_)) => return Turn(&self.file),
                 }
             }
@@ -53,7 +53,7 @@ impl Turnstile {
 
 impl Drop for Turn<'_> {
     fn drop(&mut self) {
-        // Closing the file would release it as well.
+        // Closing the file would also release the lock.
         let _ = self.0.unlock();
     }
 }

@@ -1,4 +1,4 @@
-//! An open transaction: what a job sees of the database.
+//! An open transaction: a job's access to the database.
 
 use std::time::Duration;
 
@@ -9,8 +9,8 @@ use crate::domain::Timestamp;
 use crate::domain::{Change, Revocation};
 use crate::store::{FeedEntry, StoreError};
 
-/// What a transaction did: its answer, and the changes that it put on the feed, for the replica that made them to apply
-/// at once instead of waiting to read them back.
+/// The result of a transaction: its answer, and the changes that it put on the feed. The replica that made the changes
+/// applies them at once instead of reading them back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[must_use = "the changes are to be applied to this replica's own view"]
 pub struct Written<T> {
@@ -21,7 +21,7 @@ pub struct Written<T> {
 }
 
 impl<T> Written<T> {
-    /// Turns the answer into another one; the changes stay.
+    /// Converts the answer; the changes stay.
     pub fn map<U>(self, convert: impl FnOnce(T) -> U) -> Written<U> {
         Written { value: convert(self.value), changes: self.changes }
     }
@@ -45,12 +45,12 @@ impl Tx {
         self.connection
     }
 
-    /// The worst that a statement of this transaction met.
+    /// The worst fault of a statement in this transaction.
     pub(super) const fn fault(&self) -> Option<Fault> {
         self.fault
     }
 
-    /// Whether the file that this writes is the one at its path.
+    /// Whether the written file is still the one at its path.
     pub(super) fn has_its_file(&self) -> bool {
         match &self.connection {
             Connection::Sqlite(_, file) => file.check().is_ok(),
@@ -58,7 +58,7 @@ impl Tx {
         }
     }
 
-    /// Whether followers of the feed are to be woken.
+    /// Whether to wake the followers of the feed.
     pub(super) const fn has_news(&self) -> bool {
         self.has_news
     }
@@ -68,7 +68,7 @@ impl Tx {
         std::mem::take(&mut self.changes)
     }
 
-    /// Forgets the job before: the next one starts without its changes and its failure.
+    /// Clears the state of the previous job: the next one starts without its changes and its failure.
     pub(super) fn start_job(&mut self) {
         self.fault = None;
         self.changes.clear();
@@ -85,13 +85,13 @@ impl Tx {
         Ok(self.rows(sql, values).await?.into_iter().next())
     }
 
-    /// Runs a statement whose rows do not matter.
+    /// Runs a statement whose rows are not needed.
     pub async fn run(&mut self, sql: impl Into<Sql>, values: Vec<Value>) -> Result<(), StoreError> {
         self.rows(sql, values).await.map(|_| ())
     }
 
-    /// Runs a statement on many rows of values at once: on PostgreSQL it takes an array for each place, on SQLite a JSON
-    /// array of all rows.
+    /// Runs a statement on many rows of values at once. On PostgreSQL it takes an array for each placeholder, on SQLite
+    /// a JSON array of all rows.
     pub async fn run_many(&mut self, sql: Sql, rows: &[Vec<Value>]) -> Result<(), StoreError> {
         let Some(first) = rows.first() else { return Ok(()) };
         let values = match self.connection {
@@ -107,7 +107,7 @@ impl Tx {
         answer.map_err(|failure| self.note(failure))
     }
 
-    /// Runs the engine's own statement, if it needs one.
+    /// Runs the statement of one engine, if it has one.
     pub(in crate::store) async fn script_each(&mut self, sql: Sql) -> Result<(), StoreError> {
         let text = match self.connection {
             Connection::Sqlite(..) => sql.sqlite(),
@@ -116,7 +116,7 @@ impl Tx {
         if text.is_empty() { Ok(()) } else { self.script(text).await }
     }
 
-    /// Allows the statements that follow, in this transaction alone, to take this long: for work that touches every row.
+    /// Raises the time limit of later statements in this transaction alone, for work that touches every row.
     pub async fn be_patient(&mut self, patience: Duration) -> Result<(), StoreError> {
         self.patience = patience + super::CLIENT_GRACE;
         if matches!(self.connection, Connection::Postgres { .. }) {
@@ -126,7 +126,7 @@ impl Tx {
         Ok(())
     }
 
-    /// Puts a change on the feed, to be seen when this transaction commits.
+    /// Puts a change on the feed, visible when this transaction commits.
     pub async fn publish(&mut self, entry: FeedEntry) -> Result<(), StoreError> {
         const INSERT: &str =
             "INSERT INTO changes (kind, subject, epoch, created_at, expires_at) VALUES ($1, $2, $3, $4, $5)";
@@ -147,8 +147,8 @@ impl Tx {
         self.publish(FeedEntry { change: Change::Revoked(revocation), created_at: now, expires_at }).await
     }
 
-    /// The answer of a job that hid no failure: PostgreSQL answers the commit of a failed transaction with a silent
-    /// rollback.
+    /// The answer of a job that concealed no failure. PostgreSQL answers the commit of a failed transaction with a
+    /// silent rollback.
     pub(super) fn unless_failed<T>(&self, value: T) -> Result<T, StoreError> {
         match self.fault {
             None => Ok(value),
@@ -156,7 +156,7 @@ impl Tx {
         }
     }
 
-    /// Runs a statement of the layer below, such as `COMMIT`.
+    /// Runs a statement of the lower layer, such as `COMMIT`.
     pub(super) async fn control(&mut self, sql: &str) -> Result<(), Failure> {
         let answer = self.connection.script(sql, self.patience).await;
         if let Err(failure) = &answer {
@@ -166,7 +166,7 @@ impl Tx {
     }
 
     fn note(&mut self, failure: Failure) -> StoreError {
-        // The first failure is the cause; what follows it in a broken transaction only repeats that.
+        // The first failure is the cause; later ones in a broken transaction only repeat it.
         self.fault.get_or_insert(failure.fault);
         failure.error
     }

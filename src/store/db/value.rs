@@ -1,4 +1,4 @@
-//! What is bound to a statement and what comes back, the same for both engines.
+//! Bound values and answered rows, the same for both engines.
 
 use sqlx::postgres::{PgArguments, PgRow};
 use sqlx::sqlite::{SqliteArguments, SqliteRow};
@@ -7,7 +7,7 @@ use sqlx::{Arguments, Row as _};
 use crate::domain::{ClientId, Kid, SessionId, Timestamp, UserId};
 use crate::store::StoreError;
 
-/// A bound value. Each variant carries its null, because PostgreSQL wants nulls typed.
+/// A bound value. Each variant has its own null, because PostgreSQL requires typed nulls.
 #[derive(Clone)]
 pub enum Value {
     /// `BIGINT` or `INTEGER`.
@@ -25,7 +25,7 @@ pub enum Value {
 }
 
 impl Value {
-    /// The same place of several lists of values as one array; none where they are not all of one type.
+    /// Combines the values at one position of several lists into one array; none if their types differ.
     pub fn column(values: impl IntoIterator<Item = Self>) -> Option<Self> {
         let mut values = values.into_iter();
         let mut column = match values.next()? {
@@ -87,7 +87,7 @@ value_from! {
     SessionId => |value| Bytes(value.as_bytes().to_vec()),
 }
 
-/// Rows of values as one array for each place, for PostgreSQL's `unnest`.
+/// Rows of values as one array for each column, for PostgreSQL's `unnest`.
 pub(super) fn columns(rows: &[impl AsRef<[Value]>], width: usize) -> Result<Vec<Value>, StoreError> {
     let column = |place: usize| {
         let values = rows.iter().map(|row| row.as_ref().get(place).cloned());
@@ -97,13 +97,13 @@ pub(super) fn columns(rows: &[impl AsRef<[Value]>], width: usize) -> Result<Vec<
     (0..width).map(column).collect::<Option<Vec<_>>>().ok_or_else(mixed)
 }
 
-/// Rows of values as a JSON array of arrays, for SQLite's `json_each`; bytes in hexadecimal, for its `unhex`.
+/// Rows of values as a JSON array of arrays, for SQLite's `json_each`. Bytes are in hexadecimal, for its `unhex`.
 pub(super) fn json_rows<'a>(rows: impl IntoIterator<Item = &'a [Value]>) -> String {
     let cell = |value: &Value| match value {
         Value::Int(value) => serde_json::json!(value),
         Value::Text(value) => serde_json::json!(value),
         Value::Bytes(value) => serde_json::json!(value.as_deref().map(hexadecimal)),
-        // Arrays are PostgreSQL's: what expects a value finds none.
+        // Only PostgreSQL has arrays; SQLite gets null instead.
         Value::Ints(_) | Value::Texts(_) | Value::ByteStrings(_) => serde_json::Value::Null,
     };
     let rows = rows.into_iter().map(|row| row.iter().map(cell).collect::<serde_json::Value>());
@@ -166,7 +166,7 @@ macro_rules! column {
 }
 
 impl Row {
-    /// Views the row as one of `table`, identified by the column `key`, so that what cannot be read is named.
+    /// Reads the row as one of `table`, identified by the column `key`, so that an error can name an unreadable value.
     pub fn of(&self, table: &'static str, key: &'static str) -> Fields<'_> {
         Fields { row: self, table, key }
     }
@@ -231,12 +231,12 @@ impl Fields<'_> {
         Ok(self.opt_int(column)?.map(Timestamp::from_millis))
     }
 
-    /// A text that the domain reads with `parse`; what it refuses is corrupt.
+    /// A text that the domain reads with `parse`; a refused text is corrupt.
     pub fn parsed<T, E>(&self, column: &'static str, parse: impl Fn(&str) -> Result<T, E>) -> Result<T, StoreError> {
         parse(&self.text(column)?).map_err(|_| self.corrupt(column, "is not a value of its kind"))
     }
 
-    /// The error for a value of this row that cannot be.
+    /// The error for an invalid value of this row.
     pub fn corrupt(&self, column: &'static str, problem: &'static str) -> StoreError {
         StoreError::Corrupt { table: self.table, column, row: self.key(), problem }
     }

@@ -23,22 +23,22 @@ const QUEUE: usize = 1024;
 /// Jobs that share one commit; more would make the first of them wait for the last.
 const MAX_BATCH: usize = 128;
 
-/// A job in the queue, whatever its answer.
+/// A job in the queue, of any answer type.
 trait Queued: Send {
-    /// Whether the job is one statement, which SQLite itself undoes when it fails: it needs no savepoint.
+    /// Whether the job is one statement. SQLite itself undoes a failed statement, so the job needs no savepoint.
     fn is_one_statement(&self) -> bool {
         false
     }
 
-    /// The job as one row that a statement changes together with the rows of others.
+    /// The job as one row that a statement changes together with the rows of other callers.
     fn as_row(&mut self) -> Option<&mut OneRow> {
         None
     }
 
-    /// Runs, within a savepoint where it needs one, and keeps the answer until the commit.
+    /// Runs the job, within a savepoint if it needs one, and keeps the answer until the commit.
     fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>>;
 
-    /// Sends the answer: the kept one, or why nothing was committed.
+    /// Sends the answer: the kept one, or the reason why the commit failed.
     fn answer(self: Box<Self>, committed: Result<(), StoreError>);
 }
 
@@ -57,7 +57,7 @@ where
 {
     fn run<'a>(&'a mut self, tx: &'a mut Tx) -> BoxFuture<'a, Result<(), StoreError>> {
         async move {
-            // A job that panics must not take the writer of the whole service with it.
+            // A job that panics must not end the writer of the whole service.
             let ran = std::panic::AssertUnwindSafe((self.job)(tx, &self.input)).catch_unwind().await;
             let outcome = ran.unwrap_or_else(|_| Err(StoreError::Internal("a job panicked".to_owned())));
             let outcome = outcome.and_then(|value| tx.unless_failed(value));
@@ -70,7 +70,7 @@ where
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let Self { outcome, reply, .. } = *self;
-        // Whoever asked may be gone; what was committed stands.
+        // The caller may be gone; the commit remains valid.
         let _ = reply.send(committed.and_then(|()| outcome.unwrap_or_else(never_ran)));
     }
 }
@@ -99,7 +99,7 @@ impl Queued for OneStatement {
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let Self { outcome, reply, .. } = *self;
-        // Whoever asked may be gone; what was committed stands.
+        // The caller may be gone; the commit remains valid.
         let _ = reply.send(committed.and_then(|()| outcome.unwrap_or_else(never_ran)));
     }
 }
@@ -125,12 +125,12 @@ impl Queued for OneRow {
 
     fn answer(self: Box<Self>, committed: Result<(), StoreError>) {
         let Self { outcome, reply, .. } = *self;
-        // Whoever asked may be gone; what was committed stands.
+        // The caller may be gone; the commit remains valid.
         let _ = reply.send(committed.and_then(|()| outcome.unwrap_or_else(never_ran)));
     }
 }
 
-/// Changes the rows of many jobs, all of one statement and none twice.
+/// Changes the rows of many jobs: one shared statement, and each row at most once.
 async fn change_rows(mut jobs: Vec<&mut OneRow>, tx: &mut Tx) -> Result<(), StoreError> {
     let Some(first) = jobs.first() else { return Ok(()) };
     let (sql, table) = (first.asked.sql, first.asked.table);
@@ -153,7 +153,7 @@ fn stopped() -> StoreError {
     StoreError::Unavailable("the writer has stopped".to_owned())
 }
 
-/// The way to the writer.
+/// The handle to the writer.
 pub(super) struct Writer {
     queue: mpsc::Sender<Box<dyn Queued>>,
     acquire_timeout: Duration,
@@ -172,7 +172,7 @@ impl Writer {
         Ok(Self { queue, acquire_timeout })
     }
 
-    /// Runs `job` in its turn. It runs to its end even when the caller goes away.
+    /// Runs `job` in its turn. It runs to its end even if the caller is cancelled.
     pub(super) async fn write<I, T, F>(&self, input: Arc<I>, job: Arc<F>) -> Result<Written<T>, StoreError>
     where
         I: Send + Sync + 'static,
@@ -184,15 +184,15 @@ impl Writer {
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Runs one statement in its turn: a single step for the connection's thread, where a job takes one more before and one
-    /// after itself.
+    /// Runs one statement in its turn: a single step for the connection's thread. A job takes one more step before and
+    /// one after itself.
     pub(super) async fn write_one(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.queue(Box::new(OneStatement { sql, values, outcome: None, reply })).await?;
         answer.await.map_err(|_| stopped())?
     }
 
-    /// Changes one row in its turn, together with the rows of those who stand beside it in the queue.
+    /// Changes one row in its turn, together with the rows of neighbouring jobs in the queue.
     pub(super) async fn write_row(&self, asked: Asked) -> Result<Option<Row>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.queue(Box::new(OneRow { asked, outcome: None, reply })).await?;
@@ -204,7 +204,7 @@ impl Writer {
         queued.map_err(|_| StoreError::Unavailable("too many writes wait".to_owned()))?.map_err(|_| stopped())
     }
 
-    /// Jobs that wait, for the figures.
+    /// Jobs that wait, for the metrics.
     pub(super) fn waiting(&self) -> usize {
         QUEUE - self.queue.capacity()
     }
@@ -223,7 +223,7 @@ impl Task {
             let mut batch = Vec::with_capacity(1);
             let committed = self.commit_together(first, &mut batch).await;
             if committed.is_err() {
-                // Whatever state the connection is in, the next batch starts with a new one.
+                // The state of the connection is unknown, so the next batch starts with a new one.
                 self.tx = None;
             }
             for job in batch {
@@ -232,7 +232,7 @@ impl Task {
         }
     }
 
-    /// Runs `first` and whatever waits behind it in one transaction; `batch` holds all that were taken from the queue.
+    /// Runs `first` and the jobs queued behind it in one transaction; `batch` holds all jobs taken from the queue.
     async fn commit_together(
         &mut self,
         first: Box<dyn Queued>,
@@ -247,7 +247,7 @@ impl Task {
             Some(tx) => tx,
             None => {
                 let connected = self.connector.connect_writer().await;
-                // It could be opened at the start: the file is away, and may return.
+                // The file could be opened at the start: it is missing now, and may return.
                 let connection = connected.map_err(|failure| match failure.error {
                     StoreError::Misconfigured(text) => StoreError::Unavailable(text),
                     error => error,
@@ -271,7 +271,7 @@ impl Task {
     }
 }
 
-/// Runs the first job, and those behind it that share its statement; how many it ran.
+/// Runs the first job, and the jobs behind it that share its statement. Returns their number.
 async fn run_first(waiting: &mut [Box<dyn Queued>], tx: &mut Tx) -> Result<usize, StoreError> {
     let (mut together, mut ids) = (Vec::new(), HashSet::new());
     let mut shared: Option<Sql> = None;
@@ -285,7 +285,7 @@ async fn run_first(waiting: &mut [Box<dyn Queued>], tx: &mut Tx) -> Result<usize
     let count = together.len();
     if count > 1 {
         tx.start_job();
-        // A failure undoes the one statement, and each job has it for an answer.
+        // A failure undoes the one statement, and each of its jobs gets that failure as its answer.
         return match change_rows(together, tx).await {
             Err(error) if tx.fault() == Some(Fault::Connection) => Err(error),
             _ => Ok(count),
@@ -298,8 +298,8 @@ async fn run_first(waiting: &mut [Box<dyn Queued>], tx: &mut Tx) -> Result<usize
     }
 }
 
-/// Runs one job so that its failure undoes nothing but itself. An error means that the whole transaction is lost: SQLite
-/// rolls it back by itself when the disk is full or fails.
+/// Runs one job so that its failure undoes only its own changes. An error means that the whole transaction is lost:
+/// SQLite rolls it back by itself when the disk is full or fails.
 async fn run_alone(job: &mut dyn Queued, tx: &mut Tx) -> Result<(), StoreError> {
     let lost = |failure: super::Failure| failure.error;
     let needs_savepoint = !job.is_one_statement();
