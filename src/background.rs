@@ -101,7 +101,7 @@ pub fn supervise<F>(
     });
 }
 
-/// Fills the gauges at each scrape. Reads only memory. The metrics own this closure, so it holds only weak references
+/// Fills the gauges at each scrape. Reads only memory. The metrics own this closure, so it holds only a weak reference
 /// to the service. A reference cycle would keep the service and its store's connections open forever.
 pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, logger: &Logger) {
     let (service, logger) = (Arc::downgrade(service), logger.clone());

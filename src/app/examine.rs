@@ -1,4 +1,4 @@
-//! What shows of a configuration only when its files are looked at. Asked before anything is brought into being.
+//! Configuration errors that only appear when the configured files are read. The check runs before anything is created.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! Where the master key comes from: a setting, or a file beside the embedded database.
+//! The source of the master key: a setting, or a file beside the embedded database.
 
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -9,8 +9,8 @@ use crate::config::Config;
 use crate::crypto::MasterKey;
 use crate::domain::without_byte_order_mark;
 
-/// The current and the previous master key. Beside an embedded database the current one is made if it is missing and
-/// `may_make`: nothing may be sealed under a lost one yet.
+/// The current and the previous master key. With an embedded database, a missing current key is generated if
+/// `may_make`. `may_make` requires that nothing is sealed under a lost key.
 pub(super) fn master_keys(
     config: &Config,
     parts: &Parts,
@@ -41,8 +41,8 @@ fn in_key_file(path: &Path, error: io::Error) -> StartError {
     }
 }
 
-/// Makes the key file with mode 0600 unless there is one. It appears whole or not at all, whoever else makes it and
-/// whatever stops the process: half a key would lock the service out for good.
+/// Creates the key file with mode 0600 unless it exists. The creation is atomic, even if processes compete or the
+/// process is stopped. A truncated key would lock the service out permanently.
 fn make_key_file(path: &Path, parts: &Parts) -> io::Result<()> {
     if path.try_exists()? {
         return Ok(());
@@ -62,7 +62,7 @@ fn make_key_file(path: &Path, parts: &Parts) -> io::Result<()> {
     }
 }
 
-/// Reads the key file; refuses one that others can read (security.md K6).
+/// Reads the key file. A file that other users can read is refused (security.md K6).
 fn read_key_file(path: &Path) -> io::Result<zeroize::Zeroizing<String>> {
     if std::fs::metadata(path)?.permissions().mode() & 0o077 != 0 {
         return Err(io::Error::other("others may read it: chmod 600"));

@@ -1,4 +1,4 @@
-//! How much memory this process may use, and what connections may use of it.
+//! The memory limit of this process, and the part of it that connections may use.
 
 use std::fs;
 use std::path::Path;
@@ -10,24 +10,25 @@ use crate::config::MOST_DEFAULT_CONNECTIONS;
 const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 
-/// Memory that one connection is expected to need at most. Clients that try reach 50 KiB of buffers over TLS (42 KiB without),
-/// and the kernel keeps as much again of bytes that neither side has read.
+/// The expected maximum of memory per connection. Hostile clients reach 50 KiB of buffers over TLS (42 KiB without).
+/// The kernel holds as much again of bytes that neither side has read.
 const CONNECTION_BYTES: u64 = 128 * KIB;
-/// The part of the memory that connections may take by default; password hashes, caches and the view have the rest.
+/// Connections may take one part in this many of the memory by default. Password hashes, caches and the view have the
+/// rest.
 const PART_OF_CONNECTIONS: u64 = 4;
-/// The part of the memory that unfinished bodies may take.
+/// Unfinished bodies may take one part in this many of the memory.
 const PART_OF_BODIES: u64 = 16;
 const LEAST_CONNECTIONS: u64 = 64;
 const LEAST_BODY_MEMORY: u64 = 4 * MIB;
-/// The largest body is 1 MiB; nearly all are complete with the first packet, and are not counted.
+/// The largest body is 1 MiB. Nearly all bodies are complete with the first packet, and are not counted.
 const MOST_BODY_MEMORY: u64 = 64 * MIB;
 
-/// The memory that this process may use, in bytes.
+/// The memory available to this process, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Memory(u64);
 
 impl Memory {
-    /// The limit of the control group, or the physical memory where that is less.
+    /// The limit of the control group, or the physical memory if that is less.
     pub fn of_process() -> Self {
         let info = sysinfo();
         let physical = info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)));
@@ -40,15 +41,15 @@ impl Memory {
         usize::try_from(fit).unwrap_or(usize::MAX).min(MOST_DEFAULT_CONNECTIONS)
     }
 
-    /// The most that unfinished bodies of one listener may take.
+    /// The maximum memory of one listener's unfinished bodies.
     pub(super) fn bodies(self) -> usize {
         let most = (self.0 / PART_OF_BODIES).clamp(LEAST_BODY_MEMORY, MOST_BODY_MEMORY);
         usize::try_from(most).unwrap_or(usize::MAX)
     }
 }
 
-/// The least memory limit of the control groups that this process is in: of version 2 where it is mounted, else of version 1.
-/// None where there is no limit, or none that can be read.
+/// The lowest memory limit of this process's control groups: of version 2 if it is mounted, else of version 1. None if
+/// there is no readable limit.
 fn control_group_limit(root: &Path) -> Option<u64> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let limits = groups.lines().filter_map(|line| {
@@ -65,8 +66,8 @@ fn control_group_limit(root: &Path) -> Option<u64> {
     limits.min()
 }
 
-/// The least limit of a group and the groups around it. In a container the mount often begins at its own group, which
-/// `/proc/self/cgroup` names by a path of the host: the mount's root is read as well.
+/// The lowest limit of a group and its ancestors. In a container the mount often begins at the container's own group.
+/// `/proc/self/cgroup` names that group by a path of the host, so the mount's root is read as well.
 fn least(mount: &Path, group: &str, file: &str) -> Option<u64> {
     let group = mount.join(group.trim_start_matches('/'));
     let around = group.ancestors().take_while(|folder| folder.starts_with(mount));

@@ -46,53 +46,54 @@ use crate::telemetry::metrics::ListenerName;
 use crate::telemetry::{Logger, Metrics};
 use crate::view::View;
 
-/// What an App is handed: everything that differs between production and a test.
+/// The dependencies of an App that differ between production and a test.
 #[derive(Clone)]
 pub struct Parts {
     /// Time.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
     pub random: Arc<dyn Random>,
-    /// Where lines go.
+    /// The log.
     pub logger: Logger,
 }
 
-/// The use cases on an open database, without listeners: what the command line works with.
+/// The use cases on an open database, without listeners. The command line works with this.
 pub struct Core {
     /// The use cases.
     pub service: Arc<Service>,
-    /// The figures.
+    /// The metrics.
     pub metrics: Arc<Metrics>,
-    /// Keeps the replica in step.
+    /// Keeps the replica synchronised with the change feed.
     pub follower: Arc<Follower>,
     /// The database.
     pub store: Store,
 }
 
-/// What opening may bring into being.
+/// The parts that opening may create (initial set-up).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Founding {
-    /// Whatever is missing: the embedded database if `database.create_if_missing` says so, its schema, and the master key
-    /// beside it. For `serve` and `migrate`.
+    /// Everything that is missing: the schema, the master key beside an embedded database, and that database if
+    /// `database.create_if_missing` is set. For `serve` and `migrate`.
     Everything,
-    /// Nothing. For commands that look, or change what is there.
+    /// Nothing. For commands that only read, or change existing data.
     Nothing,
-    /// Nothing, and signing keys that the master key does not open are left out instead of refused. For the commands that
-    /// put an end to such a key, which must not need it.
+    /// Nothing. Signing keys that the master key does not open are left out instead of refused. For the commands that
+    /// withdraw or delete such a key without opening it.
     NothingNorKeys,
 }
 
 impl Founding {
-    /// Whether anything may be brought into being.
+    /// Whether anything may be created.
     const fn is_allowed(self) -> bool {
         matches!(self, Self::Everything)
     }
 }
 
-/// A service that can run: its ports are bound, and its view and keys are loaded unless the database is unavailable.
+/// A service that is ready to run. Its ports are bound. Its view and keys are loaded, unless the database is
+/// unavailable.
 pub struct App {
     core: Core,
-    /// False where the database could not be reached yet: [`App::run`] goes on trying.
+    /// False if the database could not be reached yet. [`App::run`] continues to try.
     has_started: bool,
     public: (Listener, Routes),
     operations: (Listener, Routes),
@@ -104,42 +105,42 @@ pub struct App {
 /// Why the service does not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// What [`examine()`] finds.
+    /// The errors that [`examine()`] reports.
     #[error("{0}")]
     Configuration(ConfigErrors),
-    /// The database.
+    /// The database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The master key.
+    /// The master key is invalid.
     #[error("{0}")]
     MasterKey(#[from] MasterKeyError),
-    /// The file of the master key.
+    /// The master key's file could not be used.
     #[error("the master key file {0}: {1}")]
     MasterKeyFile(String, io::Error),
-    /// The file of the master key is not there, and a new one would open nothing.
+    /// The master key's file is missing, and a new key would open no stored key.
     #[error(
         "the master key file {0} is missing, and the signing keys of the database are sealed under it: bring the file back, \
          or set master_key"
     )]
     MasterKeyLost(String),
-    /// Nobody has set the database up.
+    /// The database is empty.
     #[error("the database is empty: `countersign serve` or `countersign migrate` sets it up")]
     NotFounded,
-    /// The schema is older than this release, and bringing it up to date is not this command's business.
+    /// The schema is older than this release, and this command does not migrate it.
     #[error("the database is at schema {current}, and this release needs {latest}: run `countersign migrate`")]
     SchemaOlder {
-        /// Newest migration that was applied.
+        /// The newest migration that was applied.
         current: u32,
-        /// Newest migration of this release.
+        /// The newest migration of this release.
         latest: u32,
     },
-    /// The hashing threads.
+    /// The hashing threads could not be started.
     #[error("passwords: {0}")]
     Passwords(#[from] SettingsError),
     /// The view could not be loaded.
     #[error(transparent)]
     Sync(#[from] SyncError),
-    /// The first key could not be made.
+    /// A due key could not be made.
     #[error(transparent)]
     Key(#[from] MaintenanceError),
     /// An address could not be bound.
@@ -149,16 +150,16 @@ pub enum StartError {
         listener: &'static str,
         /// The setting's value.
         address: SocketAddr,
-        /// What the system says.
+        /// The operating system's error.
         cause: io::Error,
     },
-    /// A certificate or its key.
+    /// A certificate or its key could not be used.
     #[error("{0}.tls: {1}")]
     Tls(&'static str, Box<TlsError>),
-    /// What the service needs of the database at its start.
+    /// The service could not read its initial state from the database.
     #[error(transparent)]
     Service(#[from] crate::service::Failure),
-    /// A setting that only shows to be wrong when it is used.
+    /// A setting that turned out to be wrong only when it was used.
     #[error("{0}")]
     Setting(String),
 }
@@ -183,14 +184,14 @@ impl Core {
         Self::open_with(config, parts, Founding::Everything).await
     }
 
-    /// The same, bringing no more into being than `founding` says.
+    /// The same, but creates no more than `founding` permits.
     pub async fn open_with(config: &Config, parts: &Parts, founding: Founding) -> Result<Self, StartError> {
         let core = Self::assemble(config, parts, founding).await?;
         core.load(parts, founding).await?;
         Ok(core)
     }
 
-    /// Makes every part. An embedded database is opened; a server is not needed yet.
+    /// Creates every part. An embedded database is opened; a database server is not contacted yet.
     async fn assemble(config: &Config, parts: &Parts, founding: Founding) -> Result<Self, StartError> {
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), parts.clock.now());
         let metrics = Arc::new(metrics.map_err(|error| StartError::Setting(error.to_string()))?);
@@ -271,7 +272,7 @@ impl Core {
         Ok(Self { service, metrics, follower, store })
     }
 
-    /// Reaches the database, brings its schema up to date, and loads what a replica holds in memory. May be repeated.
+    /// Connects to the database, brings its schema up to date, and loads the in-memory state. May be repeated.
     async fn load(&self, parts: &Parts, founding: Founding) -> Result<(), StartError> {
         self.store.reach().await?;
         bring_schema_up_to_date(&self.store, parts, founding).await?;
@@ -283,13 +284,14 @@ impl Core {
         Ok(())
     }
 
-    /// What a replica does before it serves.
+    /// The steps of a replica before it serves.
     async fn start(&self, config: &Config, parts: &Parts) -> Result<(), StartError> {
         self.load(parts, Founding::Everything).await?;
         see_to_keys(&self.service, config.tokens.algorithm).await
     }
 
-    /// Starts as soon as the database answers; false after a stop. Meanwhile the replica is not ready and says why.
+    /// Starts as soon as the database answers. Returns false after a stop. Until then the replica is not ready and
+    /// reports the reason.
     async fn start_when_possible(&self, config: &Config, parts: &Parts, stop: &CancellationToken) -> bool {
         loop {
             tokio::select! {
@@ -313,7 +315,7 @@ impl Core {
 }
 
 impl App {
-    /// Builds everything and binds the ports; port 0 lets the system choose, see [`App::public_address`].
+    /// Builds everything and binds the ports. With port 0 the system chooses a port, see [`App::public_address`].
     pub async fn build(config: Config, parts: Parts) -> Result<Self, StartError> {
         let errors = examine(&config);
         if !errors.is_empty() {
@@ -376,33 +378,34 @@ impl App {
         Ok(Self { core, has_started, public, operations, grpc, config, parts })
     }
 
-    /// The configuration that is in force.
+    /// The effective configuration.
     pub const fn config(&self) -> &Config {
         &self.config
     }
 
-    /// Where the public listener listens.
+    /// The address of the public listener.
     pub const fn public_address(&self) -> SocketAddr {
         self.public.0.address()
     }
 
-    /// Where the operations listener listens.
+    /// The address of the operations listener.
     pub const fn operations_address(&self) -> SocketAddr {
         self.operations.0.address()
     }
 
-    /// Where the gRPC listener listens, if there is one.
+    /// The address of the gRPC listener, if there is one.
     pub fn grpc_address(&self) -> Option<SocketAddr> {
         self.grpc.as_ref().map(|(listener, _)| listener.address())
     }
 
-    /// The use cases, for whoever starts the App.
+    /// The use cases, for the code that starts the App.
     pub const fn core(&self) -> &Core {
         &self.core
     }
 
-    /// Runs until `stop` is cancelled. A start that the database could not serve is repeated until it can. Then stops in order: readiness turns red, answers say `Connection: close`, after
-    /// `shutdown.delay` no connection is accepted, and what is in flight has `shutdown.drain` to finish.
+    /// Runs until `stop` is cancelled. A start that failed because of the database is repeated until it succeeds. The
+    /// stop is orderly: first readiness turns red, and answers say `Connection: close`. After `shutdown.delay` no
+    /// connection is accepted. Requests in flight then have `shutdown.drain` to finish.
     pub async fn run(self, stop: CancellationToken) {
         let shutdown = Shutdown::new(self.config.shutdown.drain);
         let stopped = shutdown.stopped.clone();
@@ -439,7 +442,7 @@ impl App {
     }
 }
 
-/// Copies the numbers of a listener's connections into the metrics at each scrape.
+/// Copies a listener's connection counts into the metrics at each scrape.
 fn count_connections(metrics: &Metrics, name: ListenerName, listener: &Listener) {
     let counts = listener.connection_counts();
     metrics.at_scrape(move |gauges| {
@@ -447,8 +450,8 @@ fn count_connections(metrics: &Metrics, name: ListenerName, listener: &Listener)
     });
 }
 
-/// Ids of requests that bring none: 128 random bits, so that they reveal nothing about the traffic. One read of the system's
-/// generator serves 32 requests of a thread; a read for each would cost a system call.
+/// Ids for requests without one: 128 random bits, so that they reveal nothing about the traffic. One read of the
+/// system's generator serves 32 requests of a thread. A read for each request would cost a system call.
 fn request_ids(random: &Arc<dyn Random>) -> RequestIdSource {
     const BATCH: usize = 32;
     thread_local! {
@@ -467,7 +470,7 @@ fn request_ids(random: &Arc<dyn Random>) -> RequestIdSource {
     })
 }
 
-/// Tells the figures how long statements take.
+/// Records the duration of statements in the metrics.
 struct Statements(Arc<Metrics>);
 
 impl StoreObserver for Statements {
@@ -476,8 +479,8 @@ impl StoreObserver for Statements {
     }
 }
 
-/// The pause before a repeated start: short enough to be ready within two seconds of the database's return, and different for
-/// each replica.
+/// The pause before a repeated start. It is short enough to be ready within two seconds of the database's return. It
+/// differs between replicas.
 fn pause_before_start(random: &dyn Random) -> Duration {
     Duration::from_millis(250 + u64::from(u16::from_be_bytes(random.bytes())) % 500)
 }
@@ -495,8 +498,8 @@ async fn bring_schema_up_to_date(store: &Store, parts: &Parts, founding: Foundin
     }
 }
 
-/// Makes the keys that are due. A rotation that fails keeps nobody from starting as long as there is a key that signs: the
-/// background tries again.
+/// Makes the keys that are due. A failed rotation does not prevent the start while a key signs: the background work
+/// tries again.
 async fn see_to_keys(service: &Service, algorithm: Algorithm) -> Result<(), StartError> {
     let maintained = service.maintain_keys().await;
     match maintained {
@@ -505,10 +508,11 @@ async fn see_to_keys(service: &Service, algorithm: Algorithm) -> Result<(), Star
             Ok(())
         }
         Err(error) if algorithm.is_generated() && !service.has_unreadable_keys() => Err(error.into()),
-        // The first key is made when the clocks agree; until then the replica is not ready.
+        // The first key is made when the clocks agree. Until then the replica is not ready.
         Ok(()) if algorithm.is_generated() && !service.has_time() => Ok(()),
         _ if service.can_sign() => Ok(()),
-        // Another replica may open it. This one says what is wrong, and answers what does not need it.
+        // Another replica may be able to open the key. This replica reports the problem, and serves requests that do
+        // not need the key.
         _ if service.has_unreadable_keys() => Ok(()),
         _ => Err(StartError::Setting(format!(
             "tokens.algorithm = {algorithm}: no key signs with it yet. Import one first: countersign keys import --algorithm \
@@ -517,7 +521,7 @@ async fn see_to_keys(service: &Service, algorithm: Algorithm) -> Result<(), Star
     }
 }
 
-/// The client of logins that name none. A replica that meets it half made by another is content.
+/// The client of logins that name no client. If another replica creates it concurrently, the conflict is not an error.
 async fn ensure_built_in_client(store: &Store, parts: &Parts) -> Result<(), StartError> {
     let Ok(id) = ClientId::parse(BUILT_IN_CLIENT) else {
         return Ok(());

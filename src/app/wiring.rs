@@ -1,4 +1,4 @@
-//! From the sections of a configuration to what each part of the service is handed.
+//! Converts the sections of a configuration into the settings of each part of the service.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::service::{AttemptRules, ClientFailures, RevocationLimit, Settings};
 use crate::store::{AttemptLimits, Location, ReadAddress, StoreSettings};
 use crate::telemetry::Metrics;
 
-/// How the store is to be opened.
+/// The options with which the store is opened.
 pub fn store_settings(config: &Config) -> StoreSettings {
     let database = &config.database;
     let location = match database.url.sqlite_path() {
@@ -61,13 +61,13 @@ pub(super) fn hasher(config: &Config, parts: &Parts, metrics: &Metrics) -> Resul
     Ok(PasswordHasher::start(settings, Arc::clone(&parts.random), Arc::clone(&parts.clock), observer)?)
 }
 
-/// Hashing threads on a machine of so many cores, where nothing is configured.
+/// The default number of hashing threads for a machine with this many cores.
 fn threads_for(cores: usize) -> usize {
     cores.clamp(*HASHING_THREADS.start(), *HASHING_THREADS.end())
 }
 
 pub(super) fn attempt_rules(limits: &config::Limits) -> AttemptRules {
-    // A count without a hard stop begins anew when as many attempts as it bears at once have been regained.
+    // A count without a hard stop restarts when a full burst of attempts has been regained.
     let refilled = u64::from(limits.address.burst) * 60 / u64::from(limits.address.per_minute);
     let address = AttemptLimits {
         free: limits.address.burst,
@@ -128,7 +128,7 @@ pub(super) fn http_settings(config: &Config) -> Result<HttpSettings, StartError>
     })
 }
 
-/// The origins whose pages may read answers.
+/// The origins whose pages may read answers (CORS).
 pub(super) fn cors(config: &Config) -> Result<Cors, StartError> {
     let header = |origin: &String| {
         HeaderValue::from_str(origin).map_err(|error| StartError::Setting(format!("cors.allowed_origins: {error}")))
@@ -136,7 +136,7 @@ pub(super) fn cors(config: &Config) -> Result<Cors, StartError> {
     config.cors.allowed_origins.iter().map(header).collect::<Result<_, _>>().map(Cors::new)
 }
 
-/// A listener for HTTP/1.1. `base_path` is the issuer's.
+/// A listener for HTTP/1.1. `base_path` is the issuer's path.
 pub(super) fn listener(
     name: &'static str,
     listener: &config::Listener,
@@ -164,13 +164,13 @@ pub(super) fn listener(
     }
 }
 
-/// A quarter of the connections by default: an office behind one address is far below it, and a single machine cannot take the
-/// places of all others.
+/// By default a quarter of the connections. An office behind one address stays far below it, and a single machine
+/// cannot use up all connections.
 fn per_address(setting: Option<usize>, max_connections: usize) -> usize {
     setting.unwrap_or(max_connections / 4).max(1)
 }
 
-/// The gRPC listener, where there is to be one.
+/// The gRPC listener, if one is configured.
 pub(super) fn grpc_listener(grpc: &config::Grpc) -> Result<Option<Listener>, StartError> {
     let Some(address) = grpc.listen else { return Ok(None) };
     let settings = ListenSettings {
@@ -193,7 +193,8 @@ fn identity(name: &'static str, protocol: Protocol, files: &config::TlsFiles) ->
     TlsIdentity::load_for(protocol, &files.cert, &files.key).map_err(|error| StartError::Tls(name, Box::new(error)))
 }
 
-/// RFC 7523 §3: the token endpoint's URL, and the issuer; the other endpoints' URLs, because clients use them as well.
+/// The token endpoint's URL and the issuer (RFC 7523 §3). The URLs of other endpoints are included because clients use
+/// them as well.
 pub(super) fn assertion_audiences(issuer: &str) -> Vec<String> {
     let base = issuer.trim_end_matches('/');
     let endpoints = ["token", "introspect", "revoke"].map(|name| format!("{base}/oauth2/{name}"));

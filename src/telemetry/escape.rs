@@ -1,8 +1,9 @@
-//! Text that others chose, made harmless before it stands in a log line (security.md S3).
+//! Escapes untrusted text for log lines (security.md S3).
 
 use std::io::Write;
 
-/// Bytes of one value; what is longer is cut. No value of ours is, and a line stays bounded.
+/// The maximum length of one value in bytes. Longer values are cut, so that a line stays bounded. The service's own
+/// values are shorter.
 const LONGEST_VALUE: usize = 4096;
 
 /// Appends `text` as a JSON string.
@@ -17,7 +18,7 @@ pub(super) fn write_json(line: &mut Vec<u8>, text: &str) {
     line.push(b'"');
 }
 
-/// Appends `text` as a value of a text line: as it is when it is one plain word, in quotes otherwise.
+/// Appends `text` as a value of a text line: unquoted if it is one plain word, otherwise in quotes.
 pub(super) fn write_text(line: &mut Vec<u8>, text: &str) {
     let is_word = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic() && !b"\"\\=".contains(&byte));
     if is_word && text.len() <= LONGEST_VALUE {
@@ -39,7 +40,7 @@ pub(super) fn write_bare(line: &mut Vec<u8>, text: &str) {
 fn write_escaped(line: &mut Vec<u8>, text: &str, escape: fn(&mut Vec<u8>, char)) {
     let end = text.floor_char_boundary(LONGEST_VALUE);
     let kept = &text[..end];
-    // Without an early exit, so that the compiler looks at many bytes at a time.
+    // There is no early exit, so that the compiler can vectorise the loop.
     let is_plain = kept
         .bytes()
         .fold(true, |is_plain, byte| is_plain & matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\'));
@@ -60,7 +61,7 @@ fn write_escaped(line: &mut Vec<u8>, text: &str, escape: fn(&mut Vec<u8>, char))
     }
 }
 
-/// Whether a character could end a line, steer a terminal, reorder what is read, or hide.
+/// Whether a character could end a line, control a terminal, reorder the text, or be invisible.
 const fn is_deceptive(char: char) -> bool {
     matches!(char,
         '\u{0}'..='\u{1f}' | '\u{7f}'..='\u{9f}'  // C0, DEL, C1: escape sequences among them

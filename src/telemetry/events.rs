@@ -1,4 +1,5 @@
-//! `tracing` events as lines. A line carries the fields of its event and of the spans around it, the innermost first.
+//! `tracing` events as log lines. A line contains the fields of its event and of the enclosing spans, the innermost
+//! first.
 
 use std::fmt::{Debug, Write as _};
 use std::sync::Arc;
@@ -15,10 +16,10 @@ use super::logger::{Form, Shared};
 use super::time::write_rfc3339;
 use crate::request_id::RequestId;
 
-/// Names of a line's own members; a field of the same name gets a `_` at its end.
+/// Reserved member names of a line. A field with such a name gets a trailing `_`.
 const RESERVED: [&str; 3] = ["timestamp", "level", "target"];
 
-/// Member that names the request.
+/// The member with the request's id.
 const REQUEST_ID: &str = "request_id";
 
 /// Writes events to the log.
@@ -58,11 +59,11 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Events {
     }
 }
 
-/// Fields with their values already in the form of the line.
+/// Fields whose values are already formatted for the line.
 struct Fields {
     form: Form,
     message: Option<String>,
-    /// Target of a record that came through the `log` crate, whose own metadata names only the bridge.
+    /// The target of a record from the `log` crate, whose own metadata names only the bridge.
     target: Option<String>,
     values: Vec<(&'static str, Vec<u8>)>,
 }
@@ -72,7 +73,7 @@ impl Fields {
         Self { form, message: None, target: None, values: Vec::new() }
     }
 
-    /// Takes over the fields of a span outside, unless something nearer has said the same.
+    /// Adds the fields of an enclosing span, unless an inner span or the event has set them.
     fn surround(&mut self, outer: &Self) {
         for (name, value) in &outer.values {
             if !self.values.iter().any(|(known, _)| known == name) {
@@ -81,7 +82,7 @@ impl Fields {
         }
     }
 
-    /// The id of the current request, unless the event names one itself.
+    /// The id of the current request, unless the event sets one itself.
     fn set_request_id(&mut self, id: &str) {
         if self.values.iter().any(|(name, _)| *name == REQUEST_ID) {
             return;
@@ -196,7 +197,7 @@ impl Visit for Fields {
         self.set_bare(field, &value);
     }
 
-    /// JSON has no infinities.
+    /// JSON cannot represent infinity.
     fn record_f64(&mut self, field: &Field, value: f64) {
         if value.is_finite() {
             self.set_bare(field, &value);

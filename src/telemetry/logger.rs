@@ -1,4 +1,4 @@
-//! The log: where lines go, in which form, and from which level on.
+//! The log: its sink, its format and its levels.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -21,22 +21,22 @@ use super::writer::Writer;
 use crate::clock::Clock;
 use crate::config::{self, LogFormat, LogLevels};
 
-/// Bytes that may wait for the sink: some ten thousand lines, a second of a busy replica.
+/// The maximum number of bytes queued for the sink: some ten thousand lines, or one second of a busy replica.
 const QUEUE_BYTES: usize = 4 * 1024 * 1024;
 
-/// The HTTP/2 library warns about each connection whose peer breaks a rule, as often as the peer likes. Its errors are logged;
-/// its warnings only where `log.level` names the module.
+/// The HTTP/2 library warns about each connection whose peer violates the protocol, so the peer controls the number of
+/// warnings. Its errors are logged. Its warnings are logged only if `log.level` names the module.
 const HTTP2_LIBRARY: &str = "h2";
 
-/// Where lines go.
+/// The sink of log lines.
 pub enum LogSink {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
-    /// Memory, without a bound: for tests.
+    /// Unbounded memory, for tests.
     Memory(MemoryLog),
-    /// Anything else.
+    /// Any other writer.
     Writer(Box<dyn Write + Send>),
 }
 
@@ -45,7 +45,7 @@ pub enum LogSink {
 pub struct MemoryLog(Arc<Mutex<Vec<u8>>>);
 
 impl MemoryLog {
-    /// Everything written so far; call [`Logger::flush`] first.
+    /// Everything written so far. Call [`Logger::flush`] first.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.0.lock().unwrap_or_else(PoisonError::into_inner)).into_owned()
     }
@@ -62,14 +62,14 @@ impl Write for MemoryLog {
     }
 }
 
-/// The form of lines, decided.
+/// The resolved format of lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Form {
     Text,
     Json,
 }
 
-/// What every handle shares.
+/// The state shared by every handle.
 pub(super) struct Shared {
     pub writer: Writer,
     pub form: Form,
@@ -78,17 +78,17 @@ pub(super) struct Shared {
     requests: LevelFilter,
 }
 
-/// A handle on the log; clones write to the same sink.
+/// A handle to the log. Clones write to the same sink.
 #[derive(Clone)]
 pub struct Logger(Arc<Shared>);
 
 thread_local! {
-    /// The line that this thread is writing: kept, so that no request allocates for its line.
+    /// The line buffer of this thread. It is reused, so that no request allocates for its line.
     static LINE: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Logger {
-    /// Starts the writing thread. Fails only where the system gives no thread or no standard stream.
+    /// Starts the writing thread. Fails only if the system provides no thread or no standard stream.
     pub fn start(sink: LogSink, settings: &config::Log, clock: Arc<dyn Clock>) -> io::Result<Self> {
         let (sink, is_terminal, capacity) = sink.open()?;
         let form = match settings.format {
@@ -102,12 +102,13 @@ impl Logger {
         Ok(Self(Arc::new(Shared { writer, form, clock, levels: settings.level.clone(), requests })))
     }
 
-    /// Makes this the log of `tracing` and of the `log` crate for the whole process. Fails when there is one already.
+    /// Installs this as the log of `tracing` and of the `log` crate for the whole process. Fails if one is already
+    /// installed.
     pub fn install(&self) -> Result<(), TryInitError> {
         self.subscriber().try_init()
     }
 
-    /// The receiver of `tracing` events, for [`Logger::install`] or for one thread of a test.
+    /// The subscriber for `tracing` events, for [`Logger::install`] or for one thread of a test.
     pub fn subscriber(&self) -> impl Subscriber + Send + Sync + use<> {
         let LogLevels { default, modules } = &self.0.levels;
         let filter = Targets::new()
@@ -117,12 +118,12 @@ impl Logger {
         Registry::default().with(Events(Arc::clone(&self.0)).with_filter(filter))
     }
 
-    /// Writes the line of a request. Never blocks, never allocates once the thread has written its first line.
+    /// Writes the line of a request. Never blocks. Never allocates after the thread's first line.
     pub fn request(&self, request: &RequestLine<'_>) {
         if request.level() > self.0.requests {
             return;
         }
-        // A thread that is ending has no line left to write into; nor has it a request to tell of.
+        // A thread that is ending has no line buffer left, and no request to log.
         let _ = LINE.try_with(|line| {
             let mut line = line.borrow_mut();
             line.clear();
@@ -134,20 +135,20 @@ impl Logger {
         });
     }
 
-    /// Lines lost so far, because the sink was too slow or refused them.
+    /// The number of lines lost so far, because the sink was too slow or refused them.
     pub fn dropped_lines(&self) -> u64 {
         self.0.writer.dropped()
     }
 
-    /// Waits until every line is written, `deadline` at most; says whether all were.
+    /// Waits until every line is written, at most for `deadline`. Returns whether all lines were written.
     pub fn flush(&self, deadline: Duration) -> bool {
         self.0.writer.flush(deadline)
     }
 }
 
 impl LogSink {
-    /// The sink, whether it is a terminal, and how much may wait for it. Standard streams are written through a
-    /// descriptor of our own: a stalled write must not hold the lock that `print!` and the end of the process take.
+    /// The sink, whether it is a terminal, and the size of its queue. Standard streams are written through a separate
+    /// descriptor. A stalled write must not hold the lock that `print!` and the end of the process take.
     fn open(self) -> io::Result<(Box<dyn Write + Send>, bool, usize)> {
         let file = |stream: &dyn AsFd| stream.as_fd().try_clone_to_owned().map(|fd| Box::new(File::from(fd)));
         Ok(match self {
@@ -159,7 +160,7 @@ impl LogSink {
     }
 }
 
-/// The level of a target: that of the longest module named that it lies in.
+/// The level of a target: the level of the longest configured module that contains it.
 fn level_of(levels: &LogLevels, target: &str) -> LevelFilter {
     let named = levels.modules.iter().filter(|(module, _)| target.starts_with(module.as_str()));
     named.max_by_key(|(module, _)| module.len()).map_or(levels.default, |(_, level)| *level)

@@ -1,6 +1,6 @@
-//! What operators see: the log, and the figures for Prometheus.
+//! Telemetry for operators: the log, and the metrics for Prometheus.
 //!
-//! Nothing here can hold a request up: a line of the log is copied into a bounded queue, a figure is an atomic increment.
+//! Nothing here can delay a request. A log line is copied into a bounded queue, and a metric is an atomic increment.
 
 mod escape;
 mod events;

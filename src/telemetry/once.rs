@@ -1,19 +1,19 @@
-//! A log line about something that callers can repeat at will.
+//! Rate limit for a log line that callers can trigger at will.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 const MINUTE_MILLIS: u64 = 60_000;
 
-/// Lets one line through a minute.
+/// Permits one line per minute.
 #[derive(Debug, Default)]
 pub struct OncePerMinute {
-    /// Stopwatch time from which the next line is due, in milliseconds.
+    /// The stopwatch time from which the next line is permitted, in milliseconds.
     due_at: AtomicU64,
 }
 
 impl OncePerMinute {
-    /// Whether to write the line now. `now` is a stopwatch's time.
+    /// Whether to write the line now. `now` is the time of a stopwatch.
     pub fn is_due(&self, now: Duration) -> bool {
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let next = |due_at: u64| (now >= due_at).then(|| now.saturating_add(MINUTE_MILLIS));

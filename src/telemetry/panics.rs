@@ -1,4 +1,4 @@
-//! Panics, as lines of the log and, where they end the process, on standard error.
+//! Panics as log lines and, if they end the process, also on standard error.
 
 use std::io::Write;
 use std::panic::PanicHookInfo;
@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use super::Logger;
 
-/// How long the last lines of the log may take when the process ends.
+/// The time limit for writing the last log lines when the process ends.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// From now on a panic is told by where it happened, in place of the standard message. What it says is left out: panics of
-/// slices quote the text that was sliced, which may be a secret (security.md S1).
+/// Replaces the standard panic message with a report of the panic's location. The panic's own message is left out: panics
+/// of slices quote the sliced text, which may be a secret (security.md S1).
 ///
-/// It is a line of `logger`, if there is one. A panic of the main thread ends the process, and one without a log would be
-/// seen nowhere: these are told on standard error as well.
+/// The report is a line of `logger`, if there is one. A panic of the main thread ends the process, and a panic without
+/// a log would be invisible. Both are therefore also reported on standard error.
 pub fn tell_panics(logger: Option<Logger>) {
     std::panic::set_hook(Box::new(hook(logger, |line| {
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
@@ -55,7 +55,7 @@ mod tests {
         (Logger::start(LogSink::Memory(memory.clone()), &settings, clock).unwrap(), memory)
     }
 
-    /// What standard error shows when a thread of this name panics over a secret.
+    /// The standard error output of a thread with this name that panics over a secret.
     fn panic_of(thread: &str, logger: Option<Logger>) -> String {
         let shown = Arc::new(Mutex::new(String::new()));
         let copy = Arc::clone(&shown);
@@ -71,7 +71,7 @@ mod tests {
         shown.clone()
     }
 
-    /// One test, because the process has one hook.
+    /// One test covers all cases, because the process has only one hook.
     #[test]
     fn s1_a_panic_says_where_and_never_what_and_one_that_ends_the_process_is_seen() {
         let standard = std::panic::take_hook();

@@ -1,4 +1,4 @@
-//! One line per request, written without `tracing`: introspection takes microseconds, and so must its line.
+//! One line per request, written without `tracing`. Introspection takes microseconds, so its line must be as fast.
 
 use std::io::Write;
 use std::net::IpAddr;
@@ -10,7 +10,7 @@ use super::escape::{write_json, write_text};
 use super::time::write_rfc3339;
 use crate::domain::Timestamp;
 
-/// The target under which `log.level` can give request lines a level of their own.
+/// The target of request lines, so that `log.level` can set a separate level for them.
 pub(super) const TARGET: &str = "countersign::request";
 
 /// Routes that orchestrators and Prometheus poll.
@@ -19,14 +19,14 @@ const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 /// Whether a look-up was answered from memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CacheUse {
-    /// The token's signature was remembered.
+    /// The token's signature was in the cache.
     Hit,
-    /// It was verified anew.
+    /// The token's signature was verified for this request.
     Miss,
 }
 
 impl CacheUse {
-    /// The word in lines and figures.
+    /// The value's text in lines and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Hit => "hit",
@@ -35,37 +35,37 @@ impl CacheUse {
     }
 }
 
-/// A request that was answered, as one line that reads alone. Who called and whom it was about are two things. Never a
-/// token, a query string or a name that somebody typed.
+/// An answered request as one self-contained line. The caller and the subject are separate fields. The line never
+/// contains a token, a query string or a name that a user typed.
 #[derive(Debug, Clone)]
 pub struct RequestLine<'a> {
     /// When the answer was ready.
     pub at: Timestamp,
     /// Request method.
     pub method: &'a str,
-    /// Template of the route, never the path.
+    /// The route's template, never the path.
     pub route: &'a str,
     /// Status of the answer.
     pub status: u16,
-    /// From the complete header block until the answer was ready.
+    /// The time from the complete header block until the answer was ready.
     pub duration: Duration,
     /// `X-Request-Id` of the answer.
     pub request_id: &'a str,
-    /// Who is at the other end, behind trusted proxies.
+    /// The client's address, resolved through trusted proxies.
     pub client_address: IpAddr,
-    /// Client that authenticated itself.
+    /// The authenticated client.
     pub caller: Option<&'a str>,
-    /// `sub` that it was about.
+    /// The `sub` that the request is about.
     pub subject: Option<&'a str>,
-    /// How the token was judged.
+    /// Whether the token's signature was cached.
     pub cache: Option<CacheUse>,
     /// Outcome as a stable code, such as `inactive` or `invalid_credentials`.
     pub outcome: Option<&'a str>,
 }
 
 impl RequestLine<'_> {
-    /// An unavailable answer is a warning, another failure of the server an error, and an error of the caller neither; 505
-    /// is one of those. Successful probes and scrapes repeat every few seconds and say nothing new.
+    /// An unavailable answer is a warning. Any other server failure is an error. A caller's error is neither, and 505
+    /// counts as a caller's error. Successful probes and scrapes repeat every few seconds and carry no information.
     pub(super) fn level(&self) -> Level {
         match self.status {
             503 => Level::WARN,
@@ -106,7 +106,7 @@ impl RequestLine<'_> {
         line.extend_from_slice(b"}\n");
     }
 
-    /// Appends the line for people.
+    /// Appends the line in the text format.
     pub(super) fn write_text(&self, line: &mut Vec<u8>) {
         write_rfc3339(line, self.at);
         let _ = write!(line, " {:5} ", self.level().as_str());

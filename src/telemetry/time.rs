@@ -29,8 +29,9 @@ pub(super) fn write_rfc3339(line: &mut Vec<u8>, at: Timestamp) {
     line.extend_from_slice(&text);
 }
 
-/// Year, month and day of a day counted from 1970-01-01 in the proleptic Gregorian calendar: counts from 1 March, so that
-/// the leap day is the last of its year (Howard Hinnant, "chrono-Compatible Low-Level Date Algorithms").
+/// Converts a day number since 1970-01-01 into year, month and day of the proleptic Gregorian calendar. Years are
+/// counted from 1 March, so that the leap day is the last day of its year (Howard Hinnant, "chrono-Compatible Low-Level
+/// Date Algorithms").
 fn civil(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468;
     let era = days.div_euclid(146_097);

@@ -1,26 +1,27 @@
-//! A bounded queue between those who log and the sink: a sink that stalls costs lines, never time (security.md S8).
+//! A bounded queue between the logging threads and the sink. A stalled sink loses lines but never delays a request
+//! (security.md S8).
 //!
-//! Lines gather in one buffer that the writing thread takes whole and exchanges for an empty one. So a line costs a copy
-//! under a lock that nobody holds for longer than such a copy, and the sink sees few large writes.
+//! Lines are collected in one buffer, which the writing thread exchanges for an empty one. A line costs one copy under
+//! a lock, and the lock is never held longer than such a copy. The sink receives few large writes.
 
 use std::io::{self, ErrorKind, Write};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-/// How long lines gather before they are written; also the pause before a sink that would block is tried again.
+/// The time for which lines are collected before a write. Also the pause before a retry on a sink that would block.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// Writes lines; dropping it lets the thread finish what is queued and end.
+/// Writes lines. When it is dropped, the thread writes the queued lines and ends.
 pub(super) struct Writer {
     queue: Arc<Queue>,
 }
 
 struct Queue {
     state: Mutex<State>,
-    /// Told when the thread has something to do at once.
+    /// Notified when the thread has work to do immediately.
     wake: Condvar,
-    /// Told when everything queued has been written.
+    /// Notified when everything queued has been written.
     idle: Condvar,
     dropped: AtomicU64,
     capacity: usize,
@@ -30,16 +31,16 @@ struct Queue {
 struct State {
     pending: Vec<u8>,
     is_writing: bool,
-    /// The thread sleeps until it is woken; whoever queues a line must do so.
+    /// The thread sleeps until it is woken. A thread that queues a line must wake it.
     is_asleep: bool,
-    /// Somebody waits for [`Queue::idle`]: do not gather.
+    /// A caller waits for [`Queue::idle`], so lines are written without delay.
     flushes: usize,
     is_closed: bool,
 }
 
 impl Writer {
-    /// Starts the thread. The queue holds `capacity` bytes. `gap` makes the line that tells how many lines were lost
-    /// before it.
+    /// Starts the thread. The queue holds `capacity` bytes. `gap` formats the line that reports the number of lines
+    /// lost before it.
     pub fn start(
         sink: Box<dyn Write + Send>,
         capacity: usize,
@@ -52,7 +53,7 @@ impl Writer {
         Ok(Self { queue })
     }
 
-    /// Queues one line, which ends with a line feed, or drops it when the queue is full. Never waits for the sink.
+    /// Queues one line, which ends with a line feed. Drops it if the queue is full. Never waits for the sink.
     pub fn push(&self, line: &[u8]) {
         let mut state = self.queue.lock();
         if line.len() > self.queue.capacity.saturating_sub(state.pending.len()) {
@@ -68,12 +69,12 @@ impl Writer {
         }
     }
 
-    /// Lines lost so far: the queue was full, or the sink refused them.
+    /// The number of lines lost so far: the queue was full, or the sink refused them.
     pub fn dropped(&self) -> u64 {
         self.queue.dropped.load(Ordering::Relaxed)
     }
 
-    /// Waits until everything queued is written, `deadline` at most; says whether it is.
+    /// Waits until everything queued is written, at most for `deadline`. Returns whether it is.
     pub fn flush(&self, deadline: Duration) -> bool {
         let mut state = self.queue.lock();
         state.flushes += 1;
@@ -94,7 +95,7 @@ impl Drop for Writer {
 }
 
 impl Queue {
-    /// A panic cannot leave the state half changed: nothing that panics runs under the lock.
+    /// A panic cannot leave the state half changed: no code that can panic runs under the lock.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -116,7 +117,7 @@ impl Queue {
         }
     }
 
-    /// Waits for lines and takes them all; false when there will be no more.
+    /// Waits for lines and takes them all. Returns false if no more lines will follow.
     fn take(&self, batch: &mut Vec<u8>) -> bool {
         let mut state = self.lock();
         state.is_writing = false;
@@ -137,7 +138,7 @@ impl Queue {
     }
 }
 
-/// As [`Write::write_all`], but also waits for a sink in non-blocking mode, such as a terminal that a shell shares.
+/// Like [`Write::write_all`], but also waits for a sink in non-blocking mode, such as a terminal that a shell shares.
 fn write_all(sink: &mut dyn Write, mut bytes: &[u8]) -> io::Result<()> {
     while !bytes.is_empty() {
         match sink.write(bytes) {
@@ -159,7 +160,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_secs(10);
 
-    /// A sink that hands every write over and can be made to stall: it waits for a permit per write.
+    /// A sink that forwards every write and can be stalled: it waits for a permit per write.
     struct Stalling {
         permits: Receiver<()>,
         written: Sender<Vec<u8>>,

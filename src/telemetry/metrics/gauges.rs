@@ -1,11 +1,11 @@
-//! Figures that stand for a state.
+//! Gauges, and counters that are read at the scrape.
 
 use prometheus::{Gauge, GaugeVec, IntCounter, IntGauge, IntGaugeVec, Registry, Result};
 
 use super::labels::{Family, ListenerName, options, register};
 use crate::domain::{Algorithm, Kid, RevocationKind};
 
-/// States of one replica. Fill them in a closure given to [`super::Metrics::at_scrape`].
+/// The state of one replica. Fill it in a closure given to [`super::Metrics::at_scrape`].
 pub struct Gauges {
     /// `revocations_live{kind}`.
     pub revocations_live: Family<RevocationKind, IntGauge>,
@@ -104,7 +104,7 @@ impl Gauges {
         self.unreadable_rows.with_label_values(&[table]).set(i64::try_from(rows).unwrap_or(i64::MAX));
     }
 
-    /// `signing_key_expires_seconds{kid,alg}`: the keys that sign now, and only those.
+    /// `signing_key_expires_seconds{kid,alg}`, only for the keys that sign now.
     pub fn set_signing_keys<'a>(&self, keys: impl IntoIterator<Item = (&'a Kid, Algorithm, f64)>) {
         self.signing_key_expires.reset();
         for (kid, algorithm, seconds) in keys {
@@ -113,7 +113,7 @@ impl Gauges {
     }
 }
 
-/// Brings a counter to a total that is counted elsewhere. Scrapes run one at a time, so nothing is added twice.
+/// Raises a counter to a total that is counted elsewhere. Scrapes run one at a time, so no increment is added twice.
 fn raise(counter: &IntCounter, total: u64) {
     counter.inc_by(total.saturating_sub(counter.get()));
 }

@@ -1,4 +1,4 @@
-//! Requests by route: a route's handle is made once, and counting through it hashes nothing.
+//! Requests by route. A route's handle is made once, and counting through it hashes nothing.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -8,14 +8,14 @@ use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, Registry, R
 use super::labels::{options, register};
 use super::seconds;
 
-/// Methods with a name of their own; whatever else a caller makes up is `other`, so that the label stays bounded.
+/// Methods with their own label value. Any other method is `other`, so that the label stays bounded.
 const METHODS: [&str; 9] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "TRACE", "other"];
 
-/// The statuses that the service answers with; the label of any other is looked up.
+/// The statuses that the service returns. The label of any other status is looked up.
 const STATUSES: [u16; 22] =
     [200, 201, 202, 204, 301, 304, 400, 401, 403, 404, 405, 406, 408, 409, 413, 414, 415, 422, 429, 431, 500, 503];
 
-/// From a hit in memory to the request timeout.
+/// From a cache hit to the request timeout.
 const BUCKETS: [f64; 15] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0];
 
@@ -24,11 +24,11 @@ pub(super) struct Http {
     seconds: HistogramVec,
 }
 
-/// The figures of one route.
+/// The metrics of one route.
 pub struct Route {
     route: String,
     requests: IntCounterVec,
-    /// Filled by the first request of each kind: a series that never happened is not published.
+    /// Filled by the first request of each kind, so that a series without requests is not published.
     counters: [[OnceLock<IntCounter>; STATUSES.len()]; METHODS.len()],
     seconds: Histogram,
 }

@@ -8,10 +8,10 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registr
 use crate::domain::{Grant, RefreshRefusal, RevocationKind};
 use crate::telemetry::CacheUse;
 
-/// The prefix of every figure of ours.
+/// The prefix of every metric of the service.
 pub(super) const PREFIX: &str = "countersign";
 
-/// A label whose values are known.
+/// A label with a fixed set of values.
 pub trait Label: Copy + PartialEq + 'static {
     /// Every value, in the order of [`Label::index`].
     const VALUES: &'static [Self];
@@ -19,13 +19,13 @@ pub trait Label: Copy + PartialEq + 'static {
     /// The text of the value.
     fn text(self) -> &'static str;
 
-    /// The value's place in [`Label::VALUES`].
+    /// The value's index in [`Label::VALUES`].
     fn index(self) -> usize {
         Self::VALUES.iter().position(|value| *value == self).unwrap_or(0)
     }
 }
 
-/// Declares a label: an enum whose values have texts.
+/// Declares a label as an enum with a text for each value.
 macro_rules! label {
     ($(#[$about:meta])* $name:ident { $($(#[$of_value:meta])* $value:ident = $text:literal,)* }) => {
         $(#[$about])*
@@ -55,11 +55,11 @@ label! {
     IntrospectionResult {
         /// The token is active.
         Active = "active",
-        /// It is not, or not for this caller.
+        /// The token is inactive, or inactive for this caller.
         Inactive = "inactive",
         /// The caller did not authenticate itself, or the request was malformed.
         Refused = "refused",
-        /// This replica cannot judge now.
+        /// This replica cannot judge tokens now.
         Unavailable = "unavailable",
     }
 }
@@ -75,7 +75,7 @@ label! {
         TooManyAttempts = "too_many_attempts",
         /// The queue for password hashes was full.
         Busy = "busy",
-        /// The database could not be asked.
+        /// The database was unavailable.
         Unavailable = "unavailable",
     }
 }
@@ -83,25 +83,25 @@ label! {
 label! {
     /// How a refresh ended.
     RefreshResult {
-        /// A new pair of tokens.
+        /// The client received a new pair of tokens.
         Rotated = "rotated",
-        /// The same pair again, for an answer that was lost.
+        /// The client received the same pair again, because the first answer was lost.
         Retried = "retried",
-        /// An old token: the session was ended.
+        /// The refresh token was an old one, so the session was ended.
         Reused = "reused",
-        /// The session reached its end.
+        /// The session had expired.
         Expired = "expired",
         /// The session was ended before.
         Ended = "ended",
-        /// No token of ours.
+        /// The text is no refresh token of this service.
         Forged = "forged",
-        /// No such session.
+        /// The session does not exist.
         Unknown = "unknown",
-        /// Another client's token.
+        /// The token belongs to another client.
         ForeignClient = "foreign_client",
         /// The user or the client was disabled, deleted or revoked.
         Revoked = "revoked",
-        /// The database could not be asked.
+        /// The database was unavailable.
         Unavailable = "unavailable",
     }
 }
@@ -121,15 +121,15 @@ impl From<RefreshRefusal> for RefreshResult {
 }
 
 label! {
-    /// Which limit refused an attempt (security.md L1).
+    /// The limit that refused an attempt (security.md L1).
     Limit {
-        /// Of the address.
+        /// The limit of the address.
         Address = "address",
-        /// Of the account.
+        /// The limit of the account.
         Account = "account",
-        /// Of the address at the account.
+        /// The limit of the address at the account.
         Pair = "pair",
-        /// Of the client.
+        /// The limit of the client.
         Client = "client",
     }
 }
@@ -137,16 +137,16 @@ label! {
 label! {
     /// A listener.
     ListenerName {
-        /// The public one.
+        /// The public listener.
         Public = "public",
-        /// That of operations.
+        /// The operations listener.
         Operations = "operations",
-        /// That of gRPC.
+        /// The gRPC listener.
         Grpc = "grpc",
     }
 }
 
-/// Whether a look-up was answered from memory, where there was one.
+/// Whether a look-up was answered from memory, if there was a look-up.
 impl Label for Option<CacheUse> {
     const VALUES: &'static [Self] = &[Some(CacheUse::Hit), Some(CacheUse::Miss), None];
 
@@ -171,7 +171,7 @@ impl Label for RevocationKind {
     }
 }
 
-/// One metric per value of a label. All of them are there from the start, so that the first event is an increase.
+/// One metric per value of a label. All exist from the start, so that the first event is visible as an increase.
 pub struct Family<L, M> {
     children: Vec<M>,
     label: PhantomData<fn(L)>,

@@ -1,7 +1,8 @@
-//! The figures, with the prefix `countersign_`.
+//! The metrics, with the prefix `countersign_`.
 //!
-//! On the request path a figure is an atomic increment of a counter found by index. What can be read when somebody asks
-//! is read then: see [`Metrics::at_scrape`]. Labels have few values; none is an id of a user, client or token.
+//! On the request path a metric is an atomic increment of a counter found by index. Values that can be read on demand
+//! are read at the scrape: see [`Metrics::at_scrape`]. Labels have few values; none is an id of a user, client or
+//! token.
 
 mod gauges;
 mod http;
@@ -22,21 +23,21 @@ use labels::{options, register};
 use super::request::CacheUse;
 use crate::domain::{Grant, Timestamp};
 
-/// From a look-up in memory to a queue behind a busy core.
+/// From a look-up in memory to a queue for a busy core.
 const INTROSPECTION_BUCKETS: [f64; 12] =
     [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
-/// Around the 30 ms of the default parameters, and up to where users notice.
+/// Around the 30 ms of the default parameters, and up to a delay that users notice.
 const HASH_BUCKETS: [f64; 10] = [0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
-/// Around the promises: tens of milliseconds, one second, `revocation.max_lag`.
+/// Around the documented bounds: tens of milliseconds, one second, `revocation.max_lag`.
 const LAG_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0];
 /// From an embedded read to the statement timeout.
 const DATABASE_BUCKETS: [f64; 13] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
-/// A closure that fills gauges when somebody asks.
+/// A closure that fills gauges at a scrape.
 type Filler = Box<dyn Fn(&Gauges) + Send + Sync>;
 
-/// Every figure of one replica.
+/// Every metric of one replica.
 pub struct Metrics {
     /// `introspections_total{result,cache}`, forward-auth included.
     pub introspections: Grid<IntrospectionResult, Option<CacheUse>>,
@@ -60,13 +61,13 @@ pub struct Metrics {
     http: http::Http,
     gauges: Gauges,
     process: process::Process,
-    /// Locked during a scrape: gauges that are reset and filled, or read and raised, belong to one scrape at a time.
+    /// Locked during a scrape, because gauges are reset and filled, or read and raised.
     fillers: Mutex<Vec<Filler>>,
     registry: Registry,
 }
 
 impl Metrics {
-    /// All figures at zero. Fails only when two of them bear one name.
+    /// All metrics at zero. Fails only if two metrics have the same name.
     pub fn new(version: &str, started_at: Timestamp) -> Result<Self> {
         let registry = Registry::new();
         let histogram =
@@ -113,7 +114,7 @@ impl Metrics {
         })
     }
 
-    /// Counts a judged token; the caches' own figures follow from it.
+    /// Counts a judged token. The metrics of the caches follow from it.
     pub fn introspection(&self, result: IntrospectionResult, cache: Option<CacheUse>, duration: Duration) {
         self.introspections.count(result, cache);
         match cache {
@@ -129,12 +130,12 @@ impl Metrics {
         self.database_seconds.with_label_values(&[query]).observe(duration.as_secs_f64());
     }
 
-    /// The figures of a route, by its template: make them once, and keep them: finding them costs a look under a lock.
+    /// The metrics of a route, by its template. Make them once and keep them, because each look-up takes a lock.
     pub fn route(&self, template: &str) -> Route {
         self.http.route(template)
     }
 
-    /// The gauges that change with events rather than at the scrape, such as the rows of a table.
+    /// The gauges that change with events instead of at the scrape, such as the rows of a table.
     pub const fn gauges(&self) -> &Gauges {
         &self.gauges
     }
@@ -144,8 +145,8 @@ impl Metrics {
         self.fillers.lock().unwrap_or_else(PoisonError::into_inner).push(Box::new(fill));
     }
 
-    /// Every metric in Prometheus' text form, version 0.0.4. Reads files below `/proc` and waits for a scrape in progress:
-    /// call it on a thread that may block.
+    /// Every metric in Prometheus' text form, version 0.0.4. Reads files below `/proc` and waits for a scrape in
+    /// progress, so the calling thread must be allowed to block.
     pub fn render(&self) -> String {
         let fillers = self.fillers.lock().unwrap_or_else(PoisonError::into_inner);
         for fill in fillers.iter() {
@@ -153,7 +154,7 @@ impl Metrics {
         }
         self.process.update();
         let mut text = String::new();
-        // Fails only for a family without metrics, which the registry leaves out.
+        // Encoding fails only for a family without metrics, which the registry leaves out.
         let _ = TextEncoder::new().encode_utf8(&self.registry.gather(), &mut text);
         text
     }

@@ -1,4 +1,4 @@
-//! What the process takes of its machine, under the names that every Prometheus client library gives these figures.
+//! The process's use of system resources, under the metric names that every Prometheus client library uses.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ impl Process {
         })
     }
 
-    /// Reads everything anew. What the system does not tell stays as it was.
+    /// Reads every value again. A value that the system does not report keeps its last state.
     pub fn update(&self) {
         let cpu = clock_gettime(ClockId::ProcessCPUTime);
         let seconds = cpu.tv_sec as f64 + cpu.tv_nsec as f64 / 1e9;
@@ -48,7 +48,7 @@ impl Process {
         set(&self.resident, number("VmRSS").map(|kib| kib * 1024));
         set(&self.virtual_memory, number("VmSize").map(|kib| kib * 1024));
         set(&self.threads, number("Threads"));
-        // The folder is open while it is counted.
+        // The folder itself is open during the count.
         let fds = std::fs::read_dir("/proc/self/fd").ok().and_then(|fds| i64::try_from(fds.count()).ok());
         set(&self.open_fds, fds.map(|fds| fds - 1));
         set(&self.max_fds, getrlimit(Resource::Nofile).current.and_then(|most| i64::try_from(most).ok()));

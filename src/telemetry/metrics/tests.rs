@@ -167,7 +167,7 @@ fn the_process_tells_what_it_takes() {
     assert!(text.contains("process_start_time_seconds 1767225600\n"));
 }
 
-/// Not every machine has promtool, so the test is asked for by name: `cargo test -- --ignored promtool`.
+/// promtool is not installed on every machine, so the test only runs on request: `cargo test -- --ignored promtool`.
 #[test]
 #[ignore = "needs promtool; its path can be given as PROMTOOL"]
 fn promtool_finds_nothing_to_say_about_the_figures() {
