@@ -1,4 +1,4 @@
-//! The change feed: loading all of it, and following it without ever missing a row (design.md, section 5).
+//! The change feed: loading all of it, and following it without missing a row (design.md, section 5).
 
 use std::time::Duration;
 
@@ -6,52 +6,52 @@ use crate::domain::{Change, Jti, Revocation, RevocationKind, Timestamp};
 use crate::store::db::{ChangeListener, Database, Lane, Row, Sql, Written, values};
 use crate::store::{AuditEvent, StoreError, audit};
 
-/// How long a note such as "this client changed" stays on the feed. Revocations stay as long as the tokens they concern.
+/// How long a note such as "this client changed" stays on the feed. Revocations stay as long as the tokens they
+/// concern.
 pub(super) const NOTE_LIFE: Duration = Duration::from_secs(3600);
 
-/// A follower that was away for longer reads everything again: notes may have left the feed meanwhile.
+/// A follower that was offline for longer reads everything again: notes may have left the feed in the meantime.
 const LONGEST_ABSENCE: Duration = Duration::from_secs(1800);
 
-/// A clock that went back by no more than this is that of the same server, which is set right.
+/// A clock that went back by no more than this still belongs to the same server, after a clock correction.
 const LARGEST_STEP_BACK: Duration = Duration::from_secs(1);
 
-/// News that one statement brings: none is allowed to grow beyond what its time limit allows. The rest comes with
-/// [`Feed::read_on`].
+/// Maximum number of entries that one statement returns, so that it stays within its time limit. [`Feed::read_on`]
+/// returns the rest.
 const MOST_NEWS: i64 = 10_000;
-/// Rows read at once while loading: what they take in memory besides their content stays with the process.
+/// Rows read at once while loading: the process keeps the memory that they take besides their content.
 const CHUNK: i64 = 1_000;
 
-/// A change, and how long it matters.
+/// A change, and its lifetime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedEntry {
-    /// What changed.
+    /// The change.
     pub change: Change,
     /// When it was written, by the clock of the replica that wrote it.
     pub created_at: Timestamp,
-    /// From here on nothing depends on it any more.
+    /// From this time on the change has no effect.
     pub expires_at: Timestamp,
 }
 
-/// How far a follower has read. Means something to the database that made it alone, and says when it was made by
-/// another one.
+/// A follower's position in the feed. It is valid only for the database that made it, and it identifies that database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedCursor {
     /// SQLite: the highest sequence number given out. PostgreSQL: the snapshot's xmin, below which every transaction
     /// has ended.
     position: i64,
-    /// PostgreSQL: the snapshot, which tells exactly which transactions could be seen.
+    /// PostgreSQL: the snapshot, which determines exactly which transactions were visible.
     snapshot: String,
-    /// Which server, and since when it runs without a crash: a restart, a crash or a failover may have lost transactions
-    /// and given their numbers to others.
+    /// The server, and the start of its current run without a crash. A restart, a crash or a failover may have lost
+    /// transactions and assigned their numbers again.
     origin: String,
-    /// The database's clock at that moment.
+    /// The database's clock when the cursor was made.
     database_now: Timestamp,
 }
 
 impl FeedCursor {
-    /// Whether everything that was written since an older cursor can be read.
+    /// Whether every entry since an older cursor can still be read.
     fn continues(&self, since: &Self) -> bool {
-        // A clock that went back may be that of a server that was put back to an older state.
+        // A clock that went back may belong to a server that was restored to an older state.
         let is_another = self.origin != since.origin
             || self.position < since.position
             || self.database_now.plus(LARGEST_STEP_BACK) < since.database_now;
@@ -60,59 +60,59 @@ impl FeedCursor {
     }
 }
 
-/// How far the news of one look were read.
+/// The position up to which the new entries of one poll were read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
     /// SQLite: the sequence number of the last entry. PostgreSQL: its transaction's number.
     position: i64,
-    /// PostgreSQL: its sequence number, which tells it from others of the same transaction.
+    /// PostgreSQL: its sequence number, which distinguishes it from others of the same transaction.
     seq: i64,
 }
 
 /// An answer of the feed, read in one snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reading {
-    /// What is new. Of a complete reading, [`Feed::each`] brings what is there.
+    /// The new entries. In a complete reading, [`Feed::each`] returns the entries instead.
     pub entries: Vec<FeedEntry>,
-    /// Whether the whole feed is to be read. The follower then replaces what it holds, and reads clients and keys again.
+    /// Whether the whole feed must be read. The follower then replaces its entries, and reads clients and keys again.
     pub is_complete: bool,
-    /// Where [`Feed::read_on`] goes on, when there is more news than one statement brings.
+    /// The position from which [`Feed::read_on`] continues, if one statement did not return all new entries.
     pub rest: Option<Place>,
-    /// To be handed to the next call.
+    /// The cursor for the next call.
     pub cursor: FeedCursor,
-    /// The database's clock in that snapshot: what freshness is measured by (security.md C3).
+    /// The database's clock in that snapshot, by which freshness is measured (security.md C3).
     pub database_now: Timestamp,
 }
 
-/// A revocation that still matters.
+/// A revocation that has not expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LiveRevocation {
     /// Its place in the feed: the cursor of the next page.
     pub seq: i64,
-    /// What was revoked.
+    /// The revoked subject.
     pub revocation: Revocation,
-    /// When.
+    /// When it was revoked.
     pub created_at: Timestamp,
-    /// Until when that is remembered.
+    /// When the revocation expires.
     pub expires_at: Timestamp,
 }
 
-/// The feed, and what is written to it directly.
+/// The feed, and the writes that go directly to it.
 #[derive(Clone, Copy)]
 pub struct Feed<'a>(pub(super) &'a Database);
 
 impl Feed<'_> {
-    /// Reads everything at once. Nothing is left out by age: expiry is the reader's to judge, on its own clock.
+    /// Reads everything at once. No entry is omitted because of its age: the reader checks expiry by its own clock.
     pub async fn load_all(&self) -> Result<Reading, StoreError> {
         let mut reading = self.head().await?;
         self.each(|entry| reading.entries.push(entry)).await?;
         Ok(reading)
     }
 
-    /// Where the feed ends now, as a complete reading of which [`Feed::each`] brings the entries.
+    /// The current end of the feed, as a complete reading whose entries [`Feed::each`] returns.
     ///
-    /// The cursor is taken first and the rows are read after it, in chunks: what is written meanwhile may be read twice,
-    /// which is harmless, and is never missed.
+    /// The cursor is taken first and the rows are read after it, in chunks. Rows written concurrently may be read
+    /// twice, which is harmless, and are never missed.
     pub async fn head(&self) -> Result<Reading, StoreError> {
         let heads = self.0.read("feed_head", Lane::Feed, HEAD, Vec::new()).await?;
         let cursor = self.cursor(&heads)?;
@@ -120,7 +120,7 @@ impl Feed<'_> {
         Ok(Reading { entries: Vec::new(), is_complete: true, rest: None, cursor, database_now })
     }
 
-    /// Hands over every entry, one after the other: of a million, no more are in memory than a chunk.
+    /// Passes on every entry in turn. Even of a million entries, memory holds no more than one chunk.
     pub async fn each(&self, mut take: impl FnMut(FeedEntry) + Send) -> Result<(), StoreError> {
         const NEXT: &str = "SELECT seq, kind, subject, epoch, created_at, expires_at FROM changes
             WHERE seq > $1 ORDER BY seq LIMIT $2";
@@ -135,7 +135,8 @@ impl Feed<'_> {
         }
     }
 
-    /// Reads what was committed since `since`; a complete reading, to be taken from [`Feed::each`], when that cannot be told.
+    /// Reads the entries committed since `since`. If they cannot be determined, returns a complete reading, to be taken
+    /// from [`Feed::each`].
     pub async fn read_since(&self, since: &FeedCursor) -> Result<Reading, StoreError> {
         let rows = self.follow(since, &Place { position: since.position, seq: i64::MIN }).await?;
         let cursor = self.cursor(&rows)?;
@@ -147,8 +148,8 @@ impl Feed<'_> {
         Ok(Reading { entries, is_complete: false, rest, cursor, database_now })
     }
 
-    /// More of the news of a look, from after `place` on, and where it goes on from there. It is read after the cursor of that
-    /// look was taken: what is written meanwhile may be read twice, which is harmless, and is never missed.
+    /// Further new entries of a poll after `place`, and the position from which to continue. They are read after the
+    /// poll's cursor was taken. Rows written concurrently may be read twice, which is harmless, and are never missed.
     pub async fn read_on(
         &self,
         since: &FeedCursor,
@@ -168,7 +169,8 @@ impl Feed<'_> {
         self.0.read("feed_follow", Lane::Feed, FOLLOW, values).await
     }
 
-    /// Something to be woken by; none on SQLite and behind a pooler in transaction mode, where polling is all there is.
+    /// A listener that wakes the follower. None on SQLite and behind a pooler in transaction mode, where only polling
+    /// is possible.
     pub async fn listener(&self) -> Result<Option<ChangeListener>, StoreError> {
         self.0.listener().await
     }
@@ -191,7 +193,7 @@ impl Feed<'_> {
             .await
     }
 
-    /// Revocations that still matter at `now`, newest last, from after `after` on.
+    /// Revocations that have not expired at `now`, newest last, after the place `after`.
     pub async fn live_revocations(
         &self,
         kind: Option<RevocationKind>,
@@ -226,10 +228,10 @@ macro_rules! sqlite_head {
     };
 }
 
-// PostgreSQL numbers transactions anew from the last one that it finds in its log after a crash: numbers of transactions
-// that had left nothing on the disk, because they were rolled back, are given out again. To a snapshot from before the
-// crash the new ones look old and seen. The server process stays the same when one of its children crashed; what changes
-// then is the moment at which its statistics began, because a crash throws them away.
+// After a crash, PostgreSQL continues numbering transactions from the last number in its log. Transactions that were
+// rolled back without reaching the disk lose their numbers, which are then assigned again. To a snapshot from before
+// the crash, the new transactions look old and already visible. The server process remains the same when one of its
+// children crashes. But a crash discards the statistics, so the start time of the statistics changes.
 macro_rules! postgres_head {
     () => {
         "(SELECT pg_snapshot_xmin(snapshot)::text::bigint AS position, snapshot::text AS snapshot,
@@ -245,12 +247,14 @@ macro_rules! postgres_head {
 const HEAD: Sql =
     Sql::each(concat!("SELECT head.* FROM ", sqlite_head!()), concat!("SELECT head.* FROM ", postgres_head!()));
 
-/// What was committed since the cursor and lies behind a place, with the new cursor, in one statement and so in one snapshot.
+/// The entries committed since the cursor and after a place, with the new cursor, in one statement and so in one
+/// snapshot.
 ///
-/// PostgreSQL: what the last snapshot could not see is what came after its xmax, and what was in progress in it; each is a
-/// range of the index. A transaction that stays open for hours, of whatever database of the server, holds xmin back: a look
-/// that began there would read again all that was seen since. They are two scans, each in order and cut off by itself, so that
-/// the plan for values that are not known yet is a good one as well: PostgreSQL may keep it instead of planning each look.
+/// PostgreSQL: the last snapshot could not see transactions after its xmax, and those in progress in it. Each group is
+/// a range of the index. A transaction that stays open for hours, in any database of the server, holds xmin back. A
+/// poll that began at xmin would read all entries since then again. The two scans are each in order and cut off
+/// separately. Their plan is therefore also good for unknown values, and PostgreSQL may keep it instead of planning
+/// each poll.
 const FOLLOW: Sql = Sql::each(
     concat!(
         "SELECT head.*, changes.seq AS place, changes.seq, kind, subject, epoch, created_at, expires_at FROM ",
@@ -277,7 +281,7 @@ const FOLLOW: Sql = Sql::each(
 fn cursor(row: &Row) -> Result<FeedCursor, StoreError> {
     let row = row.of("changes", "position");
     if row.int("is_standby")? != 0 {
-        // A standby can lag behind for any time while its clock looks fresh.
+        // A standby can lag indefinitely while its clock looks current.
         return Err(StoreError::Unavailable("the database server has become a standby".to_owned()));
     }
     Ok(FeedCursor {
@@ -294,7 +298,7 @@ fn news(rows: &[Row]) -> Result<(Vec<FeedEntry>, Option<Place>), StoreError> {
     let mut last = None;
     for row in rows {
         let fields = row.of("changes", "seq");
-        // The head comes with nulls for a row when there is none.
+        // If there are no entries, the head is returned with a row of nulls.
         if let Some(seq) = fields.opt_int("seq")? {
             entries.push(FeedEntry::try_from(row)?);
             last = Some(Place { position: fields.int("place")?, seq });

@@ -1,7 +1,7 @@
-//! Deleting what nothing depends on any more, in bounded batches (security.md D7).
+//! Deletes dead rows in bounded batches (security.md D7).
 //!
-//! Every statement repeats the condition under which its rows are dead, so that any number of replicas may sweep at once
-//! and a row that lives is never touched. A grace beyond each end keeps a small step of the clock from costing anything.
+//! Every statement repeats the condition under which its rows are dead. Any number of replicas may therefore sweep at
+//! once, and a live row is never touched. A grace period beyond each end makes small clock steps harmless.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use crate::store::db::{Row, values};
 use crate::store::sessions::about_session_in;
 use crate::store::{AuditEvent, Store, StoreError, audit};
 
-/// Rows of one table that a call deletes, or looks at, at most.
+/// Maximum number of rows of one table that a call deletes or reads.
 pub const SWEEP_BATCH: u32 = 1000;
 
 /// Revocations and notes stay on the feed for this long after they expired.
@@ -22,11 +22,12 @@ const ENDED_GRACE: Duration = Duration::from_secs(3600);
 /// Counts of failed logins stay for this long after their window, for replicas whose clocks are behind.
 const ATTEMPT_GRACE: Duration = Duration::from_secs(60);
 
-/// Sessions stay for this long after their idle or absolute end, and keys after they are gone.
+/// Sessions stay for this long after their idle or absolute end, and keys for this long after they are gone or
+/// withdrawn.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A table that is looked through in the order of its keys, again and again, because no index finds its dead rows: it would
-/// hold an end that almost every use of a row moves, so that none could be rewritten in place.
+/// A table that is scanned repeatedly in key order, because no index finds its dead rows. Such an index would hold an
+/// end that almost every use of a row moves. PostgreSQL could then not update any row in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Round {
     /// Sessions, whose idle end every refresh moves.
@@ -35,34 +36,34 @@ pub enum Round {
     LoginAttempts,
 }
 
-/// Where the rounds through a table stand. Keep it between calls; losing it costs nothing but a new round.
+/// The position of the rounds through a table. Keep it between calls; losing it only starts a new round.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SweepCursor {
-    /// The key of the last row that was looked at.
+    /// The key of the last row that was read.
     last: Vec<u8>,
 }
 
-/// What became of a look at the next rows of a round.
+/// The result of one step of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SweepLook {
-    /// There were no more: the next look begins a new round.
+    /// No further rows: the next step begins a new round.
     RoundOver,
-    /// Some were looked at, and so many deleted.
+    /// Rows were read; this many were deleted.
     Deleted(usize),
 }
 
-/// What one call deleted.
+/// The rows that one call deleted.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Swept {
     /// Rows by table.
     pub deleted: Vec<(&'static str, usize)>,
-    /// Whether more is waiting: call again soon.
+    /// Whether more rows are waiting: call again soon.
     pub has_more: bool,
-    /// Tables that could not be swept, and why.
+    /// Tables that could not be swept, with their errors.
     pub failed: Vec<(&'static str, StoreError)>,
 }
 
-/// A table whose dead rows an index finds, or that is small for as long as it is used: an installation has a few secrets per
+/// A table whose dead rows an index finds, or a table that always stays small. An installation has a few secrets per
 /// client, which an administrator makes, and a few signing keys.
 struct Rule {
     table: &'static str,
@@ -70,13 +71,13 @@ struct Rule {
     grace: Duration,
 }
 
-/// The statements of a [`Round`]. A look writes nothing, so that it takes no turn of SQLite's one writer.
+/// The statements of a [`Round`]. The reading statement writes nothing, so it takes no turn of SQLite's one writer.
 struct RoundRule {
     table: &'static str,
     key: &'static str,
-    /// The last of the next rows after a key, and how many of them are dead.
+    /// The last of the next rows after a key, and the number of dead rows among them.
     look: &'static str,
-    /// Deletes the dead ones up to there.
+    /// Deletes the dead rows up to that key.
     delete: &'static str,
     grace: Duration,
 }
@@ -158,17 +159,17 @@ impl Round {
 }
 
 impl SweepCursor {
-    /// A first round that begins at a random place: replicas that sweep at the same time meet other rows first, and those
-    /// that are often started anew reach the last ones as well.
+    /// A first round that begins at a random place. Replicas that sweep at the same time then start at different rows.
+    /// Replicas that restart often also reach the last rows.
     pub fn beginning_at(place: [u8; 16]) -> Self {
         Self { last: place.to_vec() }
     }
 }
 
 impl Store {
-    /// Deletes a bounded number of dead rows of each table, and audit events older than `audit_retention`, if there is
-    /// one. Each table's rows go in a transaction of their own, and a table that cannot be swept keeps none of the others
-    /// from it. What no index finds is not among them, see [`Store::sweep_round`].
+    /// Deletes a bounded number of dead rows of each table, and audit events older than `audit_retention`, if it is
+    /// set. Each table has its own transaction, so a failing table does not stop the sweep of the others. Tables
+    /// without an index for dead rows are not included; see [`Store::sweep_round`].
     pub async fn sweep(&self, audit_retention: Option<Duration>, now: Timestamp) -> Swept {
         const OLD_AUDIT: &str = "DELETE FROM audit WHERE at < $1 AND seq IN
             (SELECT seq FROM audit WHERE at < $1 ORDER BY at LIMIT $2) RETURNING seq";
@@ -183,7 +184,7 @@ impl Store {
         swept
     }
 
-    /// Reads the next rows of a round and deletes the dead ones. Each session that expired gets its audit event in the same
+    /// Reads the next rows of a round and deletes the dead ones. Each expired session gets its audit event in the same
     /// transaction.
     pub async fn sweep_round(
         &self,
@@ -220,7 +221,7 @@ impl Store {
     }
 }
 
-/// The events of sessions that expired. Sessions that were ended or revoked before have their events already.
+/// The events of expired sessions. Sessions that were ended or revoked before already have their events.
 fn expired_sessions(deleted: &[Row]) -> Result<Vec<AuditEvent>, StoreError> {
     let event = AuditEvent { event: "session.expired", actor: Some("background".to_owned()), ..AuditEvent::default() };
     let mut events = Vec::new();

@@ -1,4 +1,4 @@
-//! Ending a session.
+//! Ends a session.
 
 use super::rotate::interrupted;
 use super::{Sessions, about_session_in};
@@ -9,46 +9,46 @@ use crate::store::{AuditEvent, StoreError, audit};
 /// A session to be ended.
 #[derive(Debug, Clone)]
 pub struct EndRequest {
-    /// Which.
+    /// The session's id.
     pub session: SessionId,
-    /// Whose it must be.
+    /// The required owner.
     pub owner: Owner,
-    /// Why.
+    /// The reason.
     pub reason: EndReason,
-    /// Until when its revocation is remembered.
+    /// When its revocation expires.
     pub revocation_expires_at: Timestamp,
-    /// The event to write if it was live; user, session and client are filled in.
+    /// The event to write if the session was live. The user, session and client are filled in.
     pub audit: Option<AuditEvent>,
 }
 
-/// Whose a session must be for a request to end it.
+/// The owner that a request requires of the session to end.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Owner {
-    /// Anyone's: an administrator ends it.
+    /// Any owner: an administrator ends it.
     Anyone,
     /// This user's.
     User(UserId),
-    /// Proven by a refresh token of any generation: the family whose secret has this SHA-256, and on this client, where one
-    /// is named.
+    /// The bearer of a refresh token of any generation: the family whose secret has this SHA-256. The session must also
+    /// be on this client, if one is named.
     Family([u8; 32], Option<ClientId>),
 }
 
 /// Requests with the same key end the same session in the same way.
 pub(super) type EndKey = (Owner, EndReason);
 
-/// What became of it.
+/// The outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndOutcome {
-    /// It was live and is over now.
+    /// The session was live and is now ended.
     Ended,
-    /// It was over before.
+    /// The session had already ended.
     AlreadyEnded,
     /// There is no such session of this owner.
     Unknown,
 }
 
 impl Sessions<'_> {
-    /// Ends a session and revokes its tokens. To do so again changes nothing.
+    /// Ends a session and revokes its tokens. Repeating this changes nothing.
     pub async fn end(&self, request: EndRequest, now: Timestamp) -> Result<Written<EndOutcome>, StoreError> {
         let key = (request.owner.clone(), request.reason);
         let (database, session) = (self.database.clone(), request.session);
@@ -60,7 +60,7 @@ impl Sessions<'_> {
     }
 }
 
-/// What a request learns that shares the outcome of an equal one.
+/// The outcome that a request shares with an equal one.
 fn repeated(outcome: &Result<Written<EndOutcome>, StoreError>) -> Result<Written<EndOutcome>, StoreError> {
     let value = match outcome.as_ref().map_err(Clone::clone)?.value {
         EndOutcome::Ended | EndOutcome::AlreadyEnded => EndOutcome::AlreadyEnded,
@@ -90,7 +90,7 @@ async fn end(tx: &mut Tx, request: &EndRequest, now: Timestamp) -> Result<EndOut
     Ok(if exists { EndOutcome::AlreadyEnded } else { EndOutcome::Unknown })
 }
 
-/// The session's id, and what its owner restricts: user, family, client.
+/// The session's id, and the conditions of its owner: user, family, client.
 fn owned(request: &EndRequest) -> Vec<Value> {
     let (user, family, client) = match &request.owner {
         Owner::Anyone => (None, None, None),

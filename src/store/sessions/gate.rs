@@ -1,4 +1,4 @@
-//! What keeps the requests for one session from delaying the requests for others.
+//! Keeps requests for one session from delaying requests for others.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use crate::domain::{SessionId, SessionState, Timestamp};
 use crate::store::db::{Lane, Written};
 use crate::store::{StoreError, Turns};
 
-/// How long a session that is over is refused without a statement. Short, because a database that was restored from a backup
-/// may bring it back.
+/// How long an ended session is refused without a statement. The time is short, because a restored backup may make the
+/// session live again.
 const REMEMBERED_FOR: Duration = Duration::from_secs(30);
 
-/// Sessions that are remembered as over: about 400 bytes each.
+/// Maximum number of ended sessions in memory: about 400 bytes each.
 const MAX_REMEMBERED: u64 = 10_000;
 
 /// A session that expired this long ago has expired by the clock of every replica (security.md C7).
@@ -21,7 +21,7 @@ const EXPIRED_EVERYWHERE: Duration = Duration::from_secs(60);
 
 type Outcomes<K, T> = Arc<Turns<SessionId, K, Result<T, StoreError>>>;
 
-/// One queue per session and kind of operation, and the sessions that are known to be over.
+/// One queue per session and kind of operation, and the sessions known to have ended.
 pub(in crate::store) struct SessionGate {
     pub(super) rotations: Outcomes<RotateKey, Written<RotateOutcome>>,
     pub(super) looks: Outcomes<Lane, Option<Arc<Found>>>,
@@ -29,10 +29,10 @@ pub(in crate::store) struct SessionGate {
     over: moka::sync::Cache<SessionId, Over>,
 }
 
-/// A session that no refresh token rotates any more.
+/// A session that no refresh token can rotate any more.
 #[derive(Clone)]
 struct Over {
-    /// By the stopwatch of the database.
+    /// By the database's stopwatch.
     known_since: Duration,
     /// None: the row was deleted.
     row: Option<Arc<Found>>,
@@ -50,13 +50,13 @@ impl Default for SessionGate {
 }
 
 impl SessionGate {
-    /// The row of a session that is known to be over; the inner None if it was deleted. None for any other session.
+    /// The row of a session known to have ended; the inner None if it was deleted. None for any other session.
     pub(super) fn over(&self, session: SessionId, elapsed: Duration) -> Option<Option<Arc<Found>>> {
         let over = self.over.get(&session)?;
         (elapsed.saturating_sub(over.known_since) < REMEMBERED_FOR).then_some(over.row)
     }
 
-    /// Remembers the session if it is over for good.
+    /// Remembers the session if it has ended permanently.
     pub(super) fn remember(&self, session: SessionId, found: Option<&Found>, now: Timestamp, elapsed: Duration) {
         if found.is_none_or(|found| is_over(found, now)) {
             let row = found.map(|found| Arc::new(found.without_texts()));
@@ -65,7 +65,7 @@ impl SessionGate {
     }
 }
 
-/// Nothing revives an ended session, and epochs only rise. A new session has a new id.
+/// An ended session is never revived, and epochs only rise. A new session has a new id.
 fn is_over(found: &Found, now: Timestamp) -> bool {
     let session = &found.detail.session;
     let expired_at = session.idle_expires_at.min(session.absolute_expires_at);

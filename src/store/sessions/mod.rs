@@ -17,16 +17,16 @@ use crate::store::db::{Database, Row, values};
 use crate::store::rows::{roles, username, words};
 use crate::store::{AuditEvent, StoreError};
 
-/// A session with what its tokens say about its user.
+/// A session with the user data for its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionDetail {
     /// The session.
     pub session: Session,
-    /// How the user proved who they are (`amr`).
+    /// The user's authentication methods (`amr`).
     pub methods: Vec<String>,
-    /// The user's name now.
+    /// The user's current name.
     pub username: Username,
-    /// The user's roles now.
+    /// The user's current roles.
     pub roles: Vec<Role>,
 }
 
@@ -60,7 +60,7 @@ impl Sessions<'_> {
         self.database.row("session_read", READ, values![id]).await?.as_ref().map(SessionDetail::try_from).transpose()
     }
 
-    /// Sessions of a user that can still be refreshed at `now`, in the order of their ids, from after `after` on.
+    /// Sessions of a user that can still be refreshed at `now`, ordered by id, after `after`.
     pub async fn of_user(
         &self,
         user: UserId,
@@ -84,7 +84,7 @@ impl Sessions<'_> {
         rows.iter().map(SessionDetail::try_from).collect()
     }
 
-    /// How many sessions have neither ended nor expired: of a user, of a client, or of all.
+    /// Number of sessions that have neither ended nor expired: of a user, of a client, or of all.
     pub async fn count(
         &self,
         user: Option<UserId>,
@@ -98,7 +98,7 @@ impl Sessions<'_> {
         row.map_or(Ok(0), |row| row.of("sessions", "size").int("size"))
     }
 
-    /// Sessions on a client that can still be refreshed at `now`, in the order of their ids, from after `after` on.
+    /// Sessions on a client that can still be refreshed at `now`, ordered by id, after `after`.
     pub async fn of_client(
         &self,
         client: &ClientId,
@@ -123,7 +123,7 @@ impl Sessions<'_> {
     }
 }
 
-/// `event` about the session of a row that has `id`, `user_id` and `client_id`.
+/// `event` about the session of a row with `id`, `user_id` and `client_id`.
 pub(super) fn about_session_in(row: &Row, event: &AuditEvent) -> Result<AuditEvent, StoreError> {
     let row = row.of("sessions", "id");
     let (id, user) = (SessionId::from_bytes(row.array("id")?), UserId::from_bytes(row.array("user_id")?));
@@ -131,7 +131,7 @@ pub(super) fn about_session_in(row: &Row, event: &AuditEvent) -> Result<AuditEve
     Ok(AuditEvent { client, ..event.clone().about_session(id).of_user(user) })
 }
 
-/// The bytes after which a page begins: nothing sorts before the empty string.
+/// The bytes after which a page begins. The empty string sorts first.
 fn start(after: Option<SessionId>) -> Vec<u8> {
     after.map_or_else(Vec::new, |id| id.as_bytes().to_vec())
 }

@@ -1,4 +1,4 @@
-//! Opening a session: the last step of a login.
+//! Opens a session: the last step of a login.
 
 use tokio_util::sync::CancellationToken;
 
@@ -9,7 +9,8 @@ use crate::store::db::{Tx, Written, values};
 use crate::store::rows::joined;
 use crate::store::{AuditEvent, StoreError, audit};
 
-/// Sessions that one login can end at most: a bound for the statement, far above what a lowered maximum leaves over.
+/// Maximum number of sessions that one login can end. This bounds the statement, and is far above the excess after
+/// lowering the maximum.
 const MOST_DISPLACED: u32 = 10_000;
 
 /// A login that succeeded.
@@ -17,11 +18,11 @@ const MOST_DISPLACED: u32 = 10_000;
 pub struct NewSession {
     /// Fresh random id.
     pub id: SessionId,
-    /// Who logged in.
+    /// The user who logged in.
     pub user: UserId,
     /// The user's epoch, read before the password was checked.
     pub user_epoch: u32,
-    /// On which client.
+    /// The client of the login.
     pub client: ClientId,
     /// The client's epoch, as this replica knows it.
     pub client_epoch: u32,
@@ -29,25 +30,25 @@ pub struct NewSession {
     pub installation_epoch: u32,
     /// SHA-256 of the family secret.
     pub family_digest: [u8; 32],
-    /// How the user proved who they are (`amr`).
+    /// The user's authentication methods (`amr`).
     pub methods: Vec<String>,
-    /// What is granted.
+    /// The granted scope.
     pub scope: ScopeSet,
-    /// Whom the access tokens are for; at least one.
+    /// The audience of the access tokens; at least one.
     pub audience: Vec<Audience>,
-    /// Ends there unless it is refreshed before.
+    /// The idle end, unless the session is refreshed before.
     pub idle_expires_at: Timestamp,
-    /// Ends there whatever happens.
+    /// The absolute end, which a refresh does not move.
     pub absolute_expires_at: Timestamp,
-    /// Sessions that the user may have, this one included (security.md R12). At least 1.
+    /// Maximum number of the user's sessions, including this one (security.md R12). At least 1.
     pub max_per_user: u32,
-    /// Until when the revocations of displaced sessions are remembered.
+    /// When the revocations of displaced sessions expire.
     pub revocation_expires_at: Timestamp,
     /// Counts of failed logins that this success settles.
     pub settled: Vec<Settlement>,
     /// The event of the login.
     pub audit: AuditEvent,
-    /// The event of each displaced session; user, session and client are filled in.
+    /// The event of each displaced session. The user, session and client are filled in.
     pub displaced_audit: AuditEvent,
     /// Cancelled when the caller disconnects: a transaction that has not begun then opens nothing.
     pub caller: CancellationToken,
@@ -56,27 +57,27 @@ pub struct NewSession {
 /// A session was opened.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// Sessions that were ended to make room: those whose last refresh is longest ago.
+    /// Sessions that were ended to stay within the maximum: those with the oldest last refresh.
     pub displaced: Vec<SessionId>,
 }
 
 impl Sessions<'_> {
-    /// Opens a session, and notes the login on the user. None, and nothing is written, when the user or the client was
-    /// disabled, deleted or revoked since their epochs were read: a login that began before that cannot yield a live
-    /// session. The same when the caller disconnected before the transaction.
+    /// Opens a session, and records the login on the user. Returns None, and writes nothing, if the user or client was
+    /// disabled, deleted or revoked since their epochs were read. A login that began earlier can therefore not yield a
+    /// live session. The same applies if the caller disconnected before the transaction.
     pub async fn open(&self, new: NewSession, now: Timestamp) -> Result<Written<Option<Opened>>, StoreError> {
         self.database.write("session_open", (new, now), |tx, (new, now)| Box::pin(open(tx, new, *now))).await
     }
 }
 
 async fn open(tx: &mut Tx, new: &NewSession, now: Timestamp) -> Result<Option<Opened>, StoreError> {
-    // Locks the user's row, so that logins of one user follow one another and the maximum holds.
+    // Locks the user's row, so that logins of one user are serialized and the maximum holds.
     const NOTE_LOGIN: &str = "UPDATE users SET last_login_at = $1
         WHERE id = $2 AND epoch = $3 AND disabled_at IS NULL
           AND EXISTS (SELECT 1 FROM clients WHERE clients.id = $4 AND clients.epoch = $5 AND clients.disabled_at IS NULL)
           AND EXISTS (SELECT 1 FROM installation WHERE installation.epoch = $6)
         RETURNING id";
-    // A client that is revoked between these two statements leaves a session of an old epoch, which is dead.
+    // If a client is revoked between these two statements, the new session has an old epoch and is dead.
     const INSERT: &str = "INSERT INTO sessions (id, user_id, client_id, family_digest, generation, authenticated_at,
             created_at, rotated_at, idle_expires_at, absolute_expires_at, scope, audience, methods, user_epoch, client_epoch,
             installation_epoch)
