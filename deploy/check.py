@@ -25,7 +25,7 @@ def kubernetes(rendered):
     for service in of("Service"):
         for port in service["spec"]["ports"]:
             assert port["targetPort"] in ports, f"{service['metadata']['name']}: no port {port['targetPort']}"
-    # Judging is for replicas that are ready; the keys are there when none is.
+    # Only ready replicas verify tokens; the keys are available even when no replica is ready.
     public = [service for service in of("Service") if service["spec"]["ports"][0]["targetPort"] == "public"]
     assert {service["spec"].get("publishNotReadyAddresses", False) for service in public} == {False, True}
     mounted = [mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]]

@@ -1,7 +1,7 @@
 -- Asks Countersign's forward-auth endpoint about a request. Fails closed: without an answer, txn.auth_status is 503.
 
 local VERIFY = "http://127.0.0.1:8080/v1/verify?aud=https://api.example.com"
--- HAProxy tries four times (2.6), so a service that hangs is given up after two seconds.
+-- HAProxy tries four times (2.6), so a request to a service that hangs fails after two seconds.
 local TIMEOUT_MILLISECONDS = 500
 local IDENTITY = "x-auth-request-"
 

@@ -1,4 +1,5 @@
-// Asks Countersign about the bearer token of a request (RFC 7662). Fails closed: whatever is not a clear yes is a no.
+// Asks Countersign about the bearer token of a request (RFC 7662). Fails closed: any answer but a valid
+// `active: true` refuses the request.
 
 import crypto from 'crypto';
 

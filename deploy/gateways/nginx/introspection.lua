@@ -1,4 +1,5 @@
--- Asks Countersign about the bearer token of a request (RFC 7662). Fails closed: whatever is not a clear yes is a no.
+-- Asks Countersign about the bearer token of a request (RFC 7662). Fails closed: any answer but a valid
+-- `active: true` refuses the request.
 
 local cjson = require "cjson.safe"
 local introspected = ngx.shared.introspected
@@ -18,7 +19,7 @@ local function refuse(challenge)
     return ngx.exit(ngx.HTTP_UNAUTHORIZED)
 end
 
--- A subrequest's headers have the names that came over the wire, in any case.
+-- A subrequest's headers keep the upper and lower case that was sent.
 local function header(reply, wanted)
     for name, value in pairs(reply.header) do
         if name:lower() == wanted and type(value) == "string" then
@@ -28,7 +29,7 @@ local function header(reply, wanted)
     return ""
 end
 
--- Asks, and keeps the answer for its max-age, which never exceeds the life of the token.
+-- Calls introspection and caches the answer for its max-age, which never exceeds the lifetime of the token.
 local function introspect(token)
     local kept = introspected:get(token)
     if kept then

@@ -1,7 +1,7 @@
 vcl 4.1;
 
-# Varnish (or any CDN) in front of what everyone may read: the keys and the metadata. Countersign's Cache-Control rules,
-# and it never reaches past the next change of keys.
+# Varnish (or any CDN) in front of the public documents: the keys and the metadata. Countersign's Cache-Control applies,
+# and it never extends past the next change of keys.
 
 backend countersign {
     .host = "127.0.0.1";
@@ -18,7 +18,7 @@ sub vcl_recv {
 }
 
 sub vcl_backend_response {
-    # Beyond max-age, the old copy is handed out while the new one is fetched, or while Countersign does not answer,
-    # but no longer than this. It adds to the time that a withdrawn key lives.
+    # Beyond max-age, the old copy is served while the new one is fetched or while Countersign does not answer, but no
+    # longer than this. It extends the time for which a withdrawn key is accepted.
     set beresp.grace = 10s;
 }
