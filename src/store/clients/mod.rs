@@ -28,18 +28,18 @@ macro_rules! read_where {
     };
 }
 
-/// What an administrator changes of a client.
+/// The changes that an administrator makes to a client.
 #[derive(Debug, Clone)]
 pub struct ClientChange {
-    /// The settings that the change was made from.
+    /// The settings on which the change is based.
     pub present: ClientSettings,
-    /// The settings to have.
+    /// The new settings.
     pub settings: ClientSettings,
-    /// What to remember if these differ.
+    /// The audit event if the settings differ.
     pub audit: Option<AuditEvent>,
-    /// Enabled or disabled, with what to remember of that.
+    /// Enabled or disabled, with its audit event.
     pub enabled: Option<(bool, Option<AuditEvent>)>,
-    /// Until when the revocation by disabling is remembered.
+    /// When the revocation by disabling expires.
     pub revocation_expires_at: Timestamp,
 }
 
@@ -48,9 +48,9 @@ pub struct ClientChange {
 pub struct NewClient {
     /// Its id; unique.
     pub id: ClientId,
-    /// What the operator chose.
+    /// The operator's settings.
     pub settings: ClientSettings,
-    /// Its first secret; none for a public client, and for one that authenticates itself with a key.
+    /// Its first secret. None for a public client, and for a client that authenticates with a key.
     pub secret: Option<SecretDigest>,
     /// Whether it is created disabled.
     pub disabled: bool,
@@ -63,8 +63,8 @@ pub struct Clients<'a>(pub(super) &'a Database);
 impl Clients<'_> {
     /// Creates a client. [`StoreError::Conflict`] when the id is taken.
     ///
-    /// An id may have belonged to a client that was deleted: the new one starts at the epoch below which the old one's
-    /// tokens are still remembered as revoked.
+    /// The id may have belonged to a deleted client. The new client then starts at the epoch below which the old
+    /// client's tokens are still remembered as revoked.
     pub async fn create(
         &self,
         new: NewClient,
@@ -89,7 +89,7 @@ impl Clients<'_> {
         collect_one(&rows)
     }
 
-    /// The clients of these ids that there are, with their secrets.
+    /// The existing clients among these ids, with their secrets.
     pub async fn by_ids(&self, ids: &BTreeSet<ClientId>) -> Result<Rows<Client, ClientId>, StoreError> {
         const READ: Sql = Sql::each(
             read_where!("clients.id IN (SELECT value FROM json_each($1))"),
@@ -104,8 +104,8 @@ impl Clients<'_> {
         Ok(collect(&self.0.rows("clients_all", read_where!("1 = 1"), Vec::new()).await?))
     }
 
-    /// Changes a client in one transaction, if its settings still are `change.present`; a conflict otherwise. Tokens that are out
-    /// keep what they were issued with.
+    /// Changes a client in one transaction, if its settings still are `change.present`; otherwise returns a conflict.
+    /// Issued tokens keep the settings they were issued with.
     pub async fn change(
         &self,
         id: &ClientId,
@@ -147,8 +147,8 @@ async fn insert(tx: &mut Tx, new: &NewClient, now: Timestamp) -> Result<Client, 
             access_ttl_ms, algorithm, token_type, jwks, created_at, disabled_at)
         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
         ON CONFLICT (id) DO NOTHING RETURNING id";
-    // A statement of its own: the insertion may have waited for the transaction that deletes the former client, and does
-    // not see what that put on the feed.
+    // A separate statement. The insertion may have waited for the transaction that deletes the former client, and does
+    // not see its entry on the feed.
     const RAISE_EPOCH: &str = "UPDATE clients SET epoch =
             (SELECT coalesce(max(epoch), 0) FROM changes WHERE kind = 'client' AND subject = $2)
         WHERE id = $1 RETURNING id";
@@ -170,13 +170,13 @@ fn with_settings(id: &ClientId, settings: &ClientSettings) -> Vec<Value> {
     values
 }
 
-/// The client as this transaction leaves it.
+/// The client after this transaction.
 async fn read(tx: &mut Tx, id: &ClientId) -> Result<Client, StoreError> {
     let rows = tx.rows(READ_ONE, values![id]).await?;
     collect_one(&rows)?.ok_or(StoreError::NotFound { what: "client" })
 }
 
-/// Tells every replica to read the client again, and returns it.
+/// Notifies every replica to read the client again, and returns it.
 async fn changed(tx: &mut Tx, id: &ClientId, now: Timestamp, audit: &Option<AuditEvent>) -> Result<Client, StoreError> {
     note_change(tx, id, now).await?;
     audit::record(tx, now, audit).await?;

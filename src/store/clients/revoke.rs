@@ -1,4 +1,4 @@
-//! Everything that makes all older tokens of a client inactive.
+//! Operations that make all older tokens of a client inactive.
 
 use std::time::Duration;
 
@@ -7,14 +7,14 @@ use crate::domain::{Client, ClientId, Revocation, Timestamp};
 use crate::store::db::{Tx, Written, values};
 use crate::store::{AuditEvent, StoreError, audit};
 
-/// Sessions that one statement deletes: their rows, and on SQLite the file, are locked for some milliseconds.
+/// Number of sessions that one statement deletes. Their rows, and on SQLite the file, are locked for some milliseconds.
 const BATCH: i64 = 500;
 
-/// Deleting a client deletes the sessions that it still has.
+/// Deleting a client deletes its remaining sessions.
 const DELETE_PATIENCE: Duration = Duration::from_secs(60);
 
 impl Clients<'_> {
-    /// Makes every token and session of a client inactive. The client goes on.
+    /// Makes every token and session of a client inactive. The client stays usable.
     pub async fn revoke(
         &self,
         id: &ClientId,
@@ -36,7 +36,7 @@ impl Clients<'_> {
             .await
     }
 
-    /// Disables a client: it can do nothing, and its tokens are inactive. To do so again changes nothing.
+    /// Disables a client: all its requests are refused, and its tokens are inactive. Repeating this changes nothing.
     pub async fn disable(
         &self,
         id: &ClientId,
@@ -52,7 +52,7 @@ impl Clients<'_> {
             .await
     }
 
-    /// Lets a disabled client work again. What was revoked by disabling stays revoked. To do so again changes nothing.
+    /// Enables a disabled client. Tokens revoked by disabling stay revoked. Repeating this changes nothing.
     pub async fn enable(
         &self,
         id: &ClientId,
@@ -63,8 +63,8 @@ impl Clients<'_> {
         self.0.write("client_enable", input, |tx, (id, now, audit)| Box::pin(enable(tx, id, *now, audit))).await
     }
 
-    /// Deletes the sessions of a client a few at a time, so that refreshes of others do not wait for all of it. It should be
-    /// disabled: what is deleted here leaves no revocation behind.
+    /// Deletes the sessions of a client in small batches, so that other refreshes do not wait for the whole deletion.
+    /// Disable the client first: this deletion leaves no revocation.
     pub async fn delete_sessions(&self, id: &ClientId) -> Result<(), StoreError> {
         const DELETE: &str = "DELETE FROM sessions WHERE id IN
             (SELECT id FROM sessions WHERE client_id = $1 ORDER BY id LIMIT $2) RETURNING id";
@@ -76,13 +76,13 @@ impl Clients<'_> {
         }
     }
 
-    /// Whether a client has so many sessions that they should not be deleted at once.
+    /// Whether a client has too many sessions to delete at once.
     pub async fn has_many_sessions(&self, id: &ClientId) -> Result<bool, StoreError> {
         const BEYOND: &str = "SELECT id FROM sessions WHERE client_id = $1 ORDER BY id LIMIT 1 OFFSET $2";
         Ok(self.0.row("client_sessions", BEYOND, values![id, BATCH]).await?.is_some())
     }
 
-    /// Deletes a client with its secrets and the sessions that it has; false when there is none.
+    /// Deletes a client with its secrets and sessions; false if there is none.
     pub async fn delete(
         &self,
         id: &ClientId,

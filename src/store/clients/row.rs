@@ -10,8 +10,8 @@ use crate::store::db::{Fields, Row, Value, values};
 use crate::store::rows::{joined, words};
 use crate::store::{Rows, StoreError};
 
-/// Clients from rows of clients joined with their secrets: one row for each secret, or one without; each client's rows
-/// are together.
+/// Clients from rows of clients joined with their secrets. There is one row per secret, or one row without a secret.
+/// The rows of each client are adjacent.
 pub(super) fn collect(rows: &[Row]) -> Rows<Client, ClientId> {
     let mut clients: Rows<Client, ClientId> = Rows::default();
     for row in rows {
@@ -48,7 +48,7 @@ pub(super) fn collect_one(rows: &[Row]) -> Result<Option<Client>, StoreError> {
     }
 }
 
-/// What the operator chose, in the order of the columns from `kind` to `jwks`.
+/// The operator's settings, in the order of the columns from `kind` to `jwks`.
 pub(super) fn settings_values(settings: &ClientSettings) -> Vec<Value> {
     let access_ttl = settings.access_ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
     values![

@@ -1,4 +1,4 @@
-//! Replacing a client's secret.
+//! Replaces a client's secret.
 
 use super::{Clients, changed};
 use crate::domain::{Client, ClientId, SecretDigest, Timestamp};
@@ -6,8 +6,8 @@ use crate::store::db::{Tx, Written, values};
 use crate::store::{AuditEvent, StoreError};
 
 impl Clients<'_> {
-    /// Gives a client a new secret. The newest one before it is accepted until `old_until`, and no other (security.md S5:
-    /// two are valid while one is being replaced).
+    /// Gives a client a new secret. Of the old secrets, only the newest is accepted, until `old_until` (security.md S5:
+    /// two are valid during a replacement).
     pub async fn add_secret(
         &self,
         id: &ClientId,
@@ -16,7 +16,7 @@ impl Clients<'_> {
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<Written<Client>, StoreError> {
-        // Takes the client's row first, so that of two replacements at once one follows the other.
+        // Locks the client's row first, so that concurrent replacements are serialized.
         const LOCK: &str = "UPDATE clients SET created_at = created_at WHERE id = $1 RETURNING id";
         const DROP_OLDER: &str = "DELETE FROM client_secrets
             WHERE client_id = $1 AND (expires_at IS NOT NULL OR $2 <= $3)";

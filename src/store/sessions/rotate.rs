@@ -1,4 +1,4 @@
-//! Refreshing a session: one conditional statement decides (design.md, section 4).
+//! Refreshes a session: one conditional statement decides (design.md, section 4).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::store::db::{Lane, Row, Sql, Tx, Written, pause, values};
 use crate::store::rows::joined;
 use crate::store::{AuditEvent, StoreError, audit};
 
-/// `asked` are the tokens that were presented, one for each session.
+/// `asked` holds the presented tokens, one for each session.
 macro_rules! rotate_condition {
     () => {
         concat!(
@@ -32,7 +32,7 @@ macro_rules! rotate_condition {
     };
 }
 
-/// What a rotation writes. The marks are those of [`RetryMarks`](crate::domain::RetryMarks).
+/// The columns that a rotation writes. The marks are the [`RetryMarks`](crate::domain::RetryMarks).
 macro_rules! rotate_changes {
     () => {
         "SET generation = sessions.generation + 1, rotated_at = asked.at, idle_expires_at = asked.idle_end,
@@ -82,10 +82,11 @@ macro_rules! rotate_in_sqlite {
     };
 }
 
-/// Of all requests that present a token, the one whose statement changes the row has won. It serves many sessions at once.
+/// Of all requests that present a token, the one whose statement changes the row wins. One statement serves many
+/// sessions at once.
 ///
-/// On PostgreSQL it leaves rows alone that may be locked, because all its callers would wait for the lock. The `xmax` of such a
-/// row is not zero. Neither is that of a row whose last update was rolled back, so [`ROTATE_UNLOCKED`] follows.
+/// On PostgreSQL it skips rows that may be locked, because all its callers would wait for the lock. The `xmax` of a
+/// locked row is not zero. Nor is it zero after a rolled-back update, so [`ROTATE_UNLOCKED`] follows.
 const ROTATE: Sql = Sql::each(
     rotate_in_sqlite!(),
     concat!(
@@ -102,7 +103,8 @@ const ROTATE: Sql = Sql::each(
     ),
 );
 
-/// The same for every row that is not locked. PostgreSQL takes each lock with a step of its own, which costs half as much again.
+/// The same for every row that is not locked. PostgreSQL takes each lock in a separate step, which makes the statement
+/// half as expensive again.
 const ROTATE_UNLOCKED: Sql = Sql::each(
     rotate_in_sqlite!(),
     concat!(
@@ -122,7 +124,7 @@ const ROTATE_UNLOCKED: Sql = Sql::each(
     ),
 );
 
-/// A refresh token that was presented, its MAC already checked.
+/// A presented refresh token whose MAC has been checked.
 #[derive(Debug, Clone)]
 pub struct RotateRequest {
     /// The session that the token names.
@@ -135,49 +137,50 @@ pub struct RotateRequest {
     pub client: ClientId,
     /// The session's new idle end is this far from now.
     pub idle_ttl: Duration,
-    /// How long after it was superseded a token is answered with the current pair. Zero: never.
+    /// How long after its rotation a superseded token is answered with the current pair. Zero: never.
     pub retry_window: Duration,
-    /// Until when the revocation is remembered, should this be reuse.
+    /// When the revocation expires, if this is reuse.
     pub revocation_expires_at: Timestamp,
-    /// What to remember, should this be reuse. Written once, however many present the token at the same time.
+    /// The event to write if this is reuse. It is written once, however many requests present the token at the same
+    /// time.
     pub reuse_audit: AuditEvent,
-    /// Rotate only such a session. None: whatever it says, because it was read before.
+    /// Rotate only such a session. None: rotate any session, because the caller has read it before.
     pub only: Option<Answerable>,
 }
 
-/// Sessions of which the caller knows without having read them that their next tokens can be written.
+/// Sessions whose next tokens the caller can issue without having read the row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Answerable {
-    /// The audience is one of these lists, word for word.
+    /// The audience equals one of these lists, word for word.
     pub audiences: Vec<Vec<Audience>>,
-    /// Scope, audience, methods, roles and user name have no more characters together.
+    /// Scope, audience, methods, roles and user name together have no more characters than this.
     pub most_chars: usize,
 }
 
-/// What a presented refresh token led to.
+/// The outcome for a presented refresh token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RotateOutcome {
     /// This request won: the session has a new generation.
     Rotated(SessionDetail),
-    /// The token was superseded within the retry window. The session as the latest rotation left it, so that its current pair
-    /// can be answered again (security.md R4).
+    /// The token was superseded within the retry window. Holds the session as of the latest rotation, so that its
+    /// current pair can be answered again (security.md R4).
     Retried(SessionDetail),
-    /// Nothing was changed: this token would rotate this session, which is none of [`RotateRequest::only`].
+    /// No change: this token would rotate this session, but the session does not match [`RotateRequest::only`].
     Undecided(Box<SessionDetail>),
-    /// Refused. After [`RefreshRefusal::Reused`] the session is over.
+    /// Refused. After [`RefreshRefusal::Reused`] the session has ended.
     Refused(RefreshRefusal),
 }
 
-/// A session whose family secret somebody knows.
+/// A session whose family secret the caller has presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProvenSession {
-    /// The session, and what its tokens say about its user.
+    /// The session, and the user data for its tokens.
     pub detail: SessionDetail,
-    /// User and client are enabled and of the session's epochs.
+    /// User and client are enabled, and the session has their epochs.
     pub is_current: bool,
 }
 
-/// Requests with the same key present the same token, under the same conditions.
+/// Requests with the same key present the same token under the same conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct RotateKey {
     generation: u32,
@@ -197,7 +200,8 @@ impl From<&RotateRequest> for RotateKey {
 }
 
 impl Sessions<'_> {
-    /// Rotates a session's refresh token. Requests for one session take turns; those with the same token share an outcome.
+    /// Rotates a session's refresh token. Requests for one session are serialized; those with the same token share an
+    /// outcome.
     pub async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<Written<RotateOutcome>, StoreError> {
         if let Some(refusal) = self.known_refusal(&request, now) {
             return Ok(unchanged(RotateOutcome::Refused(refusal)));
@@ -214,7 +218,7 @@ impl Sessions<'_> {
         request: RotateRequest,
         now: Timestamp,
     ) -> Result<Written<RotateOutcome>, StoreError> {
-        // An operation that this one waited for may have found out.
+        // A preceding operation on this session may have recorded its end.
         if let Some(refusal) = self.known_refusal(&request, now) {
             return Ok(unchanged(RotateOutcome::Refused(refusal)));
         }
@@ -257,7 +261,7 @@ impl Sessions<'_> {
         }
     }
 
-    /// Why a token is refused, if its session is known to be over.
+    /// The reason for refusing a token whose session is known to have ended.
     fn known_refusal(&self, request: &RotateRequest, now: Timestamp) -> Option<RefreshRefusal> {
         let row = self.gate.over(request.session, self.database.elapsed())?;
         match judge(row.as_deref(), request, now) {
@@ -269,13 +273,13 @@ impl Sessions<'_> {
         }
     }
 
-    /// The session of a refresh token of any generation, proven by the digest of its family secret.
+    /// The session of a refresh token of any generation, identified by the digest of its family secret.
     pub async fn proven(&self, id: SessionId, family_digest: [u8; 32]) -> Result<Option<ProvenSession>, StoreError> {
         self.proven_over(Lane::Requests, id, family_digest).await
     }
 
-    /// The same for a refresh, over the connections that are kept for those. None also for a session that is known to be
-    /// over.
+    /// The same for a refresh, over the connections reserved for refreshes. Also None for a session known to have
+    /// ended.
     pub async fn proven_for_refresh(
         &self,
         id: SessionId,
@@ -321,8 +325,8 @@ impl Sessions<'_> {
         rows.first().map(Found::try_from).transpose()
     }
 
-    /// Ends a session whose old token came back, with its revocation and its audit event; the commit stands although the
-    /// answer is a refusal. Of many that find the same reuse, one ends it.
+    /// Ends a session whose old token was presented again, with its revocation and its audit event. The commit remains
+    /// although the answer is a refusal. Of many requests that detect the same reuse, one ends the session.
     async fn end_reused(&self, request: RotateRequest, now: Timestamp) -> Result<Written<RotateOutcome>, StoreError> {
         let written = self
             .database
@@ -342,10 +346,11 @@ async fn end_reused(tx: &mut Tx, request: &RotateRequest, now: Timestamp) -> Res
     Ok(())
 }
 
-/// Stands between lists of audiences, and before and after them; within one it cannot be, and between words is a space.
+/// Separates lists of audiences, and encloses them. It cannot occur within a list, whose words are separated by spaces.
 const BETWEEN_LISTS: &str = "\n";
 
-/// The lists one after the other. One is found in it by what replacing it changes, a function that both engines have.
+/// The concatenated lists. A statement tests for a list by replacing it and comparing the result; both engines have
+/// that function.
 fn listed(audiences: &[Vec<Audience>]) -> String {
     let mut text = BETWEEN_LISTS.to_owned();
     for list in audiences {
@@ -355,16 +360,16 @@ fn listed(audiences: &[Vec<Audience>]) -> String {
     text
 }
 
-/// A session as it was read.
+/// A session as read from the database.
 pub(super) struct Found {
     pub(super) detail: SessionDetail,
     pub(super) family_digest: [u8; 32],
-    /// User and client are enabled and of the session's epochs.
+    /// User and client are enabled, and the session has their epochs.
     pub(super) is_current: bool,
 }
 
 impl Found {
-    /// What decides a refusal, without the texts that take memory.
+    /// The fields that decide a refusal, without the texts that take memory.
     pub(super) fn without_texts(&self) -> Self {
         let Self { detail, family_digest, is_current } = self;
         let (scope, audience) = (ScopeSet::default(), Vec::new());
@@ -390,12 +395,13 @@ enum Verdict {
     Retry(Box<SessionDetail>),
     Refuse(RefreshRefusal),
     Reuse,
-    /// The token rotates this session now. The row changed since the attempt, is locked, or the attempt asked for more.
+    /// The token rotates this session now. Since the attempt the row changed, or it is locked, or the attempt had
+    /// further conditions.
     Rotatable(Box<SessionDetail>),
 }
 
-/// Names the cause why the conditional statement changed nothing. A token of another client or of an unknown session is judged
-/// first and changes nothing (security.md R7).
+/// Returns the reason why the conditional statement changed no row. A token of another client or of an unknown session
+/// is judged first and changes nothing (security.md R7).
 fn judge(found: Option<&Found>, request: &RotateRequest, now: Timestamp) -> Verdict {
     let Some(Found { detail, family_digest, is_current }) = found else {
         return Verdict::Refuse(RefreshRefusal::Unknown);
@@ -428,7 +434,7 @@ fn judge(found: Option<&Found>, request: &RotateRequest, now: Timestamp) -> Verd
     if is_recent && !window.is_zero() { Verdict::Retry(Box::new(detail.clone())) } else { Verdict::Reuse }
 }
 
-/// What a request learns that shares the outcome of an equal one. Without a retry window a second use of a token is theft, so a
+/// The outcome that a request shares with an equal one. Without a retry window, a second use of a token is theft, so a
 /// rotation is not shared.
 fn repeated(
     outcome: &Result<Written<RotateOutcome>, StoreError>,
@@ -448,7 +454,8 @@ pub(super) fn interrupted(name: &'static str) -> StoreError {
     StoreError::Internal(format!("`{name}` did not run to its end"))
 }
 
-/// Logs why a refresh was refused. The token's MAC was checked, so its session is known, and the user where the row exists.
+/// Logs why a refresh was refused. The token's MAC was checked, so its session is known. The user is known if the row
+/// exists.
 fn log_refusal(request: &RotateRequest, found: Option<&Found>, refusal: RefreshRefusal) {
     let (session, client) = (request.session, &request.client);
     let known = found.map(|found| (found.detail.session.user, found.detail.session.state));
@@ -457,7 +464,7 @@ fn log_refusal(request: &RotateRequest, found: Option<&Found>, refusal: RefreshR
         tracing::warn!(cause = refusal.as_str(), %session, user, %client, "refresh refused: the session is over");
         return;
     }
-    // The session exists, and a password change has replaced its family secret since.
+    // The session exists, but a password change has since replaced its family secret.
     let is_superseded = refusal == RefreshRefusal::Unknown && known.is_some();
     let cause = if is_superseded { "superseded" } else { refusal.as_str() };
     let ended = known.and_then(|(_, state)| match state {
@@ -528,7 +535,7 @@ mod tests {
         assert!(matches!(verdict(|_, _| {}), Verdict::Retry(_)));
         let late = WINDOW + Duration::from_millis(1);
         assert_eq!(verdict(|found, _| found.detail.session.rotated_at = NOW.minus(late)), Verdict::Reuse);
-        // Another replica's clock may be a little ahead of ours.
+        // Another replica's clock may be slightly ahead.
         let ahead = verdict(|found, _| found.detail.session.rotated_at = NOW.plus(Duration::from_millis(3)));
         assert!(matches!(ahead, Verdict::Retry(_)));
     }
@@ -565,7 +572,7 @@ mod tests {
         for generation in [0, 1] {
             assert_eq!(presented(generation, 5), Verdict::Reuse, "{generation} lies below the marks");
         }
-        // Release 0.1.0 rotated last: what the marks say is out of date.
+        // Release 0.1.0 rotated last: the marks are out of date.
         assert_eq!((presented(2, 4), presented(3, 4)), (Verdict::Reuse, Verdict::Reuse));
         assert!(matches!(presented(4, 4), Verdict::Retry(_)));
     }

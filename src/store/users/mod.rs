@@ -26,11 +26,11 @@ pub struct NewUser {
     pub roles: Vec<Role>,
     /// Whether the user cannot log in yet.
     pub disabled: bool,
-    /// When the account was made, if not now.
+    /// When the account was created, if not now.
     pub created_at: Option<Timestamp>,
 }
 
-/// What an administrator changes of a user, each with the event to remember.
+/// The changes that an administrator makes to a user, each with its audit event.
 #[derive(Debug, Clone, Default)]
 pub struct UserChange {
     /// New roles.
@@ -39,7 +39,7 @@ pub struct UserChange {
     pub enabled: Option<(bool, Option<AuditEvent>)>,
 }
 
-/// A user with the stored password hash: for login alone.
+/// A user with the stored password hash, for login only.
 #[derive(Clone)]
 pub struct Credentials {
     /// The user.
@@ -79,9 +79,9 @@ impl Users<'_> {
         Ok(written.await?.value)
     }
 
-    /// Creates users in one transaction and leaves alone those whose names are taken, also by one before them. Says of each
-    /// whether it was created; `audit` tells how many were, and is not written when none was. For imports: hand over some
-    /// hundreds at a time.
+    /// Creates users in one transaction, and skips those whose names are taken, also by an earlier user of the same
+    /// call. Returns for each user whether it was created. `audit` records the number, and is not written if it is
+    /// zero. For imports: pass a few hundred at a time.
     pub async fn import(
         &self,
         users: Vec<NewUser>,
@@ -140,8 +140,7 @@ impl Users<'_> {
         self.0.row("user_credentials", READ, values![id]).await?.as_ref().map(credentials).transpose()
     }
 
-    /// Users in the order of their names (byte by byte), from after `after` on; those alone whose name begins with
-    /// `prefix`, if there is one.
+    /// Users ordered by name (byte by byte), after `after`. With `prefix`, only users whose names begin with it.
     pub async fn page(
         &self,
         after: Option<&str>,
@@ -156,10 +155,10 @@ impl Users<'_> {
         );
         let (after, prefix) = (after.unwrap_or_default(), prefix.unwrap_or_default());
         if after.contains('\0') || prefix.contains('\0') {
-            // No name holds one, and PostgreSQL takes no text that does (security.md D11).
+            // No name contains NUL, and PostgreSQL accepts no text that does (security.md D11).
             return Ok(Rows::default());
         }
-        // Nothing that begins with the prefix sorts after the prefix and the greatest character.
+        // No name with the prefix sorts after the prefix followed by the greatest character.
         let end = format!("{prefix}\u{10FFFF}");
         let rows = self.0.rows("users_page", PAGE, values![after, prefix, end, limit]).await?;
         let mut users = Rows::default();
@@ -169,7 +168,8 @@ impl Users<'_> {
         Ok(users)
     }
 
-    /// Replaces a user's roles. Access tokens that are out keep the old ones until they expire, at the next refresh.
+    /// Replaces a user's roles. Issued access tokens keep the old roles until they expire; the next refresh issues the
+    /// new ones.
     pub async fn set_roles(
         &self,
         id: UserId,
@@ -208,7 +208,8 @@ impl Users<'_> {
             .await
     }
 
-    /// Replaces the hash `old` of an unchanged password by a better one; false when the password was changed meanwhile.
+    /// Replaces the hash `old` of an unchanged password by a better one; false if the password was changed
+    /// concurrently.
     pub async fn upgrade_hash(&self, id: UserId, old: &str, new: &str) -> Result<bool, StoreError> {
         const UPGRADE: &str = "UPDATE users SET password_hash = $1, password_scheme = $4
             WHERE id = $2 AND password_hash = $3 RETURNING id";
@@ -261,8 +262,8 @@ async fn insert(tx: &mut Tx, new: &NewUser, now: Timestamp) -> Result<Option<Use
     row.as_ref().map(User::try_from).transpose()
 }
 
-/// Marks the live sessions of a user as ended, but not `kept`. Their tokens die by the user's epoch; this lets lists and
-/// the sweeper see it.
+/// Marks the live sessions of a user as ended, except `kept`. The user's epoch already invalidates their tokens; the
+/// marks are for lists and the sweeper.
 async fn end_sessions(tx: &mut Tx, user: UserId, kept: Option<SessionId>, now: Timestamp) -> Result<(), StoreError> {
     const END: &str = "UPDATE sessions SET ended_at = $1, end_reason = $2
         WHERE user_id = $3 AND ended_at IS NULL AND ($4 IS NULL OR id <> $4)";

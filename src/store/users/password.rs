@@ -1,4 +1,4 @@
-//! Changing a password: every session ends, but perhaps the one in which it was changed.
+//! Changes a password: every session ends, except optionally the one in which it was changed.
 
 use std::time::Duration;
 
@@ -13,43 +13,45 @@ use crate::store::{AuditEvent, StoreError, audit};
 /// A new password for a user. Has no `Debug`: it holds the hash.
 #[derive(Clone)]
 pub struct PasswordChange {
-    /// Whose.
+    /// The user's id.
     pub user: UserId,
-    /// The user's epoch when the current password was checked; none when an administrator sets a new one unasked.
+    /// The user's epoch when the current password was checked. None when an administrator sets a new password without
+    /// the current one.
     pub expected_epoch: Option<u32>,
     /// Hash of the new password, in PHC form.
     pub password_hash: String,
-    /// The session that goes on, under the new epoch and with a new family of refresh tokens.
+    /// The session that remains, under the new epoch and with a new family of refresh tokens.
     pub kept: Option<KeptSession>,
-    /// Until when the revocation of everything older is remembered.
+    /// When the revocation of all older tokens expires.
     pub revocation_expires_at: Timestamp,
-    /// What to remember.
+    /// The audit event.
     pub audit: Option<AuditEvent>,
 }
 
 /// The session in which a user changes the password.
 #[derive(Debug, Clone, Copy)]
 pub struct KeptSession {
-    /// Which.
+    /// The session's id.
     pub session: SessionId,
-    /// SHA-256 of its new family secret: the server never knew the old one.
+    /// SHA-256 of its new family secret. The server does not store the old secret.
     pub family_digest: [u8; 32],
     /// Its new idle end is this far from now.
     pub idle_ttl: Duration,
 }
 
-/// What a change of password left behind.
+/// The result of a password change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RotatedByPassword {
     /// The user, with the new epoch.
     pub user: User,
-    /// The session that goes on, as it is now.
+    /// The session that remains, in its new state.
     pub session: Option<SessionDetail>,
 }
 
 impl Users<'_> {
-    /// Changes a password and moves the user's epoch. [`StoreError::Conflict`], and nothing is changed, when the epoch has
-    /// moved since the current password was checked, the user is disabled, or the session to be kept is not live.
+    /// Changes a password and raises the user's epoch. Returns [`StoreError::Conflict`], and changes nothing, if the
+    /// epoch changed since the current password was checked. The same applies if the user is disabled, or the session
+    /// to be kept is not live.
     pub async fn change_password(
         &self,
         change: PasswordChange,
@@ -87,8 +89,8 @@ async fn apply(tx: &mut Tx, change: &PasswordChange, now: Timestamp) -> Result<R
     Ok(RotatedByPassword { user, session })
 }
 
-/// Moves one session to the user's new epoch and gives it a new family secret: every refresh token from before is one of an
-/// unknown family, so whoever stole one is neither handed its successor nor able to end the session.
+/// Moves one session to the user's new epoch and gives it a new family secret. Every earlier refresh token then belongs
+/// to an unknown family. The thief of such a token neither receives its successor nor can end the session.
 async fn keep(tx: &mut Tx, kept: KeptSession, user: &User, now: Timestamp) -> Result<SessionDetail, StoreError> {
     const KEEP: &str = concat!(
         "UPDATE sessions

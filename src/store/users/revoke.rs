@@ -1,4 +1,5 @@
-//! Everything that makes all older tokens and sessions of a user inactive: the epoch moves, and nothing is iterated.
+//! Operations that make all older tokens and sessions of a user inactive. They raise the epoch, and iterate over no
+//! tokens.
 
 use super::{Users, end_sessions};
 use crate::domain::{Revocation, Timestamp, User, UserId};
@@ -7,7 +8,7 @@ use crate::store::db::{Tx, Written, values};
 use crate::store::{AuditEvent, StoreError, audit};
 
 impl Users<'_> {
-    /// Logs a user out everywhere.
+    /// Ends all sessions of a user.
     pub async fn revoke(
         &self,
         id: UserId,
@@ -30,7 +31,7 @@ impl Users<'_> {
             .await
     }
 
-    /// Disables a user: no login, no refresh, every token inactive. To do so again changes nothing.
+    /// Disables a user: no login, no refresh, every token inactive. Repeating this changes nothing.
     pub async fn disable(
         &self,
         id: UserId,
@@ -44,7 +45,7 @@ impl Users<'_> {
             .await
     }
 
-    /// Lets a disabled user log in again. What was revoked by disabling stays revoked. To do so again changes nothing.
+    /// Lets a disabled user log in again. Tokens revoked by disabling stay revoked. Repeating this changes nothing.
     pub async fn enable(&self, id: UserId, now: Timestamp, audit: Option<AuditEvent>) -> Result<User, StoreError> {
         let written = self
             .0
@@ -52,8 +53,8 @@ impl Users<'_> {
         Ok(written.await?.value)
     }
 
-    /// Deletes a user with all sessions; false when there is none. The id is never given out again, so that its
-    /// revocation needs to outlive its tokens only.
+    /// Deletes a user with all sessions; false if there is none. The id is never assigned again, so its revocation
+    /// needs to outlive only its tokens.
     pub async fn delete(
         &self,
         id: UserId,
@@ -117,7 +118,7 @@ pub(super) async fn enable(
     User::try_from(&row)
 }
 
-/// Puts a user's new epoch on the feed, and marks the sessions of older ones.
+/// Puts a user's new epoch on the feed, and marks the sessions of older epochs.
 async fn revoked(tx: &mut Tx, user: &User, now: Timestamp, until: Timestamp) -> Result<(), StoreError> {
     end_sessions(tx, user.id, None, now).await?;
     tx.revoke(Revocation::User(user.id, user.epoch), now, until).await

@@ -1,15 +1,15 @@
-//! Which kinds of password hashes are stored: a column of its own tells, so that asking costs the same for any number of
-//! users.
+//! Lists the kinds of stored password hashes. They have a separate column, so the query costs the same for any number
+//! of users.
 
 use super::Users;
 use crate::store::StoreError;
 use crate::store::db::values;
 
-/// Schemes that are looked up at most. Refusals are not made equal for so many kinds of work anyway.
+/// Maximum number of schemes to look up. Refusals cannot take equal time for more kinds of hashes anyway.
 const MOST_SCHEMES: usize = 256;
 
 impl Users<'_> {
-    /// One stored hash of every scheme there is: one look into an index for each.
+    /// One stored hash of every scheme in use: one index lookup for each.
     pub async fn password_samples(&self) -> Result<Vec<String>, StoreError> {
         const NEXT: &str = "SELECT id, password_scheme, password_hash FROM users
             WHERE password_scheme > $1 ORDER BY password_scheme LIMIT 1";
@@ -24,8 +24,8 @@ impl Users<'_> {
     }
 }
 
-/// What stands before the salt of a stored hash: all but the last two fields of a PHC string, all but the last of
-/// bcrypt's form, which joins salt and output.
+/// The part of a stored hash before its salt. In a PHC string, all but the last two fields. In bcrypt's form, which
+/// joins salt and output, all but the last field.
 pub(super) fn scheme_of(hash: &str) -> &str {
     let fields = if hash.starts_with("$2") { 1 } else { 2 };
     hash.rsplitn(fields + 1, '$').nth(fields).unwrap_or_default()
