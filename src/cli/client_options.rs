@@ -1,4 +1,4 @@
-//! What can be chosen for a client.
+//! The options of a client.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,10 +11,10 @@ use crate::domain::{
     Algorithm, Audience, ClientSettings, Grant, Grants, IntrospectRight, ParseError, ScopeSet, TokenType,
 };
 
-/// Larger than any key set that is accepted.
+/// A limit above the size of any accepted key set.
 const LONGEST_JWKS: u64 = 64 * 1024;
 
-/// Every option of `create` and `set`. What is left out stays as it is.
+/// Every option of `create` and `set`. An omitted option leaves its setting unchanged.
 #[derive(Debug, Args)]
 pub(super) struct ClientOptions {
     /// A name for people
@@ -47,12 +47,12 @@ pub(super) struct ClientOptions {
     jwks: Option<PathBuf>,
 }
 
-/// A value of the client's own, or the service's default.
+/// A value for this client, or the service's default.
 #[derive(Debug, Clone)]
 struct Choice<T>(Option<T>);
 
 impl ClientOptions {
-    /// The settings with what was chosen.
+    /// The settings with the given options applied.
     pub fn apply(&self, mut settings: ClientSettings) -> Result<ClientSettings, CliError> {
         if let Some(name) = &self.display_name {
             settings.display_name.clone_from(name);

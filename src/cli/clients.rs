@@ -118,7 +118,7 @@ pub(super) fn client_id(text: &str) -> Result<ClientId, CliError> {
     ClientId::parse(text).map_err(|error| CliError::Usage(error.to_string()))
 }
 
-/// The client, as the database has it.
+/// Reads the client from the database.
 pub(super) fn find(core: &Core, id: &ClientId) -> Result<Client, CliError> {
     core.service.client(id).map(|client| (*client).clone()).ok_or_else(|| CliError::failed("there is no such client"))
 }
@@ -166,7 +166,7 @@ fn list(core: &Core, common: &Common) -> Result<(), CliError> {
     common.output().list("clients", &items, &COLUMNS)
 }
 
-/// Does something with a client, and shows what became of it.
+/// Changes a client and shows the result.
 fn on_client(
     id: &str,
     common: &Common,

@@ -1,4 +1,4 @@
-//! `countersign config`: what is wrong with the configuration, what is in force, and what there is to configure.
+//! `countersign config`: checks the configuration, and shows the effective and the available settings.
 
 use clap::Subcommand;
 use serde_json::{Value, json};
@@ -42,7 +42,7 @@ pub(super) fn run(command: &ConfigCommand, common: &Common) -> Result<(), CliErr
         .answer(&json, || format!("the configuration is in order: {set} settings are not at their default\n"))
 }
 
-/// ConfigErrors are told on standard error; a machine that asked for a check has them on standard output.
+/// Configuration errors are reported on standard error. `check --json` prints them on standard output as well.
 fn refuse(command: &ConfigCommand, mistakes: &ConfigErrors, common: &Common) -> Result<(), CliError> {
     if common.json && matches!(command, ConfigCommand::Check) {
         let list: Vec<Value> = mistakes.0.iter().map(as_json).collect();

@@ -1,4 +1,4 @@
-//! The question before a command that cannot be undone.
+//! The confirmation of a command that cannot be undone.
 
 use std::io::{IsTerminal, Write, stderr, stdin};
 
@@ -14,7 +14,7 @@ pub(super) struct Confirmation {
 }
 
 impl Confirmation {
-    /// Asks whether to do what `effect` says; an error unless the answer is yes.
+    /// Asks for confirmation of `effect`. Returns an error unless the answer is yes.
     pub fn ask(&self, effect: &str) -> Result<(), CliError> {
         if self.yes {
             return Ok(());
@@ -33,7 +33,7 @@ impl Confirmation {
     }
 }
 
-/// A count with its noun.
+/// A count with its noun, in singular or plural.
 pub(super) fn counted(count: i64, one: &str, many: &str) -> String {
     if count == 1 { format!("1 {one}") } else { format!("{count} {many}") }
 }

@@ -1,4 +1,4 @@
-//! `countersign serve --demo`: a service to try out that leaves nothing behind.
+//! `countersign serve --demo`: a temporary service that is removed at the end.
 
 use std::ffi::OsString;
 use std::fs::DirBuilder;
@@ -18,18 +18,18 @@ use crate::domain::{ClientId, ClientKind, ClientSettings, IntrospectRight, Passw
 
 const USER: &str = "demo";
 const GATEWAY: &str = "gateway";
-/// Characters of the user's password: 120 bits.
+/// The length of the user's password in characters: 120 bits.
 const PASSWORD_LENGTH: usize = 20;
-/// How late the demo's retry may come; a service that people depend on allows less.
+/// The longest delay of a retry in the demo. A production service permits less.
 const RETRY_WINDOW: Duration = Duration::from_secs(60);
 
-/// A temporary home for a database; removed when dropped.
+/// A temporary folder for a database. It is removed when this is dropped.
 pub(super) struct Demo {
     folder: PathBuf,
 }
 
 impl Demo {
-    /// Makes the folder, and a configuration that points into it. Whatever is configured besides holds.
+    /// Makes the folder, and a configuration that refers to it. All other configured settings apply.
     pub fn prepare(common: &Common) -> Result<(Self, Config), CliError> {
         let random: &dyn Random = &SystemRandom::default();
         let folder = std::env::temp_dir().join(format!("countersign-demo-{:016x}", u64::from_be_bytes(random.bytes())));
@@ -45,17 +45,17 @@ impl Demo {
             config.log.level = LogLevels::all(LevelFilter::WARN);
         }
         if !is_set("shutdown.delay") {
-            // No load balancer watches a demo.
+            // A demo has no load balancer.
             config.shutdown.delay = Duration::ZERO;
         }
         if !is_set("refresh.retry_window") {
-            // Whoever pastes the commands one by one reads in between.
+            // A user who pastes the commands one by one reads in between.
             config.refresh.retry_window = RETRY_WINDOW;
         }
         Ok((demo, config))
     }
 
-    /// The environment, but for what would lead to another database.
+    /// The environment without the settings that would select another database.
     fn environment(&self) -> Vec<(OsString, OsString)> {
         let leads_elsewhere = |name: &OsString| {
             let name = name.to_string_lossy();
@@ -71,7 +71,7 @@ impl Demo {
             .collect()
     }
 
-    /// Makes a user and a gateway, and prints what to do with them.
+    /// Creates a user and a gateway, and prints instructions for their use.
     pub async fn furnish(&self, app: &App) -> Result<(), CliError> {
         let service = &app.core().service;
         let from = operator();
@@ -100,7 +100,7 @@ impl Drop for Demo {
     }
 }
 
-/// What the instructions are filled in with.
+/// The values for the instructions.
 struct Shown {
     public: String,
     operations: String,
@@ -108,7 +108,7 @@ struct Shown {
     secret: String,
 }
 
-/// Commands that run in any POSIX shell with curl, one after the other or pasted as a whole.
+/// Commands for any POSIX shell with curl. They can be pasted one by one or as a whole.
 fn instructions(shown: &Shown) -> String {
     let Shown { public, operations, password, secret } = shown;
     format!(

@@ -1,4 +1,4 @@
-//! One GET, for the commands that ask a running service.
+//! A single GET request, for the commands that query a running service.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,26 +18,26 @@ use url::Url;
 
 use super::CliError;
 
-/// From the first packet to the last byte.
+/// The time limit from the first packet to the last byte.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Longer than any answer that these commands are interested in.
+/// A limit above the size of any answer that these commands need.
 const LONGEST: usize = 256 * 1024;
 
-/// Whom to believe over TLS.
+/// The trust anchor for TLS.
 pub(super) enum Trust {
-    /// Whoever has a certificate of a well-known authority for that name.
+    /// A certificate of a well-known authority for the host name.
     WebRoots,
-    /// Whoever holds the key of exactly this certificate, under whatever name.
+    /// Exactly this certificate, whatever the host name.
     Exactly(CertificateDer<'static>),
 }
 
-/// What came back.
+/// The answer to the request.
 pub(super) struct Answer {
     pub status: StatusCode,
     pub body: Bytes,
 }
 
-/// Fetches a URL over HTTP or HTTPS. No redirect is followed and no proxy is asked.
+/// Fetches a URL over HTTP or HTTPS. Follows no redirect and uses no proxy.
 pub(super) async fn get(url: &Url, trust: Trust) -> Result<Answer, CliError> {
     match tokio::time::timeout(PATIENCE, exchange(url, trust)).await {
         Ok(Ok(answer)) => Ok(answer),
@@ -95,7 +95,8 @@ fn tls(trust: Trust) -> Result<ClientConfig, rustls::Error> {
     })
 }
 
-/// Believes one certificate and proves that the other side has its key. Stricter than a chain: no authority can stand in.
+/// Trusts exactly one certificate, and verifies that the peer has its key. This is stricter than a chain: no authority
+/// can issue a replacement.
 #[derive(Debug)]
 struct Pinned {
     certificate: CertificateDer<'static>,

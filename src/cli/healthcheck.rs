@@ -1,5 +1,5 @@
-//! `countersign healthcheck`: asks the service on this machine whether it is ready. For containers, whose images have no
-//! other program to ask with.
+//! `countersign healthcheck`: checks whether the service on this machine is ready. It serves containers whose images
+//! have no other HTTP client.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -48,7 +48,7 @@ pub(super) fn run(args: &HealthcheckArgs, common: &Common) -> Result<(), CliErro
     }
 }
 
-/// An address, or a name that is looked up when it is asked, with a port.
+/// An address, or a host name that is resolved at the request, with a port.
 fn named(text: &str) -> Result<String, CliError> {
     if let Ok(address) = text.parse::<SocketAddr>() {
         return Ok(reachable(address).to_string());
@@ -64,7 +64,7 @@ fn named(text: &str) -> Result<String, CliError> {
     }
 }
 
-/// Where a listener on every interface can be reached on this machine.
+/// The local address under which a listener on every interface can be reached.
 fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -74,7 +74,7 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-/// The service's own certificate, which names its public host and not this machine's loopback address.
+/// The service's own certificate. It names the public host, not this machine's loopback address.
 fn trust(listener: &Listener) -> Result<Trust, CliError> {
     let Some(files) = &listener.tls else { return Ok(Trust::WebRoots) };
     let certificate = CertificateDer::from_pem_file(&files.cert);

@@ -1,4 +1,4 @@
-//! `countersign users import FILE`: users with the password hashes that they have, however many.
+//! `countersign users import FILE`: imports any number of users with their existing password hashes.
 
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, IsTerminal, Read, Write};
@@ -13,7 +13,7 @@ use super::{CliError, Common};
 use crate::app::{Core, Founding};
 use crate::service::{IMPORT_BATCH, ImportReport, MAX_IMPORT_LINE_BYTES, RefusedLine};
 
-/// Imports every line that can be imported, batch by batch, and tells of the others as it meets them.
+/// Imports every valid line, batch by batch, and reports the invalid lines as they are read.
 pub(super) fn run(path: &Path, common: &Common) -> Result<(), CliError> {
     let (source, size): (Box<dyn Read>, Option<u64>) = if path == Path::new("-") {
         (Box::new(io::stdin()), None)
@@ -68,11 +68,11 @@ async fn import(
     }
 }
 
-/// The lines of a file that may hold anything.
+/// The lines of an untrusted file.
 struct Lines<R>(BufReader<R>);
 
 impl<R: Read> Lines<R> {
-    /// The next lines, fewer than [`IMPORT_BATCH`] only at the end.
+    /// The next lines. Fewer than [`IMPORT_BATCH`] are returned only at the end.
     fn batch(&mut self) -> io::Result<Vec<Vec<u8>>> {
         let mut batch = Vec::with_capacity(IMPORT_BATCH);
         while batch.len() < IMPORT_BATCH {
@@ -84,7 +84,7 @@ impl<R: Read> Lines<R> {
         Ok(batch)
     }
 
-    /// The next line without its end. Of one that is too long, just enough is kept for it to be refused.
+    /// The next line without its line end. An overlong line is truncated, but remains long enough to be refused.
     fn line(&mut self) -> io::Result<Option<Vec<u8>>> {
         let mut line = Vec::new();
         let longest = MAX_IMPORT_LINE_BYTES as u64 + 1;
@@ -100,7 +100,7 @@ impl<R: Read> Lines<R> {
     }
 }
 
-/// How far it is, for somebody who watches.
+/// The progress display.
 struct Progress {
     size: Option<u64>,
     is_shown: bool,

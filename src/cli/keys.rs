@@ -15,7 +15,7 @@ use crate::domain::{Algorithm, Kid};
 use crate::http::KeyItem;
 
 const COLUMNS: [&str; 6] = ["kid", "algorithm", "state", "signs_from", "retires_at", "gone_at"];
-/// Longer than any private key.
+/// A limit above the size of any private key.
 const LONGEST_PEM: u64 = 64 * 1024;
 
 #[derive(Debug, Subcommand)]

@@ -1,4 +1,4 @@
-//! `countersign migrate`: the schema, for those who bring it up to date apart from the start of the service.
+//! `countersign migrate`: brings the schema up to date separately from the start of the service.
 
 use std::sync::Arc;
 
@@ -16,7 +16,7 @@ pub(super) struct MigrateArgs {
     check: bool,
 }
 
-/// Applies what is missing, or says what is. `serve` does the same at each start.
+/// Applies the pending migrations, or lists them. `serve` applies them at each start.
 pub(super) fn run(args: &MigrateArgs, common: &Common) -> Result<(), CliError> {
     let mut config = workplace::load(common)?.config;
     config.database.create_if_missing = !args.check;

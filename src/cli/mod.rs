@@ -1,5 +1,5 @@
-//! The command line: one command per file. Commands work on the database itself, beside a running service, which sees
-//! their changes within `revocation.poll_interval`.
+//! The command line, with one command per file. Commands work on the database itself, beside a running service. The
+//! service sees their changes within `revocation.poll_interval`.
 
 mod admin_key;
 mod client_options;
@@ -44,7 +44,7 @@ pub struct Cli {
     command: Command,
 }
 
-/// What every command takes.
+/// The options of every command.
 #[derive(Debug, Args)]
 struct Common {
     /// Configuration file [default: COUNTERSIGN_CONFIG, else countersign.toml in the working folder, if there is one]

@@ -1,4 +1,4 @@
-//! The person behind a command, for the audit trail: the system user and the machine.
+//! The person who runs a command, for the audit trail: the system user and the machine.
 
 use crate::service::Requester;
 
@@ -12,7 +12,7 @@ pub(super) fn operator() -> Requester {
     Requester { actor: format!("cli:{}@{}", printable(&user), printable(&host)), ..Requester::command_line() }
 }
 
-/// The name of a user id; users of a directory service may be missing here.
+/// The name of a user id. Users of a directory service may be missing here.
 fn user_name(passwd: &str, uid: u32) -> Option<String> {
     passwd.lines().find_map(|line| {
         let mut fields = line.split(':');
@@ -21,7 +21,7 @@ fn user_name(passwd: &str, uid: u32) -> Option<String> {
     })
 }
 
-/// A name that cannot break a line of the log or pretend to be another one.
+/// A name that cannot break a log line or imitate another name.
 fn printable(name: &str) -> String {
     name.chars().take(64).map(|char| if char.is_ascii_graphic() && char != '@' { char } else { '?' }).collect()
 }

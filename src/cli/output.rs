@@ -1,5 +1,5 @@
-//! What a command prints: JSON for machines, or text for people. The text is laid out from the JSON, so that the two
-//! cannot tell different things.
+//! The output of commands: JSON for machines, or text for people. The text is generated from the JSON, so that both
+//! always agree.
 
 use std::io::{self, Write};
 
@@ -8,30 +8,30 @@ use serde_json::Value;
 
 use super::CliError;
 
-/// Standard output, in the form that was asked for.
+/// Standard output in the requested format.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Output {
     pub json: bool,
 }
 
 impl Output {
-    /// Prints `json` on a line of its own, or else `text`.
+    /// Prints `json` on one line, or else `text`.
     pub fn answer(self, json: &Value, text: impl FnOnce() -> String) -> Result<(), CliError> {
         if self.json { print(&format!("{json}\n")) } else { print(&text()) }
     }
 
-    /// Prints one thing: `fields` of it, one on a line.
+    /// Prints the `fields` of one object, one field per line.
     pub fn details(self, json: &Value, fields: &[&str]) -> Result<(), CliError> {
         self.answer(json, || details(json, fields))
     }
 
-    /// Prints many things, as the member `name` of an object or as a table of `columns`.
+    /// Prints a list, as the member `name` of an object or as a table of `columns`.
     pub fn list(self, name: &str, rows: &[Value], columns: &[&str]) -> Result<(), CliError> {
         self.answer(&serde_json::json!({ name: rows }), || table(rows, columns))
     }
 }
 
-/// Prints a text as it is. A reader that has seen enough, such as `head`, is no failure.
+/// Prints a text unchanged. A reader that closes the pipe early, such as `head`, is not an error.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -40,17 +40,17 @@ pub(super) fn print(text: &str) -> Result<(), CliError> {
     }
 }
 
-/// Says something to the person who watches, beside the answer.
+/// Prints a note for the user on standard error, separate from the answer.
 pub(super) fn note(text: &str) {
     let _ = writeln!(io::stderr().lock(), "{text}");
 }
 
-/// Something that serialises, as JSON.
+/// Serialises an item as JSON.
 pub(super) fn json_of(item: &impl Serialize) -> Result<Value, CliError> {
     serde_json::to_value(item).map_err(CliError::failed)
 }
 
-/// Rows below the names of their columns. Names are those of the JSON.
+/// Rows below their column names. The names are taken from the JSON.
 pub(super) fn table(rows: &[Value], columns: &[&str]) -> String {
     let header: Vec<String> = columns.iter().map(|name| name.replace('_', " ").to_uppercase()).collect();
     let cells = rows.iter().map(|row| columns.iter().map(|name| cell(&row[*name])).collect());
@@ -70,7 +70,8 @@ fn aligned(cells: &[String], widths: &[usize]) -> String {
     format!("{}\n", line.trim_end())
 }
 
-/// A value as people read it. What others chose is kept from steering the terminal (security.md S3).
+/// A value in readable form. Unsafe characters are replaced, so that untrusted text cannot control the terminal
+/// (security.md S3).
 fn cell(value: &Value) -> String {
     let text = match value {
         Value::Null => return "-".to_owned(),
@@ -84,7 +85,7 @@ fn cell(value: &Value) -> String {
     if shown.is_empty() { "-".to_owned() } else { shown }
 }
 
-/// Neither a control character nor one that turns the direction of what follows.
+/// Whether a character is neither a control character nor a change of the text direction.
 fn is_safe(char: char) -> bool {
     !char.is_control() && !matches!(char, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
 }

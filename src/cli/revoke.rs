@@ -1,4 +1,4 @@
-//! `countersign revoke`: make tokens and sessions inactive, on every replica within the bound.
+//! `countersign revoke`: makes tokens and sessions inactive on every replica, within the bound.
 
 use std::path::PathBuf;
 
@@ -93,7 +93,7 @@ fn parsed<T, E: std::fmt::Display>(
     text.map(parse).transpose().map_err(|error| CliError::Usage(error.to_string()))
 }
 
-/// Whatever the token is good for ends: a refresh token's session, or an access token alone.
+/// Revokes a refresh token's session, or a single access token.
 async fn revoke_token(core: &Core, token: &str, common: &Common) -> Result<(), CliError> {
     if looks_like_refresh_token(token) {
         let session = core.service.session_of(token).ok_or_else(|| {

@@ -1,5 +1,5 @@
-//! Secrets come in by a prompt, standard input or a file, and never as an argument, which every process of the machine
-//! could read (security.md S6).
+//! Secrets are read from a prompt, standard input or a file. They are never arguments, because every process of the
+//! machine can read those (security.md S6).
 
 use std::io::{IsTerminal, stdin};
 use std::path::{Path, PathBuf};
@@ -11,10 +11,10 @@ use super::CliError;
 use super::workplace::read_text;
 use crate::domain::Password;
 
-/// Longer than any password or token.
+/// A limit above the length of any password or token.
 const LONGEST: u64 = 16 * 1024;
 
-/// Where a password comes from.
+/// The source of a password.
 #[derive(Debug, Args)]
 pub(super) struct PasswordSource {
     /// Read the password from standard input instead of asking for it
@@ -26,7 +26,7 @@ pub(super) struct PasswordSource {
 }
 
 impl PasswordSource {
-    /// Reads it; at a terminal, twice, because nobody sees what they type.
+    /// Reads the password. At a terminal it is read twice, because the input is not visible.
     pub fn read(&self) -> Result<Password, CliError> {
         let text = match (&self.password_file, self.password_stdin) {
             (Some(path), _) => first_line(path)?,
@@ -48,12 +48,12 @@ impl PasswordSource {
     }
 }
 
-/// Where a token comes from: a file, or standard input, where a person is asked.
+/// Reads a token from a file or from standard input. At a terminal, a prompt is shown.
 pub(super) fn read_token(file: Option<&Path>) -> Result<Zeroizing<String>, CliError> {
     let is_asked = file.is_none() && stdin().is_terminal();
     let text = if is_asked { prompt("Token: ")? } else { first_line(file.unwrap_or(Path::new("-")))? };
     let token = text.trim();
-    // What many tools print before a token.
+    // Many tools print this prefix before a token.
     let token = token.strip_prefix("Bearer ").unwrap_or(token);
     if token.is_empty() { Err(CliError::failed("there is no token")) } else { Ok(Zeroizing::new(token.to_owned())) }
 }
@@ -62,7 +62,7 @@ fn prompt(text: &str) -> Result<Zeroizing<String>, CliError> {
     rpassword::prompt_password(text).map(Zeroizing::new).map_err(|error| CliError::about("the terminal", error))
 }
 
-/// The text without the line end that editors and `echo` put behind it.
+/// The text without the trailing line end that editors and `echo` append.
 fn first_line(path: &Path) -> Result<Zeroizing<String>, CliError> {
     let text = Zeroizing::new(read_text(path, LONGEST)?);
     let line = text.strip_suffix('\n').unwrap_or(&text);

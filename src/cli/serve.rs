@@ -1,4 +1,4 @@
-//! `countersign serve`: from the configuration to a running service, and to its orderly end.
+//! `countersign serve`: starts the service from the configuration, and stops it in order.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -15,9 +15,9 @@ use crate::app::{App, Memory, Parts, StartError};
 use crate::config::{Config, Engine, TlsFiles};
 use crate::telemetry::LogSink;
 
-/// How long the last lines of the log may take.
+/// The time limit for writing the last log lines.
 const FLUSH: Duration = Duration::from_secs(1);
-/// Files that are no connections: the embedded database, the log, the event queue, `/proc`.
+/// The number of open files other than connections: the embedded database, the log, the event queue, `/proc`.
 const OTHER_FILES: usize = 64;
 
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub(super) struct ServeArgs {
     demo: bool,
 }
 
-/// Runs until SIGTERM, SIGINT or SIGQUIT; a second one does not wait for requests in flight.
+/// Runs until SIGTERM, SIGINT or SIGQUIT. A second signal does not wait for requests in flight.
 pub(super) fn run(args: &ServeArgs, common: &Common) -> Result<(), CliError> {
     if args.demo {
         let (demo, config) = Demo::prepare(common)?;
@@ -61,14 +61,14 @@ async fn serve(config: Config, parts: Parts, demo: Option<Demo>) -> Result<(), C
     }
 }
 
-/// As many workers as cores that this process may use: std heeds the affinity mask and the quota of the control group.
+/// One worker per core that this process may use. std respects the affinity mask and the quota of the control group.
 fn runtime() -> io::Result<Runtime> {
     let workers = std::thread::available_parallelism().map_or(1, usize::from);
     Builder::new_multi_thread().worker_threads(workers).enable_all().build()
 }
 
-/// Lowers `public.max_connections` to what the limit of open files allows. Otherwise callers of the public listener could use up all
-/// files, and the operations listener could accept no connection either.
+/// Lowers `public.max_connections` to fit the limit of open files. Otherwise callers of the public listener could use
+/// up all files, and the operations listener could accept no connection either.
 fn fit_connections(config: &mut Config, file_limit: Option<u64>) {
     let wanted = config.public.max_connections.unwrap_or_else(|| Memory::of_process().connections());
     let grpc = config.grpc.listen.map_or(0, |_| config.grpc.max_connections);
@@ -88,7 +88,7 @@ fn fit_connections(config: &mut Config, file_limit: Option<u64>) {
     }
 }
 
-/// The line from which operators and scripts learn what was started and where it listens.
+/// The log line with the version and the addresses of the listeners, for operators and scripts.
 fn tell(app: &App) {
     let config = app.config();
     let url = |tls: &Option<TlsFiles>, address| {
@@ -119,7 +119,7 @@ fn tell(app: &App) {
     }
 }
 
-/// What went wrong, and what to do where that is known.
+/// The error's message, with the remedy if it is known.
 fn explained(error: &StartError) -> String {
     let StartError::Bind { listener, cause, .. } = error else {
         return error.to_string();
@@ -141,13 +141,14 @@ fn explained(error: &StartError) -> String {
     }
 }
 
-/// An address that is free now.
+/// An address that is currently free.
 fn free_address() -> SocketAddr {
     let any = SocketAddr::from(([127, 0, 0, 1], 0));
     TcpListener::bind(any).and_then(|listener| listener.local_addr()).unwrap_or(any)
 }
 
-/// The signals of a service. Their handlers are installed before anything starts, so that none ends it half way.
+/// The signals of a service. Their handlers are installed before anything starts, so that no signal interrupts the
+/// start.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
@@ -170,8 +171,8 @@ impl Signals {
     }
 }
 
-/// The first signal to stop starts an orderly end; the second ends the process. Signals by which other servers reload files or
-/// reopen logs change nothing here, and are logged.
+/// The first stop signal starts an orderly end; the second ends the process. Signals by which other servers reload or
+/// reopen files change nothing here, and are logged.
 async fn heed(mut signals: Signals, stop: CancellationToken, abort: CancellationToken) {
     loop {
         let without_effect = tokio::select! {

@@ -1,4 +1,4 @@
-//! `countersign token`: what a token says, and whether it is good as far as a resource server can tell offline.
+//! `countersign token`: shows a token's contents, and verifies it offline as a resource server does.
 
 use std::path::{Path, PathBuf};
 
@@ -14,7 +14,7 @@ use super::{CliError, Common};
 use crate::clock::{Clock, SystemClock};
 use crate::crypto::{PublicKeySet, UnverifiedToken, looks_like_refresh_token, verify_access_token};
 
-/// Larger than any key set that is accepted.
+/// A limit above the size of any accepted key set.
 const LONGEST_JWKS: u64 = 64 * 1024;
 
 #[derive(Debug, Subcommand)]
@@ -85,7 +85,7 @@ fn verify(file: Option<&Path>, issuer: Option<&str>, jwks: Option<&Path>, common
     })
 }
 
-/// The keys where every verifier finds them.
+/// Fetches the keys from the address that every verifier uses.
 fn fetch_jwks(issuer: &str) -> Result<String, CliError> {
     let address = format!("{}/.well-known/jwks.json", issuer.trim_end_matches('/'));
     let url = Url::parse(&address).map_err(|error| CliError::Usage(format!("--issuer: {error}")))?;

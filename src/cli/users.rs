@@ -17,7 +17,7 @@ use crate::http::UserItem;
 
 const COLUMNS: [&str; 6] = ["username", "id", "enabled", "roles", "created_at", "last_login_at"];
 const FIELDS: [&str; 7] = ["id", "username", "enabled", "roles", "epoch", "created_at", "last_login_at"];
-/// Users that are read at once.
+/// The number of users per read.
 const PAGE: u32 = 500;
 
 #[derive(Debug, Subcommand)]
@@ -106,7 +106,7 @@ pub(super) fn run(command: UsersCommand, common: &Common) -> Result<(), CliError
     }
 }
 
-/// The user of this name or id.
+/// Finds the user with this name or id.
 pub(super) async fn find(core: &Core, text: &str) -> Result<User, CliError> {
     let found = match UserId::parse(text) {
         Ok(id) => core.service.user(id).await,
@@ -127,14 +127,14 @@ fn create(name: &str, roles: Vec<Role>, password: &PasswordSource, common: &Comm
     })
 }
 
-/// Shows what became of a user that was changed.
+/// Shows a changed user.
 async fn changed(core: &Core, user: &User, common: &Common) -> Result<(), CliError> {
     let user = core.service.user(user.id).await.map_err(CliError::failed)?;
     let user = user.ok_or_else(|| CliError::failed("there is no such user"))?;
     common.output().details(&json_of(&UserItem::from(&user))?, &FIELDS)
 }
 
-/// Changes a user, and shows what became of it.
+/// Changes a user and shows the result.
 fn change(
     text: &str,
     common: &Common,
@@ -159,7 +159,7 @@ fn delete(text: &str, confirmation: &Confirmation, common: &Common) -> Result<()
     })
 }
 
-/// Printed as they are read: there may be millions.
+/// Users are printed as they are read, because there may be millions.
 async fn list(core: &Core, common: &Common) -> Result<(), CliError> {
     let (mut after, mut is_first) = (None, true);
     if common.json {

@@ -1,4 +1,4 @@
-//! What a command needs before it can do anything: settings, a clock, randomness, a log, a runtime, the database.
+//! The environment of a command: settings, a clock, randomness, a log, a runtime, and the database.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -18,10 +18,10 @@ use crate::telemetry::{LogSink, Logger, tell_panics};
 
 /// A command needs one connection to read and one to write.
 const CONNECTIONS: u32 = 2;
-/// How long the last lines of the log may take.
+/// The time limit for writing the last log lines.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Reads the configuration file and the environment; every mistake is told at once.
+/// Reads the configuration file and the environment. Reports every configuration error at once.
 pub(super) fn load(common: &Common) -> Result<Loaded, CliError> {
     load_from(common, std::env::vars_os())
 }
@@ -35,7 +35,7 @@ pub(super) fn load_from(
     sources.and_then(|sources| sources.load()).map_err(CliError::failed)
 }
 
-/// Time, randomness, and the log of the whole process.
+/// The clock, the randomness, and the log of the whole process.
 pub(super) fn parts(sink: LogSink, log: &config::Log) -> Result<Parts, CliError> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let logger = Logger::start(sink, log, Arc::clone(&clock)).map_err(|error| CliError::about("the log", error))?;
@@ -44,18 +44,19 @@ pub(super) fn parts(sink: LogSink, log: &config::Log) -> Result<Parts, CliError>
     Ok(Parts { clock, random: Arc::new(SystemRandom::default()), logger })
 }
 
-/// The parts of a command that is not the service: it warns on standard error, and says the rest with its answer.
+/// The parts of a command other than `serve`. Warnings appear on standard error, everything else in the command's
+/// answer.
 pub(super) fn quiet_parts() -> Result<Parts, CliError> {
     let log = config::Log { format: LogFormat::Text, level: LogLevels::all(LevelFilter::WARN), requests: false };
     parts(LogSink::Stderr, &log)
 }
 
-/// A runtime for one command.
+/// The runtime of one command.
 pub(super) fn runtime() -> Result<Runtime, CliError> {
     Builder::new_current_thread().enable_all().build().map_err(CliError::failed)
 }
 
-/// Runs `work` on the database that is configured.
+/// Runs `work` on the configured database.
 pub(super) fn on_database<T>(
     common: &Common,
     founding: Founding,
@@ -75,7 +76,8 @@ pub(super) fn on_database<T>(
     outcome
 }
 
-/// Reads a file of text, or standard input where `path` is `-`; `limit` in bytes keeps out what cannot be meant.
+/// Reads a text file, or standard input if `path` is `-`. The `limit` in bytes refuses files that cannot be the
+/// intended ones.
 pub(super) fn read_text(path: &Path, limit: u64) -> Result<String, CliError> {
     use std::io::Read;
     let mut text = String::new();

@@ -9,8 +9,8 @@ use super::Logger;
 /// The time limit for writing the last log lines when the process ends.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Replaces the standard panic message with a report of the panic's location. The panic's own message is left out: panics
-/// of slices quote the sliced text, which may be a secret (security.md S1).
+/// Replaces the standard panic message with a report of the panic's location. The panic's own message is left out:
+/// panics of slices quote the sliced text, which may be a secret (security.md S1).
 ///
 /// The report is a line of `logger`, if there is one. A panic of the main thread ends the process, and a panic without
 /// a log would be invisible. Both are therefore also reported on standard error.
