@@ -1,5 +1,5 @@
-//! Keys of administrators (`cs_admin_…`): digests, made and deleted by the command line. They are read from the database
-//! at each use, so that a deleted key is dead at once.
+//! Keys of administrators (`cs_admin_…`): digests, created and deleted by the command line. They are read from the
+//! database at each use, so a deleted key is invalid at once.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use crate::store::columns::admin_key_columns;
 use crate::store::db::{Database, Row, values};
 use crate::store::{AuditEvent, StoreError, audit};
 
-/// The last use is written down at most this often.
+/// The last use is recorded at most this often.
 const USE_RESOLUTION: Duration = Duration::from_secs(60);
 
 /// An administrator's key to be created.
@@ -16,11 +16,11 @@ const USE_RESOLUTION: Duration = Duration::from_secs(60);
 pub struct NewAdminKey {
     /// Fresh random id.
     pub id: [u8; 16],
-    /// A name for people; unique.
+    /// A display name; unique.
     pub name: String,
     /// SHA-256 of the key, which has 256 random bits.
     pub digest: [u8; 32],
-    /// When it stops being accepted.
+    /// When the key expires.
     pub expires_at: Option<Timestamp>,
 }
 
@@ -29,11 +29,11 @@ pub struct NewAdminKey {
 pub struct AdminKey {
     /// Its id.
     pub id: [u8; 16],
-    /// A name for people; unique.
+    /// A display name; unique.
     pub name: String,
-    /// When it was made.
+    /// When the key was created.
     pub created_at: Timestamp,
-    /// When it stops being accepted.
+    /// When the key expires.
     pub expires_at: Option<Timestamp>,
     /// Its last use, to the minute.
     pub last_used_at: Option<Timestamp>,
@@ -73,7 +73,7 @@ impl AdminKeys<'_> {
         self.0.rows("admin_keys_all", READ, Vec::new()).await?.iter().map(AdminKey::try_from).collect()
     }
 
-    /// The key that has this digest, if it is accepted at `now`. Notes the use.
+    /// The key with this digest, if it is accepted at `now`. Records the use.
     pub async fn accept(&self, digest: [u8; 32], now: Timestamp) -> Result<Option<AdminKey>, StoreError> {
         const READ: &str = concat!(
             "SELECT ",
@@ -86,7 +86,7 @@ impl AdminKeys<'_> {
         };
         let key = AdminKey::try_from(&row)?;
         if key.last_used_at.is_none_or(|last| now.since(last) >= USE_RESOLUTION) {
-            // To look at a service whose database takes no writes is what an administrator then wants most.
+            // An administrator must be able to inspect a service whose database accepts no writes.
             if let Err(error) = self.0.write_one("admin_key_used", NOTE, values![now, digest]).await {
                 tracing::debug!(%error, "the use of an admin key could not be noted");
             }
@@ -94,7 +94,7 @@ impl AdminKeys<'_> {
         Ok(Some(key))
     }
 
-    /// Deletes a key by name; false when there is none.
+    /// Deletes a key by name; false if there is none.
     pub async fn delete(&self, name: &str, now: Timestamp, audit: Option<AuditEvent>) -> Result<bool, StoreError> {
         const DELETE: &str = "DELETE FROM admin_keys WHERE name = $1 RETURNING id";
         let written = self.0.write("admin_key_delete", (name.to_owned(), now, audit), |tx, (name, now, audit)| {

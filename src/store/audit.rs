@@ -1,4 +1,4 @@
-//! The audit trail: what happened, who did it, and to whom.
+//! The audit trail: events with their actors and subjects.
 
 use crate::domain::{ClientId, SessionId, Timestamp, UserId};
 use crate::store::StoreError;
@@ -7,21 +7,21 @@ use crate::store::db::{Database, Row, Sql, Tx, Value, values};
 /// An event to be written in the transaction of the change that it describes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuditEvent {
-    /// What happened, such as `session.reused`.
+    /// The event's name, such as `session.reused`.
     pub event: &'static str,
     /// The actor.
     pub actor: Option<String>,
     /// The object of the event.
     pub subject: Option<String>,
-    /// The client through which it happened.
+    /// The client used for the action.
     pub client: Option<String>,
-    /// The user concerned, whatever the subject is.
+    /// The user concerned, independent of the subject.
     pub user: Option<String>,
-    /// The session concerned, whatever the subject is.
+    /// The session concerned, independent of the subject.
     pub session: Option<String>,
     /// The request that caused it.
     pub request_id: Option<String>,
-    /// More, as a JSON object. Never a secret, and never a name that no account has (security.md S4).
+    /// Further details, as a JSON object. Never a secret, and never a user name without an account (security.md S4).
     pub detail: Option<String>,
 }
 
@@ -59,7 +59,7 @@ impl AuditEvent {
         self
     }
 
-    /// Sets the client through which it happened.
+    /// Sets the client used for the action.
     #[must_use]
     pub fn on(mut self, client: &ClientId) -> Self {
         self.client = Some(client.to_string());
@@ -79,7 +79,7 @@ impl AuditEvent {
     }
 }
 
-/// A remembered event.
+/// A recorded event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRecord {
     /// Its place in the trail: the cursor of the next page.
@@ -104,7 +104,7 @@ pub struct AuditRecord {
     pub detail: Option<String>,
 }
 
-/// Which events to read; what is not set does not restrict.
+/// The events to read; an unset criterion does not restrict.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct AuditFilter {
     /// This event alone.
@@ -125,23 +125,23 @@ pub struct AuditFilter {
     pub until: Option<Timestamp>,
 }
 
-/// What one bounded step of a search found.
+/// The result of one bounded step of a search.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditStep {
-    /// The newest matching events, in the order of their age.
+    /// The newest matching events, newest first.
     pub records: Vec<AuditRecord>,
-    /// Where the next step begins; none when no older event can match.
+    /// The start of the next step; none when no older event can match.
     pub next: Option<i64>,
 }
 
-/// Index entries that one step of a search reads at most.
+/// Maximum number of index entries that one step of a search reads.
 const STEP: u32 = 10_000;
 
-/// The statements of a search that reads one index. Each has a text of its own, so that the server plans it by itself.
+/// The statements of a search that reads one index. Each has its own text, so that the server plans it separately.
 struct Leader {
     /// The page of matches between two places of the trail.
     page: &'static str,
-    /// The place that [`STEP`] entries of the index reach back to.
+    /// The oldest place among the next [`STEP`] entries of the index.
     reach: &'static str,
 }
 
@@ -184,7 +184,7 @@ const UNLED: Leader = leader!("$1 IS NULL");
 pub struct Audit<'a>(pub(super) &'a Database);
 
 impl Audit<'_> {
-    /// Writes events that accompany no other change.
+    /// Writes events without another change.
     pub async fn append(&self, events: Vec<AuditEvent>, now: Timestamp) -> Result<(), StoreError> {
         self.0
             .write("audit_append", (events, now), |tx, (events, now)| {
@@ -194,11 +194,11 @@ impl Audit<'_> {
             .map(|written| written.value)
     }
 
-    /// The newest events that pass `filter`, from before `before` (a `seq`) on. Reads a bounded number of index entries,
-    /// whatever the filter and the size of the trail.
+    /// The newest events that match `filter`, from before `before` (a `seq`). Reads a bounded number of index entries,
+    /// independent of the filter and the size of the trail.
     ///
-    /// One criterion is answered by its index. Of several, the step follows the index whose next [`STEP`] entries reach
-    /// back the furthest: that of the rarest value.
+    /// One criterion is answered by its index. With several criteria, the step follows the index whose next [`STEP`]
+    /// entries reach back the furthest: the index of the rarest value.
     pub async fn step(&self, filter: &AuditFilter, before: Option<i64>, limit: u32) -> Result<AuditStep, StoreError> {
         let AuditFilter { event, actor, subject, client, user, session, since, until } = filter;
         let before = before.unwrap_or(i64::MAX);
@@ -235,7 +235,7 @@ impl Audit<'_> {
         Ok(AuditStep { records, next })
     }
 
-    /// How far back [`STEP`] index entries reach.
+    /// The oldest place that [`STEP`] index entries reach.
     async fn reach(&self, leader: &Leader, value: Option<&String>, before: i64) -> Result<i64, StoreError> {
         let row = self.0.row("audit_reach", leader.reach, values![value.cloned(), before, STEP - 1]).await?;
         row.map_or(Ok(i64::MIN), |row| row.of("audit", "seq").int("seq"))
@@ -262,7 +262,7 @@ impl TryFrom<&Row> for AuditRecord {
     }
 }
 
-/// Writes events in the transaction of what they are about, with one statement.
+/// Writes events in the transaction of the change that they describe, with one statement.
 pub(super) async fn record(
     tx: &mut Tx,
     now: Timestamp,

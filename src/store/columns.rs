@@ -1,7 +1,7 @@
-//! The columns that each table is read by.
+//! The columns that are read from each table.
 //!
-//! No statement says `*`: the next release may add columns while this one still runs (security.md C10), and a statement that
-//! was prepared before would then return more than its caller, the driver and PostgreSQL's plan expect.
+//! No statement uses `*`: the next release may add columns while this one still runs (security.md C10). A previously
+//! prepared statement would then return more columns than its caller, the driver and PostgreSQL's plan expect.
 
 /// Columns of `users`.
 macro_rules! user_columns {
@@ -22,7 +22,7 @@ macro_rules! session_columns {
     };
 }
 
-/// The installation's epoch, in a statement about something else.
+/// The installation's epoch, as a subquery of another statement.
 macro_rules! installation_epoch {
     () => {
         "(SELECT epoch FROM installation)"
@@ -45,7 +45,7 @@ macro_rules! key_columns {
     };
 }
 
-/// Columns of `admin_keys`, but for the digest.
+/// Columns of `admin_keys`, except the digest.
 macro_rules! admin_key_columns {
     () => {
         "id, name, created_at, expires_at, last_used_at"

@@ -1,4 +1,4 @@
-//! The database as a whole: which installation it belongs to, how many rows it holds, and what to do after a restore.
+//! The database as a whole: its installation, its number of rows, and the steps after a restore.
 
 use crate::domain::{Revocation, Timestamp};
 use crate::store::db::{Sql, Tx, Written, values};
@@ -40,9 +40,9 @@ impl Store {
             .collect()
     }
 
-    /// Ends every session and makes every token inactive. The cost does not depend on their number:
-    /// the installation's epoch is raised, and one entry on the feed says so. To be done after a backup was restored
-    /// (security.md D8): what was revoked or rotated since the backup must not come back.
+    /// Ends every session and makes every token inactive. The cost does not depend on their number: the installation's
+    /// epoch is raised, with one entry on the feed. Run this after a backup was restored (security.md D8). Otherwise
+    /// tokens revoked or rotated since the backup would be valid again.
     pub async fn revoke_everything(
         &self,
         revocation_expires_at: Timestamp,
@@ -64,12 +64,12 @@ impl Store {
 const NO_INSTALLATION: StoreError = StoreError::NotFound { what: "installation" };
 
 async fn revoke_everything(tx: &mut Tx, until: Timestamp, now: Timestamp) -> Result<(), StoreError> {
-    // At least the time in seconds: higher than any epoch that was given out after the backup was made, which the restored
-    // database does not know.
+    // At least the time in seconds. This is higher than any epoch assigned after the backup was made, which the
+    // restored database does not know.
     const RAISE: &str =
         "UPDATE installation SET epoch = CASE WHEN epoch < $1 THEN $1 ELSE epoch + 1 END RETURNING epoch";
-    // A dump brings along the transaction numbers of the server that it was taken from. Where they are of the future here,
-    // every sync would return those rows again.
+    // A dump includes the transaction numbers of its source server. Where these are in the future here, every sync
+    // would return those rows again.
     const RENUMBER: Sql =
         Sql::each("", "UPDATE changes SET xid = DEFAULT WHERE xid > pg_current_xact_id()::text::bigint");
     let seconds = u32::try_from(now.seconds()).unwrap_or(u32::MAX);

@@ -1,4 +1,4 @@
-//! Signing keys, sealed. Of many replicas that make, rotate or withdraw a key at once, exactly one wins.
+//! Sealed signing keys. If several replicas create, rotate or withdraw a key at once, exactly one wins.
 
 use crate::domain::{Algorithm, Change, KeySchedule, Kid, Revocation, Timestamp};
 use crate::store::columns::key_columns;
@@ -11,30 +11,30 @@ use crate::store::{AuditEvent, FeedEntry, Rows, StoreError, audit};
 pub struct NewKey {
     /// Its id.
     pub kid: Kid,
-    /// The one algorithm that it is for.
+    /// The key's algorithm.
     pub algorithm: Algorithm,
     /// The private key, sealed under the master key.
     pub sealed: Vec<u8>,
     /// The public key as a JWK in JSON.
     pub public_jwk: String,
-    /// Published from here.
+    /// Published from this time.
     pub announced_at: Timestamp,
-    /// Signs from here.
+    /// Signs from this time.
     pub signs_from: Timestamp,
 }
 
-/// A key as it is stored. `Debug` shows no key material.
+/// A stored key. `Debug` shows no key material.
 #[derive(Clone, PartialEq, Eq)]
 pub struct StoredKey {
     /// Its id.
     pub kid: Kid,
-    /// The one algorithm that it is for.
+    /// The key's algorithm.
     pub algorithm: Algorithm,
     /// The private key, sealed under the master key.
     pub sealed: Vec<u8>,
     /// The public key as a JWK in JSON.
     pub public_jwk: String,
-    /// When it does what.
+    /// The key's schedule.
     pub schedule: KeySchedule,
     /// When it was stored.
     pub created_at: Timestamp,
@@ -51,15 +51,15 @@ impl std::fmt::Debug for StoredKey {
     }
 }
 
-/// What takes the place of a withdrawn key.
+/// The replacement of a withdrawn key.
 #[derive(Clone)]
 pub enum AfterWithdrawal {
-    /// Nothing: another key signs already, or none shall.
+    /// No replacement: another key already signs, or none shall.
     Nothing,
-    /// This key, which was announced, signs at once.
+    /// This announced key signs at once.
     Promote(Kid),
-    /// The withdrawn key had only been announced: the one that it was to follow goes on signing for as long as the
-    /// withdrawn one would have.
+    /// The withdrawn key had only been announced. Its predecessor continues to sign for as long as the withdrawn key
+    /// would have signed.
     Reinstate(Kid),
     /// This new key.
     Insert(NewKey),
@@ -70,7 +70,7 @@ pub enum AfterWithdrawal {
 pub struct Keys<'a>(pub(super) &'a Database);
 
 impl Keys<'_> {
-    /// Every key that is stored, withdrawn ones too, in the order in which they sign.
+    /// Every stored key, including withdrawn ones, in the order in which they sign.
     pub async fn all(&self) -> Result<Rows<StoredKey, Kid>, StoreError> {
         const READ: &str =
             concat!("SELECT ", key_columns!(), " FROM signing_keys ORDER BY signs_from, created_at, kid");
@@ -82,7 +82,8 @@ impl Keys<'_> {
         Ok(keys)
     }
 
-    /// Stores a key if its algorithm has none without a successor; false when another was there first (security.md K8).
+    /// Stores a key if its algorithm has no key without a successor. False if another replica stored one first
+    /// (security.md K8).
     pub async fn insert_first(
         &self,
         key: NewKey,
@@ -103,9 +104,9 @@ impl Keys<'_> {
             .await
     }
 
-    /// Gives the key `current` a successor: it retires at `retires_at`, which is when the new one signs, and is gone at
-    /// `gone_at`. False when `current` has a successor already or was withdrawn: another replica won.
-    /// [`StoreError::Conflict`] when the new key is stored already.
+    /// Gives the key `current` a successor. The key retires at `retires_at`, when the new one starts to sign, and is
+    /// gone at `gone_at`. False if `current` already has a successor or was withdrawn: another replica won.
+    /// [`StoreError::Conflict`] if the new key is already stored.
     pub async fn rotate(
         &self,
         current: &Kid,
@@ -136,8 +137,8 @@ impl Keys<'_> {
             .await
     }
 
-    /// Withdraws a key as compromised: it leaves the JWKS, and every token that it signed is inactive. False when it was
-    /// withdrawn before. [`StoreError::Conflict`] when what follows cannot take its place.
+    /// Withdraws a key as compromised: it leaves the JWKS, and every token that it signed is inactive. False if it was
+    /// already withdrawn. [`StoreError::Conflict`] if the replacement cannot take its place.
     pub async fn withdraw(
         &self,
         kid: &Kid,
@@ -167,7 +168,7 @@ impl Keys<'_> {
             .await
     }
 
-    /// Replaces the sealed form `old` by `new`, which a new master key seals; false when it was replaced before.
+    /// Replaces the sealed form `old` by `new`, which is sealed by a new master key. False if it was already replaced.
     pub async fn reseal(&self, kid: &Kid, old: &[u8], new: &[u8]) -> Result<bool, StoreError> {
         const RESEAL: &str = "UPDATE signing_keys SET sealed = $1 WHERE kid = $2 AND sealed = $3 RETURNING kid";
         Ok(!self.0.write_one("key_reseal", RESEAL, values![new, kid, old]).await?.is_empty())
@@ -205,7 +206,7 @@ impl TryFrom<&Row> for StoredKey {
     }
 }
 
-/// False when the kid is stored, or the algorithm has a key without a successor.
+/// False if the kid is stored, or the algorithm has a key without a successor.
 async fn insert(tx: &mut Tx, key: &NewKey, now: Timestamp) -> Result<bool, StoreError> {
     const INSERT: &str = "INSERT INTO signing_keys
             (kid, algorithm, sealed, public_jwk, announced_at, signs_from, created_at)

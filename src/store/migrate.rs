@@ -1,11 +1,11 @@
 //! The schema and its migrations.
 //!
-//! Each migration is a file for each engine, applied in a transaction of its own under a lock, so that any number of
-//! replicas may start at once (security.md D1). A file never changes once it was released; its checksum is compared.
+//! Each migration is a file for each engine. It is applied in its own transaction under a lock, so any number of
+//! replicas may start at once (security.md D1). A released file never changes; its checksum is compared.
 //!
-//! Releases n−1 and n must serve together while replicas are replaced one by one. Each migration therefore says in its
-//! first line which is the oldest schema whose release may still run after it: `-- compatible-with: N`. A change that an
-//! older release cannot live with is made in two: expand first, contract one release later.
+//! Releases n−1 and n must serve together while replicas are replaced one by one. The first line of each migration
+//! therefore names the oldest schema whose release may still run after it: `-- compatible-with: N`. A change that is
+//! incompatible with an older release is made in two steps: expand first, contract one release later.
 
 use sha2::{Digest, Sha256};
 
@@ -41,10 +41,10 @@ const MIGRATIONS: [Migration; 4] = [
     migration!(4, "0004_audit"),
 ];
 
-/// Longest wait for another replica that migrates, and longest run of one migration.
+/// Longest wait for another migrating replica, and longest run of one migration.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(600);
 
-/// Where the schema stands.
+/// The state of the schema.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SchemaStatus {
     /// Newest migration that was applied; 0 in an empty database.
@@ -56,8 +56,8 @@ pub struct SchemaStatus {
 }
 
 impl Store {
-    /// Applies what is missing. Any number of processes may do so at once. A complete schema is only read: the role of a
-    /// service needs no right to change it.
+    /// Applies the missing migrations. Any number of processes may do so at once. A complete schema is only read, so
+    /// the role of a service needs no right to change it.
     pub async fn migrate(&self, now: Timestamp) -> Result<SchemaStatus, StoreError> {
         let status = self.check_schema().await?;
         if status.pending == 0 {
@@ -72,7 +72,7 @@ impl Store {
         }
     }
 
-    /// PostgreSQL: refuses a role that may not create tables, and says what to do.
+    /// PostgreSQL: refuses a role that may not create tables, and names the remedy.
     async fn check_right_to_create(
         &self,
         SchemaStatus { current, latest, .. }: SchemaStatus,
@@ -99,7 +99,7 @@ impl Store {
         }))
     }
 
-    /// Says where the schema stands. An error when this release may not run on it at all.
+    /// Returns the state of the schema. An error if this release may not run on it at all.
     pub async fn check_schema(&self) -> Result<SchemaStatus, StoreError> {
         const EXISTS: Sql = Sql::each(
             "SELECT count(*) AS tables FROM sqlite_master WHERE type = 'table' AND name = 'schema_migrations'",
@@ -118,7 +118,7 @@ impl Store {
 
 const APPLIED: &str = "SELECT version, checksum, compatible_with FROM schema_migrations ORDER BY version";
 
-/// A migration that the database remembers.
+/// A migration recorded in the database.
 #[derive(Debug, Clone)]
 struct Applied {
     version: u32,
@@ -136,9 +136,9 @@ impl TryFrom<&Row> for Applied {
     }
 }
 
-/// Applies the first missing migration, and says what is still missing.
+/// Applies the first missing migration, and returns the remaining ones.
 async fn apply_next(tx: &mut Tx, now: Timestamp) -> Result<SchemaStatus, StoreError> {
-    // The lock is PostgreSQL's; SQLite's transactions for writing exclude one another.
+    // The lock is for PostgreSQL; SQLite's write transactions exclude one another.
     const LOCK: Sql = Sql::each("", "SELECT pg_advisory_xact_lock(7165064744911262)");
     const TABLE: Sql = Sql::each(
         "CREATE TABLE IF NOT EXISTS schema_migrations (version INTEGER PRIMARY KEY, name TEXT NOT NULL,
@@ -164,7 +164,7 @@ async fn apply_next(tx: &mut Tx, now: Timestamp) -> Result<SchemaStatus, StoreEr
 }
 
 impl Migration {
-    /// SHA-256 of both engines' texts: a file that was changed for one is noticed on the other, too.
+    /// SHA-256 of both engines' texts: a change to the file of one engine is also detected on the other.
     fn checksum(&self) -> [u8; 32] {
         let digest =
             Sha256::new().chain_update(self.text.sqlite()).chain_update([0]).chain_update(self.text.postgres());
@@ -180,7 +180,7 @@ impl Migration {
     }
 }
 
-/// What the database remembers against what this release knows.
+/// Compares the recorded migrations with those of this release.
 fn judge(applied: &[Applied], known: &[Migration]) -> Result<SchemaStatus, StoreError> {
     let latest = known.last().map_or(0, |migration| migration.version);
     let current = applied.last().map_or(0, |applied| applied.version);
@@ -221,7 +221,7 @@ mod tests {
         assert_eq!(tolerant, SchemaStatus { current: 3, latest: 2, pending: 0 });
         let refused = judge(&[applied(1, 1), applied(2, 1), applied(3, 3)], &TWO).unwrap_err();
         assert_eq!(refused, StoreError::SchemaNewer { found: 3, needed: 3, known: 2 });
-        // A later tolerant migration does not take back what an earlier one demanded.
+        // A later tolerant migration does not cancel the requirement of an earlier one.
         assert!(judge(&[applied(1, 1), applied(2, 1), applied(3, 3), applied(4, 1)], &TWO).is_err());
     }
 

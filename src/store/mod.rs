@@ -1,8 +1,8 @@
-//! The shared database: the only module that imports sqlx, and only [`db`] of it knows that there are two engines.
+//! The shared database. Only this module imports sqlx, and only its submodule [`db`] distinguishes the two engines.
 //!
-//! Every method that changes something is one transaction, which also holds its entries on the change feed and in the
-//! audit trail. What it put on the feed is returned as [`Written::changes`], for this replica to apply at once; the
-//! others read it. `now` is always an argument.
+//! Every method that changes something is one transaction, including its entries on the change feed and in the audit
+//! trail. Its entries on the feed are returned as [`Written::changes`], which this replica applies at once; the others
+//! read the feed. `now` is always an argument.
 
 mod admin_keys;
 mod assertions;
@@ -49,13 +49,13 @@ pub use self::turns::Turns;
 pub use self::users::{Credentials, KeptSession, NewUser, PasswordChange, RotatedByPassword, UserChange, Users};
 use crate::clock::Clock;
 
-/// Hears of every operation of the store, for figures. Called on the request's path: it must be quick.
+/// Observes every operation of the store, for metrics. Called on the request's path: it must be quick.
 pub trait StoreObserver: Send + Sync + 'static {
-    /// The operation `name` took this long; `is_well` unless the database failed it.
+    /// The operation `name` took this long; `is_well` unless the database caused a failure.
     fn query(&self, name: &'static str, took: Duration, is_well: bool);
 }
 
-/// Nobody is interested.
+/// An observer that ignores every operation.
 impl StoreObserver for () {
     fn query(&self, _: &'static str, _: Duration, _: bool) {}
 }
@@ -65,13 +65,14 @@ impl StoreObserver for () {
 pub struct Store(Database, Arc<SessionGate>);
 
 impl Store {
-    /// Whether the settings can be used at all, without connecting.
+    /// Whether the settings are usable, without connecting.
     pub fn check_settings(settings: &StoreSettings) -> Result<(), AddressError> {
         Database::check_settings(settings)
     }
 
-    /// Opens the database and refuses one that cannot be used safely (security.md D4, D5, D16). Its tables may be missing or
-    /// old: see [`Store::migrate`] and [`Store::check_schema`]. The clock times operations and idle connections.
+    /// Opens the database and refuses one that cannot be used safely (security.md D4, D5, D16). Its tables may be
+    /// missing or old: see [`Store::migrate`] and [`Store::check_schema`]. The clock times operations and idle
+    /// connections.
     pub async fn open(
         settings: &StoreSettings,
         clock: Arc<dyn Clock>,
@@ -82,7 +83,7 @@ impl Store {
         Ok(store)
     }
 
-    /// The same without a connection to a server, which [`Store::reach`] opens.
+    /// The same without connecting to a server; [`Store::reach`] connects.
     pub async fn prepare(
         settings: &StoreSettings,
         clock: Arc<dyn Clock>,
@@ -97,8 +98,8 @@ impl Store {
         self.0.reach().await
     }
 
-    /// The same database for the follower of the feed: its reads go over a connection of their own, so that freshness can
-    /// be proven while requests wait for connections.
+    /// The same database for the follower of the feed. Its reads use a separate connection, so that it can sync while
+    /// requests wait for connections.
     pub fn for_follower(&self) -> Self {
         Self(self.0.in_feed_lane(), Arc::clone(&self.1))
     }
@@ -123,7 +124,7 @@ impl Store {
         Feed(&self.0)
     }
 
-    /// Signing keys, sealed.
+    /// Sealed signing keys.
     pub const fn keys(&self) -> Keys<'_> {
         Keys(&self.0)
     }
@@ -138,7 +139,7 @@ impl Store {
         Attempts(&self.0)
     }
 
-    /// Client assertions that were used.
+    /// Used client assertions.
     pub const fn assertions(&self) -> Assertions<'_> {
         Assertions(&self.0)
     }
@@ -148,8 +149,8 @@ impl Store {
         Audit(&self.0)
     }
 
-    /// Waits until the other replicas were told of everything that was committed so far, or could not be. A process that
-    /// ends right after its commit calls this; without it they find out by polling.
+    /// Waits until the other replicas were notified of all commits so far, or the notification failed. A process that
+    /// ends right after its commit calls this. Without it, the replicas detect the commit by polling.
     pub async fn settle(&self) {
         self.0.settle().await;
     }
@@ -164,7 +165,7 @@ impl Store {
         self.0.wal_bytes().await
     }
 
-    /// How busy the connections are.
+    /// The load of the connections.
     pub fn pool_status(&self) -> PoolStatus {
         self.0.pool_status()
     }

@@ -1,4 +1,4 @@
-//! Stored rows as domain values. A row that says something impossible is an error that names it, never a guess.
+//! Converts stored rows to domain values. A row with an invalid value is an error that names it, never a guess.
 
 use crate::domain::{
     Audience, Change, ClientId, EndReason, Jti, Kid, RetryMarks, Revocation, RevocationKind, Role, ScopeSet, Session,
@@ -7,19 +7,19 @@ use crate::domain::{
 use crate::store::db::{Fields, Row};
 use crate::store::{FeedEntry, StoreError};
 
-/// Rows of one table. One that cannot be read does not keep the others back (security.md D18).
+/// Rows of one table. An unreadable row does not withhold the others (security.md D18).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rows<T, Id> {
-    /// Rows that could be read, in the order of the query.
+    /// The readable rows, in the order of the query.
     pub readable: Vec<T>,
-    /// The others.
+    /// The unreadable rows.
     pub unreadable: Vec<UnreadableRow<Id>>,
 }
 
-/// A row that says something impossible.
+/// A row with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UnreadableRow<Id> {
-    /// Its key, where that at least can be read.
+    /// Its key, if that is readable.
     pub id: Option<Id>,
     /// Table, column, row and problem.
     pub error: StoreError,
@@ -32,7 +32,7 @@ impl<T, Id> Default for Rows<T, Id> {
 }
 
 impl<T, Id> Rows<T, Id> {
-    /// Adds a row, or the reason why the row of `id` cannot be read.
+    /// Adds a row, or the reason why the row of `id` is unreadable.
     pub(super) fn add(&mut self, id: impl FnOnce() -> Option<Id>, row: Result<T, StoreError>) {
         match row {
             Ok(row) => self.readable.push(row),
@@ -150,7 +150,7 @@ fn subject_text<T, E>(row: &Fields<'_>, parse: impl Fn(&str) -> Result<T, E>) ->
     text.ok_or_else(|| row.corrupt("subject", "is not a value of its kind"))
 }
 
-/// A user name, which must be stored in its canonical form: anything else was written by another hand.
+/// A user name, which must be stored in its canonical form. Any other form was not written by this service.
 pub(super) fn username(row: &Fields<'_>, column: &'static str) -> Result<Username, StoreError> {
     let text = row.text(column)?;
     let name = Username::parse(&text).ok().filter(|name| name.as_str() == text);
@@ -165,7 +165,7 @@ pub(super) fn roles(row: &Fields<'_>, column: &'static str) -> Result<Vec<Role>,
     Ok(roles)
 }
 
-/// A list of words, stored with a space between them; none contains one.
+/// A list of words, stored with a space as the separator; no word contains one.
 pub(super) fn words<T, E>(
     row: &Fields<'_>,
     column: &'static str,
@@ -176,7 +176,7 @@ pub(super) fn words<T, E>(
     parsed.map_err(|_| row.corrupt(column, "holds a word that is not a value of its kind"))
 }
 
-/// Words as one text, to be read by [`words`].
+/// Joins words to a text that [`words`] reads.
 pub(super) fn joined<T: ToString>(words: impl IntoIterator<Item = T>) -> String {
     words.into_iter().map(|word| word.to_string()).collect::<Vec<_>>().join(" ")
 }

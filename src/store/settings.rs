@@ -1,52 +1,52 @@
-//! Where the database is and how patient the store is with it.
+//! The location of the database, and the store's time limits.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::store::{ReadAddress, StoreError};
 
-/// Everything that opening a store needs. Has no `Debug`: the URL may carry a password.
+/// All settings for opening a store. Has no `Debug`: the URL may contain a password.
 #[derive(Clone)]
 pub struct StoreSettings {
-    /// Which database.
+    /// The location of the database.
     pub location: Location,
-    /// Connections for requests; the change feed has one of its own beside them, and its listener another.
+    /// Connections for requests. The change feed has one more, and its listener another.
     pub max_connections: usize,
     /// Longest wait for a free connection, or for a place in SQLite's queue of writes (security.md D9: 1 s at most).
     pub acquire_timeout: Duration,
-    /// Longest that PostgreSQL works on one statement or waits for a lock. The client waits half a second longer before
-    /// it gives the connection up as lost.
+    /// Longest time that PostgreSQL works on one statement or waits for a lock. The client waits half a second longer
+    /// before it treats the connection as lost.
     pub statement_timeout: Duration,
-    /// Longest wait for an answer about the feed, below `statement_timeout`: a follower whose connection died without a
-    /// word must find out, and read the feed over a new one, before its view is too old.
+    /// Longest wait for an answer about the feed, below `statement_timeout`. A follower whose connection died silently
+    /// must detect this and read the feed over a new one before its view is too old.
     pub feed_timeout: Duration,
-    /// Reads the address again from the file that it came from, after the server refused the login: the password may have been
-    /// rotated. None where the address is not from a file.
+    /// Reads the address again from its file after the server refused the login, because the password may have been
+    /// rotated. None if the address is not from a file.
     pub read_address: Option<ReadAddress>,
-    /// SQLite: the master key beside the database. Where it is there and the database is not, the database was lost and no
-    /// empty one takes its place.
+    /// SQLite: the master key beside the database. If the key exists without the database, the database was lost, and
+    /// no empty one replaces it.
     pub key_file: Option<PathBuf>,
     /// SQLite: longest wait for another process, such as the command line, to finish its write.
     pub busy_timeout: Duration,
 }
 
-/// Which database.
+/// The location of the database.
 #[derive(Clone)]
 pub enum Location {
-    /// A file that only this machine uses.
+    /// A file used by this machine only.
     Sqlite {
         /// The database file; its `-wal` and `-shm` companions are beside it.
         path: PathBuf,
-        /// Make the file (mode 0600) and its folder if they are missing; otherwise a missing file is an error, because
-        /// an empty database would know no revocation (security.md D4).
+        /// Create the file (mode 0600) and its folder if they are missing. Otherwise a missing file is an error,
+        /// because an empty database would know no revocation (security.md D4).
         create: bool,
     },
-    /// A server that every replica shares.
+    /// A server shared by all replicas.
     Postgres {
         /// `postgres://…`, with the parameters of libpq that the driver knows.
         url: String,
-        /// The URL leads to a pooler such as PgBouncer in transaction mode: no prepared statements, no session settings,
-        /// no `LISTEN`, and every statement in a transaction.
+        /// The URL leads to a pooler such as PgBouncer in transaction mode. Then there are no prepared statements, no
+        /// session settings and no `LISTEN`, and every statement is in a transaction.
         pooler_transaction_mode: bool,
     },
 }
@@ -56,7 +56,8 @@ impl StoreSettings {
     pub const fn new(location: Location) -> Self {
         Self {
             location,
-            // Argon2 is the limit of logins, one short transaction the cost of a refresh: ten keep several cores busy.
+            // Argon2 limits logins, and one short transaction is the cost of a refresh. Ten connections keep several
+            // cores busy.
             max_connections: 10,
             acquire_timeout: Duration::from_secs(1),
             statement_timeout: Duration::from_millis(1500),

@@ -1,4 +1,4 @@
-//! One operation on a subject at a time, and one outcome for the callers that wait for the same.
+//! Runs one operation on a subject at a time, with one outcome for equal concurrent calls.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -8,17 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Mutex as Turn;
 use tracing::Instrument;
 
-/// Queues of callers, one for each subject that an operation is under way for. Empty queues take no memory.
+/// Queues of callers, one for each subject with a running operation. Empty queues take no memory.
 ///
-/// A caller shares an outcome only if its operation began after the caller arrived. What the caller learns is therefore
-/// at least as recent as its own request: a refresh never shares an outcome that was decided before a logout which was
+/// A caller shares an outcome only if its operation began after the caller arrived. The outcome is therefore at least
+/// as recent as the caller's own request. A refresh never shares an outcome decided before a logout that was
 /// acknowledged before the refresh arrived (security.md R11).
 pub struct Turns<I, K, T> {
     queues: Mutex<HashMap<I, Arc<Queue<K, T>>>>,
 }
 
 struct Queue<K, T> {
-    /// Operations begun so far.
+    /// Number of operations begun so far.
     begun: AtomicU64,
     /// Held while an operation runs; first come, first served.
     turn: Arc<Turn<Option<Last<K, T>>>>,
@@ -43,9 +43,9 @@ where
     K: Eq + Send + Sync + 'static,
     T: Clone + Send + Sync + 'static,
 {
-    /// Runs `work` for `subject` once no other operation on it runs. Runs nothing if an operation with the same `key` began
-    /// since the call and `shared` makes an outcome of its outcome. `work` runs in a task of its own, to its end, even if
-    /// the caller goes away. None if it panicked.
+    /// Runs `work` for `subject` once no other operation on it runs. Runs nothing if an operation with the same `key`
+    /// began since the call and `shared` converts its outcome. `work` runs in its own task, to its end, even if the
+    /// caller is cancelled. None if it panicked.
     pub async fn run(
         self: &Arc<Self>,
         subject: I,
@@ -82,7 +82,7 @@ impl<K, T> Default for Queue<K, T> {
     }
 }
 
-/// One caller's place in a queue. The last one to leave removes the queue.
+/// One caller's place in a queue. The last caller to leave removes the queue.
 struct Place<I: Eq + Hash, K, T> {
     turns: Arc<Turns<I, K, T>>,
     subject: I,
@@ -92,7 +92,7 @@ struct Place<I: Eq + Hash, K, T> {
 impl<I: Eq + Hash, K, T> Drop for Place<I, K, T> {
     fn drop(&mut self) {
         let mut queues = self.turns.queues.lock().unwrap_or_else(PoisonError::into_inner);
-        // One reference is this place's, one the map's. Others are made under the lock alone.
+        // One reference belongs to this place, one to the map. Others are made only under the lock.
         if Arc::strong_count(&self.queue) <= 2 {
             queues.remove(&self.subject);
         }
@@ -108,7 +108,7 @@ mod tests {
 
     type Numbers = Turns<u8, &'static str, u64>;
 
-    /// Operations that wait for a permit each, and answer with their number.
+    /// Operations that each wait for a permit, and return their number.
     #[derive(Default, Clone)]
     struct Work {
         started: Arc<AtomicU64>,
@@ -131,7 +131,7 @@ mod tests {
         }
     }
 
-    /// Lets every task go on as far as it can: the runtime has one thread.
+    /// Lets every task run as far as it can: the runtime has one thread.
     async fn settle() {
         for _ in 0..50 {
             tokio::task::yield_now().await;

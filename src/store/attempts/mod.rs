@@ -1,8 +1,8 @@
-//! Failed logins, counted for all replicas together (security.md L2), and the addresses that an account is known to use.
+//! Failed logins, counted across all replicas (security.md L2), and the addresses that an account is known to use.
 //!
-//! An attempt is counted as a failure before the password is looked at, and taken back by the success: however many guess
-//! at once, no more are looked at than the limits allow (L3). The count is committed on its own, so that no later failure
-//! of the request takes it back (P8).
+//! An attempt is counted as a failure before the password is checked, and a success removes the count. However many
+//! attempts run at once, no more are checked than the limits allow (L3). The count is committed separately, so that no
+//! later failure of the request rolls it back (P8).
 
 mod rule;
 
@@ -15,36 +15,36 @@ use crate::store::StoreError;
 use crate::store::columns::attempt_columns;
 use crate::store::db::{Database, Row, Sql, Tx, values};
 
-/// Keys that one attempt may be counted under.
+/// Maximum number of keys under which one attempt is counted.
 const MAX_KEYS: usize = 4;
 
-/// An address that is known already is noted again only when that keeps it known for this much longer.
+/// A known address is recorded again only if that extends its expiry by this much.
 const NOTED_AFTER: Duration = Duration::from_secs(86_400);
 
-/// What is counted: a digest of an account, an address, or both, made by the caller.
+/// The key of a count: a digest of an account, an address, or both, made by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AttemptKey(pub [u8; 32]);
 
-/// A count that does not stand against those who are known.
+/// A count that does not apply to a known caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Exemption {
     /// The count.
     pub from: AttemptKey,
-    /// What [`Settlement::Know`] remembered of them.
+    /// The caller's key, recorded by [`Settlement::Know`].
     pub known: AttemptKey,
 }
 
-/// Whether an attempt may go on.
+/// Whether an attempt is allowed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It was counted and may go on.
+    /// The attempt was counted and is allowed.
     Allowed {
-        /// The keys that it was counted under, each with the failures that were counted before.
+        /// The keys under which it was counted, each with the number of earlier failures.
         counted: Vec<(AttemptKey, u32)>,
-        /// Should it fail, one of the keys takes no further attempt until its window ends.
+        /// If this attempt fails, one of the keys allows no further attempt until its window ends.
         is_last: bool,
     },
-    /// It was not counted, and must not be looked at.
+    /// The attempt was not counted, and its password must not be checked.
     Blocked {
         /// The key that is blocked the longest.
         by: AttemptKey,
@@ -54,20 +54,20 @@ pub enum Decision {
 }
 
 impl Decision {
-    /// Whether it may go on.
+    /// Whether the attempt is allowed.
     pub const fn is_allowed(&self) -> bool {
         matches!(self, Self::Allowed { .. })
     }
 }
 
-/// What a success, or an attempt that came to nothing, does to a count.
+/// The effect on a count of a success, or of an attempt without an outcome.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
-    /// Forgets it: failures of an account count only while they are consecutive.
+    /// Deletes the count: failures of an account count only while they are consecutive.
     Forget(AttemptKey),
-    /// Takes back the one attempt that was counted at this time, with the delay that it brought.
+    /// Removes the one attempt that was counted at this time, with the delay that it caused.
     TakeBack(AttemptKey, Timestamp),
-    /// Exempts those who bear this key until then.
+    /// Exempts the bearers of this key until this time.
     Know(AttemptKey, Timestamp),
 }
 
@@ -76,8 +76,8 @@ pub enum Settlement {
 pub struct Attempts<'a>(pub(super) &'a Database);
 
 impl Attempts<'_> {
-    /// Counts an attempt under every key, unless one of them is blocked: then under none. A key from which the caller is
-    /// exempt neither blocks nor counts while it is blocked. Four keys at most.
+    /// Counts an attempt under every key, unless one of them is blocked; then it is counted under none. A key from
+    /// which the caller is exempt does not block, and while blocked it does not count. At most four keys.
     pub async fn register(
         &self,
         mut keys: Vec<(AttemptKey, AttemptLimits)>,
@@ -110,13 +110,13 @@ impl Attempts<'_> {
         if let Some((retry_after, by)) = blocks.into_iter().max() {
             return Ok(Decision::Blocked { by, retry_after });
         }
-        // Locks are taken in one order, so that two attempts never wait for each other.
+        // Locks are taken in a fixed order, so two attempts never deadlock.
         keys.sort_unstable_by_key(|(key, _)| *key);
         let written = self.0.write("attempts_count", (keys, now), |tx, (keys, now)| Box::pin(count(tx, keys, *now)));
         Ok(written.await?.value)
     }
 
-    /// Settles counts after a success that writes nothing else; a login settles them as it opens its session.
+    /// Settles counts after a success that writes nothing else. A login settles them when it opens its session.
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
         let written = self.0.write("attempts_settle", settlements, |tx, settlements| Box::pin(settle(tx, settlements)));
         written.await.map(|written| written.value)
@@ -143,7 +143,7 @@ impl TryFrom<&Row> for Count {
 }
 
 async fn count(tx: &mut Tx, keys: &[(AttemptKey, AttemptLimits)], now: Timestamp) -> Result<Decision, StoreError> {
-    // Makes the row if it is missing, locks it, and reads it.
+    // Creates the row if it is missing, locks it, and reads it.
     const LOCK: &str = concat!(
         "INSERT INTO login_attempts
             (key, failures, window_started_at, last_failure_at, blocked_until, expires_at)
@@ -179,9 +179,9 @@ async fn count(tx: &mut Tx, keys: &[(AttemptKey, AttemptLimits)], now: Timestamp
 /// Settles counts in the transaction of the success.
 pub(super) async fn settle(tx: &mut Tx, settlements: &[Settlement]) -> Result<(), StoreError> {
     const FORGET: &str = "DELETE FROM login_attempts WHERE key = $1";
-    // A delay belongs to the last attempt that was counted: while it lasts, no other is. A count of which that leaves nothing
-    // goes with it, or a flood of attempts that are refused a hash would fill the table for as long as a window. SQLite has
-    // no MERGE, and says whether that is so.
+    // A delay belongs to the last counted attempt: no other attempt is counted while it lasts. A count that becomes
+    // empty is deleted. Otherwise a flood of attempts that are refused a hash would fill the table for a whole window.
+    // SQLite has no MERGE, so a flag reports whether the count is empty.
     const TAKE_BACK: Sql = Sql::each(
         "UPDATE login_attempts SET failures = failures - 1,
             blocked_until = CASE WHEN last_failure_at = $2 THEN $3 ELSE blocked_until END

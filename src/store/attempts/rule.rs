@@ -1,35 +1,36 @@
-//! When an attempt is allowed, as a pure function of what was counted.
+//! Decides when an attempt is allowed, as a pure function of the count.
 
 use std::time::Duration;
 
 use crate::domain::Timestamp;
 
-/// Delays between failures beyond the free ones, after Kanidm's schedule: up to this many, this long.
+/// Delays between failures beyond the free ones, after Kanidm's schedule: up to this many failures, this long.
 const STEPS: [(u32, Duration); 3] =
     [(2, Duration::from_secs(1)), (8, Duration::from_secs(3)), (24, Duration::from_secs(5))];
 
-/// The delay beyond all steps.
+/// The delay after the last step.
 const LAST_STEP: Duration = Duration::from_secs(10);
 
-/// A count that claims to come from further ahead than this was written before the clock was stepped back. Replicas
-/// agree on the time far better.
+/// A count dated further in the future than this was written before the clock was stepped back. The clocks of replicas
+/// differ by far less.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
-/// Before every clock's present: not just "until now", which is still to come for a replica whose clock is behind.
+/// Earlier than every clock's present. "Until now" would not suffice: it is still in the future for a replica whose
+/// clock is behind.
 pub(super) const NOT_BLOCKED: Timestamp = Timestamp::from_millis(0);
 
-/// How many failures are borne.
+/// The limits on failures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct AttemptLimits {
     /// Failures without any delay.
     pub free: u32,
-    /// Attempts in a window; none after that until it ends. For an account 100 at most (NIST SP 800-63B §3.2.2).
+    /// Attempts in a window; further attempts wait for its end. At most 100 for an account (NIST SP 800-63B §3.2.2).
     pub hard_stop: u32,
-    /// Counting begins anew this long after the first failure.
+    /// The count restarts this long after the first failure.
     pub window: Duration,
 }
 
-/// What is remembered of a key.
+/// The stored count of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Count {
     /// Failures in this window. Every attempt counts as one until it succeeds.
@@ -40,13 +41,13 @@ pub(super) struct Count {
 }
 
 impl Count {
-    /// From here on nothing depends on the count any more.
+    /// From this time on the count has no effect.
     pub(super) fn expires_at(&self, limits: &AttemptLimits) -> Timestamp {
         self.blocked_until.max(self.window_started_at.plus(limits.window))
     }
 }
 
-/// How long the key is still blocked; none when an attempt is allowed.
+/// How long the key remains blocked; none when an attempt is allowed.
 pub(super) fn blocked_for(count: &Count, limits: &AttemptLimits, now: Timestamp) -> Option<Duration> {
     if is_over(count, limits, now) || count.blocked_until <= now {
         return None;
@@ -70,8 +71,8 @@ pub(super) fn counted(count: Option<&Count>, limits: &AttemptLimits, now: Timest
     Count { failures, window_started_at, last_failure_at: now, blocked_until }
 }
 
-/// Whether counting begins anew: the window has ended, or the count is from a future that a clock step took back. Without
-/// the second rule such a step could block an account for as long as it was wide (security.md L9).
+/// Whether the count restarts: the window has ended, or a clock step back left the count in the future. Without the
+/// second rule, a step could block an account for as long as the step was wide (security.md L9).
 fn is_over(count: &Count, limits: &AttemptLimits, now: Timestamp) -> bool {
     count.window_started_at.plus(limits.window) <= now || count.last_failure_at > now.plus(CLOCK_TOLERANCE)
 }
@@ -152,7 +153,7 @@ mod tests {
             let now = Timestamp::from_seconds(at + step);
             let blocked = blocked_for(&count, &LIMITS, now).unwrap_or_default();
             prop_assert!(blocked <= LIMITS.window + CLOCK_TOLERANCE);
-            // And it really ends then.
+            // The block ends at that time.
             prop_assert_eq!(blocked_for(&count, &LIMITS, now.plus(blocked)), None);
         }
     }
