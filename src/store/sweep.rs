@@ -27,7 +27,7 @@ const ATTEMPT_GRACE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
 
 /// A table that is scanned repeatedly in key order, because no index finds its dead rows. Such an index would hold an
-/// end that almost every use of a row moves. PostgreSQL could then not update any row in place.
+/// end that almost every use of a row moves. No row could then be rewritten in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Round {
     /// Sessions, whose idle end every refresh moves.

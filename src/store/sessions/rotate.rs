@@ -103,8 +103,8 @@ const ROTATE: Sql = Sql::each(
     ),
 );
 
-/// The same for every row that is not locked. PostgreSQL takes each lock in a separate step, which makes the statement
-/// half as expensive again.
+/// The same for every row that is not locked. PostgreSQL takes each lock in a separate step, which raises the cost
+/// by half.
 const ROTATE_UNLOCKED: Sql = Sql::each(
     rotate_in_sqlite!(),
     concat!(
