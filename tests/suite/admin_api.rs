@@ -36,7 +36,7 @@ fn operations() -> Vec<(Method, String, Option<String>)> {
     found
 }
 
-/// The request, without credentials. Its body is empty of meaning: who asks is looked at first.
+/// The request, without credentials. Its body has no meaning: the caller is authenticated first.
 fn request(app: &TestApp, (method, path, media): &(Method, String, Option<String>)) -> RequestBuilder {
     let request = app.http.request(method.clone(), format!("http://{}{path}", app.operations));
     match media {

@@ -1,9 +1,10 @@
-//! The shape of the code (ARCHITECTURE.md) held by a test: who may import whom, and which crate is known to whom.
+//! Checks the structure of the code (ARCHITECTURE.md): the allowed imports of each module, and the modules that may use
+//! each crate.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-/// What each room of the house may import of ours. Rooms that are missing here (`app`, `cli`, `main`, `lib`) see everything.
+/// The modules that each module may import. Modules that are not listed (`app`, `cli`, `main`, `lib`) may import all.
 const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("domain", &[]),
     ("clock", &["domain"]),

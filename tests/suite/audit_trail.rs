@@ -11,7 +11,7 @@ use crate::support::database::{Engine, TestDatabase, on_both_engines};
 
 const TYPED_INTO_THE_WRONG_FIELD: &str = "My-Real-Password-2027";
 
-/// Everything in the trail that a request of the public listener caused, oldest first: event, request, whom about.
+/// Everything in the trail that a request of the public listener caused, oldest first: event, request, subject.
 async fn trail(app: &TestApp) -> Vec<(String, String, String)> {
     let list = app.administer(Method::GET, "/admin/v1/audit?limit=1000", None).await;
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();

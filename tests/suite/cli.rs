@@ -140,7 +140,7 @@ on_both_engines! {
         let kids: Vec<&Value> = list["keys"].as_array().unwrap().iter().map(|key| &key["kid"]).collect();
         assert!(kids.len() == 2 && !kids.contains(&&second["kid"]), "{list}");
 
-        // A new master key: the old one is the previous one until everything is sealed anew.
+        // A new master key: the old one is the previous one until everything is resealed.
         let home = home
             .with("MASTER_KEY_PREVIOUS", "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=")
             .with("MASTER_KEY", "YW5vdGhlci10ZXN0LWZpeHR1cmUta2V5LTAwMDAwMDE=");

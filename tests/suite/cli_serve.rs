@@ -80,7 +80,7 @@ fn a_port_that_is_taken_is_told_with_what_to_do() {
     let stderr = String::from_utf8(refused.stderr).unwrap();
     assert_eq!(refused.status.code(), Some(1));
     assert!(stderr.contains("public.listen = 127.0.0.1:") && stderr.contains("COUNTERSIGN_PUBLIC__LISTEN"), "{stderr}");
-    // What it suggests works: the issuer follows the port.
+    // The suggested setting works: the issuer has the port.
     let suggested = stderr.split("COUNTERSIGN_PUBLIC__LISTEN=").nth(1).unwrap().split(". ").next().unwrap();
     let home = Home::empty().with("PUBLIC__LISTEN", suggested);
     let shown: Value = home.json(&["config", "show"]);

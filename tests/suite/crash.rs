@@ -20,7 +20,7 @@ use super::support::size::size;
 const WORKERS: usize = 4;
 /// Sessions that a worker has at most.
 const SESSIONS: usize = 3;
-/// Ended sessions that are looked at again in later rounds.
+/// The number of ended sessions that later rounds check again.
 const REMEMBERED: usize = 5;
 /// A statement that the killed process had sent may still be under way when the next one starts.
 const LATE: Duration = Duration::from_secs(2);

@@ -34,7 +34,7 @@ async fn token(app: &TestApp) -> Tokens {
 /// Names and values.
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
-/// What forward-auth's answer over HTTP amounts to.
+/// The equivalent of forward-auth's answer over HTTP.
 fn as_fate(answer: &Response) -> Fate {
     let passes = answer.status() == 200;
     let mut headers: Vec<_> = answer

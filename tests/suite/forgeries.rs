@@ -1,5 +1,5 @@
-//! Forgeries through the front door: every token here differs from an honest one in one thing, nearly all of them are
-//! validly signed with a published key, and every endpoint that judges tokens refuses them alike (security.md group T).
+//! Forged tokens at the public endpoints. Every token differs from a valid one in one respect. Nearly all are validly
+//! signed with a published key. Every endpoint that verifies tokens refuses them in the same way (security.md group T).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -29,7 +29,7 @@ impl Scene {
         Self { app, forge, batch }
     }
 
-    /// Whether anybody takes the token for good. All must agree, in all their formats.
+    /// Whether any endpoint accepts the token. All endpoints must agree, in all their formats.
     async fn is_taken(&self, token: &str) -> bool {
         let gateway = self.app.gateway();
         let answer = self.app.ask(&gateway, token).send().await.unwrap();
@@ -194,7 +194,7 @@ async fn t3_t4_nothing_in_a_header_is_critical_and_nothing_in_it_brings_a_key() 
     ] {
         tokens.push(scene.forge.under(&scene.forge.header_with("crit", crit)));
     }
-    // The forger's second key, which nobody published, embedded or pointed at.
+    // The attacker's own unpublished key, embedded in the token or referred to by it.
     let attacker = ring::signature::Ed25519KeyPair::from_seed_unchecked(&[66; 32]).unwrap();
     let jwk = crate::support::forge::jwk(&attacker, &scene.forge.kid);
     let claims = scene.forge.claims();

@@ -266,7 +266,7 @@ async fn h10_a_frame_above_16_kib_ends_the_connection() {
 #[tokio::test]
 async fn h10_a_flood_of_pings_and_settings_costs_no_memory() {
     let server = start(ListenSettings { write: Duration::from_millis(300), ..ListenSettings::default() });
-    // What the two ends hold back must be full first, and that is megabytes on a busy machine: as little as it may be here.
+    // The socket buffers of both ends must be full first, megabytes on a busy machine: they are kept minimal here.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(server.address).await.unwrap();

@@ -16,7 +16,7 @@ use crate::support::database::{Engine, TestDatabase, on_both_engines};
 use crate::support::judging::*;
 use crate::support::outage;
 
-/// The answer of both listeners, which must be the same but for the figures: those are for operators.
+/// The answer of both listeners. It must be the same, except that only the operations listener has `figures`.
 async fn both(app: &TestApp, path: &str) -> (u16, Value) {
     let mut seen = Vec::new();
     for address in [app.public, app.operations] {
@@ -33,7 +33,7 @@ async fn both(app: &TestApp, path: &str) -> (u16, Value) {
     seen.remove(0)
 }
 
-/// What `/readyz` of the operations listener tells beside the checks.
+/// The `figures` of `/readyz` on the operations listener.
 async fn figures(app: &TestApp) -> Value {
     let answer = app.http.get(format!("http://{}/readyz", app.operations)).send().await.unwrap();
     answer.json::<Value>().await.unwrap()["figures"].take()

@@ -120,7 +120,7 @@ on_both_engines! {
             post(&[("token", &token), ("client_id", "app")]),
             post(&[("token", &token), ("client_id", "countersign")]),
             post(&[("token", &token), ("client_id", "gateway"), ("client_secret", "wrong")]),
-            // The caller first, then the token: what is wrong with the token is not told to strangers.
+            // The caller is checked before the token: an unknown client does not learn the token's defect.
             post(&[]).basic_auth("gateway", Some("wrong")),
             post(&[("token", "garbage")]).basic_auth("nobody", Some("wrong")),
         ] {

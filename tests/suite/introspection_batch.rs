@@ -173,7 +173,7 @@ async fn other_requests_have_their_turn_between_the_signature_checks_of_a_batch(
     assert!(turns.load(std::sync::atomic::Ordering::Relaxed) >= forged.len());
 }
 
-/// Which tokens of a batch are active that waits for the database, where somebody holds the table `lock` while `meanwhile` happens.
+/// Holds the table `lock` while `meanwhile` runs, so that a batch waits for the database. Returns its active tokens.
 async fn active_after_waiting(
     app: &TestApp,
     caller: &Credentials,
@@ -223,7 +223,7 @@ async fn c1_what_is_revoked_while_its_batch_waits_for_the_database_is_not_called
     let batch = [token.as_str(), &session, &ended, &kept];
     let active = active_after_waiting(&app, &portal, &batch, "sessions", revoke(&machine, &token)).await;
     assert_eq!(active, [false, true, true, true]);
-    // So does judging, for a key that nobody knows.
+    // So does verification, for an unknown key.
     let forge = Forge::import(&app, &kept).await;
     let unknown = forge.under(&forge.header_with("kid", json!("unknown")));
     let token = app.token_of(&machine).await.access_token;

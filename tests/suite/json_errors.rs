@@ -1,5 +1,5 @@
-//! What the REST endpoints say to bodies that are not what they read: a clear 4xx problem with a stable code, and never an
-//! error of ours (security.md H1, H2, H5, D11).
+//! The REST endpoints answer unexpected bodies with a clear 4xx problem with a stable code, and never with a server
+//! error (security.md H1, H2, H5, D11).
 
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -22,7 +22,7 @@ const ENDPOINTS: [Endpoint; 4] = [
     ("PUT", "/v1/me/password", true, "current_password", 16 * 1024),
 ];
 
-/// Bodies that no endpoint takes, with the answer of each. `FIELD` stands for a field that it reads.
+/// Bodies that every endpoint refuses, each with its answer. `FIELD` is replaced by a field that the endpoint reads.
 fn refused() -> Vec<(&'static str, Vec<u8>, u16, &'static str)> {
     let text = |text: &str| text.as_bytes().to_vec();
     vec![

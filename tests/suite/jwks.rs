@@ -1,4 +1,4 @@
-//! `GET /.well-known/jwks.json`: the public keys, whoever asks and whatever the database does.
+//! `GET /.well-known/jwks.json`: the public keys, for any caller and in any state of the database.
 
 use std::time::Duration;
 

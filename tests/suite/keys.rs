@@ -123,7 +123,7 @@ on_both_engines! {
     }
 
     async fn k3_k5_random_schedules_on_three_replicas_keep_honest_tokens_and_drop_withdrawn_ones(database: TestDatabase) {
-        /// What happens in one schedule, each of which begins where the one before has led.
+        /// The number of steps of a schedule. Each schedule starts in the final state of the previous one.
         const STEPS: usize = 10;
         let first = TestApp::start_with(database, LONG_LIVED).await;
         let batch = first.confidential("batch", machine(&[], "")).await;
@@ -137,7 +137,7 @@ on_both_engines! {
         let mut alive: BTreeMap<String, (Duration, String)> = BTreeMap::new();
         let mut withdrawn: HashSet<String> = HashSet::new();
         let mut announced: BTreeMap<String, Duration> = BTreeMap::new();
-        // Those that had to sign before their time: the first, and the successors of withdrawn ones that were signing.
+        // Keys that had to sign before their time: the first key, and successors of signing keys that were withdrawn.
         let mut hurried: HashSet<String> = first.published().await.into_iter().collect();
         let store = first.database.open().await;
         for round in 0..STEPS * size(6, 10_000) {

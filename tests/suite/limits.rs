@@ -130,7 +130,7 @@ on_both_engines! {
     async fn l1_l7_addresses_are_limited_whatever_the_names_and_a_header_of_a_stranger_is_no_address(database: TestDatabase) {
         let app = TestApp::start_with(database, "[limits.address]\nburst = 4\nper_minute = 4\n").await;
         for number in 0..5 {
-            // Nobody trusts this peer: what it says of others is not believed.
+            // This peer is not a trusted proxy: the addresses that it states are ignored.
             let (status, _) = attempt(&app, &format!("203.0.113.{number}"), &format!("name{number}"), "wrong password").await;
             assert_eq!(status, 401);
         }
@@ -297,10 +297,10 @@ async fn logins_that_hold_every_connection_they_can_get_leave_refreshes_theirs()
     for _ in 0..3 {
         let before = session.refresh_token;
         session = tokens(app.refresh(&before).await).await;
-        // A retry is looked at as well.
+        // A retry is checked as well.
         assert_eq!(tokens(app.refresh(&before).await).await.refresh_token, session.refresh_token);
     }
-    // And so is one that asks for less.
+    // So is a retry that requests less.
     let narrowed = [
         ("grant_type", "refresh_token"),
         ("refresh_token", &session.refresh_token),

@@ -39,7 +39,7 @@ on_both_engines! {
                 assert_eq!(error_of(replica.refresh(&old.refresh_token).await).await, (401, "invalid_refresh_token".into()));
             }
         }
-        // Whoever stole the old refresh token can neither use it nor end the session with it.
+        // A thief of the old refresh token can neither use it nor end the session with it.
         let next = app.refreshed(&new.refresh_token).await;
         assert_eq!(other.refreshed(&new.refresh_token).await.refresh_token, next.refresh_token, "R4 holds in the new family");
         assert!(app.is_active(&next.access_token).await);

@@ -159,7 +159,7 @@ on_both_engines! {
     }
 
     async fn r11_after_the_answer_to_what_ends_a_session_nothing_of_it_refreshes_or_is_active(database: TestDatabase) {
-        // A disabled client that goes on asking is told to slow down, which is not the subject.
+        // High limits: otherwise a disabled client that continues its requests gets 429, which is not tested here.
         let replicas = three_replicas(database, "[limits.client]\nburst = 10000\nper_minute = 10000\n").await;
         let sessions = Sessions::of(&replicas[0]).await;
         let mut dice = Dice::new(11);
@@ -215,7 +215,7 @@ on_both_engines! {
     }
 }
 
-/// What ends a session.
+/// The causes that end a session.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Ending {
     Logout,

@@ -83,7 +83,7 @@ fn is_503_with_retry_after(answer: &Response) -> bool {
     answer.status() == 503 && header(answer, "retry-after").parse::<u32>().is_ok()
 }
 
-/// A token under a key that nobody has.
+/// A token under a key that does not exist.
 fn garbage(number: usize) -> String {
     let part = |text: String| URL_SAFE_NO_PAD.encode(text);
     let kid = format!("{number:043}");
@@ -91,13 +91,13 @@ fn garbage(number: usize) -> String {
     format!("{header}.{}.{}", part(json!({"iss": "x"}).to_string()), URL_SAFE_NO_PAD.encode([7; 64]))
 }
 
-/// A replica that nobody calls, and that looks at the feed when it is told to.
+/// A replica without requests that polls the feed only when the test calls for it.
 struct Quiet {
     store: Store,
     view: Arc<View>,
     follower: Arc<Follower>,
     judge: Judge,
-    /// What the figure of the lag was told.
+    /// The values reported to the lag metric.
     lags: Arc<Mutex<Vec<Duration>>>,
 }
 
@@ -480,8 +480,8 @@ on_both_engines! {
         assert!(b.is_active(&token).await, "an audience that b has not met");
         change(json!({"audiences": []})).await;
         b.sync().await;
-        // While the feed cannot be read nobody can know whether the audience is there again, as long as the token may be newer
-        // than the view.
+        // While the feed cannot be read, no replica can know whether the audience was restored, as long as the token may
+        // be newer than the view.
         take_feed_away(&a.database).await;
         assert!(is_503_with_retry_after(&b.introspection(&token).await));
         bring_feed_back(&a.database).await;
@@ -642,7 +642,7 @@ on_both_engines! {
         let verdicts: Vec<_> = judging.await.into_iter().map(|judgement| judgement.verdict).collect();
         assert!(matches!(verdicts[..], [Verdict::Active(_), Verdict::Inactive(_)]), "{verdicts:?}");
         assert_eq!(reads.so_far() - before, 2, "the look has read the keys because they had changed");
-        // What no key could make good waits for nothing.
+        // A token that no key could make valid is refused without waiting.
         for token in [garbage(2), claiming(now - 3, ISSUER), claiming(now, "https://other.example")] {
             let judgement = tokio::time::timeout(A_MOMENT, judge.judge(&token)).await.expect("it need not wait");
             assert!(matches!(judgement.verdict, Verdict::Inactive(_)));
@@ -737,7 +737,7 @@ on_both_engines! {
         assert!(b.is_active(&first.access_token).await);
         let second = tokens(b.refresh(&first.refresh_token).await).await;
         let third = tokens(a.refresh(&second.refresh_token).await).await;
-        // What the second one seals, the first one opens: a new key, and the old ones sealed anew.
+        // The first replica opens keys that the second one sealed: a new key, and the old keys sealed again.
         b.admin(Method::POST, "/admin/v1/keys/rotate").json(&json!({})).send().await.unwrap().error_for_status().unwrap();
         assert_eq!(b.service.reseal_keys().await.unwrap(), 1);
         a.sync().await;
@@ -755,7 +755,7 @@ on_both_engines! {
     }
 
     async fn c10_a_replica_of_the_release_before_serves_on_the_next_ones_schema(database: TestDatabase) {
-        // What an expanding migration of the next release does to the tables that are used most, while this one runs.
+        // An expanding migration of the next release changes the most used tables while this release runs.
         const NEXT: &str = "ALTER TABLE sessions ADD COLUMN device TEXT;
             ALTER TABLE users ADD COLUMN locale TEXT DEFAULT 'en';
             ALTER TABLE clients ADD COLUMN logo TEXT;
@@ -918,7 +918,7 @@ async fn d6_a_read_only_or_full_database_is_503_and_over_when_it_is_over() {
     tamper(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
-/// What one query answers about the test's database.
+/// Returns the result of one query on the test's database.
 async fn ask(app: &TestApp, query: &'static str) -> Option<i64> {
     sqlx::query_scalar(query).fetch_one(&mut app.database.connect_postgres().await).await.unwrap()
 }

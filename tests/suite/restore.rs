@@ -47,7 +47,8 @@ async fn drill(lost: TestDatabase, restored: TestDatabase) {
     let copy = home.path().join("copy");
     back_up(&source, &copy);
 
-    // What the backup does not know. Epochs go further than in it: tokens that bear them must be overtaken by the restore.
+    // Changes after the backup. Epochs advance beyond those of the backup: the restore must also revoke tokens that
+    // carry the newer epochs.
     let claims = server.introspect(&secret, &revoked.access_token).await;
     home.out(&["revoke", "--jti", claims["jti"].as_str().unwrap()]);
     let rotated = tokens(refresh(&server, &spent).await).await;
@@ -86,7 +87,7 @@ async fn drill(lost: TestDatabase, restored: TestDatabase) {
     }
     drop(server);
 
-    // What is no token comes back, is found by the commands that the page names, and is taken away again.
+    // Keys and other objects come back with the restore. The commands on the page list them, and remove them again.
     assert_eq!(kids(&home), [stolen.as_str()]);
     home.out(&["keys", "withdraw", &stolen]);
     assert_eq!(column(&home, &["admin-key", "list"], "admin_keys", "name"), [json!("ci"), json!("leaked")]);

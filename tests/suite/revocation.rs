@@ -1,4 +1,4 @@
-//! `POST /oauth2/revoke` (RFC 7009): a client takes back its own tokens, and nobody else's.
+//! `POST /oauth2/revoke` (RFC 7009): a client revokes its own tokens only.
 
 use countersign::domain::{ClientKind, ClientSettings, Grant, Grants};
 use reqwest::{Method, RequestBuilder};

@@ -21,8 +21,8 @@ const LATER: Timestamp = Timestamp::from_seconds(START.seconds() + 7200);
 
 type Hook = Box<dyn FnOnce() + Send>;
 
-/// Stands still, and does something once when it is looked at for the given time: that is how a revocation arrives in the
-/// middle of a judgement.
+/// A stopped clock that runs an action once, at the given number of reads. A revocation can so arrive during a
+/// verification.
 struct TrappedClock {
     looks: AtomicU64,
     trap: Mutex<Option<(u64, Hook)>>,

@@ -41,7 +41,7 @@ async fn essence(answer: Response) -> (u16, Vec<(String, String)>, String) {
     (status, headers, body)
 }
 
-/// What is asked of each endpoint: a name, a method, a path, and the rest of the request.
+/// The request to each endpoint: a name, a method, a path, and the remaining parts.
 fn questions(
     app: &TestApp,
     token: &str,

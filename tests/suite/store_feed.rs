@@ -267,7 +267,7 @@ async fn c4_a_transaction_that_is_held_open_makes_no_look_read_what_was_read_bef
     const SEEN: i64 = 20_000;
     const LOOKS: i64 = 20;
     let Some(database) = on_postgres().await else { return };
-    // Somebody forgot it, and it has nothing to do with the feed.
+    // A transaction that was left open and is unrelated to the feed.
     let mut forgotten = database.connect_postgres().await;
     forgotten.execute(sqlx::raw_sql("BEGIN; CREATE TABLE elsewhere (id bigint)")).await.unwrap();
     let mut held = database.connect_postgres().await;

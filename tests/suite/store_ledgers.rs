@@ -1,4 +1,4 @@
-//! What is counted and remembered beside tokens, on both engines: failed logins, assertions, administrators' keys, audit.
+//! Records other than tokens, on both engines: failed logins, assertions, administrators' keys, audit.
 
 use std::time::Duration;
 

@@ -20,7 +20,7 @@ const ROUNDS: u8 = 16;
 /// How many take part.
 const RUNNERS: usize = 20;
 
-/// What `RUNNERS` tasks, spread over two replicas, are answered.
+/// Returns the results of `RUNNERS` tasks that are spread over two replicas.
 async fn race<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     database: &TestDatabase,
     runner: impl Fn(usize, Store) -> F,
@@ -229,7 +229,7 @@ on_both_engines! {
                 }
             }
             drop((refresh, login));
-            // What was begun ends by itself; a refresh with the old token is then a retry, never reuse.
+            // A write that had begun completes by itself; a refresh with the old token is then a retry, never reuse.
             match rotate(&store, 1, generation, at(round.into())).await {
                 RotateOutcome::Rotated(detail) | RotateOutcome::Retried(detail) => {
                     assert_eq!(detail.session.generation, generation + 1);

@@ -170,13 +170,13 @@ on_both_engines! {
         for generation in 0..3 {
             assert!(matches!(rotate(&store, 1, generation, at(100)).await, RotateOutcome::Rotated(_)));
         }
-        // That release writes these columns alone.
+        // The old release writes only these columns.
         let old = "UPDATE sessions SET generation = generation + 1, rotated_at = rotated_at + 1000 * ";
         database.tamper(&format!("{old} 1000")).await;
         database.tamper(&format!("{old} 1")).await;
         // Generation 5 is current. Generation 3 was superseded a second before the latest rotation, which the row cannot say.
         assert!(matches!(rotate(&store, 1, 4, at(1102)).await, RotateOutcome::Retried(_)));
-        // The first rotation by this release starts the marks anew: it knows when generation 4 was superseded.
+        // The first rotation by this release restarts the marks: it knows when generation 4 was superseded.
         assert!(matches!(rotate(&store, 1, 5, at(1103)).await, RotateOutcome::Rotated(_)));
         assert!(matches!(rotate(&store, 1, 6, at(1104)).await, RotateOutcome::Rotated(_)));
         for generation in [4, 5, 6] {
@@ -233,7 +233,7 @@ on_both_engines! {
         let fitting = only(&[&["b"], &["https://api.example"], &["c"]], chars);
         let outcome = done(store.sessions().rotate(fitting.clone(), at(60)).await);
         let RotateOutcome::Rotated(first) = outcome else { panic!("{outcome:?}") };
-        // What is not a rotation is named as ever.
+        // Outcomes other than a rotation are reported as before.
         assert_eq!(done(store.sessions().rotate(fitting.clone(), at(61)).await), RotateOutcome::Retried(first));
         assert_eq!(done(store.sessions().rotate(only(&[], 0), at(99)).await), refused(RefreshRefusal::Reused));
     }

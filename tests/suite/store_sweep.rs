@@ -167,7 +167,7 @@ on_both_engines! {
             async move {
                 for number in used() {
                     let decision = store.attempts().register(vec![(key(number), limits)], None, now).await.unwrap();
-                    // The second failure of a live count is the last one; one that is over begins anew.
+                    // The second failure of a live count is the last one; an expired count starts again.
                     assert!(matches!(decision, Decision::Allowed { is_last, .. } if is_last == (number % 3 != 0)), "{number}");
                     store.attempts().settle(vec![Settlement::Know(key(number), until)]).await.unwrap();
                 }

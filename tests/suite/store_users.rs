@@ -175,7 +175,7 @@ on_both_engines! {
         let (user, _) = ada_logged_in(&store).await;
         done(store.users().change_password(password(user.id, Some(0), Some(1)), at(1)).await);
         assert_eq!(rotate(&store, 1, 0, at(2)).await, RotateOutcome::Refused(RefreshRefusal::Unknown));
-        // Nor can whoever stole it end the session.
+        // A thief of the token cannot end the session either.
         assert_eq!(store.sessions().of_user(user.id, None, 10, at(2)).await.unwrap().len(), 1);
     }
 

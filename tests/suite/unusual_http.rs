@@ -1,4 +1,4 @@
-//! Methods, paths and bodies that nobody documents: every route answers them in its own shape (security.md H1, H7).
+//! Undocumented methods, paths and bodies: every route answers them in its own shape (security.md H1, H7).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

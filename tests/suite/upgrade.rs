@@ -1,5 +1,5 @@
-//! What an earlier release left behind is good on this one (security.md C10): a database with sessions, revocations and
-//! keys, and the tokens that people hold, were made by that release and are kept in `fixtures`.
+//! The data of an earlier release remains valid on this one (security.md C10). That release made the files in
+//! `fixtures`: a database with sessions, revocations and keys, and the tokens of its users.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -17,8 +17,8 @@ use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 /// Bob is disabled. Test fixtures, all of them.
 const RELEASE_0_1_0: &str = include_str!("fixtures/release-0.1.0.json");
 
-/// What that release made of an empty database, if nobody has edited these since: the checksum that it stored is in the
-/// fixture, so an edited file is refused here as it would be by every database of that release (security.md D1).
+/// The migrations of that release. The fixture holds the checksum that it stored. A file that was edited since is
+/// refused here, as every database of that release would refuse it (security.md D1).
 const SCHEMA_1: [&str; 2] = [
     include_str!("../../migrations/sqlite/0001_initial.sql"),
     include_str!("../../migrations/postgres/0001_initial.sql"),

@@ -1,5 +1,5 @@
-//! Users who come with the password hashes of another system: from the import to the first login, after which their hash
-//! is like everybody's.
+//! Users who are imported with the password hashes of another system, from the import to the first login. The login
+//! upgrades their hash to the normal kind.
 
 use std::sync::Arc;
 
