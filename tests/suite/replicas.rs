@@ -480,8 +480,8 @@ on_both_engines! {
         assert!(b.is_active(&token).await, "an audience that b has not met");
         change(json!({"audiences": []})).await;
         b.sync().await;
-        // While the feed cannot be read, no replica can know whether the audience was restored, as long as the token may
-        // be newer than the view.
+        // While the feed cannot be read, no replica can know whether the audience was restored, as long as the token
+        // may be newer than the view.
         take_feed_away(&a.database).await;
         assert!(is_503_with_retry_after(&b.introspection(&token).await));
         bring_feed_back(&a.database).await;
