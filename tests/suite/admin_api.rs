@@ -1,4 +1,4 @@
-//! `/admin/v1` on the operations listener: who may, and what each endpoint does.
+//! `/admin/v1` on the operations listener: authorization, and the effect of each endpoint.
 
 use std::time::Duration;
 
@@ -139,7 +139,7 @@ on_both_engines! {
             for operation in operations() {
                 let answer = request(&app, &operation).bearer_auth(token).send().await.unwrap();
                 let status = answer.status().as_u16();
-                // The ids name nothing and the bodies say nothing, but the door is open.
+                // The ids do not exist and the bodies are empty, but the caller is authorized.
                 assert!(matches!(status, 200 | 201 | 400 | 404), "{} {} {status}", operation.0, operation.1);
                 assert_eq!(header(&answer, "cache-control"), "no-store", "{}", operation.1);
             }
@@ -156,7 +156,7 @@ on_both_engines! {
             assert_eq!((&event["actor"], &event["request_id"]), (&json!(actor), &json!(format!("made-{name}"))), "s4");
             assert_eq!(event["detail"]["address"], "127.0.0.1");
         }
-        // The role is taken away: the next token has the scope no more.
+        // The role is removed: the next token no longer has the scope.
         app.administer(Method::PATCH, &format!("/admin/v1/users/{ada}"), Some(json!({"roles": []}))).await;
         let refreshed = app.post_json("/v1/refresh", &json!({"refresh_token": default.refresh_token, "client_id": "console"}));
         let refreshed = tokens(refreshed.send().await.unwrap()).await;
@@ -195,7 +195,7 @@ on_both_engines! {
         let problem: Value = answer.json().await.unwrap();
         assert_eq!((&problem["status"], &problem["errors"][0]["field"]), (&json!(400), &json!("scopes")), "{problem}");
         assert!(problem["errors"][0]["detail"].as_str().unwrap().contains("countersign admin-key create"), "{problem}");
-        // One that an earlier release created.
+        // A client that an earlier release created.
         let robot = app.confidential("robot", machine(&[], "read")).await;
         app.database.tamper(&format!("UPDATE clients SET scopes = 'read {ADMIN_SCOPE}' WHERE id = 'robot'")).await;
         let app = app.beside(2, "").await;

@@ -1,5 +1,5 @@
-//! D3, D4: the process is killed at random points while it logs in, refreshes, logs out and revokes, and the power fails.
-//! Whatever it had acknowledged still holds after the restart, and whatever it had not is done whole or not at all.
+//! D3, D4: the process is killed at random points during logins, refreshes, logouts and revocations, and the power
+//! fails. Every acknowledged change still holds after the restart. Every other change is done completely or not at all.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,9 +16,9 @@ use super::support::power::Disk;
 use super::support::process::{Home, Server};
 use super::support::size::size;
 
-/// Users, each busy on its own.
+/// The number of users; each acts independently.
 const WORKERS: usize = 4;
-/// Sessions that a worker has at most.
+/// The maximum number of sessions of a worker.
 const SESSIONS: usize = 3;
 /// The number of ended sessions that later rounds check again.
 const REMEMBERED: usize = 5;
@@ -43,11 +43,11 @@ async fn d4_what_was_acknowledged_survives_a_power_failure_on_sqlite() {
 
 fn home_on(database: TestDatabase) -> Home {
     let home = Home::on(database).with("REFRESH__RETRY_WINDOW", "60s").with("TOKENS__ACCESS_TTL", "1h");
-    // Guesses are not the subject, and an attempt that was killed counts as a failed one.
+    // Limits on guessing are not tested here, and an interrupted attempt counts as a failed one.
     home.with("LIMITS__ENABLED", "false")
 }
 
-/// Kills the process so many times. `then` is what happens when it is gone.
+/// Kills the process the given number of times. `then` runs after each kill.
 async fn kill_and_check(home: Home, rounds: usize, mut then: impl FnMut(&Chance)) {
     let chance = Chance(Arc::new(SeededRandom::new(3)));
     let mut workers: Vec<Worker> = (0..WORKERS).map(|number| Worker::new(&home, number)).collect();
@@ -91,14 +91,14 @@ async fn kill_and_check(home: Home, rounds: usize, mut then: impl FnMut(&Chance)
     assert!(acknowledged > 5 * rounds, "too little was going on: {acknowledged} requests in {rounds} rounds");
 }
 
-/// A running process, and the credentials to ask it with.
+/// A running process, and the credentials for requests to it.
 struct Replica {
     server: Server,
     secret: String,
     admin_key: String,
 }
 
-/// A user, and what is known of the sessions.
+/// A user, and the known state of the sessions.
 struct Worker {
     name: String,
     id: String,
@@ -110,7 +110,7 @@ struct Worker {
 struct Session {
     /// The newest that was acknowledged.
     tokens: Tokens,
-    /// Access tokens of which the revocation was acknowledged.
+    /// Access tokens with an acknowledged revocation.
     revoked: Vec<String>,
     doubt: Doubt,
 }
@@ -155,7 +155,7 @@ impl Worker {
         }
     }
 
-    /// One request, and what its answer proves. What is in doubt is written down before it is sent.
+    /// Sends one request and records the effect that its answer confirms. The possible effect is recorded beforehand.
     async fn step(&mut self, replica: &Replica, chance: &Chance) -> Result<(), Lost> {
         if self.sessions.is_empty() || (self.sessions.len() < SESSIONS && chance.below(8) == 0) {
             let tokens = replica.log_in(&self.name).await?;
@@ -217,7 +217,7 @@ impl Worker {
             }
         }
         if is_over {
-            // One record ends all: if it ended one, it ended the others, or is about to.
+            // One record ends all sessions: if one has ended, the others have ended or will shortly.
             for session in of_all {
                 eventually(&context, async || !replica.is_active(&session.tokens.access_token).await).await;
                 self.ended.push(session);
@@ -245,7 +245,7 @@ impl Session {
         assert!(refreshed.is_none(), "{context}: an ended session was refreshed");
     }
 
-    /// The session with new tokens, or else it ended, where that was in doubt.
+    /// The session with new tokens, or an error with the session if it has ended, where that was possible.
     async fn check_living(mut self, replica: &Replica, context: &str) -> Result<Self, Self> {
         for token in &self.revoked {
             assert!(!replica.is_active(token).await, "{context}: a revoked token is active");
@@ -260,7 +260,7 @@ impl Session {
                 self.revoked.push(access_token);
             }
         } else if !is_revoked {
-            // A session that refreshes has good access tokens, and one that does not has none.
+            // A session that refreshes has active access tokens; a session that does not has none.
             let expected = refreshed.is_some();
             eventually(context, async || replica.is_active(&access_token).await == expected).await;
         }
@@ -312,7 +312,7 @@ impl Replica {
     }
 }
 
-/// The answer, if there was one. Whatever is neither expected nor a refusal to try is a defect.
+/// The answer, if there was one. Any answer that is neither expected nor a retryable refusal is a defect.
 async fn sent(request: RequestBuilder, expected: &[StatusCode]) -> Result<(StatusCode, String), Lost> {
     let Ok(answer) = request.send().await else { return Err(Lost) };
     let status = answer.status();
@@ -333,7 +333,7 @@ async fn eventually(context: &str, is_reached: impl AsyncFn() -> bool) {
     }
 }
 
-/// Numbers that the seed decides, as far as the race between processes lets it.
+/// Numbers from the seed; the race between processes limits how far a run can be repeated.
 #[derive(Clone)]
 struct Chance(Arc<SeededRandom>);
 

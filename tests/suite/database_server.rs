@@ -1,4 +1,4 @@
-//! Which PostgreSQL servers are used, how they are reached, and what a replica does until one answers.
+//! The accepted PostgreSQL servers, the connection to them, and a replica's behaviour until one answers.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -26,7 +26,7 @@ const VERSION_1: &str = include_str!("fixtures/x509-version-1.pem");
 /// A password that a log must not hold.
 const PASSWORD: &str = "a database password of this test";
 
-/// The proof of a password takes a debug build long.
+/// SCRAM authentication is slow in a debug build.
 const PATIENT: &str = "[database]\nacquire_timeout = \"10s\"";
 
 async fn refusal(settings: &StoreSettings) -> String {
@@ -43,7 +43,7 @@ fn server_of(database: &TestDatabase) -> String {
     format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())
 }
 
-/// Leads a database's connections to another address.
+/// Redirects a database's connections to another address.
 fn lead_to(database: &mut TestDatabase, address: SocketAddr, query: Option<&str>) {
     let mut url = database.url();
     url.set_ip_host(address.ip()).unwrap();
@@ -362,7 +362,7 @@ async fn d15_a_certificate_is_checked_as_strictly_as_sslmode_says_and_a_refusal_
     let folder = tempfile::tempdir().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::new(["localhost".to_owned()]).unwrap();
-    // `openssl req -x509` makes an authority of every certificate.
+    // `openssl req -x509` makes every certificate a CA.
     parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
     let authority = parameters.self_signed(&key).unwrap();
     let root = save(folder.path(), "root.pem", &authority.pem());

@@ -11,7 +11,7 @@ use crate::support::database::{Engine, START, TestDatabase};
 use crate::support::forge::{Forge, es256_twin, pem, sign};
 use crate::support::judging::*;
 
-/// A service with the forger's key among its own.
+/// A service whose keys include the forger's key.
 struct Scene {
     app: TestApp,
     forge: Forge,
@@ -24,7 +24,7 @@ impl Scene {
         let batch = app.confidential("batch", machine(&["https://api.example"], "read")).await;
         let honest = app.token_of(&batch).await.access_token;
         let forge = Forge::import(&app, &honest).await;
-        // So that a refusal below means something.
+        // A valid token is accepted, so the refusals below are due to the forgery.
         assert!(app.is_active(&forge.under(&forge.header())).await);
         Self { app, forge, batch }
     }
@@ -47,7 +47,7 @@ impl Scene {
         let admin = format!("http://{}/admin/v1/status", self.app.operations);
         let administered = self.app.http.get(admin).header("authorization", value).send().await.unwrap();
         assert_eq!(administered.status(), 401);
-        // A good token is refused for its audience (i17), every other one without a reason.
+        // A valid token is refused for its audience (i17), every other one without a reason.
         let refusal = administered.text().await.unwrap();
         assert_eq!(refusal.contains("`aud` does not name this service"), is_active, "{refusal}");
         is_active
@@ -128,7 +128,7 @@ async fn t1_the_algorithm_is_the_keys_own_and_no_other() {
     ];
     let mut tokens: Vec<_> =
         names.iter().map(|name| scene.forge.under(&scene.forge.header_with("alg", json!(name)))).collect();
-    // The service's own key named, the forger's used.
+    // The header names the service's own key; the forger's key signed.
     let jwks = scene.app.jwks().await;
     let own = jwks["keys"].as_array().unwrap().iter().find(|key| key["alg"] == "ES256").unwrap();
     for alg in ["ES256", "EdDSA"] {

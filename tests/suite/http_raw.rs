@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-/// Nothing in this file may take longer, however busy the machine is.
+/// The longest wait in this file, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// An origin whose pages may read answers.
@@ -26,7 +26,7 @@ const PAGE: &str = "https://app.example";
 /// Longer than any test.
 const FOREVER: Duration = Duration::from_secs(3600);
 
-/// Timeouts that a test can wait for.
+/// Timeouts that are short enough for a test.
 fn hasty() -> ListenSettings {
     ListenSettings {
         head: Duration::from_millis(300),
@@ -38,12 +38,12 @@ fn hasty() -> ListenSettings {
     }
 }
 
-/// Timeouts that no test runs into.
+/// Timeouts that no test reaches.
 fn patient() -> ListenSettings {
     ListenSettings::default()
 }
 
-/// Keeps route and status of every finished request.
+/// Records route and status of every finished request.
 #[derive(Default)]
 struct Records(Mutex<Vec<(Option<String>, u16)>>);
 
@@ -144,7 +144,7 @@ async fn read_to_end(stream: &mut TcpStream) -> String {
     String::from_utf8(answer).unwrap()
 }
 
-/// Reads until `end` has come.
+/// Reads until `end`.
 async fn read_until(stream: &mut TcpStream, end: &str) -> String {
     let mut answer = String::new();
     let mut piece = [0; 1024];
@@ -287,7 +287,7 @@ async fn h9_a_request_with_a_chunked_body_is_the_last_one_of_its_connection() {
         for bytes in row.as_bytes().chunks(piece) {
             let _ = stream.write_all(bytes).await;
         }
-        // The reset that follows what was not read may overtake the end of the stream, not the answer.
+        // The reset that follows unread bytes may overtake the end of the stream, not the answer.
         let mut answer = Vec::new();
         let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection ends");
         let answer = String::from_utf8(answer).unwrap();
@@ -377,7 +377,7 @@ async fn h8_a_target_that_the_library_cannot_read_is_refused_as_every_head_is() 
     }
 }
 
-/// Contract.md section 4: whatever is wrong with a head, gateways understand no other answer.
+/// Contract.md section 4: gateways understand no other answer to a malformed head.
 #[tokio::test]
 async fn h8_forward_auth_refuses_a_head_with_401_or_503_alone() {
     let server = Server::start(ListenSettings { base_path: "/auth".into(), ..patient() });
@@ -448,7 +448,7 @@ async fn h6_an_unfinished_head_is_told_so_and_a_silent_client_is_not() {
     let answer = server.exchange("GET /ok HTTP/1.1\r\nHost").await;
     assert_eq!((status(&answer), header(&answer, "connection")), (408, Some("close")), "{answer}");
 
-    // One byte at a time does not buy more time.
+    // Sending one byte at a time does not extend the timeout.
     let mut stream = server.connect().await;
     let drip = async {
         for byte in "GET /ok HTTP/1.1\r\nX: and on".bytes() {
@@ -526,7 +526,7 @@ async fn h6_a_client_that_does_not_read_is_cut_off() {
     };
     timeout(PATIENCE, cut).await.expect("the connection ends although nothing is read");
     let mut answer = Vec::new();
-    // Reset or closed: either way it is over long before the body.
+    // Reset or closed: both end the connection long before the body.
     let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection ends");
     assert!(answer.len() < 32 * 1024 * 1024, "{} bytes", answer.len());
 }
@@ -660,7 +660,7 @@ async fn h11_a_page_can_read_every_error_of_the_listener_and_of_the_layer() {
             let answer = server.exchange(head).await;
             assert_eq!(status(&answer), expected, "{answer}");
             let is_listed = origin == PAGE;
-            // Of a target that is too long, nothing behind it is read.
+            // Bytes after a target that is too long are not read.
             let allowed = Some(PAGE).filter(|_| is_listed && expected != 414);
             assert_eq!(header(&answer, "access-control-allow-origin"), allowed, "{expected}");
             assert_eq!(header(&answer, "vary"), Some("origin"), "{expected}");
@@ -686,7 +686,7 @@ async fn a_client_that_only_closes_its_own_side_still_gets_its_answer() {
     let server = Server::start(ListenSettings { half_closed: FOREVER, ..patient() });
     let mut stream = server.connect().await;
     let soon = "GET /soon HTTP/1.1\r\nHost: a\r\n\r\n";
-    // The second one is sent ahead.
+    // The second request is pipelined.
     stream.write_all(soon.repeat(2).as_bytes()).await.unwrap();
     stream.shutdown().await.unwrap();
     let answers = read_to_end(&mut stream).await;
@@ -707,7 +707,7 @@ async fn p5_r10_a_request_ends_when_its_client_leaves_and_is_recorded_as_499() {
         "GET /never HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
         "POST /never HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello",
         "POST /never HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
-        // The request sent ahead is not answered either.
+        // The pipelined request is not answered either.
         "GET /never HTTP/1.1\r\nHost: a\r\n\r\nGET /ok HTTP/1.1\r\nHost: a\r\n\r\n",
     ] {
         for is_reset in [false, true] {
@@ -877,7 +877,7 @@ async fn h15_after_the_announcement_every_answer_ends_its_connection_and_new_one
     old.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     assert_eq!(header(&read_until(&mut old, "fine").await, "connection"), None);
     server.shutdown.announced.cancel();
-    // The accept loop takes note before it takes another connection.
+    // The accept loop registers it before it accepts another connection.
     let answer = server.exchange("GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await;
     assert_eq!((status(&answer), header(&answer, "connection")), (200, Some("close")));
     old.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();

@@ -1,4 +1,4 @@
-//! `POST /oauth2/introspect` (RFC 7662, RFC 9701): who may ask, what is said, and for how long it may be kept.
+//! `POST /oauth2/introspect` (RFC 7662, RFC 9701): authorization, the answers, and how long they may be cached.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::support::outage;
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Status, body, and every header but those that differ each time: what a caller could tell answers apart by.
+/// Status, body, and every header except those that differ each time: all that could distinguish answers.
 async fn appearance(answer: Response) -> (u16, Vec<String>, String) {
     let headers = header_lines(answer.headers());
     (answer.status().as_u16(), headers, answer.text().await.unwrap())
@@ -283,7 +283,7 @@ on_both_engines! {
             assert!(!app.is_active(&first.access_token).await, "{level}");
             let touches_others = matches!(level, "user" | "client");
             assert_eq!(app.is_active(&second.access_token).await, !touches_others, "{level}");
-            // I13: what is issued in the same second, after, is not touched; a second revocation takes it as well.
+            // I13: a token issued later in the same second is not revoked; a second revocation revokes it as well.
             let later = app.log_in_on("web").await;
             assert!(app.is_active(&later.access_token).await, "{level}");
             if touches_others {
@@ -363,13 +363,13 @@ on_both_engines! {
             "token_type": "refresh_token", "sid": "(varies)", "auth_time": 1_800_000_000,
         });
         assert_eq!(body, expected);
-        // Not even a gateway sees it, and not a client that may introspect nothing.
+        // Neither a gateway sees it, nor a client that may not introspect any token.
         assert_eq!(app.asked(&app.gateway(), &first.refresh_token, Format::Json).await, json!({"active": false}));
         let none = Some(json!({"introspect": "none"}));
         app.administer(Method::PATCH, "/admin/v1/clients/portal", none).await;
         assert_eq!(app.asked(&portal, &first.refresh_token, Format::Json).await, json!({"active": false}));
         app.administer(Method::PATCH, "/admin/v1/clients/portal", Some(json!({"introspect": "own"}))).await;
-        // The former generation is not usable, the session's end ends it, and so does time.
+        // The former generation is unusable. The token ends with its session, and when it expires.
         let request = app.post_json("/v1/refresh", &json!({"refresh_token": first.refresh_token, "client_id": "portal"}));
         let second = request.basic_auth(&portal.id, Some(&portal.secret)).send().await.unwrap();
         let second = crate::support::app::tokens(second).await;
@@ -548,7 +548,7 @@ on_both_engines! {
             let claims = verified_claims(&jwt, &jwks).expect("a good signature");
             let expected = json!({"iss": "http://localhost:8080", "aud": "api", "iat": 1_800_000_000, "token_introspection": plain});
             assert_eq!(claims, expected, "no sub and no exp of its own");
-            // T16: it opens nothing.
+            // T16: no endpoint accepts it.
             assert!(!app.is_active(&jwt).await);
             assert_eq!(app.verify("", &jwt).send().await.unwrap().status(), 401);
             assert_eq!(app.get("/v1/me").bearer_auth(&jwt).send().await.unwrap().status(), 401);

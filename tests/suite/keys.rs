@@ -1,4 +1,4 @@
-//! The life of signing keys: rotation that no honest token notices, withdrawal, import, and the master key.
+//! The lifecycle of signing keys: rotation that invalidates no valid token, withdrawal, import, and the master key.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -23,10 +23,10 @@ use crate::support::size::size;
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(86_400);
-/// Tokens that live as long as any can.
+/// Tokens with the longest possible lifetime.
 const LONG_LIVED: &str = "[tokens]\naccess_ttl = \"1h\"";
 
-/// Kid and state of every key that is not gone.
+/// Kid and state of every key that is not removed.
 async fn states(app: &TestApp) -> Vec<(String, String)> {
     let list = app.administer(Method::GET, "/admin/v1/keys", None).await;
     let text = |key: &Value, name: &str| key[name].as_str().unwrap().to_owned();
@@ -147,7 +147,7 @@ on_both_engines! {
             let [action, replica, step, pick] = random.bytes::<4>();
             let app = apps[usize::from(replica) % 3];
             match action % 8 {
-                // At most five keys are published: a rotation too many is refused and changes nothing.
+                // At most five keys are published: one rotation more is refused and changes nothing.
                 0 => drop(app.admin(Method::POST, "/admin/v1/keys/rotate").json(&json!({})).send().await.unwrap()),
                 1 => {
                     let keys = states(app).await;
@@ -266,7 +266,7 @@ on_both_engines! {
         assert_eq!(kid_of(&app.token_of(&batch).await.access_token), signing);
         app.advance(HOUR).await;
         assert_eq!(kid_of(&app.token_of(&batch).await.access_token), announced, "at its own time");
-        // Nor is one made where none is announced.
+        // No key is made either if none is announced.
         withdraw(&app, &signing).await;
         assert_eq!(states(&app).await, [(announced, "signing".to_owned())]);
     }
@@ -490,7 +490,7 @@ on_both_engines! {
         let forge = Forge::import(&app, &app.log_in().await.access_token).await;
         let queries = async || app.figure("countersign_database_seconds_count{query=\"keys_all\"}").await;
         let unknown = |number: u32| forge.under(&forge.header_with("kid", json!(format!("unknown-{number}"))));
-        // They claim to be older than any key that the replica has not met.
+        // They claim to be older than any key that is unknown to the replica.
         app.advance(2 * MINUTE).await;
         let before = queries().await;
         let judge = app.service.judge();

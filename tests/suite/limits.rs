@@ -13,7 +13,7 @@ use crate::support::judging::{Credentials, header};
 use crate::support::sessions::*;
 use crate::support::size::size;
 
-/// The tests' own connection is a proxy's, so that they can come from anywhere.
+/// The tests' own connection counts as a trusted proxy, so that they can use any client address.
 const BEHIND_A_PROXY: &str = "[public]\ntrusted_proxies = [\"127.0.0.0/8\"]\n";
 const OWNER: &str = "192.0.2.1";
 
@@ -24,7 +24,7 @@ async fn log_in_from(app: &TestApp, address: &str, name: &str, password: &str) -
     answer
 }
 
-/// The status of a login, and what `Retry-After` says.
+/// The status of a login, and its `Retry-After`.
 async fn attempt(app: &TestApp, address: &str, name: &str, password: &str) -> (u16, u64) {
     let answer = log_in_from(app, address, name, password).await;
     (answer.status().as_u16(), header(&answer, "retry-after").parse().unwrap_or(0))
@@ -92,7 +92,7 @@ on_both_engines! {
         assert_eq!(app.audit("login.locked").await.len(), 1);
         let other = app.beside(2, &settings).await;
         assert_eq!(app.refresh(&session.refresh_token).await.status(), 200, "a lock is no logout");
-        // Known to a replica that never saw the owner, and after a restart.
+        // The address is known to a replica that never served the owner, and after a restart.
         assert_eq!(attempt(&other, OWNER, USER, "mistyped password").await.0, 401);
         assert_eq!(attempt(&other, "198.51.100.7", USER, PASSWORD).await.0, 429);
         assert_eq!(attempt(&other, OWNER, USER, PASSWORD).await.0, 200);
@@ -276,7 +276,7 @@ on_both_engines! {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn logins_that_hold_every_connection_they_can_get_leave_refreshes_theirs() {
-    // With one connection there is nothing to keep for anybody.
+    // With one connection, none can be reserved.
     if !Engine::Postgres.is_available() || pool_size() == Some(1) {
         return;
     }

@@ -205,7 +205,7 @@ on_both_engines! {
             }
         }
         assert!(busy > 0);
-        // A lock that attempts reached which were then not looked at, and so not counted, was one while it lasted.
+        // Attempts may reach a lock and then go unchecked and uncounted. The lock was still valid while it lasted.
         let of_the_storm = app.audit("login.locked").await.len();
         while app.login(&wrong).await.status() == 401 {
             looked_at += 1;
@@ -238,7 +238,7 @@ on_both_engines! {
         }
         while waiting().await > 0.0 {}
         assert!(app.hashed().await - hashed < LOGINS - 10, "most of those that waited were dropped");
-        // The pool goes on.
+        // The pool continues.
         app.log_in().await;
     }
 
@@ -268,7 +268,7 @@ on_both_engines! {
         app.advance(std::time::Duration::from_secs(60)).await;
         app.service.set_roles(id, Vec::new(), &Requester::command_line()).await.unwrap();
         assert_eq!(app.refresh_on("sprawl", &session.refresh_token).await.status(), 200);
-        // The bounds where the lists are set.
+        // The limits of the lists are checked when they are set.
         let too_many = json!({"roles": words(64, 16)});
         let change = app.admin(reqwest::Method::PATCH, &format!("/admin/v1/users/{id}")).json(&too_many).send().await.unwrap();
         let problem: Value = change.json().await.unwrap();

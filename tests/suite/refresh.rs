@@ -1,4 +1,4 @@
-//! `POST /v1/refresh`: rotation, retries, reuse, and what ends a session (security.md group R).
+//! `POST /v1/refresh`: rotation, retries, reuse, and the end of a session (security.md group R).
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const REUSED: (u16, &str) = (401, "refresh_token_reused");
 const INVALID: (u16, &str) = (401, "invalid_refresh_token");
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// The refusal that a refresh on the built-in client meets.
+/// The refusal of a refresh on the built-in client.
 async fn refusal(app: &TestApp, token: &str) -> (u16, &'static str) {
     let answer = app.refresh(token).await;
     is_private(&answer);
@@ -27,7 +27,7 @@ async fn refusal(app: &TestApp, token: &str) -> (u16, &'static str) {
     }
 }
 
-/// How often the database was asked a kind of statement.
+/// The number of statements of a kind that were sent to the database.
 async fn statements(app: &TestApp, name: &str) -> f64 {
     app.figure(&format!("countersign_database_seconds_count{{query=\"{name}\"}}")).await
 }
@@ -263,7 +263,7 @@ on_both_engines! {
             assert_eq!(error_of(app.post_json("/v1/refresh", &narrowed).send().await.unwrap()).await.1, REUSED.1);
         }
         assert_eq!(asked().await, before);
-        // A live session is not affected, and the database is asked again later.
+        // A live session is not affected, and the database is queried again later.
         let other = app.log_in().await;
         app.refreshed(&other.refresh_token).await;
         app.advance(Duration::from_secs(31)).await;
@@ -361,7 +361,7 @@ on_both_engines! {
         let sessions = Sessions::of(&app).await;
         let (first, second) = (sessions.open(&app).await, sessions.open(&app).await);
         app.set_enabled(USER, false).await;
-        // The other replica has not heard of it: the database decides.
+        // The other replica has not polled the entry yet: the database decides.
         assert_eq!(refusal(&other, &first).await, INVALID);
         app.set_enabled(USER, true).await;
         assert_eq!(refusal(&app, &second).await, INVALID, "what ended stays ended");
@@ -403,7 +403,7 @@ on_both_engines! {
         current = refresh(&current.refresh_token).await;
         let claims = claims_of(&current.access_token);
         assert_eq!((current.scope.as_str(), &claims["aud"]), ("read", &json!(["b", "c"])), "narrowing only");
-        // Nothing of the session's audiences is left: refused, and nothing is consumed.
+        // None of the session's audiences remains: refused, and no token is consumed.
         app.change_client("app", |settings| settings.audiences = audiences(&["d"])).await;
         for _ in 0..3 {
             assert_eq!(error_of(app.refresh_on("app", &current.refresh_token).await).await, (401, INVALID.1.into()));
@@ -412,7 +412,7 @@ on_both_engines! {
         app.change_client("app", |settings| settings.audiences = audiences(&["a", "d"])).await;
         current = refresh(&current.refresh_token).await;
         assert_eq!(claims_of(&current.access_token)["aud"], json!("a"), "what was granted at login is not forgotten");
-        // A client without audiences of its own may have the default one alone.
+        // A client without its own audiences may have the default audience only.
         app.change_client("app", |settings| settings.audiences = Vec::new()).await;
         assert_eq!(error_of(app.refresh_on("app", &current.refresh_token).await).await, (401, INVALID.1.into()));
     }
@@ -433,7 +433,7 @@ on_both_engines! {
         }
         let third = tokens(ask(&second.refresh_token, "").send().await.unwrap()).await;
         assert_eq!(third.scope, "read write", "a token is narrowed, not the session");
-        // A retry cannot widen either, and reuse is seen whatever scope comes with it.
+        // A retry cannot widen either, and reuse is detected whatever the requested scope.
         assert_eq!(error_of(ask(&second.refresh_token, "read list").send().await.unwrap()).await.0, 400);
         app.advance(Duration::from_secs(11)).await;
         assert_eq!(error_of(ask(&first.refresh_token, "read list").send().await.unwrap()).await, (401, REUSED.1.into()));

@@ -1,5 +1,5 @@
-//! Several replicas on one database, in one process and on clocks that are moved by hand: what can be shown there better
-//! than with real parts. The rest is in tests/extra/replicas.
+//! Several replicas on one database, in one process and on manual clocks. Tests that need real processes are in
+//! tests/extra/replicas.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -32,12 +32,12 @@ use crate::support::outage::{bring_feed_back, stop_writes, take_feed_away};
 use crate::support::sessions::Sessions;
 use crate::support::size::size;
 
-/// One more replica, and what its callers need.
+/// Another replica, with the credentials of its callers.
 async fn beside(first: &TestApp, number: u64, settings: &str) -> TestApp {
     beside_at(first, Arc::clone(&first.clock), number, settings).await
 }
 
-/// The same on a machine with a clock of its own.
+/// The same on a machine with its own clock.
 async fn beside_at(first: &TestApp, clock: Arc<ManualClock>, number: u64, settings: &str) -> TestApp {
     let mut second = TestApp::replica(Arc::clone(&first.database), clock, number, settings).await;
     second.gateway_secret.clone_from(&first.gateway_secret);
@@ -68,13 +68,13 @@ async fn readiness(app: &TestApp) -> (u16, Value) {
     (status, checks.map(|check| (check["name"].as_str().unwrap().to_owned(), check["ok"].clone())).collect())
 }
 
-/// How many revocations are live.
+/// The number of live revocations.
 async fn entries_of(app: &TestApp) -> usize {
     let answer = app.admin(Method::GET, "/admin/v1/revocations").send().await.unwrap().json::<Value>().await.unwrap();
     answer["revocations"].as_array().unwrap().len()
 }
 
-/// How many statements a replica has made to change something.
+/// The number of writing statements that a replica has sent.
 async fn statements_of(app: &TestApp) -> f64 {
     app.figure("countersign_database_seconds_count{query=\"revoke_everything\"}").await
 }
@@ -108,7 +108,7 @@ impl Quiet {
     }
 
     async fn start(app: &TestApp, observer: impl StoreObserver, is_pooled: bool) -> Self {
-        // Longer than any test takes: nothing is known because of the poll.
+        // Longer than any test: the poll delivers nothing.
         const NEVER: Duration = Duration::from_secs(600);
         let clock = || Arc::<ManualClock>::clone(&app.clock);
         let mut settings = app.database.settings.clone();
@@ -132,7 +132,7 @@ impl Quiet {
     }
 }
 
-/// Time goes by with every chunk that is read.
+/// The clock advances with every chunk that is read.
 struct Slow(Arc<ManualClock>);
 
 impl StoreObserver for Slow {
@@ -143,7 +143,7 @@ impl StoreObserver for Slow {
     }
 }
 
-/// Counts operations of one name that went well.
+/// Counts successful operations of one name.
 #[derive(Clone)]
 struct Count(&'static str, Arc<AtomicUsize>);
 
@@ -167,7 +167,7 @@ impl StoreObserver for Count {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Long enough for whatever does not wait for anything, and for everything to be waiting that does.
+/// Long enough for every task to finish or to block.
 const A_MOMENT: Duration = Duration::from_millis(300);
 
 on_both_engines! {
@@ -593,7 +593,7 @@ on_both_engines! {
         assert_eq!(view.freshness(&*app.clock), Freshness::Stale, "what the first chunk did not bring may be long revoked");
         follower.sync().await.unwrap();
         assert_eq!(view.freshness(&*app.clock), Freshness::Fresh);
-        // Nor does an outage end with everything being read again.
+        // The end of an outage does not cause a full read either.
         app.clock.advance(TOO_LONG);
         assert_eq!(view.freshness(&*app.clock), Freshness::Stale);
         follower.sync().await.unwrap();
@@ -730,7 +730,7 @@ on_both_engines! {
         const OLD: &str = "b2xkLWZpeHR1cmUtbWFzdGVyLWtleS0wMTIzNDU2Nzg=";
         const NEW: &str = "bmV3LWZpeHR1cmUtbWFzdGVyLWtleS0wMTIzNDU2Nzg=";
         let keys = |current, previous| format!("master_key = \"{current}\"\nmaster_key_previous = \"{previous}\"\n");
-        // Every replica has learnt the new key; the second one already writes under it.
+        // Every replica has the new master key; the second one already seals with it.
         let a = TestApp::start_with(database, &keys(OLD, NEW)).await;
         let b = beside(&a, 2, &keys(NEW, OLD)).await;
         let first = a.log_in().await;
@@ -779,7 +779,7 @@ on_both_engines! {
         let wrong = old.post_json("/v1/login", &json!({"username": USER, "password": "not the password of ada"}));
         assert_eq!(error_of(wrong.send().await.unwrap()).await.0, 401);
         let other = old.log_in().await;
-        // One more of the same release starts, beside a replica of the next one that has migrated.
+        // Another replica of the same release starts, beside a replica of the next one that has migrated.
         let started = beside(&old, 2, "").await;
         session = tokens(started.refresh(&session.refresh_token).await).await;
         assert_eq!(log_out(&started, &other.refresh_token).await.status(), 204);
@@ -873,7 +873,7 @@ async fn d6_a_read_only_or_full_database_is_503_and_over_when_it_is_over() {
         let mut connection = database.connect_postgres().await;
         sqlx::query_scalar("SELECT current_database()::text").fetch_one(&mut connection).await.unwrap()
     };
-    // A superuser has every right: the service works in a role of its own.
+    // A superuser has every right: the service has its own role.
     let role = format!("{name}_role");
     let rights = "SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public";
     let make_role = format!(

@@ -1,4 +1,4 @@
-//! The change feed, on both engines: nothing is ever missed.
+//! The change feed, on both engines: no entry is ever missed.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -161,7 +161,7 @@ on_both_engines! {
         let reading = store.feed().read_since(&cursor).await.unwrap();
         let (rest, further) = store.feed().read_on(&cursor, &reading.rest.unwrap()).await.unwrap();
         assert!(reading.entries.len() == 10_000 && rest.is_empty() && further.is_none());
-        // Ten thousand of one transaction, and others: wherever the cut is, nothing is left out, and nothing comes twice.
+        // Ten thousand of one transaction, and others: at any page boundary, no entry is missed or repeated.
         database.tamper(&fill(10_000).replace("'jti-' || i", "'jti-' || (i + 10000)")).await;
         for number in 20_001..20_005 {
             revoke(&store, number).await;
@@ -244,8 +244,8 @@ async fn c4_a_transaction_that_was_open_before_the_first_load_is_not_missed() {
     assert_eq!(news(&store, &mut reading).await, [1]);
 }
 
-/// Rows of the feed that connections to `database` have read, those that have ended meanwhile: a connection reports what it
-/// read at its end.
+/// The rows of the feed that connections to `database` have read, including ended connections. A connection reports its reads
+/// when it ends.
 async fn rows_read(database: &TestDatabase) -> i64 {
     const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
@@ -355,7 +355,7 @@ async fn a_reader_of_sqlite_sees_what_another_process_wrote() {
         .tamper("INSERT INTO changes (kind, subject, epoch, created_at, expires_at) VALUES ('jti', CAST('jti-5' AS BLOB), 0, 1, 2)")
         .await;
     assert_eq!(news(&store, &mut reading).await, [5]);
-    // Sweeping everything does not make numbers come twice.
+    // Sweeping all entries does not cause numbers to repeat.
     database.tamper("DELETE FROM changes").await;
     revoke(&store, 6).await;
     assert_eq!(news(&store, &mut reading).await, [6]);

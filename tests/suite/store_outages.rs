@@ -1,4 +1,4 @@
-//! Breaking the database on purpose: nothing half-done, no hanging, and everything well again afterwards.
+//! Deliberate database failures: no partial change, no hanging, and full recovery afterwards.
 #![expect(clippy::disallowed_methods, reason = "how long an outage takes to be told is real time")]
 
 use std::time::{Duration, Instant};
@@ -32,7 +32,7 @@ async fn stop_injecting(database: &TestDatabase, table: &str) {
     database.tamper(&format!("DROP TRIGGER injected{on_table}")).await;
 }
 
-/// Settings with the patience of production.
+/// Settings with the timeouts of production.
 fn impatient(database: &TestDatabase) -> StoreSettings {
     let mut settings = database.settings.clone();
     settings.acquire_timeout = Duration::from_millis(500);
@@ -77,7 +77,7 @@ on_both_engines! {
         assert_eq!(count_of(&store, "session.reused").await, 0);
         assert_eq!(store.sessions().by_id(session_id(2)).await.unwrap(), None);
         assert_eq!(store.feed().load_all().await.unwrap().entries.len(), 1);
-        // The refresh that failed consumed nothing, and what it found is found again.
+        // The refresh that failed consumed nothing, and a retry has the same outcome.
         assert!(matches!(rotate(&store, 1, 1, at(99)).await, RotateOutcome::Rotated(_)));
         assert_eq!(rotate(&store, 1, 0, at(99)).await, RotateOutcome::Refused(RefreshRefusal::Reused));
     }
@@ -212,7 +212,7 @@ async fn d6_when_the_server_drops_every_connection_reads_and_transactions_do_not
         database.tamper(drop_all).await;
         assert!(store.users().by_username(&username("ada")).await.unwrap().is_some());
     }
-    // One statement whose answer was lost may have been committed: it is not repeated, and the next try goes through.
+    // One statement whose answer was lost may have been committed: it is not repeated, and the next attempt succeeds.
     database.tamper(drop_all).await;
     assert!(is_outage(&store.sessions().rotate(presented(1, 0), at(1)).await));
     assert!(matches!(rotate(&store, 1, 0, at(1)).await, RotateOutcome::Rotated(_)));
@@ -226,7 +226,7 @@ async fn behind_a_proxy(database: &TestDatabase) -> (Proxy, Store) {
     (proxy, store)
 }
 
-/// A proxy before the database, and the way through it.
+/// A proxy in front of the database, and the address through it.
 async fn proxied(database: &TestDatabase, pooler_transaction_mode: bool) -> (Proxy, Location) {
     let Location::Postgres { url, .. } = &database.settings.location else { panic!("not PostgreSQL") };
     let mut url = url::Url::parse(url).unwrap();
@@ -320,7 +320,7 @@ async fn the_connection_that_takes_a_dead_ones_place_is_kept() {
     let user = add_user(&store, 1, "ada").await;
     let others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()";
     database.tamper(&format!("SELECT pg_terminate_backend(pid, 5000) {others}")).await;
-    // It lay idle for so long that it is asked first whether it answers.
+    // It was idle for so long that it is tested before use.
     database.clock.advance(Duration::from_secs(11));
     assert!(store.users().by_id(user.id).await.is_ok());
     assert_eq!(store.pool_status().idle, 1, "it was opened after the dead one was found");

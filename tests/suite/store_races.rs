@@ -1,4 +1,4 @@
-//! Many at once, on both engines alike: nothing is skipped on SQLite (security.md D12).
+//! Concurrent tasks, on both engines alike: no test is skipped on SQLite (security.md D12).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -14,10 +14,10 @@ use sqlx::Executor as _;
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
 
-/// Rounds of each race: enough to meet the bad order, few enough for every run of the suite.
+/// The rounds of each race: enough to reach the harmful order, few enough for every run of the suite.
 const ROUNDS: u8 = 16;
 
-/// How many take part.
+/// The number of concurrent tasks.
 const RUNNERS: usize = 20;
 
 /// Returns the results of `RUNNERS` tasks that are spread over two replicas.
@@ -164,7 +164,7 @@ on_both_engines! {
                 if index == 7 {
                     let ended = end(&store, round, Owner::Anyone, START).await.value;
                     assert_eq!(ended, EndOutcome::Ended);
-                    // Whatever the others do meanwhile: what begins after this answer is refused.
+                    // Every request that begins after this answer is refused, whatever the others do concurrently.
                     let generation = store.sessions().by_id(session_id(round)).await.unwrap().unwrap().session.generation;
                     return Some(rotate(&store, round, generation, START).await);
                 }
@@ -216,7 +216,7 @@ on_both_engines! {
         let mut dice = Dice::new(10);
         let mut generation = 0;
         for round in 0..100_u8 {
-            // Polled a few times, then dropped: wherever it is at that moment.
+            // Polled a few times, then dropped at any point of its progress.
             let sessions = store.sessions();
             let mut refresh = Box::pin(sessions.rotate(presented(1, generation), at(round.into())));
             let mut login = Box::pin(sessions.open(new_session(round + 100, &user, &client, START), START));
@@ -243,7 +243,7 @@ on_both_engines! {
     }
 }
 
-/// Sessions 1 to 60 of Ada, in a store whose statements have all the time that they need.
+/// Sessions 1 to 60 of Ada, in a store without a tight statement timeout.
 async fn sixty_sessions(database: &TestDatabase) -> Store {
     let settings = countersign::store::StoreSettings {
         statement_timeout: Duration::from_secs(60),

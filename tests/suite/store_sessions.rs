@@ -47,7 +47,7 @@ on_both_engines! {
         let current = new_session(3, &revoked, &client, START);
         done(store.users().disable(user.id, at(99), START, None).await);
         assert_eq!(done(store.sessions().open(current, START).await), None);
-        // Nothing was noted either.
+        // Nothing was recorded either.
         assert_eq!(store.users().by_id(user.id).await.unwrap().unwrap().last_login_at, None);
     }
 
@@ -246,7 +246,7 @@ on_both_engines! {
         assert_eq!(written.value, refused(RefreshRefusal::Reused));
         assert_eq!(written.changes.len(), 1);
         assert_eq!(written.changes[0].change, revoked(1));
-        // The honest token is dead too; the stolen one goes on being named as such, without further events.
+        // The honest token is dead too; the stolen one is still reported as reused, without further events.
         assert_eq!(rotate(&store, 1, 1, at(72)).await, refused(RefreshRefusal::Ended));
         assert_eq!(rotate(&store, 1, 0, at(72)).await, refused(RefreshRefusal::Reused));
         assert_eq!(count_of(&store, "session.reused").await, 1);

@@ -248,7 +248,7 @@ async fn h3_a_bearer_token_beside_a_login_or_refresh_is_no_client_authentication
         let revoked = app.post_form("/oauth2/revoke", &form).header("authorization", &header).send().await.unwrap();
         assert_eq!(revoked.status().as_u16(), 200);
         assert!(!app.is_active(&tokens.access_token).await);
-        // It proves nothing either.
+        // It does not authenticate either.
         let form = [("token", old.access_token.as_str())];
         let asked = app.post_form("/oauth2/introspect", &form).header("authorization", &header).send().await.unwrap();
         assert_eq!(asked.status().as_u16(), 401);
