@@ -3,7 +3,7 @@
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 
-use countersign::store::{Location, SchemaStatus, Store, StoreError, StoreSettings};
+use countersign::store::{AuditEvent, Location, SchemaStatus, Store, StoreError, StoreSettings};
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
 use crate::support::store::*;
@@ -139,6 +139,36 @@ async fn d5_a_server_that_may_forget_a_commit_is_refused() {
     database.tamper(&format!("ALTER DATABASE {name} SET synchronous_commit = off")).await;
     let error = refusal(&database.settings).await;
     assert!(matches!(&error, StoreError::Misconfigured(text) if text.contains("synchronous_commit")), "{error}");
+}
+
+#[tokio::test]
+async fn d5_every_connection_commits_durably_whatever_the_server_s_default_is() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    for pooler in [false, true] {
+        let database = TestDatabase::alone().await;
+        let Location::Postgres { url, .. } = &database.settings.location else { panic!("not PostgreSQL") };
+        let name = url.rsplit('/').next().unwrap().to_owned();
+        database
+            .tamper(&format!(
+                "CREATE FUNCTION require_durability() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                    IF current_setting('synchronous_commit') <> 'on' THEN RAISE EXCEPTION 'not durable'; END IF;
+                    RETURN NEW;
+                END $$;
+                CREATE TRIGGER durable BEFORE INSERT ON audit FOR EACH ROW EXECUTE FUNCTION require_durability();
+                ALTER DATABASE {name} SET synchronous_commit = local"
+            ))
+            .await;
+        let mut settings = database.settings.clone();
+        if let Location::Postgres { pooler_transaction_mode, .. } = &mut settings.location {
+            *pooler_transaction_mode = pooler;
+        }
+        let clock = Arc::new(countersign::clock::ManualClock::starting_at(START));
+        let store = Store::open(&settings, clock, Arc::new(())).await.unwrap();
+        let event = AuditEvent { event: "tested", ..AuditEvent::default() };
+        store.audit().append(vec![event], START).await.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -24,10 +24,19 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(1);
 /// Sent first: not every server that speaks the protocol knows the queries that follow.
 const PRODUCT: &str = "SELECT version() AS product; ";
 
+/// Keeps the commits of this service durable if the server's `synchronous_commit` is lowered while it runs. Stronger values
+/// than `on` stay. A block, because a `SELECT` would return a row.
+fn pin_durability(is_local: bool) -> String {
+    format!(
+        "DO $$ BEGIN PERFORM set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')
+            THEN 'on' ELSE current_setting('synchronous_commit') END, {is_local}); END $$"
+    )
+}
+
 /// Queried on every new connection. A subscription here is one of logical replication that writes into a table of this
 /// service.
 const EXAMINE: &str = "SELECT pg_is_in_recovery()::int::bigint AS standby,
-        current_setting('synchronous_commit') AS synchronous_commit,
+        (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS synchronous_commit,
         current_setting('server_encoding') AS encoding,
         current_setting('server_version_num')::bigint AS version,
         current_setting('fsync') AS fsync,
@@ -78,12 +87,12 @@ impl PostgresConnector {
         let begin = "BEGIN ISOLATION LEVEL READ COMMITTED";
         let (greeting, begin) = if pooled {
             let local: String = limits.iter().map(|(name, value)| format!("; SET LOCAL {name} = {value}")).collect();
-            (format!("{PRODUCT}{EXAMINE}"), format!("{begin}{local}"))
+            (format!("{PRODUCT}{EXAMINE}"), format!("{begin}{local}; {}", pin_durability(true)))
         } else {
             // Not sent as `options` at the start: PgBouncer refuses them even in session mode.
             let session: String = limits.iter().map(|(name, value)| format!("SET {name} = {value}; ")).collect();
             let isolation = "SET default_transaction_isolation = 'read committed'; ";
-            (format!("{PRODUCT}{session}{isolation}{EXAMINE}"), begin.to_owned())
+            (format!("{PRODUCT}{session}{isolation}{}; {EXAMINE}", pin_durability(false)), begin.to_owned())
         };
         Ok(Self { options, read_address, pooled, greeting, begin })
     }

@@ -200,39 +200,63 @@ class Judge:
                              f"{event['replica']} {late:.3f} s later, bound {bound:.1f} s")
 
     def _check_branches(self):
-        """One refresh token has one successor, for every caller and every repetition."""
-        successor = {}
+        """A session has one chain of refresh tokens. A token is answered with the current pair, so its answers move along
+        the chain and never back."""
+        pairs, answers, unanswered = {}, defaultdict(list), set()
         for event in self.history.of("refresh"):
+            if event["outcome"] == "unknown":
+                unanswered.add((event["sid"], event["presented"]))
             if event["outcome"] != "ok":
                 continue
-            pair = (event["refresh"], event["jti"])
-            former = successor.setdefault((event["sid"], event["presented"]), pair)
-            if former != pair:
-                self._report("one live branch per session",
-                             f"session {event['sid']}: one refresh token was traded for two different pairs")
             self.figures["refreshes"] += 1
             self.figures["refreshes that were retries"] += event["attempt"] > 0
+            answers[event["sid"]].append(event)
+            if pairs.setdefault((event["sid"], event["refresh"]), event["jti"]) != event["jti"]:
+                self._report("one live branch per session", f"session {event['sid']}: one refresh token has two access tokens")
+        for sid, events in answers.items():
+            self._check_chain(sid, events, unanswered)
 
-    def _uses_of_successor(self, event):
-        successor = self._successors.get((event["sid"], event["presented"]))
-        return self._uses.get((event["sid"], successor), []) if successor else []
+    def _check_chain(self, sid, events, unanswered):
+        edges = defaultdict(set)
+        for event in events:
+            edges[event["presented"]].add(event["refresh"])
+
+        def later(token):
+            """Tokens after this one in the chain."""
+            seen, todo = set(), [token]
+            while todo:
+                for successor in edges[todo.pop()] - seen:
+                    seen.add(successor)
+                    todo.append(successor)
+            return seen
+
+        def may_lead_on(token):
+            """Whether a lost answer hides a part of the chain after this token."""
+            return any((sid, other) in unanswered for other in later(token) | {token})
+
+        for event in events:
+            for other in events:
+                one, two = event["refresh"], other["refresh"]
+                if event["presented"] == other["presented"] and one != two and two not in later(one) \
+                        and one not in later(two) and not may_lead_on(one) and not may_lead_on(two):
+                    self._report("one live branch per session", f"session {sid}: one refresh token leads to two branches")
+                    return
+                if other["end"] < event["start"] and two in later(one):
+                    self._report("one live branch per session", f"session {sid}: a refresh was answered with a former pair")
+                    return
 
     def _possible_reuses(self):
         """Refreshes with a token that may have been superseded too long ago: they may end their session."""
-        self._successors, self._uses = {}, defaultdict(list)
+        self._uses = defaultdict(list)
         for event in self.history.of("refresh"):
             self._uses[(event["sid"], event["presented"])].append(event)
-            if event["outcome"] == "ok":
-                self._successors[(event["sid"], event["presented"])] = event["refresh"]
         for event in self.history.of("refresh"):
             if self._may_be_spent(event):
                 yield event
 
     def _may_be_spent(self, event):
         first = min(use["start"] for use in self._uses[(event["sid"], event["presented"])])
-        if event["end"] > first + self.bounds.window - 0.5:
-            return True
-        return any(use["start"] < event["end"] and use["outcome"] != "not sent" for use in self._uses_of_successor(event))
+        return event["end"] > first + self.bounds.window - 0.5
 
     def _check_refreshes(self):
         for event in self.history.of("refresh"):
@@ -243,10 +267,6 @@ class Judge:
                         self._report("no refresh after the end was acknowledged",
                                      f"session {event['sid']} on {event['replica']} at {event['start']:.3f}, ended at "
                                      f"{ending['end']:.3f} by {ending['op']}")
-                for use in self._uses_of_successor(event):
-                    if use["outcome"] == "ok" and use["end"] < event["start"]:
-                        self._report("one live branch per session",
-                                     f"session {event['sid']}: a token was accepted after its successor had been used")
             if event["outcome"] == "refused":
                 is_explained = self._may_be_spent(event) or any(e["start"] < event["end"] for e in endings)
                 if not is_explained:

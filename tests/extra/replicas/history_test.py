@@ -74,7 +74,7 @@ def run():
     for index, (history, rules_broken) in enumerate(expected):
         found = rules(history)
         assert found == rules_broken, f"history {index}: found {found}, expected {rules_broken}"
-    # A token that was accepted although its successor had been used already.
+    # A superseded token that was answered with a former pair instead of the current one.
     history = copy.deepcopy(good())
     history.events = history.events[:4]
     history.add("refresh", 1.5, 1.6, presented="r1", refresh="r2", jti="t2", **pair)
