@@ -23,7 +23,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("grpc", &["domain", "clock", "config", "telemetry", "service", "http"]),
 ];
 
-/// Crates that one room alone may name.
+/// Crates that only one module may name.
 const ONLY_IN: [(&str, &[&str]); 11] = [
     ("jsonwebtoken", &["crypto"]),
     ("ring", &["crypto"]),
@@ -124,7 +124,7 @@ fn src() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("src")
 }
 
-/// Every source file with the room that it is in and its code without comments and tests.
+/// Every source file with its module and its code without comments and tests.
 fn sources() -> Vec<(PathBuf, String, String)> {
     let mut files = Vec::new();
     collect(&src(), &mut files);

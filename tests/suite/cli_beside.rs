@@ -54,7 +54,7 @@ on_both_engines! {
         is_dead(&server, &witness, "--user").await;
         is_spent(&server, &witness).await;
 
-        // A login right after it is none of what was revoked, whether or not the service has heard of it.
+        // A login right after it is not revoked, whether or not the service has polled the entry.
         let by_client = server.log_in("ada").await;
         home.out(&["revoke", "--client", "countersign"]);
         let of_everything = server.log_in("ada").await;

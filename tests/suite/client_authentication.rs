@@ -1,5 +1,5 @@
-//! How clients prove who they are (RFC 6749 §2.3, RFC 7523): secrets in every spelling, two secrets while one is
-//! replaced, and signed assertions that are good once.
+//! Client authentication (RFC 6749 §2.3, RFC 7523): secrets in every spelling, two secrets during a
+//! replacement, and signed assertions that are valid once.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -171,7 +171,7 @@ on_both_engines! {
         for path in ["/auth/v2/livez", "/auth/v2/readyz", "/auth/v2/docs", "/auth/v2/openapi.json"] {
             assert_eq!(app.get(path).send().await.unwrap().status(), 200, "{path}");
         }
-        // Errors of the framework have the shape of the endpoint there as well.
+        // The framework's errors also have the endpoint's format there.
         let answer = app.get("/auth/v2/oauth2/token").send().await.unwrap();
         assert_eq!((header(&answer, "content-type"), header(&answer, "allow")), ("application/json", "POST"));
         assert_eq!(error_of(answer).await, (405, "invalid_request".into()));

@@ -1,4 +1,4 @@
-//! `envoy.service.auth.v3.Authorization/Check`: the same judgement as `/v1/verify`, over gRPC.
+//! `envoy.service.auth.v3.Authorization/Check`: the same verification as `/v1/verify`, over gRPC.
 
 use countersign::domain::{Audience, ClientKind, ClientSettings, Grant, Grants, ScopeSet};
 use reqwest::{Method, Response};

@@ -215,7 +215,7 @@ on_both_engines! {
             "?role=reader",
             "?aud=api&scope=read&role=reader",
             "?%61ud=api",
-            // Empty parameters are omitted ones; what a proxy appended is not ours to judge.
+            // Empty parameters count as omitted; parameters that a proxy appended are ignored.
             "?aud=&scope=&role=",
             "?page=2&q=%zz&%&&=&token=x&AUD=other&auds=other",
         ] {

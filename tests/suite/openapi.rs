@@ -66,7 +66,7 @@ async fn h17_a_browser_that_opens_the_root_is_led_to_the_page() {
     }
 }
 
-/// Reads the route table as text: it is the one page on which every route stands.
+/// Reads the route table as text: it is the one file that lists every route.
 #[test]
 fn every_route_with_every_method_is_in_it_and_nothing_else() {
     let table = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/mod.rs")).unwrap();

@@ -32,7 +32,7 @@ async fn at_once(replicas: &[Arc<TestApp>; 3], token: &str, requests: u64) -> (V
                 let answer = app.refresh(&token).await;
                 match answer.status().as_u16() {
                     200 => return Ok(tokens(answer).await),
-                    // More than a replica takes on at once: what it turned away it has not looked at.
+                    // More than a replica accepts at once: it has not processed the requests that it refused.
                     503 => tokio::task::yield_now().await,
                     _ => return Err(error_of(answer).await),
                 }
@@ -270,7 +270,7 @@ impl Ending {
         assert!(answer.unwrap().status().is_success(), "{self:?}");
     }
 
-    /// Makes room for the next round.
+    /// Frees capacity for the next round.
     async fn undo(self, app: &TestApp) {
         match self {
             Self::UserDisabled => app.set_enabled(USER, true).await,

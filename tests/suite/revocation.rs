@@ -10,7 +10,7 @@ use crate::support::forge::Forge;
 use crate::support::judging::*;
 use crate::support::outage;
 
-/// Revokes as a client that can prove who it is.
+/// Revokes as an authenticated client.
 fn revoke(app: &TestApp, client: &Credentials, token: &str) -> RequestBuilder {
     app.post_form("/oauth2/revoke", &[("token", token)]).basic_auth(&client.id, Some(&client.secret))
 }

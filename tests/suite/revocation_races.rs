@@ -1,4 +1,4 @@
-//! C6: a judgement that is being made, or was remembered, while a revocation arrives is never served after it.
+//! C6: a verdict that was pending or cached when a revocation arrives is never served after it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
@@ -16,7 +16,7 @@ use crate::support::app::{ISSUER, TestApp, machine};
 use crate::support::database::{Engine, START, TestDatabase};
 use crate::support::judging::*;
 
-/// Long after anything here expires.
+/// Long after every expiry in this file.
 const LATER: Timestamp = Timestamp::from_seconds(START.seconds() + 7200);
 
 type Hook = Box<dyn FnOnce() + Send>;
@@ -74,7 +74,7 @@ impl Clock for TrappedClock {
     }
 }
 
-/// A judge of its own over the keys and clients of a running service, on a clock that can be trapped.
+/// A separate `Judge` over the keys and clients of a running service, on a clock that can be trapped.
 struct Court {
     app: TestApp,
     batch: Credentials,

@@ -244,8 +244,8 @@ async fn c4_a_transaction_that_was_open_before_the_first_load_is_not_missed() {
     assert_eq!(news(&store, &mut reading).await, [1]);
 }
 
-/// The rows of the feed that connections to `database` have read, including ended connections. A connection reports its reads
-/// when it ends.
+/// The rows of the feed that connections to `database` have read, including ended connections. A connection reports its
+/// reads when it ends.
 async fn rows_read(database: &TestDatabase) -> i64 {
     const OTHERS: &str = "SELECT count(*) FROM pg_stat_activity
         WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()

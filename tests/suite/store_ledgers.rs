@@ -34,7 +34,7 @@ on_both_engines! {
         for guess in guesses {
             allowed += usize::from(guess.await.unwrap().is_allowed());
         }
-        // The one that brings the first delay is still looked at.
+        // The attempt that causes the first delay is still checked.
         assert_eq!(allowed, 6);
     }
 

@@ -226,7 +226,7 @@ on_both_engines! {
         assert!(register(&keys, at(0)).await.is_allowed());
         assert!(register(&keys[..1], at(2)).await.is_allowed());
         take_back(&keys, at(0)).await;
-        // The delay of the second attempt on the first key stands.
+        // The delay of the second attempt on the first key remains.
         assert!(!register(&keys[..1], at(2)).await.is_allowed());
         assert_eq!(sweep(&store, "login_attempts", at(3 * DAY)).await, 1);
         assert!(register(&keys, at(10)).await.is_allowed());

@@ -193,7 +193,7 @@ on_both_engines! {
         assert_eq!(conflict(password(user.id, Some(0), None)).await, StoreError::Conflict { what: "user epoch" });
         let credentials = store.users().credentials_by_id(user.id).await.unwrap().unwrap();
         assert_eq!((credentials.user.epoch, credentials.password_hash.as_str()), (1, "hash-1"));
-        // An administrator sets one unasked, also for a disabled user.
+        // An administrator sets a password without the old one, also for a disabled user.
         done(store.users().disable(user.id, at(99), at(3), None).await);
         assert!(store.users().change_password(password(user.id, None, None), at(4)).await.is_ok());
     }

@@ -1,4 +1,4 @@
-//! Rows that cannot be read, and a database that cannot write: what depends on them is refused, and the rest goes on.
+//! Rows that cannot be read, and a database that cannot write: dependent requests are refused, all others are served.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,7 +73,7 @@ on_both_engines! {
         assert!(told.len() == 1 && told[0].contains(&kid) && told[0].contains("keys reseal"), "{told:?}");
         assert_eq!(replica.figure("countersign_unreadable_rows{table=\"signing_keys\"}").await, 1.0);
 
-        // A replica that had opened the key goes on with it, as when another one seals it under a new master key.
+        // A replica that had opened the key keeps using it, as when another replica seals it under a new master key.
         app.service.rotate_key(Algorithm::Es256, &Requester::command_line()).await.unwrap();
         assert!(app.is_active(&concerned).await && app.is_active(&other).await);
         app.token_of(&batch).await;

@@ -82,7 +82,7 @@ on_both_engines! {
         for token in ["ended_access_token", "revoked_access_token", "disabled_access_token"] {
             assert!(!app.is_active(held(token)).await, "{token}");
         }
-        // A retry of the refresh before is answered as that release would, and the next one goes on from there.
+        // A retry of the previous refresh is answered as that release would; the next refresh continues from it.
         let retried = tokens(refresh(held("spent_refresh_token")).await).await;
         assert_eq!(retried.refresh_token, held("refresh_token"));
         let next = tokens(refresh(held("refresh_token")).await).await;

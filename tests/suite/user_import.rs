@@ -103,7 +103,7 @@ on_both_engines! {
 
     async fn p14_a_login_never_changes_which_passwords_an_imported_hash_accepts(database: TestDatabase) {
         let app = TestApp::start(database).await;
-        // bcrypt compares 72 bytes: the system that made this hash accepted every longer spelling as well.
+        // bcrypt compares 72 bytes: the system that made this hash also accepted every longer spelling.
         let seventy_two = "012345678901234567890123456789012345678901234567890123456789012345678901";
         let hash = "$2b$04$l.RnhUmRRPNC4cclp4TrpOrfwXP1SRexanciu1qYI31hp4OBYzxj.";
         import(&app, json!({"username": "longwinded", "password_hash": hash}).to_string()).await;

@@ -1,8 +1,8 @@
-//! Project Wycheproof: every vector that concerns a token service is judged, by label or by a listed reason, and none is
+//! Project Wycheproof: every vector that concerns a token service is checked, by label or by a listed reason, and none is
 //! skipped silently (security.md sections 4.1 and 8).
 //!
 //! The JOSE vectors are not in the `wycheproof` crate. They are read from the folder that `WYCHEPROOF_DIR` names
-//! (C2SP/wycheproof, `testvectors_v1`); without it those tests say that they judged nothing.
+//! (C2SP/wycheproof, `testvectors_v1`); without it those tests report that they were skipped.
 
 #![expect(clippy::unwrap_used, clippy::panic, clippy::print_stderr, reason = "helpers of tests, which fail loudly")]
 
@@ -253,8 +253,8 @@ fn service(group: &Value, test: &Value) -> bool {
     PublicKeySet::parse(&public_keys(group).to_string()).is_ok_and(|set| verifies(&text_of(&test["jws"]), set.keys()))
 }
 
-/// The same verdict, with the algorithms that only these vectors need put underneath the same JWS layer, so that its rules
-/// are judged by all of them.
+/// The same verdict, with the algorithms that only these vectors need below the same JWS layer, so that all vectors test
+/// its rules.
 fn any_algorithm(group: &Value, test: &Value) -> bool {
     service(group, test)
         || VectorKey::set(&public_keys(group)).is_some_and(|keys| verifies(&text_of(&test["jws"]), &keys))
