@@ -19,7 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
     ("telemetry", &["domain", "clock", "config", "request_id"]),
     ("service", &["domain", "clock", "crypto", "store", "view", "keyring", "follower"]),
     ("http", &["domain", "clock", "config", "request_id", "telemetry", "service"]),
-    // An answer over gRPC is forward-auth's in another envelope.
+    // An answer over gRPC has the content of a forward-auth answer.
     ("grpc", &["domain", "clock", "config", "telemetry", "service", "http"]),
 ];
 

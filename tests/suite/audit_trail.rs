@@ -1,5 +1,5 @@
 //! The audit trail of logins and sessions (security.md S4): each event exactly once, with the request that caused it and
-//! its address, and never a name that no account has.
+//! its address. Names without an account are never recorded.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! The commands, each as a process: what they print, how they exit, and what they leave alone.
+//! The commands, each as a process: their output, their exit codes, and the data that they leave unchanged.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;

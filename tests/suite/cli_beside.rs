@@ -131,8 +131,8 @@ on_both_engines! {
     }
 }
 
-/// Asks again and again until the answer is yes, no longer than the service may take to follow; seldom enough that refused
-/// clients stay far from their limit.
+/// Repeats the check until it succeeds, at most for the time in which the service must follow the feed. The interval
+/// keeps refused clients far from their limit.
 async fn until(what: &str, is_reached: impl AsyncFn() -> bool) {
     #[expect(clippy::disallowed_methods, reason = "the process under test has the machine's clock")]
     let started = Instant::now();

@@ -187,7 +187,7 @@ async fn healthcheck_exits_0_when_ready_and_1_otherwise() {
     drop(server);
     assert!(home.run(&["healthcheck"]).refusal(1).contains("/readyz"));
 
-    // Something that is there, but not ready.
+    // A listener that is up, but not ready.
     let stopped = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = stopped.local_addr().unwrap().to_string();
     let answering = std::thread::spawn(move || {
@@ -222,7 +222,7 @@ async fn healthcheck_believes_the_configured_certificate_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_decoded_and_verified_offline() {
-    // The issuer is where the keys are fetched, so the port must be known before the start.
+    // Verifiers fetch the keys from the issuer, so the port must be known before the start.
     let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let issuer = format!("http://{free}");
     let home = Home::empty().with("PUBLIC__LISTEN", &free.to_string()).with("ISSUER", &issuer);

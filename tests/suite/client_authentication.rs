@@ -125,7 +125,7 @@ on_both_engines! {
         assert_eq!(status(post(&both).basic_auth(&id, Some(&secret))).await, passed(), "lua-resty-openidc sends both");
         assert_eq!(status(post(&both[..1]).basic_auth(&id, Some(&secret))).await, passed());
         assert_eq!(status(post(&both[1..]).basic_auth(&id, Some(&secret))).await, passed());
-        // H3: two that differ are no authentication, even where each alone would do.
+        // H3: two different credentials are refused, even if each alone would be accepted.
         assert_eq!(status(post(&both).basic_auth(&other.id, Some(&other.secret))).await, invalid());
         assert_eq!(status(post(&[("client_id", "other")]).basic_auth(&id, Some(&secret))).await, invalid());
         assert_eq!(status(post(&[("client_secret", "wrong")]).basic_auth(&id, Some(&secret))).await, invalid());
@@ -365,7 +365,7 @@ on_both_engines! {
             assert_eq!(status(with_assertion(&app, "/oauth2/token", assertion, &[])).await, refused(), "{what}");
         }
         assert_eq!(status(with_assertion(&app, "/oauth2/token", &honest, &[("client_id", "other")])).await, refused());
-        // A refusal does not use the jti up; and proof of one kind goes with no other.
+        // A refusal does not consume the jti. Two kinds of credentials cannot be combined.
         let secret = [("client_secret", "x")];
         assert_eq!(status(with_assertion(&app, "/oauth2/token", &honest, &secret)).await, invalid());
         assert_eq!(status(with_assertion(&app, "/oauth2/token", &honest, &[]).basic_auth("signed", Some("x"))).await, invalid());

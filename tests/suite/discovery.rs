@@ -1,4 +1,4 @@
-//! Metadata (RFC 8414, and the shape of OpenID Connect Discovery), the authorization endpoint that there is not, and the
+//! Metadata (RFC 8414, and the shape of OpenID Connect Discovery), the absent authorization endpoint, and the
 //! documentation page.
 
 use serde_json::{Value, json};
@@ -201,11 +201,11 @@ on_both_engines! {
         for elsewhere in ["http://", "https://", "src=", "<link", "@import", "url(", "import(", "//cdn", "<iframe", "<img"] {
             assert!(!page.contains(elsewhere), "{elsewhere}");
         }
-        // Nothing of the document can become markup.
+        // No part of the document can become markup.
         for dangerous in ["innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval("] {
             assert!(!page.contains(dangerous), "{dangerous}");
         }
-        // Below an issuer's path it finds the document beside itself.
+        // Below an issuer's path, the page loads the document next to itself.
         assert!(page.contains("fetch(\"openapi.json\")"));
     }
 }

@@ -1,4 +1,4 @@
-//! `/v1/verify`: what gateways ask before they let a request pass.
+//! `/v1/verify`: the check that gateways make before they forward a request.
 
 use std::time::Duration;
 
@@ -110,7 +110,7 @@ on_both_engines! {
             let answer = request.send().await.unwrap();
             assert_eq!((answer.status().as_u16(), header(&answer, "vary")), (status, "authorization"));
         }
-        // The caller decides what it may see, and `Accept` the form.
+        // The caller determines the visible claims, and `Accept` the format.
         for token in [good, "a.b.c"] {
             let answer = app.ask(&gateway, token).send().await.unwrap();
             assert!(header(&answer, "cache-control").starts_with("max-age="));

@@ -1,4 +1,4 @@
-//! The listener that speaks HTTP/2: what one peer can make it keep, wait for, or do (security.md H10), and how it stops.
+//! The HTTP/2 listener: bounds on the memory, time and work that one peer can cause (security.md H10), and shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -82,7 +82,7 @@ async fn next<S: AsyncRead + Unpin>(stream: &mut S) -> Option<Frame> {
     Some(Frame { kind: head[3], flags: head[4], stream, payload })
 }
 
-/// Everything until the connection ends.
+/// All bytes until the connection ends.
 async fn rest<S: AsyncRead + Unpin>(stream: &mut S) -> Vec<Frame> {
     let mut frames = Vec::new();
     while let Some(frame) = next(stream).await {
@@ -95,7 +95,7 @@ fn reasons(frames: &[Frame], kind: u8) -> Vec<u32> {
     frames.iter().filter(|frame| frame.kind == kind).filter_map(Frame::reason).collect()
 }
 
-/// A listener whose one route answers when `gate` lets it.
+/// A listener with one route, which answers when `gate` permits it.
 struct Server {
     address: SocketAddr,
     shutdown: Shutdown,
@@ -271,7 +271,7 @@ async fn h10_a_flood_of_pings_and_settings_costs_no_memory() {
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(server.address).await.unwrap();
     greet(&mut stream).await;
-    // Each wants an answer, and none is read.
+    // Each requires an answer, and none is read.
     let pair = [frame(PING, 0, 0, &[0; 8]), frame(SETTINGS, 0, 0, &[])].concat();
     let flood = pair.repeat(64 * 1024);
     let ended = timeout(6 * PATIENCE, async { while stream.write_all(&flood).await.is_ok() {} }).await;

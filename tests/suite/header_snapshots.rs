@@ -16,7 +16,7 @@ struct Pages {
 }
 
 impl Pages {
-    /// Sends both requests and notes down status and headers.
+    /// Sends both requests and records status and headers.
     async fn note(&mut self, name: &str, success: RequestBuilder, error: RequestBuilder) {
         for (page, request, is_success) in [(&mut self.success, success, true), (&mut self.error, error, false)] {
             let answer = request.send().await.unwrap();
@@ -24,7 +24,7 @@ impl Pages {
             assert_eq!(status.is_success(), is_success, "{name} {status}");
             writeln!(page, "{name} -> {}", status.as_u16()).unwrap();
             for line in header_lines(answer.headers()) {
-                // How long a body is follows from what is in it, and ids are random.
+                // A body's length depends on its content, and ids are random.
                 let (name, value) = line.split_once(": ").unwrap();
                 let value = if value.is_empty() { "(empty)" } else { value };
                 let varies =
@@ -150,7 +150,7 @@ async fn h8_the_headers_of_every_endpoint_are_these() {
         .await;
     pages.note("GET /openapi.json", public(M::GET, "/openapi.json"), public(M::POST, "/openapi.json")).await;
     pages.note("GET /docs", public(M::GET, "/docs"), public(M::POST, "/docs")).await;
-    // There is no success: its place is taken by /livez.
+    // This endpoint has no success: /livez takes its place.
     pages
         .note("GET /oauth2/authorize (or /livez)", public(M::GET, "/livez"), public(M::GET, "/oauth2/authorize"))
         .await;

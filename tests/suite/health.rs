@@ -199,7 +199,7 @@ on_both_engines! {
     }
 }
 
-/// The test runs on one thread: on the async worker, the scrape would keep out the request that releases it.
+/// The test runs on one thread: on the async worker, the scrape would block the request that releases it.
 #[tokio::test]
 async fn a_scrape_does_not_occupy_an_async_worker() {
     let app = TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await;

@@ -1,4 +1,4 @@
-//! The listener speaking TLS: handshakes, slow handshakes, certificates that change.
+//! The TLS listener: handshakes, slow handshakes, certificates that change.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -99,7 +99,7 @@ async fn h6_a_silent_handshake_is_cut_off_and_holds_nobody_up() {
         let mut answer = Vec::new();
         let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection ends");
     }
-    // Plain text on a TLS port is an alert or nothing, not an answer.
+    // Plain text on a TLS port gets an alert or no bytes, never an HTTP answer.
     let mut plain = TcpStream::connect(address).await.unwrap();
     plain.write_all(b"GET /tls HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     let mut answer = Vec::new();

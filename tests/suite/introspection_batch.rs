@@ -141,7 +141,7 @@ on_both_engines! {
         let answer = app.batch(&gateway, &[&token, refused]).await;
         assert_eq!(header(&answer, "retry-after"), "1");
         assert_eq!(error_of(answer).await, (429, "too_many_attempts".into()));
-        // Tokens of another kind of fault cost no signature check.
+        // Tokens with another kind of defect cost no signature check.
         for batch in [&[token.as_str()][..], &["made up", &token]] {
             assert_eq!(app.batch(&gateway, batch).await.status(), 200);
         }
@@ -158,7 +158,7 @@ async fn other_requests_have_their_turn_between_the_signature_checks_of_a_batch(
     let forged: Vec<String> = (10..74).map(|number| format!("{}{number}AAAAAA", &token[..token.len() - 8])).collect();
     let forged: Vec<&str> = forged.iter().map(String::as_str).collect();
     let gateway = app.service.client(&ClientId::parse(GATEWAY).unwrap()).unwrap();
-    // One thread: the other task runs only when the batch lets it.
+    // One thread: the other task runs only when the batch yields.
     let turns = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = std::sync::Arc::clone(&turns);
     let other = tokio::spawn(async move {

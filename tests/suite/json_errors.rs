@@ -14,7 +14,7 @@ const JSON: &str = "application/json";
 /// Method, path, whether it takes a bearer, a field of text, the limit of its body.
 type Endpoint = (&'static str, &'static str, bool, &'static str, usize);
 
-/// Every endpoint for people that reads a body.
+/// Every endpoint for users that reads a body.
 const ENDPOINTS: [Endpoint; 4] = [
     ("POST", "/v1/login", false, "username", 8 * 1024),
     ("POST", "/v1/refresh", false, "refresh_token", 16 * 1024),
@@ -57,7 +57,7 @@ fn named(body: Vec<u8>, field: &str) -> Vec<u8> {
     match String::from_utf8(body) {
         Ok(text) => text.replace("FIELD", field).into_bytes(),
         Err(error) => {
-            // The part that is not UTF-8 stays as it is.
+            // The part that is not UTF-8 stays unchanged.
             let bytes = error.into_bytes();
             let place = bytes.windows(5).position(|window| window == b"FIELD");
             place.map_or(bytes.clone(), |place| [&bytes[..place], field.as_bytes(), &bytes[place + 5..]].concat())

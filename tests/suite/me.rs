@@ -99,7 +99,7 @@ on_both_engines! {
         }
         assert!(app.is_active(&for_orders.access_token).await && app.is_active(&for_both.access_token).await);
         assert_eq!(app.as_bearer(Method::GET, "/v1/me", &for_both.access_token).await.status(), 200);
-        // Its own application narrows the tokens that it hands on, and ends the session by its refresh token.
+        // Its own application narrows the tokens that it forwards, and ends the session by its refresh token.
         let narrowed = app.http.post(format!("http://{}/oauth2/token", app.public)).form(&[
             ("grant_type", "refresh_token"),
             ("refresh_token", &for_both.refresh_token),

@@ -1,4 +1,4 @@
-//! The API document: checked in, complete, and held to what the service answers.
+//! The API document: checked in, complete, and consistent with the service's answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

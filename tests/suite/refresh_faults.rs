@@ -1,4 +1,4 @@
-//! Refreshes that fail, are cut off, or outlive a restart (security.md R5, R6, R10).
+//! Refreshes that fail, are interrupted, or span a restart (security.md R5, R6, R10).
 
 use std::time::Duration;
 
@@ -105,7 +105,7 @@ on_both_engines! {
                 body.len()
             );
             let mut connection = TcpStream::connect(app.public).await.unwrap();
-            // One in eight sends a part only; the others go away at some point of the work.
+            // One in eight sends only a part; the others disconnect during the processing.
             let sent = if dice.below(8) == 0 { dice.below(request.len() as u64) as usize } else { request.len() };
             connection.write_all(&request.as_bytes()[..sent]).await.unwrap();
             for _ in 0..dice.below(400) {
@@ -116,7 +116,7 @@ on_both_engines! {
                 connection.set_zero_linger().unwrap();
             }
             drop(connection);
-            // Whether the lost request was before, after or never: this one is answered.
+            // This request is answered, whether the lost one ran before it, after it or never.
             successors.push((token.clone(), app.refreshed(&token).await.refresh_token));
         }
         app.settled("countersign_database_seconds_count{query=\"session_rotate\"}").await;

@@ -1,4 +1,4 @@
-//! Refreshes that meet each other, and refreshes that meet what ends a session (security.md R2, R11).
+//! Refreshes that race each other, and refreshes that race the end of a session (security.md R2, R11).
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;

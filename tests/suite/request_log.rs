@@ -1,4 +1,4 @@
-//! The log line of a request, and the events that are logged while it is worked on.
+//! The log line of a request, and the events that are logged during its processing.
 
 use std::collections::BTreeSet;
 

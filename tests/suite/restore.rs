@@ -1,5 +1,5 @@
-//! D8: the restore of docs/how-to/backup-and-restore.md, with the programs that it names. What was revoked, rotated, ended or
-//! taken away after the backup does not come back with it.
+//! D8: the restore of docs/how-to/backup-and-restore.md, with the programs that it names. Objects that were revoked,
+//! rotated, ended or removed after the backup do not come back with it.
 
 use std::ffi::OsStr;
 use std::path::Path;
@@ -141,7 +141,7 @@ fn column(home: &Home, command: &[&str], list: &str, member: &str) -> Vec<Value>
     home.json(command)[list].as_array().unwrap().iter().map(|item| item[member].clone()).collect()
 }
 
-/// Beside the running service.
+/// Makes a backup while the service runs.
 fn back_up(source: &Location, copy: &Path) {
     match source {
         Location::Sqlite { path, .. } => {

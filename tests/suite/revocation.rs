@@ -15,7 +15,7 @@ fn revoke(app: &TestApp, client: &Credentials, token: &str) -> RequestBuilder {
     app.post_form("/oauth2/revoke", &[("token", token)]).basic_auth(&client.id, Some(&client.secret))
 }
 
-/// A confidential client that logs users in and has a token of its own.
+/// A confidential client that logs users in and has its own token.
 fn portal() -> ClientSettings {
     ClientSettings {
         grants: Grants::new([Grant::PasswordLogin, Grant::RefreshToken, Grant::ClientCredentials]),
@@ -28,7 +28,7 @@ async fn log_in_on(app: &TestApp, client: &Credentials) -> Tokens {
     tokens(app.post_json("/v1/login", &login).basic_auth(&client.id, Some(&client.secret)).send().await.unwrap()).await
 }
 
-/// Everything that a revocation would leave behind.
+/// All records that a revocation would write.
 async fn rows(app: &TestApp) -> (Value, Value) {
     let live = app.administer(Method::GET, "/admin/v1/revocations", None).await;
     (live, app.administer(Method::GET, "/admin/v1/audit", None).await)
@@ -164,7 +164,7 @@ on_both_engines! {
             "x",
             "a.b.c",
             &"x".repeat(10_000),
-            // A forged token with the victim's jti leaves the victim alone.
+            // A forged token with the victim's jti does not affect the victim.
             &format!("{signed}.{other_signature}"),
             &format!("{signed}."),
             &forge.under(&json!({"alg": "none", "kid": forge.kid, "typ": "at+jwt"})),

@@ -207,7 +207,7 @@ async fn c6_ten_thousand_revocations_against_a_thread_that_never_stops_judging()
     });
     for (round, token) in tokens.iter().enumerate() {
         if round % 3 == 0 {
-            // In some rounds the token is remembered already, in the others it is just being verified by the other thread.
+            // In some rounds the token is already cached; in the others, the other thread is verifying it.
             app.service.judge().judge(token).await;
         }
         let jti = Jti::parse(claims_of(token)["jti"].as_str().unwrap()).unwrap();

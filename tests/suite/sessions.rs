@@ -1,4 +1,4 @@
-//! A session from login to logout, as an application goes through it.
+//! A session from login to logout, as an application uses it.
 
 use serde_json::json;
 

@@ -12,7 +12,7 @@ const BASE: &str = "/auth";
 const MACHINE: &str = "machine";
 const SETTINGS: &str = "issuer = \"https://example.com/auth\"\nforward_auth.allow_preflight = true";
 
-/// Everything of an answer but what differs from request to request.
+/// Every part of an answer that does not differ from request to request.
 async fn essence(answer: Response) -> (u16, Vec<(String, String)>, String) {
     let status = answer.status().as_u16();
     let mut headers: Vec<_> = answer

@@ -137,7 +137,7 @@ on_both_engines! {
             }
             assert_eq!(accepted, 1);
         }
-        // One that has expired is refused for that reason elsewhere; here it is only not remembered for ever.
+        // One that has expired is refused for that reason elsewhere; here it is only not kept for ever.
         assert!(replicas[0].assertions().remember([1; 32], at(200), at(60)).await.unwrap());
     }
 
@@ -220,7 +220,7 @@ on_both_engines! {
         assert_eq!(first.records, [], "nothing among the newest");
         let second = store.audit().step(&both, first.next, 10).await.unwrap();
         assert_eq!((second.records.len(), second.next), (1, None));
-        // A third criterion that few events meet leads the search to them at once.
+        // A third criterion that few events meet makes the search find them directly.
         let rare = AuditFilter { subject: of("bob"), ..both };
         assert_eq!(store.audit().step(&rare, None, 10).await.unwrap(), AuditStep { records: Vec::new(), next: None });
     }

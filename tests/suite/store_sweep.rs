@@ -1,4 +1,4 @@
-//! Sweeping, on both engines: what lives is never touched (security.md D7).
+//! Sweeping, on both engines: live rows are never deleted (security.md D7).
 
 use std::collections::BTreeMap;
 use std::time::Duration;

@@ -30,7 +30,7 @@ fn refresh(app: &TestApp, client: &Credentials, token: &str) -> RequestBuilder {
     app.post_form("/oauth2/token", &form).basic_auth(&client.id, Some(&client.secret))
 }
 
-/// `error` of a refusal with the headers that every error of this endpoint bears (RFC 6749 §5.2).
+/// `error` of a refusal with the headers that every error of this endpoint carries (RFC 6749 §5.2).
 async fn refusal(answer: Response) -> (u16, String) {
     assert_eq!((header(&answer, "cache-control"), header(&answer, "content-type")), ("no-store", "application/json"));
     assert!(!header(&answer, "x-request-id").is_empty());
@@ -176,7 +176,7 @@ on_both_engines! {
         };
         assert_eq!(refusal(ask(&[("resource", "c")]).await).await, (400, "invalid_target".into()));
         assert_eq!(refusal(ask(&[("audience", "a"), ("resource", "b")]).await).await, (400, "invalid_target".into()));
-        // Nothing was consumed (R5), and within the window each of these is a retry of the first (R4).
+        // No token was consumed (R5), and within the window each of these is a retry of the first (R4).
         let mut seen = Vec::new();
         for more in [&[("audience", "b")][..], &[("resource", "a")], &[], &[("scope", "read")], &[("audience", "b"), ("scope", "read")]] {
             let [once, again] = [tokens(ask(more).await).await, tokens(ask(more).await).await];

@@ -25,7 +25,7 @@ async fn problems(app: &TestApp) -> Vec<String> {
     serde_json::from_value(told).unwrap()
 }
 
-/// One more replica, with what the first one's callers know.
+/// Another replica, with the credentials of the first one's callers.
 async fn restarted(app: &TestApp) -> TestApp {
     let mut replica = TestApp::replica(Arc::clone(&app.database), Arc::clone(&app.clock), 7, "").await;
     replica.gateway_secret.clone_from(&app.gateway_secret);
@@ -33,7 +33,7 @@ async fn restarted(app: &TestApp) -> TestApp {
     replica
 }
 
-/// Spoils a client's row, and tells the replicas that it has changed.
+/// Corrupts a client's row, and notifies the replicas of the change.
 async fn spoil_client(app: &TestApp, id: &str, change: &str) {
     let subject = match app.database.engine {
         Engine::Sqlite => format!("CAST('{id}' AS BLOB)"),
@@ -123,7 +123,7 @@ on_both_engines! {
             assert!(told.len() == 2 && told.iter().any(|told| told.contains("audiences")), "{told:?}");
             assert_eq!(replica.figure("countersign_unreadable_rows{table=\"clients\"}").await, 2.0);
         }
-        // Repaired, it is as before.
+        // After the repair, the service works as before.
         spoil_client(&app, "spoilt", "audiences = ''").await;
         spoil_client(&app, "orders", "kind = 'confidential'").await;
         app.sync().await;

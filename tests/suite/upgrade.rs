@@ -67,7 +67,7 @@ on_both_engines! {
         let fixture: Value = serde_json::from_str(RELEASE_0_1_0).unwrap();
         let held = |name: &str| fixture[name].as_str().unwrap();
         let database = TestDatabase::bare(database.engine).await;
-        // Makes the file of an embedded one.
+        // Creates the file of an embedded database.
         drop(database.open().await);
         restore(&database, &fixture).await;
         let clock = ManualClock::starting_at(Timestamp::from_millis(fixture["at"].as_i64().unwrap()));

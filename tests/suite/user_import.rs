@@ -132,7 +132,7 @@ on_both_engines! {
             error(3, "password_hash: the argon2id hash has m 1048576; passwords.legacy_memory_kib allows 131072 at most"),
         ];
         assert_eq!(report, json!({"created": 1, "skipped": 0, "errors": errors}));
-        // An earlier release imported such a hash: its user is refused, and no memory is taken for it.
+        // An earlier release imported such a hash: its user is refused, and no memory is allocated for it.
         app.database.tamper(&format!("UPDATE users SET password_hash = '{argon2}' WHERE username = 'good'")).await;
         app.service.learn_password_schemes().await.unwrap();
         let answer = app.login(&json!({"username": "good", "password": PASSWORD})).await;

@@ -1,5 +1,5 @@
-//! Project Wycheproof: every vector that concerns a token service is checked, by label or by a listed reason, and none is
-//! skipped silently (security.md sections 4.1 and 8).
+//! Project Wycheproof: every vector that concerns a token service is checked, by label or by a listed reason, and none
+//! is skipped silently (security.md sections 4.1 and 8).
 //!
 //! The JOSE vectors are not in the `wycheproof` crate. They are read from the folder that `WYCHEPROOF_DIR` names
 //! (C2SP/wycheproof, `testvectors_v1`); without it those tests report that they were skipped.
@@ -15,7 +15,7 @@ use countersign::crypto::{PublicKeySet, SignatureKey, UnverifiedJws, VerifyingKe
 use ring::{hmac, signature};
 use serde_json::{Value, json};
 
-/// A vector whose label we do not follow, and why.
+/// A vector whose label is not followed, and the reason.
 type Exceptions = BTreeMap<u64, &'static str>;
 
 /// tcIds of json_web_signature_test.json (security.md section 4.1).
@@ -214,7 +214,7 @@ impl Vectors {
         Some(Self(serde_json::from_str(&text).unwrap()))
     }
 
-    /// Hands out every test with its group and its tcId, and makes sure that none is missing.
+    /// Returns every test with its group and its tcId, and checks that none is missing.
     fn for_each(&self, mut judge: impl FnMut(&Value, u64, &Value)) {
         let mut count = 0;
         for group in self.0["testGroups"].as_array().unwrap() {
@@ -253,8 +253,8 @@ fn service(group: &Value, test: &Value) -> bool {
     PublicKeySet::parse(&public_keys(group).to_string()).is_ok_and(|set| verifies(&text_of(&test["jws"]), set.keys()))
 }
 
-/// The same verdict, with the algorithms that only these vectors need below the same JWS layer, so that all vectors test
-/// its rules.
+/// The same verdict, with the algorithms that only these vectors need below the same JWS layer, so that all vectors
+/// test its rules.
 fn any_algorithm(group: &Value, test: &Value) -> bool {
     service(group, test)
         || VectorKey::set(&public_keys(group)).is_some_and(|keys| verifies(&text_of(&test["jws"]), &keys))
@@ -335,7 +335,7 @@ fn encoded(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The service's key for a JWK, if it takes it.
+/// The service's key for a JWK, if it is accepted.
 fn key_of(jwk: &Value) -> Option<VerifyingKey> {
     PublicKeySet::parse(&json!({"keys": [jwk]}).to_string()).ok()?.only().cloned()
 }
