@@ -78,6 +78,8 @@ class Service:
         self.address, self.url = f"127.0.0.1:{self.public}", f"http://127.0.0.1:{self.public}"
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("COUNTERSIGN_")},
+            # The default has the port, which differs between runs on one database.
+            "COUNTERSIGN_ISSUER": "http://localhost:8080",
             "COUNTERSIGN_DATABASE__URL": database,
             "COUNTERSIGN_DATABASE__CREATE_IF_MISSING": "true",
             "COUNTERSIGN_MASTER_KEY": MASTER_KEY,
