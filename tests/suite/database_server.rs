@@ -222,7 +222,7 @@ async fn d6_connections_that_died_in_an_outage_leave_the_pool() {
     assert!(store.pool_status().idle > 1);
     database
         .tamper(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity
                 WHERE datname = current_database() AND pid <> pg_backend_pid()",
         )
         .await;
@@ -328,7 +328,8 @@ async fn d17_a_rotated_password_is_read_from_its_file_without_a_restart() {
     let app = TestApp::replica(Arc::new(database), clock, 1, &settings).await.with_fixtures().await;
     app.log_in().await;
 
-    let drop_connections = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'");
+    let drop_connections =
+        format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '{role}'");
     let rotated = format!("ALTER ROLE {role} PASSWORD 'the next one'; {drop_connections}");
     app.database.tamper_as(&owner, &rotated).await;
     assert!(app.follower.sync().await.is_err(), "the file still holds the old one");
