@@ -330,13 +330,15 @@ async fn d17_a_rotated_password_is_read_from_its_file_without_a_restart() {
 
     let drop_connections =
         format!("SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename = '{role}'");
-    let rotated = format!("ALTER ROLE {role} PASSWORD 'the next one'; {drop_connections}");
-    app.database.tamper_as(&owner, &rotated).await;
+    app.database.tamper_as(&owner, &format!("ALTER ROLE {role} PASSWORD 'the next one'")).await;
+    app.database.tamper_as(&owner, &drop_connections).await;
     assert!(app.follower.sync().await.is_err(), "the file still holds the old one");
     let mut url = app.database.url();
     url.set_password(Some("the next one")).unwrap();
     write_private(&file, url.as_str());
     app.sync().await;
+    // A read is repeated over a new connection, and the dead ones are closed.
+    app.administer(reqwest::Method::GET, "/admin/v1/users", None).await;
     app.log_in().await;
     let database = app.stop_and_keep_database().await;
     database.tamper_as(&owner, &format!("{drop_connections}; DROP OWNED BY {role}; DROP ROLE {role}")).await;
