@@ -338,7 +338,7 @@ async fn d17_a_rotated_password_is_read_from_its_file_without_a_restart() {
     write_private(&file, url.as_str());
     app.sync().await;
     // A read is repeated over a new connection, and the dead ones are closed.
-    app.administer(reqwest::Method::GET, "/admin/v1/users", None).await;
+    app.administer(Method::GET, "/admin/v1/users", None).await;
     app.log_in().await;
     let database = app.stop_and_keep_database().await;
     database.tamper_as(&owner, &format!("{drop_connections}; DROP OWNED BY {role}; DROP ROLE {role}")).await;
