@@ -2,29 +2,26 @@
 //!
 //! Modules, in the order in which a request passes them: [`http`] (or [`grpc`]) parses it, [`service`] decides, and
 //! [`domain`] has the types of both. [`crypto`] is the only module with keys, [`store`] the only one with SQL.
-//! [`view`], [`keyring`] and [`follower`] are a replica's in-memory state and its synchronization. [`app`] composes
-//! the modules, [`cli`] starts the process.
+//! [`replica`] is a replica's in-memory state and its synchronization. [`app`] composes the modules, [`cli`] starts the
+//! process.
 //!
 //! Invariants, each checked by a test (ARCHITECTURE.md has the reasons):
 //!
-//! - Judging an access token reads only [`view`] and [`keyring`], never the database.
+//! - Judging an access token reads only [`replica::view`] and [`replica::keyring`], never the database.
 //! - Nothing is stored per access token or per refresh; there is one row per session.
 //! - A replica gives verdicts only while its view is fresh; otherwise it answers 503.
 //! - Time and randomness are arguments.
 
 pub mod app;
-pub mod background;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod crypto;
 pub mod domain;
-pub mod follower;
 pub mod grpc;
 pub mod http;
-pub mod keyring;
+pub mod replica;
 pub mod request_id;
 pub mod service;
 pub mod store;
 pub mod telemetry;
-pub mod view;

@@ -1,5 +1,6 @@
 //! The composition root: from a configuration to a running service. Production and tests start the same object.
 
+pub mod background;
 mod examine;
 mod master_key;
 mod memory;
@@ -25,18 +26,18 @@ use self::wiring::{
     assertion_audiences, attempt_rules, client_failures, cors, grpc_listener, hasher, host_of, http_settings, listener,
     revocation_limit, settings,
 };
-use crate::background;
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors};
 use crate::crypto::{MasterKeyError, Random, RefreshCodec, Sealer, SettingsError};
 use crate::domain::{Algorithm, ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
-use crate::follower::{Follower, SyncError};
 use crate::grpc;
 use crate::http::listener::{Listener, Shutdown, TlsError};
 use crate::http::middleware::{Cors, Edge, RequestIdSource, TrustedProxies};
 use crate::http::openapi::{self, Servers};
 use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
-use crate::keyring::{Keyring, KeyringError, RotationLead, UnreadableKeys};
+use crate::replica::follower::{Follower, SyncError};
+use crate::replica::keyring::{Keyring, KeyringError, RotationLead, UnreadableKeys};
+use crate::replica::view::View;
 use crate::service::{
     AssertionKeys, AuditSearches, BUILT_IN_CLIENT, ClientCache, Denials, FailedLogins, Judge, MaintenanceError,
     Refusals, Service, UNKNOWN_CLIENTS,
@@ -44,7 +45,6 @@ use crate::service::{
 use crate::store::{Location, NewClient, Rows, SchemaStatus, Store, StoreError, StoreObserver};
 use crate::telemetry::metrics::ListenerName;
 use crate::telemetry::{Logger, Metrics};
-use crate::view::View;
 
 /// The dependencies of an App that differ between production and a test.
 #[derive(Clone)]
@@ -69,23 +69,23 @@ pub struct Core {
     pub store: Store,
 }
 
-/// The parts that opening may create (initial set-up).
+/// Whether opening the database may create what is missing (initial set-up).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Founding {
-    /// Everything that is missing: the schema, the master key beside an embedded database, and that database if
+pub enum Creation {
+    /// Whatever is missing: the schema, the master key beside an embedded database, and that database if
     /// `database.create_if_missing` is set. For `serve` and `migrate`.
-    Everything,
+    Allowed,
     /// Nothing. For commands that only read, or change existing data.
-    Nothing,
+    Forbidden,
     /// Nothing. Signing keys that the master key does not open are left out instead of refused. For the commands that
     /// withdraw or delete such a key without opening it.
-    NothingNorKeys,
+    ForbiddenAndKeysOptional,
 }
 
-impl Founding {
+impl Creation {
     /// Whether anything may be created.
     const fn is_allowed(self) -> bool {
-        matches!(self, Self::Everything)
+        matches!(self, Self::Allowed)
     }
 }
 
@@ -125,7 +125,7 @@ pub enum StartError {
     MasterKeyLost(String),
     /// The database is empty.
     #[error("the database is empty: `countersign serve` or `countersign migrate` sets it up")]
-    NotFounded,
+    EmptyDatabase,
     /// The schema is older than this release, and this command does not migrate it.
     #[error("the database is at schema {current}, and this release needs {latest}: run `countersign migrate`")]
     SchemaOlder {
@@ -181,30 +181,30 @@ impl StartError {
 impl Core {
     /// Opens the database, brings its schema up to date, and loads what a replica holds in memory.
     pub async fn open(config: &Config, parts: &Parts) -> Result<Self, StartError> {
-        Self::open_with(config, parts, Founding::Everything).await
+        Self::open_with(config, parts, Creation::Allowed).await
     }
 
-    /// The same, but creates no more than `founding` permits.
-    pub async fn open_with(config: &Config, parts: &Parts, founding: Founding) -> Result<Self, StartError> {
-        let core = Self::assemble(config, parts, founding).await?;
-        core.load(parts, founding).await?;
+    /// The same, but creates no more than `creation` permits.
+    pub async fn open_with(config: &Config, parts: &Parts, creation: Creation) -> Result<Self, StartError> {
+        let core = Self::assemble(config, parts, creation).await?;
+        core.load(parts, creation).await?;
         Ok(core)
     }
 
     /// Creates every part. An embedded database is opened; a database server is not contacted yet.
-    async fn assemble(config: &Config, parts: &Parts, founding: Founding) -> Result<Self, StartError> {
+    async fn assemble(config: &Config, parts: &Parts, creation: Creation) -> Result<Self, StartError> {
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), parts.clock.now());
         let metrics = Arc::new(metrics.map_err(|error| StartError::Setting(error.to_string()))?);
         let observer = Arc::new(Statements(Arc::clone(&metrics)));
         let mut wanted = store_settings(config);
-        if let (Location::Sqlite { create, .. }, false) = (&mut wanted.location, founding.is_allowed()) {
+        if let (Location::Sqlite { create, .. }, false) = (&mut wanted.location, creation.is_allowed()) {
             *create = false;
         }
         let store = Store::prepare(&wanted, Arc::clone(&parts.clock), observer).await?;
         let mut may_make_key = false;
         if config.embedded_key_file().is_some() {
-            bring_schema_up_to_date(&store, parts, founding).await?;
-            may_make_key = founding.is_allowed() && store.keys().all().await? == Rows::default();
+            bring_schema_up_to_date(&store, parts, creation).await?;
+            may_make_key = creation.is_allowed() && store.keys().all().await? == Rows::default();
         }
         let (current, previous) = master_keys(config, parts, may_make_key)?;
         let sealer = Arc::new(Sealer::new(&current, previous.as_ref()));
@@ -216,8 +216,11 @@ impl Core {
             config.keys.jwks_max_age,
             lead,
         );
-        let unreadable =
-            if founding == Founding::NothingNorKeys { UnreadableKeys::LeaveOut } else { UnreadableKeys::Refuse };
+        let unreadable = if creation == Creation::ForbiddenAndKeysOptional {
+            UnreadableKeys::LeaveOut
+        } else {
+            UnreadableKeys::Refuse
+        };
         let keyring = Arc::new(keyring.with_unreadable(unreadable));
         let own = vec![config.tokens.default_audience.clone(), config.issuer.as_audience()];
         let view = Arc::new(View::new(config.revocation.max_lag, own));
@@ -273,10 +276,10 @@ impl Core {
     }
 
     /// Connects to the database, brings its schema up to date, and loads the in-memory state. May be repeated.
-    async fn load(&self, parts: &Parts, founding: Founding) -> Result<(), StartError> {
+    async fn load(&self, parts: &Parts, creation: Creation) -> Result<(), StartError> {
         self.store.reach().await?;
-        bring_schema_up_to_date(&self.store, parts, founding).await?;
-        if founding.is_allowed() {
+        bring_schema_up_to_date(&self.store, parts, creation).await?;
+        if creation.is_allowed() {
             ensure_built_in_client(&self.store, parts).await?;
         }
         self.follower.sync().await?;
@@ -286,8 +289,8 @@ impl Core {
 
     /// The steps of a replica before it serves.
     async fn start(&self, config: &Config, parts: &Parts) -> Result<(), StartError> {
-        self.load(parts, Founding::Everything).await?;
-        see_to_keys(&self.service, config.tokens.algorithm).await
+        self.load(parts, Creation::Allowed).await?;
+        ensure_signing_key(&self.service, config.tokens.algorithm).await
     }
 
     /// Starts as soon as the database answers. Returns false after a stop. Until then the replica is not ready and
@@ -324,7 +327,7 @@ impl App {
         let public = listener("public", &config.public, config.issuer.path())?;
         let operations = listener("operations", &config.operations, config.issuer.path())?;
         let config = config.bound_to(public.address().port());
-        let core = Core::assemble(&config, &parts, Founding::Everything).await?;
+        let core = Core::assemble(&config, &parts, Creation::Allowed).await?;
         let has_started = match core.start(&config, &parts).await {
             Ok(()) => true,
             Err(error) if config.embedded_key_file().is_none() && error.is_outage() => {
@@ -485,22 +488,22 @@ fn pause_before_start(random: &dyn Random) -> Duration {
     Duration::from_millis(250 + u64::from(u16::from_be_bytes(random.bytes())) % 500)
 }
 
-async fn bring_schema_up_to_date(store: &Store, parts: &Parts, founding: Founding) -> Result<(), StartError> {
-    if founding == Founding::Everything {
+async fn bring_schema_up_to_date(store: &Store, parts: &Parts, creation: Creation) -> Result<(), StartError> {
+    if creation == Creation::Allowed {
         store.migrate(parts.clock.now()).await?;
         return Ok(());
     }
     let SchemaStatus { current, latest, pending } = store.check_schema().await?;
-    match (founding, current, pending) {
+    match (creation, current, pending) {
         (_, _, 0) => Ok(()),
-        (_, 0, _) => Err(StartError::NotFounded),
+        (_, 0, _) => Err(StartError::EmptyDatabase),
         _ => Err(StartError::SchemaOlder { current, latest }),
     }
 }
 
 /// Makes the keys that are due. A failed rotation does not prevent the start while a key signs: the background work
 /// tries again.
-async fn see_to_keys(service: &Service, algorithm: Algorithm) -> Result<(), StartError> {
+async fn ensure_signing_key(service: &Service, algorithm: Algorithm) -> Result<(), StartError> {
     let maintained = service.maintain_keys().await;
     match maintained {
         Err(error) if service.can_sign() => {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::operator::operator;
 use super::workplace::on_database;
 use super::{CliError, Common};
-use crate::app::{Core, Founding};
+use crate::app::{Core, Creation};
 use crate::http::rfc3339;
 
 const COLUMNS: [&str; 4] = ["name", "created_at", "expires_at", "last_used_at"];
@@ -35,13 +35,13 @@ pub(super) enum AdminKeyCommand {
 pub(super) fn run(command: AdminKeyCommand, common: &Common) -> Result<(), CliError> {
     let from = operator();
     match command {
-        AdminKeyCommand::Create { name, expires_in } => on_database(common, Founding::Nothing, async |core| {
+        AdminKeyCommand::Create { name, expires_in } => on_database(common, Creation::Forbidden, async |core| {
             let key = core.service.create_admin_key(&name, expires_in, &from).await.map_err(CliError::failed)?;
             let json = json!({"name": name, "admin_key": key.expose()});
             common.output().answer(&json, || format!("{}\n", key.expose()))
         }),
-        AdminKeyCommand::List => on_database(common, Founding::Nothing, async |core| list(core, common).await),
-        AdminKeyCommand::Delete { name } => on_database(common, Founding::Nothing, async |core| {
+        AdminKeyCommand::List => on_database(common, Creation::Forbidden, async |core| list(core, common).await),
+        AdminKeyCommand::Delete { name } => on_database(common, Creation::Forbidden, async |core| {
             if !core.service.delete_admin_key(&name, &from).await.map_err(CliError::failed)? {
                 return Err(CliError::failed("there is no such admin key"));
             }

@@ -11,7 +11,7 @@ use super::operator::operator;
 use super::output::json_of;
 use super::workplace::on_database;
 use super::{CliError, Common};
-use crate::app::{Core, Founding};
+use crate::app::{Core, Creation};
 use crate::domain::{Client, ClientId, ClientKind, ClientSettings};
 use crate::http::ClientItem;
 use crate::service::{ClientError, ClientSecret};
@@ -91,7 +91,7 @@ pub(super) fn run(command: ClientsCommand, common: &Common) -> Result<(), CliErr
     let from = operator();
     match command {
         ClientsCommand::Create { id, kind, options } => create(&id, kind, &options, common),
-        ClientsCommand::List => on_database(common, Founding::Nothing, async |core| list(core, common)),
+        ClientsCommand::List => on_database(common, Creation::Forbidden, async |core| list(core, common)),
         ClientsCommand::Show { id } => on_client(&id, common, async |_, client| Ok(client)),
         ClientsCommand::Set { id, options } => on_client(&id, common, async |core, client| {
             core.service.change_client(&client.id, |settings| options.apply(settings), None, &from).await
@@ -126,7 +126,7 @@ pub(super) fn find(core: &Core, id: &ClientId) -> Result<Client, CliError> {
 fn create(id: &str, kind: ClientKind, options: &ClientOptions, common: &Common) -> Result<(), CliError> {
     let id = client_id(id)?;
     let settings = options.apply(ClientSettings::new(kind))?;
-    on_database(common, Founding::Nothing, async |core| {
+    on_database(common, Creation::Forbidden, async |core| {
         let created = core.service.create_client(id, settings, true, &operator()).await;
         let (client, secret) = created.map_err(CliError::failed)?;
         hand_over(json!({"client_id": client.id.as_str()}), secret.as_ref(), common)
@@ -135,7 +135,7 @@ fn create(id: &str, kind: ClientKind, options: &ClientOptions, common: &Common) 
 
 fn new_secret(id: &str, grace: Duration, common: &Common) -> Result<(), CliError> {
     let id = client_id(id)?;
-    on_database(common, Founding::Nothing, async |core| {
+    on_database(common, Creation::Forbidden, async |core| {
         let made = core.service.new_client_secret(&id, grace, &operator()).await;
         let (secret, until) = made.map_err(CliError::failed)?;
         let json = json!({"client_id": id.as_str(), "former_secrets_expire_at": crate::http::rfc3339(until)});
@@ -173,7 +173,7 @@ fn on_client(
     how: impl AsyncFnOnce(&Core, Client) -> Result<Client, CliError>,
 ) -> Result<(), CliError> {
     let id = client_id(id)?;
-    on_database(common, Founding::Nothing, async |core| {
+    on_database(common, Creation::Forbidden, async |core| {
         let client = how(core, find(core, &id)?).await?;
         common.output().details(&json_of(&ClientItem::new(&client, core.service.now()))?, &FIELDS)
     })
@@ -181,7 +181,7 @@ fn on_client(
 
 fn delete(id: &str, confirmation: &Confirmation, common: &Common) -> Result<(), CliError> {
     let id = client_id(id)?;
-    on_database(common, Founding::Nothing, async |core| {
+    on_database(common, Creation::Forbidden, async |core| {
         find(core, &id)?;
         let sessions = core.service.count_sessions(None, Some(&id)).await.map_err(CliError::failed)?;
         let ended = counted(sessions, "session", "sessions");

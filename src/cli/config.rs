@@ -25,7 +25,7 @@ pub(super) fn run(command: &ConfigCommand, common: &Common) -> Result<(), CliErr
     let sources = Sources::gather(common.config.as_deref(), std::env::vars_os());
     let loaded = match sources.and_then(|sources| sources.load()) {
         Ok(loaded) => loaded,
-        Err(mistakes) => return refuse(command, &mistakes, common),
+        Err(errors) => return refuse(command, &errors, common),
     };
     if matches!(command, ConfigCommand::Show) {
         return print(&if common.json { loaded.render_json() } else { loaded.render_text() });
@@ -43,15 +43,15 @@ pub(super) fn run(command: &ConfigCommand, common: &Common) -> Result<(), CliErr
 }
 
 /// Configuration errors are reported on standard error. `check --json` prints them on standard output as well.
-fn refuse(command: &ConfigCommand, mistakes: &ConfigErrors, common: &Common) -> Result<(), CliError> {
+fn refuse(command: &ConfigCommand, errors: &ConfigErrors, common: &Common) -> Result<(), CliError> {
     if common.json && matches!(command, ConfigCommand::Check) {
-        let list: Vec<Value> = mistakes.0.iter().map(as_json).collect();
+        let list: Vec<Value> = errors.0.iter().map(as_json).collect();
         print(&format!("{}\n", json!({"ok": false, "mistakes": list})))?;
     }
-    Err(CliError::failed(mistakes))
+    Err(CliError::failed(errors))
 }
 
-fn as_json(mistake: &ConfigError) -> Value {
-    let ConfigError { setting, origin, problem, remedy } = mistake;
+fn as_json(error: &ConfigError) -> Value {
+    let ConfigError { setting, origin, problem, remedy } = error;
     json!({"setting": setting, "source": origin.to_string(), "problem": problem, "remedy": remedy})
 }

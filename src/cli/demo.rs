@@ -72,7 +72,7 @@ impl Demo {
     }
 
     /// Creates a user and a gateway, and prints instructions for their use.
-    pub async fn furnish(&self, app: &App) -> Result<(), CliError> {
+    pub async fn create_demo_data(&self, app: &App) -> Result<(), CliError> {
         let service = &app.core().service;
         let from = operator();
         let secret = random_secret(&SystemRandom::default());

@@ -10,7 +10,7 @@ use super::operator::operator;
 use super::output::note;
 use super::workplace::on_database;
 use super::{CliError, Common};
-use crate::app::{Core, Founding};
+use crate::app::{Core, Creation};
 use crate::service::{IMPORT_BATCH, ImportReport, MAX_IMPORT_LINE_BYTES, RefusedLine};
 
 /// Imports every valid line, batch by batch, and reports the invalid lines as they are read.
@@ -25,7 +25,7 @@ pub(super) fn run(path: &Path, common: &Common) -> Result<(), CliError> {
     let mut lines = Lines(BufReader::new(source));
     let progress = Progress { size, is_shown: io::stderr().is_terminal() };
     let (report, refused) =
-        on_database(common, Founding::Nothing, async |core| import(core, &mut lines, &progress).await)?;
+        on_database(common, Creation::Forbidden, async |core| import(core, &mut lines, &progress).await)?;
     let counts = report.progress;
     let list: Vec<_> = refused.iter().map(|line| json!({"line": line.number, "detail": line.reason})).collect();
     let json = json!({

@@ -10,7 +10,7 @@ use super::operator::operator;
 use super::output::json_of;
 use super::workplace::{on_database, read_text};
 use super::{CliError, Common};
-use crate::app::{Core, Founding};
+use crate::app::{Core, Creation};
 use crate::domain::{Algorithm, Kid};
 use crate::http::KeyItem;
 
@@ -49,29 +49,31 @@ pub(super) enum KeysCommand {
 pub(super) fn run(command: KeysCommand, common: &Common) -> Result<(), CliError> {
     let from = operator();
     match command {
-        KeysCommand::List => on_database(common, Founding::NothingNorKeys, async |core| list(core, common).await),
-        KeysCommand::Rotate { algorithm } => on_database(common, Founding::Nothing, async |core| {
+        KeysCommand::List => {
+            on_database(common, Creation::ForbiddenAndKeysOptional, async |core| list(core, common).await)
+        }
+        KeysCommand::Rotate { algorithm } => on_database(common, Creation::Forbidden, async |core| {
             let algorithm = algorithm.unwrap_or_else(|| core.service.default_algorithm());
             let kid = core.service.rotate_key(algorithm, &from).await.map_err(CliError::failed)?;
             added(core, &kid, common)
         }),
         KeysCommand::Import { algorithm, file } => {
             let pem = Zeroizing::new(read_text(&file, LONGEST_PEM)?);
-            on_database(common, Founding::Nothing, async |core| {
+            on_database(common, Creation::Forbidden, async |core| {
                 let kid = core.service.import_key(&pem, algorithm, &from).await.map_err(CliError::failed)?;
                 added(core, &kid, common)
             })
         }
         KeysCommand::Withdraw { kid } => {
             let kid = Kid::parse(&kid).map_err(|error| CliError::Usage(error.to_string()))?;
-            on_database(common, Founding::NothingNorKeys, async |core| {
+            on_database(common, Creation::ForbiddenAndKeysOptional, async |core| {
                 if !core.service.withdraw_key(&kid, &from).await.map_err(CliError::failed)? {
                     return Err(CliError::failed("there is no such key"));
                 }
                 common.output().answer(&json!({"withdrawn": kid.as_str()}), || format!("withdrawn {kid}\n"))
             })
         }
-        KeysCommand::Reseal => on_database(common, Founding::Nothing, async |core| {
+        KeysCommand::Reseal => on_database(common, Creation::Forbidden, async |core| {
             let count = core.service.reseal_keys().await.map_err(CliError::failed)?;
             common.output().answer(&json!({"resealed": count}), || format!("resealed {count} keys\n"))
         }),

@@ -6,7 +6,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::{CliError, Common, workplace};
-use crate::app::{Core, Founding, store_settings};
+use crate::app::{Core, Creation, store_settings};
 use crate::store::{Location, SchemaStatus, Store};
 
 #[derive(Debug, Args)]
@@ -29,7 +29,7 @@ pub(super) fn run(args: &MigrateArgs, common: &Common) -> Result<(), CliError> {
         let store = Store::open(&settings, Arc::clone(&parts.clock), Arc::new(())).await.map_err(CliError::failed)?;
         let before = store.check_schema().await.map_err(CliError::failed)?;
         if args.check {
-            tell(before, before.current, common)?;
+            print_summary(before, before.current, common)?;
             return match before.pending {
                 0 => Ok(()),
                 pending => {
@@ -37,13 +37,13 @@ pub(super) fn run(args: &MigrateArgs, common: &Common) -> Result<(), CliError> {
                 }
             };
         }
-        let core = Core::open_with(&config, &parts, Founding::Everything).await.map_err(CliError::failed)?;
+        let core = Core::open_with(&config, &parts, Creation::Allowed).await.map_err(CliError::failed)?;
         let after = core.store.check_schema().await.map_err(CliError::failed)?;
-        tell(after, before.current, common)
+        print_summary(after, before.current, common)
     })
 }
 
-fn tell(status: SchemaStatus, before: u32, common: &Common) -> Result<(), CliError> {
+fn print_summary(status: SchemaStatus, before: u32, common: &Common) -> Result<(), CliError> {
     let SchemaStatus { current, latest, pending } = status;
     let json = json!({"schema": current, "latest": latest, "pending": pending, "applied": current - before});
     common.output().answer(&json, || match current - before {

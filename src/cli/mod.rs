@@ -32,7 +32,7 @@ use clap::{Args, Parser, Subcommand};
 pub use error::{CliError, report, report_usage};
 use output::Output;
 
-use crate::telemetry::tell_panics;
+use crate::telemetry::install_panic_hook;
 
 /// The whole command line.
 #[derive(Debug, Parser)]
@@ -99,7 +99,7 @@ impl Cli {
     /// Runs the command.
     pub fn run(self) -> Result<(), CliError> {
         process::keep_memory_private();
-        tell_panics(None);
+        install_panic_hook(None);
         let common = &self.common;
         match self.command {
             Command::Serve(args) => serve::run(&args, common),

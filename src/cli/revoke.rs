@@ -9,7 +9,7 @@ use super::confirmation::{Confirmation, counted};
 use super::operator::operator;
 use super::workplace::on_database;
 use super::{CliError, Common, clients, secret_input, users};
-use crate::app::{Core, Founding};
+use crate::app::{Core, Creation};
 use crate::crypto::looks_like_refresh_token;
 use crate::domain::{Jti, SessionId};
 use crate::service::{Target, Verdict};
@@ -49,7 +49,7 @@ pub(super) fn run(args: RevokeArgs, common: &Common) -> Result<(), CliError> {
     };
     let jti = parsed(args.jti.as_deref(), Jti::parse)?;
     let session = parsed(args.session.as_deref(), SessionId::parse)?;
-    on_database(common, Founding::Nothing, async |core| {
+    on_database(common, Creation::Forbidden, async |core| {
         if args.everything {
             let sessions = core.service.count_sessions(None, None).await.map_err(CliError::failed)?;
             let ended = counted(sessions, "session", "sessions");
@@ -57,7 +57,7 @@ pub(super) fn run(args: RevokeArgs, common: &Common) -> Result<(), CliError> {
                 .ask(&format!("This ends {ended} and makes every token of every user and client inactive."))?;
             let revoked = core.service.revoke_everything(&operator()).await;
             revoked.map_err(CliError::failed)?;
-            return tell(
+            return print_summary(
                 &json!({"everything": true, "sessions": sessions}),
                 "everything that was issued so far",
                 common,
@@ -104,7 +104,7 @@ async fn revoke_token(core: &Core, token: &str, common: &Common) -> Result<(), C
     match core.service.judge().judge(token).await.verdict {
         Verdict::Active(token) => revoke_jti(core, token.claims.jti.clone(), common).await,
         Verdict::Inactive(reason) => Err(CliError::failed(format!("the token is not active anyway: {reason}"))),
-        Verdict::CannotJudge(doubt) => Err(CliError::failed(format!("the token cannot be judged now: {doubt}"))),
+        Verdict::Unavailable(reason) => Err(CliError::failed(format!("the token cannot be judged now: {reason}"))),
     }
 }
 
@@ -120,12 +120,12 @@ async fn revoke_session(core: &Core, session: SessionId, common: &Common) -> Res
 
 async fn revoke(core: &Core, target: Target, json: &Value, what: &str, common: &Common) -> Result<(), CliError> {
     if core.service.revoke(target, &operator()).await.map_err(CliError::failed)? {
-        tell(json, what, common)
+        print_summary(json, what, common)
     } else {
         Err(CliError::failed(format!("{what}: not found")))
     }
 }
 
-fn tell(json: &Value, what: &str, common: &Common) -> Result<(), CliError> {
+fn print_summary(json: &Value, what: &str, common: &Common) -> Result<(), CliError> {
     common.output().answer(&json!({"revoked": json}), || format!("revoked {what}\n"))
 }

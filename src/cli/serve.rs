@@ -49,11 +49,15 @@ fn start(mut config: Config, sink: LogSink, demo: Option<Demo>) -> Result<(), Cl
 
 async fn serve(config: Config, parts: Parts, demo: Option<Demo>) -> Result<(), CliError> {
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-    tokio::spawn(heed(Signals::new().map_err(|error| CliError::about("signals", error))?, stop.clone(), abort.clone()));
+    tokio::spawn(handle_signals(
+        Signals::new().map_err(|error| CliError::about("signals", error))?,
+        stop.clone(),
+        abort.clone(),
+    ));
     let app = App::build(config, parts).await.map_err(|error| CliError::Failed(explained(&error)))?;
-    tell(&app);
+    print_summary(&app);
     if let Some(demo) = &demo {
-        demo.furnish(&app).await?;
+        demo.create_demo_data(&app).await?;
     }
     tokio::select! {
         () = app.run(stop) => Ok(()),
@@ -89,7 +93,7 @@ fn fit_connections(config: &mut Config, file_limit: Option<u64>) {
 }
 
 /// The log line with the version and the addresses of the listeners, for operators and scripts.
-fn tell(app: &App) {
+fn print_summary(app: &App) {
     let config = app.config();
     let url = |tls: &Option<TlsFiles>, address| {
         let scheme = if tls.is_some() { "https" } else { "http" };
@@ -173,7 +177,7 @@ impl Signals {
 
 /// The first stop signal starts an orderly end; the second ends the process. Signals by which other servers reload or
 /// reopen files change nothing here, and are logged.
-async fn heed(mut signals: Signals, stop: CancellationToken, abort: CancellationToken) {
+async fn handle_signals(mut signals: Signals, stop: CancellationToken, abort: CancellationToken) {
     loop {
         let without_effect = tokio::select! {
             _ = signals.terminate.recv() => None,

@@ -11,7 +11,7 @@ use super::output::{json_of, print, table};
 use super::secret_input::PasswordSource;
 use super::workplace::on_database;
 use super::{CliError, Common, import_users};
-use crate::app::{Core, Founding};
+use crate::app::{Core, Creation};
 use crate::domain::{Role, User, UserId, Username};
 use crate::http::UserItem;
 
@@ -80,7 +80,7 @@ pub(super) enum UsersCommand {
 pub(super) fn run(command: UsersCommand, common: &Common) -> Result<(), CliError> {
     match command {
         UsersCommand::Create { name, roles, password } => create(&name, roles, &password, common),
-        UsersCommand::List => on_database(common, Founding::Nothing, async |core| list(core, common).await),
+        UsersCommand::List => on_database(common, Creation::Forbidden, async |core| list(core, common).await),
         UsersCommand::Show { user } => change(&user, common, async |_, _| Ok(())),
         UsersCommand::Disable { user } => change(&user, common, async |core, user| {
             core.service.set_user_enabled(user.id, false, &operator()).await.map_err(CliError::failed)
@@ -121,7 +121,7 @@ pub(super) async fn find(core: &Core, text: &str) -> Result<User, CliError> {
 fn create(name: &str, roles: Vec<Role>, password: &PasswordSource, common: &Common) -> Result<(), CliError> {
     let name = Username::parse(name).map_err(|error| CliError::Usage(error.to_string()))?;
     let password = password.read()?;
-    on_database(common, Founding::Nothing, async |core| {
+    on_database(common, Creation::Forbidden, async |core| {
         let user = core.service.create_user(name, password, roles, &operator()).await.map_err(CliError::failed)?;
         common.output().answer(&json_of(&UserItem::from(&user))?, || format!("{}\n", user.id))
     })
@@ -140,7 +140,7 @@ fn change(
     common: &Common,
     how: impl AsyncFnOnce(&Core, &User) -> Result<(), CliError>,
 ) -> Result<(), CliError> {
-    on_database(common, Founding::Nothing, async |core| {
+    on_database(common, Creation::Forbidden, async |core| {
         let user = find(core, text).await?;
         how(core, &user).await?;
         changed(core, &user, common).await
@@ -148,7 +148,7 @@ fn change(
 }
 
 fn delete(text: &str, confirmation: &Confirmation, common: &Common) -> Result<(), CliError> {
-    on_database(common, Founding::Nothing, async |core| {
+    on_database(common, Creation::Forbidden, async |core| {
         let user = find(core, text).await?;
         let sessions = core.service.count_sessions(Some(user.id), None).await.map_err(CliError::failed)?;
         let ended = counted(sessions, "session", "sessions");

@@ -9,12 +9,12 @@ use tokio::runtime::{Builder, Runtime};
 use tracing::level_filters::LevelFilter;
 
 use super::{CliError, Common};
-use crate::app::{Core, Founding, Parts};
+use crate::app::{Core, Creation, Parts};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{self, Loaded, LogFormat, LogLevels, Sources};
 use crate::crypto::SystemRandom;
 use crate::domain::without_byte_order_mark;
-use crate::telemetry::{LogSink, Logger, tell_panics};
+use crate::telemetry::{LogSink, Logger, install_panic_hook};
 
 /// A command needs one connection to read and one to write.
 const CONNECTIONS: u32 = 2;
@@ -40,7 +40,7 @@ pub(super) fn parts(sink: LogSink, log: &config::Log) -> Result<Parts, CliError>
     let clock: Arc<dyn Clock> = Arc::new(SystemClock::default());
     let logger = Logger::start(sink, log, Arc::clone(&clock)).map_err(|error| CliError::about("the log", error))?;
     logger.install().map_err(|error| CliError::about("the log", error))?;
-    tell_panics(Some(logger.clone()));
+    install_panic_hook(Some(logger.clone()));
     Ok(Parts { clock, random: Arc::new(SystemRandom::default()), logger })
 }
 
@@ -59,7 +59,7 @@ pub(super) fn runtime() -> Result<Runtime, CliError> {
 /// Runs `work` on the configured database.
 pub(super) fn on_database<T>(
     common: &Common,
-    founding: Founding,
+    creation: Creation,
     work: impl AsyncFnOnce(&Core) -> Result<T, CliError>,
 ) -> Result<T, CliError> {
     let mut config = load(common)?.config;
@@ -67,7 +67,7 @@ pub(super) fn on_database<T>(
     config.passwords.threads = Some(1);
     let parts = quiet_parts()?;
     let outcome = runtime()?.block_on(async {
-        let core = Core::open_with(&config, &parts, founding).await.map_err(CliError::failed)?;
+        let core = Core::open_with(&config, &parts, creation).await.map_err(CliError::failed)?;
         let outcome = work(&core).await;
         core.store.settle().await;
         outcome

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::{Clock, ClockDoubt, ClockEvent, Timeline};
+use super::{Clock, ClockEvent, ClockFault, Timeline};
 use crate::domain::Timestamp;
 
 /// A clock that moves only through its methods. It keeps the time as [`super::SystemClock`] does, with a simulated
@@ -60,8 +60,8 @@ impl Clock for ManualClock {
         Duration::from_millis(self.elapsed_millis.load(Ordering::SeqCst))
     }
 
-    fn doubt(&self, elapsed: Duration) -> Option<ClockDoubt> {
-        self.timeline.doubt(self.at(elapsed, &self.machine_error_millis), elapsed)
+    fn fault(&self, elapsed: Duration) -> Option<ClockFault> {
+        self.timeline.fault(self.at(elapsed, &self.machine_error_millis), elapsed)
     }
 
     /// The database of a test has the real time. It is replaced by a clock that was read in the middle of the

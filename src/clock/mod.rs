@@ -9,7 +9,7 @@ use crate::domain::Timestamp;
 
 pub use self::manual::ManualClock;
 use self::timeline::Timeline;
-pub use self::timeline::{ClockDoubt, ClockEvent};
+pub use self::timeline::{ClockEvent, ClockFault};
 
 /// The time of an installation, and monotonic time.
 pub trait Clock: Send + Sync + 'static {
@@ -21,7 +21,7 @@ pub trait Clock: Send + Sync + 'static {
     fn elapsed(&self) -> Duration;
 
     /// Why [`Clock::now`] is unreliable, or `None`. `elapsed` is a current reading of [`Clock::elapsed`].
-    fn doubt(&self, elapsed: Duration) -> Option<ClockDoubt>;
+    fn fault(&self, elapsed: Duration) -> Option<ClockFault>;
 
     /// Records the database's time. The exchange began at `asked` and ended at `answered`, both from
     /// [`Clock::elapsed`]. Returns a change between the clocks, for the log.
@@ -56,8 +56,8 @@ impl Clock for SystemClock {
         Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
     }
 
-    fn doubt(&self, elapsed: Duration) -> Option<ClockDoubt> {
-        self.timeline.doubt(Self::machine_now(), elapsed)
+    fn fault(&self, elapsed: Duration) -> Option<ClockFault> {
+        self.timeline.fault(Self::machine_now(), elapsed)
     }
 
     fn observe_database(&self, database_now: Timestamp, asked: Duration, answered: Duration) -> Option<ClockEvent> {
@@ -74,7 +74,7 @@ impl Clock for SystemClock {
 mod tests {
     use std::time::Duration;
 
-    use super::{Clock, ClockDoubt, SystemClock};
+    use super::{Clock, ClockFault, SystemClock};
 
     #[test]
     fn c7_a_wrong_clock_is_detected_in_a_ten_second_exchange_and_a_correct_one_is_not_corrected() {
@@ -87,9 +87,9 @@ mod tests {
         };
         let now = SystemClock::machine_now();
         let right = exchange(now.minus(Duration::from_secs(3)));
-        assert_eq!((right.offset_millis(), right.doubt(right.elapsed())), (0, None));
+        assert_eq!((right.offset_millis(), right.fault(right.elapsed())), (0, None));
         let wrong = exchange(now.minus(DAY));
         assert!((86_390_000..86_400_000).contains(&wrong.offset_millis()), "{}", wrong.offset_millis());
-        assert_eq!(wrong.doubt(wrong.elapsed()), Some(ClockDoubt::Disagree));
+        assert_eq!(wrong.fault(wrong.elapsed()), Some(ClockFault::Disagree));
     }
 }

@@ -37,7 +37,7 @@ const LONGEST_EXCHANGE: i64 = 3_000;
 
 /// Why the time is unreliable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum ClockDoubt {
+pub enum ClockFault {
     /// The machine's wall clock moved against the monotonic clock since the last sync.
     #[error("this machine's clock was stepped since the last sync")]
     Stepped,
@@ -241,16 +241,16 @@ impl Timeline {
         state.as_ref().map(|state| Timestamp::from_millis(state.now(millis(elapsed))))
     }
 
-    pub(super) fn doubt(&self, machine_now: Timestamp, elapsed: Duration) -> Option<ClockDoubt> {
+    pub(super) fn fault(&self, machine_now: Timestamp, elapsed: Duration) -> Option<ClockFault> {
         let state = self.state.load();
         let (state, elapsed) = (state.as_ref()?, millis(elapsed));
         let stepped = machine_now.millis().saturating_sub(elapsed).saturating_sub(state.machine);
         if state.standing != Standing::Known {
-            Some(ClockDoubt::Disagree)
+            Some(ClockFault::Disagree)
         } else if state.line(elapsed) < state.floor {
-            Some(ClockDoubt::Behind)
+            Some(ClockFault::Behind)
         } else {
-            (stepped.saturating_abs() > LARGEST_DRIFT).then_some(ClockDoubt::Stepped)
+            (stepped.saturating_abs() > LARGEST_DRIFT).then_some(ClockFault::Stepped)
         }
     }
 
@@ -326,8 +326,8 @@ mod tests {
         clock.observe_database(START, asked, answered)
     }
 
-    fn doubt(clock: &ManualClock) -> Option<ClockDoubt> {
-        clock.doubt(clock.elapsed())
+    fn fault(clock: &ManualClock) -> Option<ClockFault> {
+        clock.fault(clock.elapsed())
     }
 
     /// The time minus that of a correct clock, in milliseconds.
@@ -341,16 +341,16 @@ mod tests {
             let clock = ManualClock::starting_at(START);
             clock.step(ahead);
             assert_eq!(sync(&clock), None);
-            assert_eq!((error(&clock), doubt(&clock)), (expected, None), "{ahead}");
+            assert_eq!((error(&clock), fault(&clock)), (expected, None), "{ahead}");
         }
         for ahead in [30_002, -30_002] {
             let clock = ManualClock::starting_at(START);
             clock.step(ahead);
             assert_eq!(sync(&clock), Some(ClockEvent::Disagree(ahead)));
-            assert_eq!(doubt(&clock), Some(ClockDoubt::Disagree));
+            assert_eq!(fault(&clock), Some(ClockFault::Disagree));
             clock.step(-ahead);
             assert_eq!(sync(&clock), Some(ClockEvent::Agree));
-            assert_eq!((error(&clock), doubt(&clock)), (0, None));
+            assert_eq!((error(&clock), fault(&clock)), (0, None));
         }
     }
 
@@ -364,7 +364,7 @@ mod tests {
                 "{by}"
             );
             for _ in 0..1000 {
-                assert_eq!((error(&clock), doubt(&clock)), (0, None), "{by}");
+                assert_eq!((error(&clock), fault(&clock)), (0, None), "{by}");
                 assert_eq!(sync(&clock), None, "{by}");
             }
             clock.step_database(-by);
@@ -377,9 +377,9 @@ mod tests {
         for by in [-3_600_000, -1_500, 1_500, 3_600_000] {
             let clock = agreed();
             clock.step(by);
-            assert_eq!(doubt(&clock), Some(ClockDoubt::Stepped), "{by}");
+            assert_eq!(fault(&clock), Some(ClockFault::Stepped), "{by}");
             assert_eq!(sync(&clock), Some(ClockEvent::MachineStepped(by)));
-            assert_eq!((error(&clock), doubt(&clock)), (0, None), "{by}");
+            assert_eq!((error(&clock), fault(&clock)), (0, None), "{by}");
         }
     }
 
@@ -388,9 +388,9 @@ mod tests {
         let clock = agreed();
         clock.step(90_000);
         clock.step_database(90_000);
-        assert_eq!(doubt(&clock), Some(ClockDoubt::Stepped));
+        assert_eq!(fault(&clock), Some(ClockFault::Stepped));
         assert_eq!(sync(&clock), Some(ClockEvent::BothStepped(90_000)));
-        assert_eq!((error(&clock), doubt(&clock)), (90_000, None));
+        assert_eq!((error(&clock), fault(&clock)), (90_000, None));
     }
 
     #[test]
@@ -400,8 +400,8 @@ mod tests {
         clock.step(-5_000);
         clock.step_database(-5_000);
         assert_eq!(sync(&clock), Some(ClockEvent::BothStepped(-5_000)));
-        while doubt(&clock).is_some() {
-            assert_eq!(doubt(&clock), Some(ClockDoubt::Behind));
+        while fault(&clock).is_some() {
+            assert_eq!(fault(&clock), Some(ClockFault::Behind));
             assert!(clock.now() >= before && clock.now() <= before.plus(POLL * 2));
             assert_eq!(sync(&clock), None);
         }
@@ -416,7 +416,7 @@ mod tests {
             clock.step_database(-40_000);
             assert!(matches!(sync(&clock), Some(ClockEvent::Disagree(90_000))));
             for _ in 0..10 {
-                assert_eq!(doubt(&clock), Some(ClockDoubt::Disagree));
+                assert_eq!(fault(&clock), Some(ClockFault::Disagree));
                 assert_eq!(sync(&clock), None, "it is logged once");
             }
             if database_returns {
@@ -425,7 +425,7 @@ mod tests {
                 clock.step(-50_000);
             }
             assert_eq!(sync(&clock), Some(ClockEvent::Agree));
-            assert_eq!((error(&clock), doubt(&clock)), (0, None));
+            assert_eq!((error(&clock), fault(&clock)), (0, None));
         }
     }
 
@@ -438,7 +438,7 @@ mod tests {
         assert_eq!(sync(&clock), Some(ClockEvent::MachineStepped(-7_000)));
         clock.step_database(-60_000);
         assert!(matches!(sync(&clock), Some(ClockEvent::DatabaseStepped(_))));
-        assert_eq!((error(&clock), doubt(&clock)), (0, None));
+        assert_eq!((error(&clock), fault(&clock)), (0, None));
     }
 
     #[test]
@@ -451,7 +451,7 @@ mod tests {
                 assert_eq!(sync(&clock), None);
                 assert!(clock.now() > last);
                 last = clock.now();
-                assert_eq!(doubt(&clock), None);
+                assert_eq!(fault(&clock), None);
             }
             let behind = drift * 20_000 - error(&clock);
             assert!(behind.abs() <= NOISE + 5, "{behind} ms");
@@ -463,7 +463,7 @@ mod tests {
         let clock = agreed();
         for _ in 0..5 {
             assert_eq!(sync_for(&clock, Duration::from_secs(20)), None);
-            assert_eq!((error(&clock), doubt(&clock), clock.offset_millis()), (0, None, 0));
+            assert_eq!((error(&clock), fault(&clock), clock.offset_millis()), (0, None, 0));
             assert_eq!(sync(&clock), None);
         }
     }

@@ -7,7 +7,7 @@ use crate::http::caller::RETRY_AFTER;
 use crate::http::error::{ApiError, Challenge, ProblemCode};
 use crate::http::extract::{Authorization, AuthorizationFault, authorization};
 use crate::http::middleware::{Caller, RequestFacts, note_caller};
-use crate::service::{Bearer, BearerError, Doubt, Service, WrongAudience};
+use crate::service::{Bearer, BearerError, Service, Unavailable, WrongAudience};
 
 /// The user of the request's access token.
 pub async fn user(service: &Service, headers: &HeaderMap) -> Result<Bearer, ApiError> {
@@ -21,7 +21,7 @@ pub fn refusal(error: BearerError) -> ApiError {
     match error {
         BearerError::Inactive | BearerError::SessionEnded => ApiError::new(ProblemCode::InvalidToken),
         BearerError::WrongAudience(error) => wrong_audience(&error),
-        BearerError::Doubt(doubt) => cannot_judge(doubt),
+        BearerError::Unavailable(reason) => unavailable(reason),
     }
 }
 
@@ -57,6 +57,6 @@ pub fn token(headers: &HeaderMap) -> Result<&str, ApiError> {
 }
 
 /// 503: no verdict on the token.
-pub fn cannot_judge(doubt: Doubt) -> ApiError {
-    ApiError::new(ProblemCode::TemporarilyUnavailable).retry_after(RETRY_AFTER).because(format!("no verdict: {doubt}"))
+pub fn unavailable(reason: Unavailable) -> ApiError {
+    ApiError::new(ProblemCode::TemporarilyUnavailable).retry_after(RETRY_AFTER).because(format!("no verdict: {reason}"))
 }

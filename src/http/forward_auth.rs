@@ -167,8 +167,8 @@ pub async fn decide(shared: &Shared, method: &Method, headers: &HeaderMap, deman
             let challenge = Challenge::BearerInvalidToken;
             return ForwardAuth::refused(StatusCode::UNAUTHORIZED, &challenge, FOR_A_SECOND, facts);
         }
-        Verdict::CannotJudge(doubt) => {
-            tracing::debug!(%doubt, "forward-auth unavailable");
+        Verdict::Unavailable(reason) => {
+            tracing::debug!(%reason, "forward-auth unavailable");
             facts.outcome = Some("unavailable");
             return ForwardAuth::unavailable(facts);
         }
@@ -188,9 +188,9 @@ fn count(shared: &Shared, judgement: &Judgement, started: Duration) {
     let result = match judgement.verdict {
         Verdict::Active(_) => IntrospectionResult::Active,
         Verdict::Inactive(_) => IntrospectionResult::Inactive,
-        Verdict::CannotJudge(_) => IntrospectionResult::Unavailable,
+        Verdict::Unavailable(_) => IntrospectionResult::Unavailable,
     };
-    shared.metrics.introspection(result, cache_use(judgement.signature), judgement.proven_at.saturating_sub(started));
+    shared.metrics.introspection(result, cache_use(judgement.signature), judgement.checked_at.saturating_sub(started));
 }
 
 /// The token, or the challenge for a missing or malformed header. A malformed header is answered 401 too.

@@ -87,7 +87,7 @@ pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
 }
 
 /// Readiness with the measured values, for operators.
-pub async fn readyz_with_figures(State(shared): State<Arc<Shared>>) -> Response {
+pub async fn readyz_with_details(State(shared): State<Arc<Shared>>) -> Response {
     let status = shared.service.status();
     answer(status.readiness, Some(ReadyFigures::from(&status)), shared.service.problems())
 }

@@ -114,6 +114,6 @@ pub fn operations(shared: Arc<Shared>) -> Router {
         .route("/admin/v1/status", get(admin::status::status))
         .route("/metrics", get(health::metrics))
         .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz_with_figures))
+        .route("/readyz", get(health::readyz_with_details))
         .with_state(shared)
 }

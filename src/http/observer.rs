@@ -81,14 +81,14 @@ mod tests {
     use axum::response::IntoResponse as _;
     use tracing::level_filters::LevelFilter;
 
-    use super::super::bearer::cannot_judge;
+    use super::super::bearer::unavailable;
     use super::super::error::Failure;
     use super::super::middleware::{ClientAddress, RequestFacts, RequestId};
     use super::*;
     use crate::clock::ManualClock;
     use crate::config::{self, LogFormat, LogLevels};
     use crate::domain::Timestamp;
-    use crate::service::Doubt;
+    use crate::service::Unavailable;
     use crate::telemetry::{LogSink, MemoryLog};
 
     /// The log of a request that ended with `status` because the view was stale.
@@ -100,7 +100,7 @@ mod tests {
         let logger = Logger::start(LogSink::Memory(memory.clone()), &settings, clock.clone()).unwrap();
         let metrics = Arc::new(Metrics::new("0", Timestamp::from_millis(0)).unwrap());
         let observer = Observer::new(metrics, logger.clone(), clock, true);
-        let answer = cannot_judge(Doubt::StaleView).into_response();
+        let answer = unavailable(Unavailable::StaleView).into_response();
         let record = RequestRecord {
             method: "GET",
             route: Some("/v1/me"),

@@ -101,7 +101,7 @@ impl Service {
             ),
         };
         let changed = match self.store.users().change_password(change, now).await {
-            Ok(written) => self.follower.honour(written).await,
+            Ok(written) => self.follower.apply_locally(written).await,
             Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {
                 return Err(PasswordChangeError::SessionEnded);
             }

@@ -3,7 +3,7 @@
 use crate::crypto;
 use crate::domain::{Subject, UserState};
 
-use super::judge::{Doubt, Verdict};
+use super::judge::{Unavailable, Verdict};
 use super::logout::WrongAudience;
 use super::{ADMIN_SCOPE, Failure, Service};
 
@@ -23,7 +23,7 @@ pub enum AdminError {
     NotAllowed,
     /// The replica gives no verdict now.
     #[error("no verdict available: {0}")]
-    Doubt(Doubt),
+    Unavailable(Unavailable),
     /// The database, which holds the admin keys and users, failed.
     #[error(transparent)]
     Failed(#[from] Failure),
@@ -37,7 +37,7 @@ impl Service {
         if token.starts_with(ADMIN_KEY_PREFIX) {
             // Until the start has completed, the database may not have its tables.
             if !self.has_started() {
-                return Err(AdminError::Doubt(Doubt::Loading));
+                return Err(AdminError::Unavailable(Unavailable::Loading));
             }
             let digest = crypto::sha256(token.as_bytes());
             let found = self.store.admin_keys().accept(digest, self.clock.now()).await.map_err(Failure::from)?;
@@ -58,7 +58,7 @@ impl Service {
                 if administers { Ok(id.to_string()) } else { Err(AdminError::NotAllowed) }
             }
             Verdict::Inactive(_) => Err(AdminError::Refused),
-            Verdict::CannotJudge(doubt) => Err(AdminError::Doubt(doubt)),
+            Verdict::Unavailable(reason) => Err(AdminError::Unavailable(reason)),
         }
     }
 }

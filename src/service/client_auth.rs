@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::crypto::{self, UnverifiedAssertion};
 use crate::domain::{Client, ClientKind, Timestamp};
 
-use super::judge::Doubt;
+use super::judge::Unavailable;
 use super::{Failure, Service};
 
 /// The client authentication that a request presents.
@@ -76,13 +76,13 @@ impl Service {
     /// may miss a client or secret of the last moments. A caller is therefore refused only after the replica has caught up
     /// with the change feed. A caller above the rate limit is refused without catching up.
     pub async fn authenticate(&self, auth: &ClientAuth<'_>, address: IpAddr) -> Result<Caller, CallerError> {
-        if let Some(doubt) = self.judge.doubt() {
-            return Err(Failure::doubt(doubt).into());
+        if let Some(reason) = self.judge.unavailable() {
+            return Err(Failure::no_verdict(reason).into());
         }
         let generation = self.view.generation();
         match self.caller_by(auth).await {
             Err(CallerError::Refused) if self.names_unreadable_client(auth) => {
-                return Err(Failure::doubt(Doubt::UnreadableClient).into());
+                return Err(Failure::no_verdict(Unavailable::UnreadableClient).into());
             }
             Err(CallerError::Refused) => {}
             decided => return decided,
@@ -93,10 +93,10 @@ impl Service {
             return Err(CallerError::Refused);
         }
         let Ok(_permit) = self.unknown_clients.try_acquire() else {
-            return Err(Failure::doubt(Doubt::BehindCaller).into());
+            return Err(Failure::no_verdict(Unavailable::BehindCaller).into());
         };
-        let caught_up = Box::pin(self.follower.catch_up_for_stranger()).await;
-        caught_up.map_err(|_| Failure::doubt(Doubt::BehindCaller))?;
+        let caught_up = Box::pin(self.follower.catch_up_for_unknown_client()).await;
+        caught_up.map_err(|_| Failure::no_verdict(Unavailable::BehindCaller))?;
         if self.view.generation() == generation {
             return Err(CallerError::Refused);
         }

@@ -44,8 +44,8 @@ impl Service {
     pub fn cached_client(&self, header: &[u8]) -> Option<Caller> {
         let entry = self.client_cache.0.get(&crypto::sha256(header))?;
         let now = self.clock.now();
-        let is_known =
-            entry.until.is_none_or(|until| now < until) && self.judge.doubt_at(now, self.clock.elapsed()).is_none();
+        let is_known = entry.until.is_none_or(|until| now < until)
+            && self.judge.unavailable_at(now, self.clock.elapsed()).is_none();
         let caller = Caller { client: entry.client, authenticated: true };
         // Read last, so that entries applied before the check of freshness are taken into account.
         (is_known && self.view.generation() == entry.generation).then_some(caller)

@@ -63,7 +63,7 @@ impl Service {
         let new = NewClient { id, settings, secret: secret.as_ref().map(digest_of), disabled: !enabled };
         let event = from.event("client.created").on(&new.id);
         let created = self.store.clients().create(new, self.clock.now(), Some(event)).await;
-        let client = self.follower.honour(created.map_err(refused)?).await;
+        let client = self.follower.apply_locally(created.map_err(refused)?).await;
         Ok((client, secret))
     }
 
@@ -96,7 +96,7 @@ impl Service {
             };
             match self.store.clients().change(id, change, now).await {
                 Err(StoreError::Conflict { .. }) => {}
-                changed => return Ok(self.follower.honour(changed.map_err(refused)?).await),
+                changed => return Ok(self.follower.apply_locally(changed.map_err(refused)?).await),
             }
         }
         let busy = StoreError::Unavailable("the client changes too fast to be edited".to_owned());
@@ -119,7 +119,7 @@ impl Service {
         let until = now.plus(grace);
         let event = from.event("client.secret_replaced").on(id);
         let added = self.store.clients().add_secret(id, digest_of(&secret), until, now, Some(event)).await;
-        self.follower.honour(added.map_err(refused)?).await;
+        self.follower.apply_locally(added.map_err(refused)?).await;
         Ok((secret, until))
     }
 
@@ -137,7 +137,7 @@ impl Service {
             let event = from.event("client.disabled").on(id);
             self.store.clients().disable(id, now.plus(REVOCATION_LIFE), now, Some(event)).await
         };
-        Ok(self.follower.honour(changed.map_err(refused)?).await)
+        Ok(self.follower.apply_locally(changed.map_err(refused)?).await)
     }
 
     /// Deletes a client with its sessions. Returns whether it existed.
@@ -150,11 +150,11 @@ impl Service {
         if self.store.clients().has_many_sessions(id).await.map_err(refused)? {
             // If the process stops in between, a disabled client remains, which can be deleted again.
             let disabled = self.store.clients().disable(id, now.plus(REVOCATION_LIFE), now, None).await;
-            self.follower.honour(disabled.map_err(refused)?).await;
+            self.follower.apply_locally(disabled.map_err(refused)?).await;
             self.store.clients().delete_sessions(id).await.map_err(refused)?;
         }
         let deleted = self.store.clients().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
-        Ok(self.follower.honour(deleted.map_err(refused)?).await)
+        Ok(self.follower.apply_locally(deleted.map_err(refused)?).await)
     }
 
     /// Checks a client's settings against each other and against those of the service.

@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::{AccessClaims, Client, IntrospectRight, Session, SessionState, Timestamp};
 
-use super::judge::{Doubt, JudgedToken, Judgement, Signature, Verdict};
+use super::judge::{JudgedToken, Judgement, Signature, Unavailable, Verdict};
 use super::{Failure, Service};
 
 /// Concurrent lookups of refresh tokens per request, so that one request does not take all connections of the replica.
@@ -33,7 +33,7 @@ pub struct Introspected {
     /// The time for which the result holds.
     pub at: Timestamp,
     /// [`crate::clock::Clock::elapsed`] when the freshness of the view was checked.
-    pub proven_at: Duration,
+    pub checked_at: Duration,
     pub signature: Signature,
     /// Whether the verdict is not visible to the caller. Only for the log (security.md I2, S4).
     pub is_hidden: bool,
@@ -41,10 +41,10 @@ pub struct Introspected {
 
 /// Why introspection failed.
 #[derive(Debug, thiserror::Error)]
-pub enum CannotIntrospect {
+pub enum IntrospectionError {
     /// The replica gives no verdict now.
     #[error("no verdict available: {0}")]
-    Doubt(Doubt),
+    Unavailable(Unavailable),
     /// The client sent too many forged tokens from this address.
     #[error("too many tokens had a signature that is not valid")]
     TooManyForged {
@@ -59,14 +59,14 @@ pub enum CannotIntrospect {
 impl Service {
     /// Judges `token` for `caller`. `token_type_hint` is not needed, because the two kinds of token differ in their form
     /// (RFC 7662 §2.1, security.md I5).
-    pub async fn introspect(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
+    pub async fn introspect(&self, caller: &Client, token: &str) -> Result<Introspected, IntrospectionError> {
         if caller.settings.introspect == IntrospectRight::None {
             return self.hidden(caller);
         }
         if crate::crypto::looks_like_refresh_token(token) {
             // Boxed to keep the future of the common case small.
             let mut introspected = Box::pin(self.introspect_refresh(caller, token)).await?;
-            introspected.proven_at = self.clock.elapsed();
+            introspected.checked_at = self.clock.elapsed();
             return Ok(introspected);
         }
         let judgement = self.judge.judge(token).await;
@@ -83,7 +83,7 @@ impl Service {
         caller: &Client,
         tokens: &[&str],
         address: IpAddr,
-    ) -> Result<Vec<(Introspected, Duration)>, CannotIntrospect> {
+    ) -> Result<Vec<(Introspected, Duration)>, IntrospectionError> {
         if caller.settings.introspect == IntrospectRight::None {
             return tokens.iter().map(|_| self.hidden(caller).map(|hidden| (hidden, Duration::ZERO))).collect();
         }
@@ -94,7 +94,7 @@ impl Service {
                 }
                 _ => Ok(()),
             };
-            counted.map_err(|retry_after| CannotIntrospect::TooManyForged { retry_after })
+            counted.map_err(|retry_after| IntrospectionError::TooManyForged { retry_after })
         };
         let (refresh, access): (Vec<usize>, Vec<usize>) =
             (0..tokens.len()).partition(|index| crate::crypto::looks_like_refresh_token(tokens[*index]));
@@ -109,8 +109,8 @@ impl Service {
         let mut started = self.clock.elapsed();
         let chosen: Vec<&str> = access.iter().map(|index| tokens[*index]).collect();
         for (index, judgement) in access.into_iter().zip(self.judge.judge_all(&chosen, charge).await?) {
-            let took = judgement.proven_at.saturating_sub(started);
-            started = started.max(judgement.proven_at);
+            let took = judgement.checked_at.saturating_sub(started);
+            started = started.max(judgement.checked_at);
             found.push((index, self.shown(caller, judgement)?, took));
         }
         self.end_what_has_ended(&mut found)?;
@@ -119,41 +119,41 @@ impl Service {
     }
 
     /// The result for a client without the right to introspect. No token is verified for it.
-    fn hidden(&self, caller: &Client) -> Result<Introspected, CannotIntrospect> {
-        if let Some(doubt) = self.judge.doubt() {
-            return Err(CannotIntrospect::Doubt(doubt));
+    fn hidden(&self, caller: &Client) -> Result<Introspected, IntrospectionError> {
+        if let Some(reason) = self.judge.unavailable() {
+            return Err(IntrospectionError::Unavailable(reason));
         }
         self.denials.count(&caller.id, 1);
-        let (at, proven_at) = (self.clock.now(), self.clock.elapsed());
+        let (at, checked_at) = (self.clock.now(), self.clock.elapsed());
         Ok(Introspected {
             result: Introspection::Inactive,
             at,
-            proven_at,
+            checked_at,
             signature: Signature::Foreign,
             is_hidden: true,
         })
     }
 
     /// Makes refresh tokens inactive whose session has ended since it was read.
-    fn end_what_has_ended(&self, found: &mut [(usize, Introspected, Duration)]) -> Result<(), CannotIntrospect> {
+    fn end_what_has_ended(&self, found: &mut [(usize, Introspected, Duration)]) -> Result<(), IntrospectionError> {
         let now = self.clock.now();
-        let mut is_in_doubt = false;
+        let mut is_unavailable = false;
         for (_, introspected, _) in found {
             if let Introspection::Refresh(session) = &introspected.result {
-                is_in_doubt = true;
+                is_unavailable = true;
                 if self.view.has_ended(session, now) || session.has_expired(now) {
                     introspected.result = Introspection::Inactive;
                 }
             }
         }
-        match self.judge.doubt() {
-            Some(doubt) if is_in_doubt => Err(CannotIntrospect::Doubt(doubt)),
+        match self.judge.unavailable() {
+            Some(reason) if is_unavailable => Err(IntrospectionError::Unavailable(reason)),
             _ => Ok(()),
         }
     }
 
     /// The part of a judgement that is visible to the caller.
-    fn shown(&self, caller: &Client, judgement: Judgement) -> Result<Introspected, CannotIntrospect> {
+    fn shown(&self, caller: &Client, judgement: Judgement) -> Result<Introspected, IntrospectionError> {
         let mut is_hidden = false;
         let result = match judgement.verdict {
             Verdict::Active(token) if may_see(caller, &token.claims) => Introspection::Access(token),
@@ -167,10 +167,10 @@ impl Service {
                 tracing::debug!(caller = %caller.id, %reason, "inactive token");
                 Introspection::Inactive
             }
-            Verdict::CannotJudge(doubt) => return Err(CannotIntrospect::Doubt(doubt)),
+            Verdict::Unavailable(reason) => return Err(IntrospectionError::Unavailable(reason)),
         };
-        let Judgement { signature, at, proven_at, .. } = judgement;
-        Ok(Introspected { result, at, proven_at, signature, is_hidden })
+        let Judgement { signature, at, checked_at, .. } = judgement;
+        Ok(Introspected { result, at, checked_at, signature, is_hidden })
     }
 
     /// The introspection response as a JWT for the caller (RFC 9701 §5). The claims are nested, and the JWT has its own `typ`
@@ -192,16 +192,16 @@ impl Service {
     }
 
     /// A refresh token is visible only to its own client (security.md I6). It is looked up in the database, not in the view.
-    async fn introspect_refresh(&self, caller: &Client, token: &str) -> Result<Introspected, CannotIntrospect> {
-        if let Some(doubt) = self.judge.doubt() {
-            return Err(CannotIntrospect::Doubt(doubt));
+    async fn introspect_refresh(&self, caller: &Client, token: &str) -> Result<Introspected, IntrospectionError> {
+        if let Some(reason) = self.judge.unavailable() {
+            return Err(IntrospectionError::Unavailable(reason));
         }
         let at = self.clock.now();
-        let proven_at = self.clock.elapsed();
+        let checked_at = self.clock.elapsed();
         let inactive = Introspected {
             result: Introspection::Inactive,
             at,
-            proven_at,
+            checked_at,
             signature: Signature::Foreign,
             is_hidden: false,
         };
@@ -209,7 +209,7 @@ impl Service {
             return Ok(inactive);
         };
         let family = token.family.digest().0;
-        let found = self.store.sessions().proven(token.session, family).await.map_err(Failure::from)?;
+        let found = self.store.sessions().matching(token.session, family).await.map_err(Failure::from)?;
         let Some(found) = found.filter(|found| found.is_current) else {
             return Ok(inactive);
         };

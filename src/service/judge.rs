@@ -13,12 +13,12 @@ use bytes::Bytes;
 use http::HeaderMap;
 use tokio::sync::Semaphore;
 
-use crate::clock::{Clock, ClockDoubt};
+use crate::clock::{Clock, ClockFault};
 use crate::crypto::{self, ClaimsRefusal, JwsRefusal, TokenRefusal, VerifiedToken};
 use crate::domain::{AccessClaims, RevocationKind, Subject, Timestamp, TokenType};
-use crate::follower::Follower;
-use crate::keyring::{Keyring, Reload};
-use crate::view::{Freshness, TokenMarks, View};
+use crate::replica::follower::Follower;
+use crate::replica::keyring::{Keyring, Reload};
+use crate::replica::view::{Freshness, TokenMarks, View};
 
 pub struct Judge {
     view: Arc<View>,
@@ -48,7 +48,7 @@ pub enum Verdict {
     Active(Arc<JudgedToken>),
     Inactive(Inactivity),
     /// The replica gives no verdict now: 503, never `active: false` (design.md §2, promise 4).
-    CannotJudge(Doubt),
+    Unavailable(Unavailable),
 }
 
 /// Why a token is inactive. Only for the log, never for the caller.
@@ -83,14 +83,14 @@ impl Inactivity {
 
 /// Why a replica gives no verdict. The texts are for the operator.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum Doubt {
+pub enum Unavailable {
     /// The view is not loaded yet.
     #[error("the revocations are not loaded yet")]
     Loading,
     #[error("the view is older than revocation.max_lag, or the clock was stepped")]
     StaleView,
     #[error("{0}")]
-    Clock(ClockDoubt),
+    Clock(ClockFault),
     #[error("the token names an unknown key, and the keys cannot be read")]
     KeysUnreadable,
     /// The token may be signed by a new key, and [`MOST_WAITING`] requests already wait for the next poll.
@@ -115,7 +115,7 @@ pub struct JudgedToken {
     marks: TokenMarks,
     token_type: TokenType,
     /// View generation at which the token was last active.
-    good_under: AtomicU64,
+    active_under: AtomicU64,
     introspection: OnceLock<Bytes>,
     forward_auth: OnceLock<HeaderMap>,
 }
@@ -135,8 +135,8 @@ impl JudgedToken {
             installation: claims.installation_epoch,
             kid,
         };
-        let good_under = AtomicU64::new(0);
-        Self { claims, marks, token_type, good_under, introspection: OnceLock::new(), forward_auth: OnceLock::new() }
+        let active_under = AtomicU64::new(0);
+        Self { claims, marks, token_type, active_under, introspection: OnceLock::new(), forward_auth: OnceLock::new() }
     }
 
     /// The introspection response, rendered once per token.
@@ -169,16 +169,16 @@ pub struct Judgement {
     /// The time for which the verdict holds.
     pub at: Timestamp,
     /// [`Clock::elapsed`] when the freshness of the view was checked.
-    pub proven_at: Duration,
+    pub checked_at: Duration,
 }
 
 /// Counters read when a request arrived. A later reload or sync covers the tokens of the request.
 #[derive(Debug, Clone, Copy)]
-struct Came {
+struct SyncCounters {
     /// [`Keyring::reloads`].
     reloads: u64,
-    /// [`Follower::looks`].
-    looks: u64,
+    /// [`Follower::syncs_begun`].
+    syncs: u64,
 }
 
 /// Bounds the verified-token cache by memory.
@@ -231,11 +231,11 @@ impl Judge {
     /// match the view. Such a token is inactive only after the database was read.
     pub async fn judge(&self, token: &str) -> Judgement {
         let judgement = self.judge_from_memory(token);
-        if !self.wants_news(&judgement) {
+        if !self.may_lack_entries(&judgement) {
             return judgement;
         }
         // Boxed because it is rare: this keeps the future of the common case small.
-        Box::pin(self.judge_with_news(token, judgement, self.came())).await
+        Box::pin(self.judge_after_sync(token, judgement, self.sync_counters())).await
     }
 
     /// Judges the tokens of one request, up to the first without a verdict. Active tokens are still active when the last one
@@ -247,14 +247,14 @@ impl Judge {
         tokens: &[&str],
         mut charge: impl FnMut(&Judgement) -> Result<(), E>,
     ) -> Result<Vec<Judgement>, E> {
-        let came = self.came();
+        let arrival = self.sync_counters();
         let generation = self.view.generation();
         let mut has_paused = false;
         let mut judgements = Vec::with_capacity(tokens.len());
         for token in tokens {
             let mut judgement = self.judge_from_memory(token);
-            if self.wants_news(&judgement) {
-                judgement = Box::pin(self.judge_with_news(token, judgement, came)).await;
+            if self.may_lack_entries(&judgement) {
+                judgement = Box::pin(self.judge_after_sync(token, judgement, arrival)).await;
                 has_paused = true;
             }
             charge(&judgement)?;
@@ -262,14 +262,14 @@ impl Judge {
                 tokio::task::yield_now().await;
                 has_paused = true;
             }
-            let is_in_doubt = matches!(judgement.verdict, Verdict::CannotJudge(_));
+            let is_unavailable = matches!(judgement.verdict, Verdict::Unavailable(_));
             judgements.push(judgement);
-            if is_in_doubt {
+            if is_unavailable {
                 // The whole batch gets this answer, so the other tokens need not be judged.
                 return Ok(judgements);
             }
         }
-        if has_paused || self.view.generation() != generation || self.doubt().is_some() {
+        if has_paused || self.view.generation() != generation || self.unavailable().is_some() {
             for (token, judgement) in tokens.iter().zip(&mut judgements) {
                 if matches!(judgement.verdict, Verdict::Active(_)) {
                     let signature = judgement.signature;
@@ -280,12 +280,12 @@ impl Judge {
         Ok(judgements)
     }
 
-    fn came(&self) -> Came {
-        Came { reloads: self.keyring.reloads(), looks: self.follower.looks() }
+    fn sync_counters(&self) -> SyncCounters {
+        SyncCounters { reloads: self.keyring.reloads(), syncs: self.follower.syncs_begun() }
     }
 
     /// Whether an inactive token could be active according to entries that this replica has not applied.
-    fn wants_news(&self, judgement: &Judgement) -> bool {
+    fn may_lack_entries(&self, judgement: &Judgement) -> bool {
         match &judgement.verdict {
             Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(_))) => true,
             Verdict::Inactive(
@@ -299,32 +299,32 @@ impl Judge {
 
     /// Reads new keys, or new entries of the change feed, and judges the token again. Each is read at most once and after the
     /// token arrived. A key or client that is still missing then does not exist.
-    async fn judge_with_news(&self, token: &str, mut judgement: Judgement, came: Came) -> Judgement {
+    async fn judge_after_sync(&self, token: &str, mut judgement: Judgement, arrival: SyncCounters) -> Judgement {
         let (mut has_read_keys, mut has_read_feed) = (false, false);
-        while self.wants_news(&judgement) {
+        while self.may_lack_entries(&judgement) {
             let read = match &judgement.verdict {
                 Verdict::Inactive(Inactivity::Refused(TokenRefusal::UnknownKey(kid))) => {
                     if std::mem::replace(&mut has_read_keys, true) {
                         break;
                     }
-                    match self.keyring.reload_for(kid, came.reloads).await {
+                    match self.keyring.reload_for(kid, arrival.reloads).await {
                         Reload::Found => Ok(()),
                         Reload::Absent => break,
-                        Reload::JustAsked if !self.may_be_of_a_new_key(token, judgement.at) => break,
-                        Reload::JustAsked => self.next_look(came).await,
-                        Reload::Failed => Err(Doubt::KeysUnreadable),
+                        Reload::RateLimited if !self.may_be_of_a_new_key(token, judgement.at) => break,
+                        Reload::RateLimited => self.wait_for_next_sync(arrival).await,
+                        Reload::Failed => Err(Unavailable::KeysUnreadable),
                     }
                 }
                 _ => {
                     if std::mem::replace(&mut has_read_feed, true) {
                         break;
                     }
-                    self.follower.catch_up_since(came.looks).await.map_err(|_| Doubt::BehindToken)
+                    self.follower.catch_up_since(arrival.syncs).await.map_err(|_| Unavailable::BehindToken)
                 }
             };
             judgement = match read {
                 Ok(()) => self.judge_from_memory(token),
-                Err(doubt) => return Judgement { verdict: Verdict::CannotJudge(doubt), ..judgement },
+                Err(reason) => return Judgement { verdict: Verdict::Unavailable(reason), ..judgement },
             };
         }
         judgement
@@ -332,9 +332,9 @@ impl Judge {
 
     /// Waits for the next regular poll. A caller that invents key ids can use up the reload that security.md K4 allows. Active
     /// tokens must still get a verdict.
-    async fn next_look(&self, came: Came) -> Result<(), Doubt> {
-        let _bounded = self.may_wait.try_acquire().map_err(|_| Doubt::TooManyWaiting)?;
-        self.follower.next_look_since(came.looks).await.map_err(|_| Doubt::KeysUnreadable)
+    async fn wait_for_next_sync(&self, arrival: SyncCounters) -> Result<(), Unavailable> {
+        let _bounded = self.may_wait.try_acquire().map_err(|_| Unavailable::TooManyWaiting)?;
+        self.follower.wait_for_sync_after(arrival.syncs).await.map_err(|_| Unavailable::KeysUnreadable)
     }
 
     /// Whether a token with an unknown key may be signed by a key newer than the last sync.
@@ -358,17 +358,17 @@ impl Judge {
     }
 
     /// Why this replica gives no verdict now; `None` if the view is fresh.
-    pub fn doubt(&self) -> Option<Doubt> {
-        self.doubt_at(self.clock.now(), self.clock.elapsed())
+    pub fn unavailable(&self) -> Option<Unavailable> {
+        self.unavailable_at(self.clock.now(), self.clock.elapsed())
     }
 
-    /// As `doubt`, with clocks that were just read.
-    pub fn doubt_at(&self, now: Timestamp, elapsed: Duration) -> Option<Doubt> {
+    /// As [`Self::unavailable`], with clocks that were just read.
+    pub fn unavailable_at(&self, now: Timestamp, elapsed: Duration) -> Option<Unavailable> {
         match self.view.freshness_at(&*self.clock, now, elapsed) {
             Freshness::Fresh => None,
-            Freshness::Stale => Some(Doubt::StaleView),
-            Freshness::TimeUnknown(doubt) => Some(Doubt::Clock(doubt)),
-            Freshness::Empty => Some(Doubt::Loading),
+            Freshness::Stale => Some(Unavailable::StaleView),
+            Freshness::TimeUnknown(reason) => Some(Unavailable::Clock(reason)),
+            Freshness::Empty => Some(Unavailable::Loading),
         }
     }
 
@@ -384,13 +384,13 @@ impl Judge {
             };
             // Freshness is checked last, and counts only if no entry was applied since the maps were read. A sync that ended
             // in between makes the view fresh, but this verdict does not include its entries.
-            let proven_at = self.clock.elapsed();
-            let doubt = self.doubt_at(now, proven_at);
+            let checked_at = self.clock.elapsed();
+            let reason = self.unavailable_at(now, checked_at);
             if self.view.generation() != generation {
                 continue;
             }
-            if let Some(doubt) = doubt {
-                return Judgement { verdict: Verdict::CannotJudge(doubt), signature, at: now, proven_at };
+            if let Some(reason) = reason {
+                return Judgement { verdict: Verdict::Unavailable(reason), signature, at: now, checked_at };
             }
             match (&verdict, &cached) {
                 (Verdict::Active(judged), None) => self.judged.insert(digest, Arc::clone(judged)),
@@ -398,7 +398,7 @@ impl Judge {
                 (Verdict::Inactive(_), Some(_)) => drop(self.judged.remove(&digest)),
                 _ => {}
             }
-            return Judgement { verdict, signature, at: now, proven_at };
+            return Judgement { verdict, signature, at: now, checked_at };
         }
     }
 
@@ -407,7 +407,7 @@ impl Judge {
         match crypto::verify_access_token(token, &**keys, &self.issuer, now) {
             Ok(token) => (self.standing(&Arc::new(JudgedToken::new(token)), generation, now), Signature::Verified),
             Err(TokenRefusal::UnknownKey(kid)) if keys.is_unreadable(&kid) => {
-                (Verdict::CannotJudge(Doubt::UnreadableKey), Signature::Foreign)
+                (Verdict::Unavailable(Unavailable::UnreadableKey), Signature::Foreign)
             }
             Err(refusal) => {
                 // Claims are checked only after the signature was verified.
@@ -433,28 +433,30 @@ impl Judge {
         if now >= judged.claims.expires_at {
             return Verdict::Inactive(Inactivity::Refused(TokenRefusal::Claims(ClaimsRefusal::Expired)));
         }
-        if judged.good_under.load(Ordering::Acquire) == generation {
+        if judged.active_under.load(Ordering::Acquire) == generation {
             return Verdict::Active(Arc::clone(judged));
         }
         match self.objection(judged, now) {
             Some(inactivity) => match self.unreadable(judged, &inactivity) {
-                Some(doubt) => Verdict::CannotJudge(doubt),
+                Some(reason) => Verdict::Unavailable(reason),
                 None => Verdict::Inactive(inactivity),
             },
             None => {
-                judged.good_under.store(generation, Ordering::Release);
+                judged.active_under.store(generation, Ordering::Release);
                 Verdict::Active(Arc::clone(judged))
             }
         }
     }
 
     /// The unreadable row because of which the reason for inactivity is uncertain (security.md D18).
-    fn unreadable(&self, judged: &JudgedToken, objection: &Inactivity) -> Option<Doubt> {
+    fn unreadable(&self, judged: &JudgedToken, objection: &Inactivity) -> Option<Unavailable> {
         let client = || self.view.is_unreadable_client(judged.claims.client.as_str());
         match objection {
-            Inactivity::KeyGone if self.keyring.keys().is_unreadable(&judged.marks.kid) => Some(Doubt::UnreadableKey),
-            Inactivity::ClientGone(_) if client() => Some(Doubt::UnreadableClient),
-            Inactivity::UnknownAudience(_) if self.view.has_unreadable_clients() => Some(Doubt::UnreadableClient),
+            Inactivity::KeyGone if self.keyring.keys().is_unreadable(&judged.marks.kid) => {
+                Some(Unavailable::UnreadableKey)
+            }
+            Inactivity::ClientGone(_) if client() => Some(Unavailable::UnreadableClient),
+            Inactivity::UnknownAudience(_) if self.view.has_unreadable_clients() => Some(Unavailable::UnreadableClient),
             _ => None,
         }
     }

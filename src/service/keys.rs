@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::crypto::{ImportError, SigningKey, import_private_key};
 use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp, signer_of};
-use crate::keyring::{Key, KeyringError, seal_context};
+use crate::replica::keyring::{Key, KeyringError, seal_context};
 use crate::store::{AfterWithdrawal, NewKey, StoreError, StoredKey};
 
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
@@ -57,7 +57,7 @@ pub enum AddKeyError {
 
 /// Keys that are due but could not be created. Keys of other algorithms are not affected, and signing keys keep signing.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", told(.0))]
+#[error("{}", summary(.0))]
 pub struct MaintenanceError(Vec<(Algorithm, AddKeyError)>);
 
 impl MaintenanceError {
@@ -67,7 +67,7 @@ impl MaintenanceError {
     }
 }
 
-fn told(failures: &[(Algorithm, AddKeyError)]) -> String {
+fn summary(failures: &[(Algorithm, AddKeyError)]) -> String {
     let each = failures.iter().map(|(algorithm, error)| format!("no new key of {algorithm}: {error}"));
     each.collect::<Vec<_>>().join("; ")
 }
@@ -270,7 +270,7 @@ impl Service {
             StoreError::Conflict { .. } => AddKeyError::Duplicate,
             error => Failure::from(error).into(),
         })?;
-        if self.follower.honour(added).await {
+        if self.follower.apply_locally(added).await {
             return Ok(kid);
         }
         // Another replica created the key first.

@@ -183,7 +183,7 @@ impl Service {
         let (service, session, from) = (Arc::clone(self), new.id, from.acting(verified.user.id));
         let opening = async move {
             let written = match service.store.sessions().open(new, at).await {
-                Ok(written) => Ok(service.follower.honour(written).await),
+                Ok(written) => Ok(service.follower.apply_locally(written).await),
                 Err(error) => Err(Failure::from(error)),
             };
             let opened = written.map(|opened| {

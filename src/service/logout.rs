@@ -3,7 +3,7 @@
 use crate::domain::{EndReason, Revocation, RevocationKind, SessionId, UserId};
 use crate::store::{EndOutcome, EndRequest, Owner};
 
-use super::judge::{Doubt, Inactivity, Verdict};
+use super::judge::{Inactivity, Unavailable, Verdict};
 use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
 /// An active token whose audience is another service.
@@ -25,7 +25,7 @@ pub enum BearerError {
     SessionEnded,
     /// The replica gives no verdict now.
     #[error("no verdict available: {0}")]
-    Doubt(Doubt),
+    Unavailable(Unavailable),
 }
 
 /// The user that an access token authenticates.
@@ -50,7 +50,7 @@ impl Service {
             },
             Verdict::Inactive(Inactivity::Revoked(RevocationKind::Session)) => Err(BearerError::SessionEnded),
             Verdict::Inactive(_) => Err(BearerError::Inactive),
-            Verdict::CannotJudge(doubt) => Err(BearerError::Doubt(doubt)),
+            Verdict::Unavailable(reason) => Err(BearerError::Unavailable(reason)),
         }
     }
 
@@ -99,7 +99,7 @@ impl Service {
             audit: Some(from.event("session.ended").noting("reason", reason.as_str())),
         };
         let written = self.store.sessions().end(request, now).await?;
-        let outcome = self.follower.honour(written).await;
+        let outcome = self.follower.apply_locally(written).await;
         if outcome == EndOutcome::AlreadyEnded {
             // It may have ended on another replica a moment ago. After this response, this replica must not answer that the
             // session's tokens are active.

@@ -40,10 +40,10 @@ use tokio::sync::Semaphore;
 use crate::clock::Clock;
 use crate::crypto::{PasswordHasher, Random, RefreshCodec, Sealer};
 use crate::domain::{Algorithm, Audience, PasswordPolicy, TokenType};
-use crate::follower::Follower;
-use crate::keyring::Keyring;
+use crate::replica::follower::Follower;
+use crate::replica::keyring::Keyring;
+use crate::replica::view::View;
 use crate::store::{Store, StoreError, Turns};
-use crate::view::View;
 
 pub use account::{PasswordChangeError, SessionPage};
 pub use admin_keys::AdminKeyError;
@@ -61,9 +61,9 @@ pub use failed_logins::FailedLogins;
 pub use granted::Narrowing;
 pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
 pub use import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
-pub use introspect::{CannotIntrospect, Introspected, Introspection};
+pub use introspect::{Introspected, Introspection, IntrospectionError};
 pub use issue::{IssuedRefresh, IssuedTokens};
-pub use judge::{Doubt, Inactivity, Judge, JudgedToken, Judgement, Signature, Verdict};
+pub use judge::{Inactivity, Judge, JudgedToken, Judgement, Signature, Unavailable, Verdict};
 pub use keys::{AddKeyError, KeyInfo, MaintenanceError};
 pub use login::{Login, LoginError};
 pub use logout::{Bearer, BearerError, WrongAudience};
@@ -186,8 +186,8 @@ impl Failure {
         matches!(self, Self::Unavailable(_))
     }
 
-    fn doubt(doubt: Doubt) -> Self {
-        Self::Unavailable(format!("this replica gives no verdicts now: {doubt}").into())
+    fn no_verdict(reason: Unavailable) -> Self {
+        Self::Unavailable(format!("this replica gives no verdicts now: {reason}").into())
     }
 
     fn no_signing_key(algorithm: Algorithm) -> Self {

@@ -2,7 +2,7 @@
 
 use crate::crypto::RefreshToken;
 use crate::domain::{Client, ClientKind, EndReason, Grant, RefreshRefusal, SessionState, Timestamp};
-use crate::store::{Answerable, ProvenSession, RotateOutcome, RotateRequest, SessionDetail};
+use crate::store::{Answerable, MatchingSession, RotateOutcome, RotateRequest, SessionDetail};
 
 use super::granted::{Granted, Narrowing, NotGranted};
 use super::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service};
@@ -105,7 +105,7 @@ impl Service {
             only: None,
         };
         if !asked.is_none() {
-            let found = self.store.sessions().proven_for_refresh(presented.session, family_digest).await;
+            let found = self.store.sessions().matching_for_refresh(presented.session, family_digest).await;
             let found = found.map_err(Failure::from)?;
             if let Some(found) = found.filter(|found| is_next(found, presented, client, now)) {
                 self.check_answerable(found.detail, &successor, client, asked, now)?;
@@ -122,7 +122,7 @@ impl Service {
     }
 
     async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<RotateOutcome, Failure> {
-        Ok(self.follower.honour(self.store.sessions().rotate(request, now).await?).await)
+        Ok(self.follower.apply_locally(self.store.sessions().rotate(request, now).await?).await)
     }
 
     /// The conditions under which the next tokens of a session can certainly be issued, if no narrowing is requested. One
@@ -174,7 +174,7 @@ impl Service {
 
 /// Whether `presented` would rotate this session now. If not, the rotation is still tried: it reports the cause and detects
 /// reuse.
-fn is_next(found: &ProvenSession, presented: &RefreshToken, client: &Client, now: Timestamp) -> bool {
+fn is_next(found: &MatchingSession, presented: &RefreshToken, client: &Client, now: Timestamp) -> bool {
     let session = &found.detail.session;
     let is_live = found.is_current && session.state == SessionState::Live && !session.has_expired(now);
     is_live && session.client == client.id && session.generation == presented.generation

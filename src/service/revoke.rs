@@ -49,7 +49,7 @@ impl Service {
         let claims = match &self.judge.judge(token).await.verdict {
             Verdict::Active(token) => token.claims.clone(),
             Verdict::Inactive(_) => return Ok(()),
-            Verdict::CannotJudge(doubt) => return Err(Failure::doubt(*doubt).into()),
+            Verdict::Unavailable(reason) => return Err(Failure::no_verdict(*reason).into()),
         };
         if claims.client != caller.client.id {
             return Err(RevokeError::ForeignToken);
@@ -68,7 +68,7 @@ impl Service {
             return Ok(());
         }
         let family = token.family.digest().0;
-        let Some(found) = self.store.sessions().proven(token.session, family).await.map_err(Failure::from)? else {
+        let Some(found) = self.store.sessions().matching(token.session, family).await.map_err(Failure::from)? else {
             return Ok(());
         };
         let client = found.detail.session.client;
@@ -110,7 +110,7 @@ impl Service {
         let now = self.clock.now();
         let event = from.event("everything.revoked");
         let written = self.store.revoke_everything(now.plus(REVOCATION_LIFE), now, Some(event)).await?;
-        self.follower.honour(written).await;
+        self.follower.apply_locally(written).await;
         Ok(())
     }
 
@@ -124,7 +124,7 @@ impl Service {
                 return Ok(());
             }
             let written = store.feed().revoke_jti(&jti, expires_at, now, Some(event)).await?;
-            follower.honour(written).await;
+            follower.apply_locally(written).await;
             Ok(())
         };
         let revoked = self.revoking.run(subject, (), |outcome| Some(outcome.clone()), work).await;
@@ -135,7 +135,7 @@ impl Service {
     pub(super) async fn known<T>(&self, changed: Result<Written<T>, StoreError>) -> Result<bool, Failure> {
         match changed {
             Ok(written) => {
-                self.follower.honour(written).await;
+                self.follower.apply_locally(written).await;
                 Ok(true)
             }
             Err(StoreError::NotFound { .. }) => Ok(false),

@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::domain::{Algorithm, RevocationKind, Timestamp};
-use crate::keyring::JwksDocument;
+use crate::replica::keyring::JwksDocument;
+use crate::replica::view::Freshness;
 use crate::store::PoolStatus;
-use crate::view::Freshness;
 
 use super::{KeyInfo, Service};
 

@@ -103,7 +103,7 @@ impl Service {
         };
         let now = self.clock.now();
         let changed = self.store.users().change(id, change, now.plus(REVOCATION_LIFE), now).await;
-        Ok(self.follower.honour(changed.map_err(unknown_or_failed)?).await)
+        Ok(self.follower.apply_locally(changed.map_err(unknown_or_failed)?).await)
     }
 
     /// Enables or disables a user. Disabling makes all tokens and sessions of the user inactive.
@@ -115,7 +115,7 @@ impl Service {
         } else {
             let event = from.event("user.disabled").about_user(id);
             let disabled = self.store.users().disable(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
-            self.follower.honour(disabled.map_err(unknown_or_failed)?).await;
+            self.follower.apply_locally(disabled.map_err(unknown_or_failed)?).await;
         }
         Ok(())
     }
@@ -135,7 +135,7 @@ impl Service {
             audit: Some(from.event("user.password_set").about_user(id)),
         };
         let changed = self.store.users().change_password(change, now).await.map_err(unknown_or_failed)?;
-        self.follower.honour(changed).await;
+        self.follower.apply_locally(changed).await;
         Ok(())
     }
 
@@ -144,7 +144,11 @@ impl Service {
         let now = self.clock.now();
         let event = from.event("user.deleted").about_user(id);
         let deleted = self.store.users().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
-        if self.follower.honour(deleted.map_err(Failure::from)?).await { Ok(()) } else { Err(UserError::Unknown) }
+        if self.follower.apply_locally(deleted.map_err(Failure::from)?).await {
+            Ok(())
+        } else {
+            Err(UserError::Unknown)
+        }
     }
 }
 

@@ -143,7 +143,7 @@ impl Feed<'_> {
         if !cursor.continues(since) {
             return self.head().await;
         }
-        let (entries, rest) = news(&rows)?;
+        let (entries, rest) = new_entries(&rows)?;
         let database_now = cursor.database_now;
         Ok(Reading { entries, is_complete: false, rest, cursor, database_now })
     }
@@ -155,7 +155,7 @@ impl Feed<'_> {
         since: &FeedCursor,
         place: &Place,
     ) -> Result<(Vec<FeedEntry>, Option<Place>), StoreError> {
-        news(&self.follow(since, place).await?)
+        new_entries(&self.follow(since, place).await?)
     }
 
     fn cursor(&self, rows: &[Row]) -> Result<FeedCursor, StoreError> {
@@ -293,7 +293,7 @@ fn cursor(row: &Row) -> Result<FeedCursor, StoreError> {
 }
 
 /// The entries of a statement's rows, and the place where it was cut off.
-fn news(rows: &[Row]) -> Result<(Vec<FeedEntry>, Option<Place>), StoreError> {
+fn new_entries(rows: &[Row]) -> Result<(Vec<FeedEntry>, Option<Place>), StoreError> {
     let mut entries = Vec::new();
     let mut last = None;
     for row in rows {

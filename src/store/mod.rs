@@ -40,11 +40,11 @@ pub use self::migrate::SchemaStatus;
 pub use self::rows::{Rows, UnreadableRow};
 use self::sessions::SessionGate;
 pub use self::sessions::{
-    Answerable, EndOutcome, EndRequest, NewSession, Opened, Owner, ProvenSession, RotateOutcome, RotateRequest,
+    Answerable, EndOutcome, EndRequest, MatchingSession, NewSession, Opened, Owner, RotateOutcome, RotateRequest,
     SessionDetail, Sessions,
 };
 pub use self::settings::{Location, StoreSettings};
-pub use self::sweep::{Round, SWEEP_BATCH, SweepCursor, SweepLook, Swept};
+pub use self::sweep::{Round, SWEEP_BATCH, SweepCursor, SweepStep, Swept};
 pub use self::turns::Turns;
 pub use self::users::{Credentials, KeptSession, NewUser, PasswordChange, RotatedByPassword, UserChange, Users};
 use crate::clock::Clock;

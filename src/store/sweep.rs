@@ -45,7 +45,7 @@ pub struct SweepCursor {
 
 /// The result of one step of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum SweepLook {
+pub enum SweepStep {
     /// No further rows: the next step begins a new round.
     RoundOver,
     /// Rows were read; this many were deleted.
@@ -191,13 +191,13 @@ impl Store {
         round: Round,
         cursor: &mut SweepCursor,
         now: Timestamp,
-    ) -> Result<SweepLook, StoreError> {
+    ) -> Result<SweepStep, StoreError> {
         let RoundRule { table, key, look, delete, grace } = round.rule();
         let end_of_life = now.minus(grace);
-        let row = self.0.row("sweep_look", look, values![cursor.last.clone(), end_of_life, SWEEP_BATCH]).await?;
+        let row = self.0.row("sweep_step", look, values![cursor.last.clone(), end_of_life, SWEEP_BATCH]).await?;
         let Some(row) = row else {
             cursor.last.clear();
-            return Ok(SweepLook::RoundOver);
+            return Ok(SweepStep::RoundOver);
         };
         let row = row.of(table, key);
         let (end, dead) = (row.bytes(key)?, row.int("dead")?);
@@ -217,7 +217,7 @@ impl Store {
             deleted.await?.value
         };
         cursor.last = end;
-        Ok(SweepLook::Deleted(deleted))
+        Ok(SweepStep::Deleted(deleted))
     }
 }
 

@@ -15,5 +15,5 @@ mod writer;
 pub use logger::{LogSink, Logger, MemoryLog};
 pub use metrics::Metrics;
 pub use once::OncePerMinute;
-pub use panics::tell_panics;
+pub use panics::install_panic_hook;
 pub use request::{CacheUse, RequestLine};

@@ -14,7 +14,7 @@ const FLUSH: Duration = Duration::from_secs(1);
 ///
 /// The report is a line of `logger`, if there is one. A panic of the main thread ends the process, and a panic without
 /// a log would be invisible. Both are therefore also reported on standard error.
-pub fn tell_panics(logger: Option<Logger>) {
+pub fn install_panic_hook(logger: Option<Logger>) {
     std::panic::set_hook(Box::new(hook(logger, |line| {
         let _ = std::io::stderr().lock().write_all(line.as_bytes());
     })));
@@ -27,7 +27,7 @@ fn hook(logger: Option<Logger>, on_stderr: impl Fn(&str)) -> impl Fn(&PanicHookI
         let place = panic.location().map(ToString::to_string).unwrap_or_default();
         tracing::error!(place, thread, "panicked");
         if thread == "main" || logger.is_none() {
-            on_stderr(&format!("error: panicked at {place}: a mistake in countersign, please report it\n"));
+            on_stderr(&format!("error: panicked at {place}: a defect in countersign, please report it\n"));
             if let Some(logger) = &logger {
                 logger.flush(FLUSH);
             }

@@ -5,19 +5,16 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The modules that each module may import. Modules that are not listed (`app`, `cli`, `main`, `lib`) may import all.
-const MAY_IMPORT: [(&str, &[&str]); 14] = [
+const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("request_id", &[]),
     ("crypto", &["domain", "clock"]),
     ("store", &["domain", "clock", "request_id"]),
-    ("view", &["domain", "clock", "crypto"]),
-    ("keyring", &["domain", "clock", "crypto", "store"]),
-    ("follower", &["domain", "clock", "crypto", "store", "view", "keyring"]),
-    ("background", &["app", "config", "domain", "follower", "service", "store", "telemetry"]),
+    ("replica", &["domain", "clock", "crypto", "store"]),
     ("config", &["domain"]),
     ("telemetry", &["domain", "clock", "config", "request_id"]),
-    ("service", &["domain", "clock", "crypto", "store", "view", "keyring", "follower"]),
+    ("service", &["domain", "clock", "crypto", "store", "replica"]),
     ("http", &["domain", "clock", "config", "request_id", "telemetry", "service"]),
     // An answer over gRPC has the content of a forward-auth answer.
     ("grpc", &["domain", "clock", "config", "telemetry", "service", "http"]),

@@ -272,9 +272,9 @@ fn config_tells_every_mistake_at_once_and_never_a_secret() {
     std::fs::write(home.path().join("countersign.toml"), "[keys]\nrotate_evry = \"1d\"\n").unwrap();
     let checked = home.run(&["config", "check", "--json"]);
     assert_eq!(checked.code, Some(1));
-    let mistakes: Value = serde_json::from_str(&checked.stdout).unwrap();
+    let errors: Value = serde_json::from_str(&checked.stdout).unwrap();
     let named: Vec<&str> =
-        mistakes["mistakes"].as_array().unwrap().iter().map(|mistake| mistake["setting"].as_str().unwrap()).collect();
+        errors["mistakes"].as_array().unwrap().iter().map(|error| error["setting"].as_str().unwrap()).collect();
     for setting in ["tokens.access_ttl", "issur", "master_key", "keys.rotate_evry"] {
         assert!(named.contains(&setting), "{setting} in {named:?}");
         assert!(checked.stderr.contains(setting), "{}", checked.stderr);

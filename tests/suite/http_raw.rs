@@ -10,7 +10,7 @@ use axum::http::HeaderValue;
 use axum::routing::{any, get, post};
 use countersign::clock::SystemClock;
 use countersign::http::extract::FormParams;
-use countersign::http::listener::{ConnectionCounts, ListenSettings, Listener, Shutdown, Tick};
+use countersign::http::listener::{CoarseInstant, ConnectionCounts, ListenSettings, Listener, Shutdown};
 use countersign::http::middleware::{Cors, Edge, RequestContext, RequestObserver, RequestRecord, TrustedProxies};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -820,8 +820,8 @@ async fn h18_near_the_cap_the_connection_that_was_idle_longest_is_closed_for_a_n
         read_until(&mut stream, "fine").await;
         idle.push(stream);
         // The clock that orders them is coarse.
-        let began = Tick::now();
-        while Tick::now() <= began {
+        let began = CoarseInstant::now();
+        while CoarseInstant::now() <= began {
             sleep(Duration::from_millis(1)).await;
         }
     }

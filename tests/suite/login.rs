@@ -173,7 +173,7 @@ on_both_engines! {
             let problem: Value = answer.json().await.unwrap();
             assert_eq!((&problem["status"], &problem["code"]), (&json!(400), &json!("invalid_request")));
             let named: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|error| error["field"].as_str().unwrap()).collect();
-            assert_eq!(named, fields, "every mistake at once");
+            assert_eq!(named, fields, "every error at once");
         }
         assert_eq!(app.hashed().await, hashed);
         assert_eq!(app.audit("login.failed").await, [Value::Null; 0]);

@@ -61,7 +61,7 @@ on_both_engines! {
             login.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
             tokens(app.login(&login).await).await.refresh_token
         };
-        let asked = async || (statements(&app, "session_rotate").await, statements(&app, "session_look").await);
+        let asked = async || (statements(&app, "session_rotate").await, statements(&app, "session_read").await);
         for (more, audience) in [(json!({}), json!(["a", "b", "c"])), (json!({"audience": "b"}), json!("b"))] {
             let (token, before) = (log_in(more).await, asked().await);
             let answer = tokens(app.refresh_on("app", &token).await).await;
@@ -89,7 +89,7 @@ on_both_engines! {
     async fn r1_whatever_is_not_exactly_a_token_of_ours_is_refused_without_a_query(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.refresh_token;
-        let looks = async || (statements(&app, "session_rotate").await, statements(&app, "session_look").await);
+        let looks = async || (statements(&app, "session_rotate").await, statements(&app, "session_read").await);
         let before = looks().await;
         let flipped: String = token.chars().map(|char| if char.is_lowercase() { char.to_ascii_uppercase() } else { char.to_ascii_lowercase() }).collect();
         let mut near = vec![String::new(), "x".into(), flipped, format!("{token}A"), format!("{token} "), format!(" {token}"), token[6..].to_owned()];
@@ -118,7 +118,7 @@ on_both_engines! {
         assert_eq!(garbage["detail"], unnamed["detail"], "and says the same of every token");
         let named: Value = app.refresh_on("app", "cs_rt_garbage").await.json().await.unwrap();
         assert_eq!(named["detail"], Value::Null);
-        assert_eq!(app.refresh_on("app", &own.refresh_token).await.status(), 200, "R7: the mistake cost nothing");
+        assert_eq!(app.refresh_on("app", &own.refresh_token).await.status(), 200, "R7: the error cost nothing");
     }
 
     async fn r3_a_token_of_any_older_generation_ends_the_session_everywhere_with_one_event(database: TestDatabase) {
@@ -248,7 +248,7 @@ on_both_engines! {
 
     async fn r3_a_refused_token_is_refused_again_without_a_statement_for_a_while(database: TestDatabase) {
         let app = TestApp::start(database).await;
-        let asked = async || statements(&app, "session_rotate").await + statements(&app, "session_look").await;
+        let asked = async || statements(&app, "session_rotate").await + statements(&app, "session_read").await;
         let first = app.log_in().await;
         app.advance(Duration::from_secs(20)).await;
         let second = app.refreshed(&first.refresh_token).await;

@@ -13,11 +13,11 @@ use countersign::crypto::{MasterKey, Sealer, SeededRandom};
 use countersign::domain::{
     Audience, ClientId, ClientKind, ClientSettings, IntrospectRight, Jti, Kid, RevocationKind, Timestamp, TokenType,
 };
-use countersign::follower::Follower;
-use countersign::keyring::{Keyring, RotationLead};
+use countersign::replica::follower::Follower;
+use countersign::replica::keyring::{Keyring, RotationLead};
+use countersign::replica::view::{Freshness, View};
 use countersign::service::{Judge, Requester, Target, Verdict};
 use countersign::store::{Location, Store, StoreObserver};
-use countersign::view::{Freshness, View};
 use futures_util::future::join_all;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
@@ -268,7 +268,7 @@ on_both_engines! {
         });
         assert!(join_all(crowd).await.iter().all(|status| *status == 401));
         let looks = app.figure(READS).await - before;
-        assert!((1.0..200.0).contains(&looks), "{looks} looks for 400 strangers");
+        assert!((1.0..200.0).contains(&looks), "{looks} looks for 400 unknown_clients");
     }
 
     async fn an_end_that_another_replica_brought_about_is_honoured_by_the_one_that_confirms_it(database: TestDatabase) {
@@ -651,7 +651,7 @@ on_both_engines! {
         assert!(tokio::time::timeout(A_MOMENT, &mut judging).await.is_err());
         take_feed_away(&app.database).await;
         follower.sync().await.unwrap_err();
-        assert!(matches!(judging.await.verdict, Verdict::CannotJudge(_)));
+        assert!(matches!(judging.await.verdict, Verdict::Unavailable(_)));
         bring_feed_back(&app.database).await;
     }
 
@@ -669,7 +669,7 @@ on_both_engines! {
             tokio::task::yield_now().await;
         }
         let one_more = tokio::time::timeout(A_MOMENT, judge.judge(&made_up)).await.expect("it need not wait");
-        assert!(matches!(one_more.verdict, Verdict::CannotJudge(_)));
+        assert!(matches!(one_more.verdict, Verdict::Unavailable(_)));
         follower.sync().await.unwrap();
         assert!(waiting.await.iter().all(|judgement| matches!(judgement.verdict, Verdict::Inactive(_))));
     }
@@ -680,7 +680,7 @@ on_both_engines! {
         follower.sync().await.unwrap();
         let until = START.plus(MINUTE);
         let revoke = async |jti: &str| store.feed().revoke_jti(&Jti::parse(jti).unwrap(), until, START, None).await.unwrap();
-        follower.honour(revoke("own").await).await;
+        follower.apply_locally(revoke("own").await).await;
         a_machine(&app).await;
         follower.sync().await.unwrap();
         assert!(lags.lock().unwrap().is_empty(), "neither its own nor what is no revocation");

@@ -4,13 +4,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use countersign::clock::{Clock, ClockDoubt, ClockEvent};
+use countersign::clock::{Clock, ClockEvent, ClockFault};
 use countersign::crypto::{MasterKey, Sealer};
 use countersign::domain::{Audience, Change, ClientId, Jti, Revocation, Timestamp, TokenType};
-use countersign::keyring::{Keyring, RotationLead};
+use countersign::replica::keyring::{Keyring, RotationLead};
+use countersign::replica::view::View;
 use countersign::service::{Caller, Judge, Verdict};
 use countersign::store::{FeedEntry, Written};
-use countersign::view::View;
 
 use crate::support::app::{ISSUER, TestApp, machine};
 use crate::support::database::{Engine, START, TestDatabase};
@@ -61,7 +61,7 @@ impl Clock for TrappedClock {
         Duration::ZERO
     }
 
-    fn doubt(&self, _: Duration) -> Option<ClockDoubt> {
+    fn fault(&self, _: Duration) -> Option<ClockFault> {
         None
     }
 
@@ -97,7 +97,7 @@ impl Court {
         keyring.load().await.unwrap();
         let view = Arc::new(View::new(Duration::from_secs(3), vec![Audience::parse(ISSUER).unwrap()]));
         view.replace_clients(store.clients().all().await.unwrap().readable, Vec::new());
-        view.prove(Duration::ZERO, &*clock);
+        view.mark_synced(Duration::ZERO, &*clock);
         let judge = Judge::new(
             Arc::clone(&view),
             Arc::new(keyring),
@@ -213,7 +213,7 @@ async fn c6_ten_thousand_revocations_against_a_thread_that_never_stops_judging()
         let jti = Jti::parse(claims_of(token)["jti"].as_str().unwrap()).unwrap();
         let change = Change::Revoked(Revocation::Jti(jti));
         let entry = FeedEntry { change, created_at: START, expires_at: LATER };
-        app.follower.honour(Written { value: (), changes: vec![entry] }).await;
+        app.follower.apply_locally(Written { value: (), changes: vec![entry] }).await;
         stage.fetch_add(1, Ordering::SeqCst);
         let is_active = matches!(app.service.judge().judge(token).await.verdict, Verdict::Active(_));
         assert!(!is_active, "round {round}: outlived its revocation where it was taken");

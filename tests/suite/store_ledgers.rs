@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use countersign::store::{
     AttemptKey, AttemptLimits, AuditEvent, AuditFilter, AuditStep, Decision, Exemption, NewAdminKey, Round, Settlement,
-    StoreError, SweepCursor, SweepLook,
+    StoreError, SweepCursor, SweepStep,
 };
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
@@ -245,7 +245,7 @@ on_both_engines! {
         // A login that began before it opens no session, and the dead one is swept.
         assert_eq!(store.sessions().open(new_session(2, &user, &client, START), START).await.unwrap().value, None);
         let mut cursor = SweepCursor::default();
-        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, at(1)).await.unwrap(), SweepLook::Deleted(1));
+        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, at(1)).await.unwrap(), SweepStep::Deleted(1));
     }
 
     async fn d8_epochs_of_the_installation_rise_also_over_a_restore(database: TestDatabase) {

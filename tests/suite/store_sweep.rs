@@ -6,7 +6,7 @@ use std::time::Duration;
 use countersign::domain::{Algorithm, Jti, Kid, SecretDigest};
 use countersign::store::{
     AttemptKey, AttemptLimits, AuditEvent, AuditFilter, Decision, NewKey, NewSession, Owner, Round, Settlement, Store,
-    SweepCursor, SweepLook,
+    SweepCursor, SweepStep,
 };
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
@@ -31,7 +31,7 @@ async fn sweep_all(store: &Store, now: countersign::domain::Timestamp) -> BTreeM
     }
     for (table, round) in [("sessions", Round::Sessions), ("login_attempts", Round::LoginAttempts)] {
         let mut cursor = SweepCursor::default();
-        while let SweepLook::Deleted(count) = store.sweep_round(round, &mut cursor, now).await.unwrap() {
+        while let SweepStep::Deleted(count) = store.sweep_round(round, &mut cursor, now).await.unwrap() {
             *deleted.entry(table).or_default() += count;
         }
         assert_eq!(cursor, SweepCursor::default(), "the next round begins anew");
@@ -245,9 +245,9 @@ on_both_engines! {
         }
         let mut cursor = SweepCursor::beginning_at(*session_id(6).as_bytes());
         let now = at(365 * DAY);
-        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepLook::Deleted(3));
-        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepLook::RoundOver);
-        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepLook::Deleted(6));
+        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepStep::Deleted(3));
+        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepStep::RoundOver);
+        assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepStep::Deleted(6));
     }
 
     async fn s4_a_session_that_expired_leaves_one_event_with_its_user_and_client(database: TestDatabase) {

@@ -41,7 +41,7 @@ impl FromRequestParts<Arc<Shared>> for Administrator {
                 let scope = crate::domain::ScopeSet::parse(crate::service::ADMIN_SCOPE).unwrap_or_default();
                 ApiError::new(ProblemCode::InsufficientScope).challenge(Challenge::BearerInsufficientScope(scope))
             }
-            AdminError::Doubt(doubt) => bearer::cannot_judge(doubt),
+            AdminError::Unavailable(reason) => bearer::unavailable(reason),
             AdminError::Failed(failure) => failure.into(),
         })?;
         note_caller(Some(Caller::Administrator(from.actor.as_str().into())));

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 use tokio_rustls::Accept;
 use tower::Service as _;
 
-use super::state::{ConnectionState, Refusal, Stage, Tick};
+use super::state::{CoarseInstant, ConnectionState, Refusal, Stage};
 use super::wire::{SharedWire, Wire};
 use crate::http::Routes;
 use crate::http::direct::{Answer, Endpoint};
@@ -43,7 +43,7 @@ pub struct Arrival {
     /// Whether this listener terminated TLS.
     pub tls: bool,
     /// Deadline for the answer. The connection's task is woken then.
-    pub deadline: Option<Tick>,
+    pub deadline: Option<CoarseInstant>,
     /// Why the head was refused. Such a request reaches no route and gets this answer.
     pub refusal: Option<Refusal>,
     /// Progress of the listener's shutdown. The connection's task is woken when requests in flight are cut.
@@ -115,7 +115,7 @@ pub(super) async fn serve_tls(
 async fn drive<F: Future>(future: F, state: &ConnectionState, overtime: Duration) -> Option<F::Output> {
     let mut future = pin!(future);
     let mut timer = pin!(tokio::time::sleep(FAR));
-    let mut fires_at = Tick::now() + FAR;
+    let mut fires_at = CoarseInstant::now() + FAR;
     let mut missed = None;
     poll_fn(|context| {
         state.waker.register(context.waker());
@@ -133,7 +133,7 @@ async fn drive<F: Future>(future: F, state: &ConnectionState, overtime: Duration
                 timer.as_mut().reset(instant_of(due));
             }
             ready!(timer.as_mut().poll(context));
-            let now = Tick::now();
+            let now = CoarseInstant::now();
             fires_at = match due {
                 Some(due) if due > now => due,
                 Some(_) if has_missed => return Poll::Ready(None),
@@ -151,8 +151,8 @@ async fn drive<F: Future>(future: F, state: &ConnectionState, overtime: Duration
 
 /// Converts a coarse instant to the clock of tokio's timers.
 #[expect(clippy::disallowed_methods, reason = "timeouts of sockets run on real time, and nothing else does here")]
-fn instant_of(tick: Tick) -> Instant {
-    Instant::now() + tick.since(Tick::now())
+fn instant_of(tick: CoarseInstant) -> Instant {
+    Instant::now() + tick.since(CoarseInstant::now())
 }
 
 /// Passes the requests of one connection to the routes.

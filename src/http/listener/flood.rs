@@ -7,7 +7,7 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-use super::state::Tick;
+use super::state::CoarseInstant;
 
 /// The client's connection preface (RFC 9113 §3.4), which precedes the first frame.
 const PREFACE_BYTES: usize = 24;
@@ -38,7 +38,7 @@ pub(super) struct Frames<S> {
 /// Frames without a request that the peer may still send.
 struct Budget {
     left: u32,
-    since: Tick,
+    since: CoarseInstant,
 }
 
 impl Budget {
@@ -54,7 +54,7 @@ impl Budget {
     }
 
     fn refill(&mut self) -> bool {
-        let now = Tick::now();
+        let now = CoarseInstant::now();
         let seconds = u32::try_from(now.since(self.since).as_secs()).unwrap_or(u32::MAX);
         self.left = seconds.saturating_mul(PER_SECOND).min(BURST);
         self.since = now;
@@ -64,7 +64,7 @@ impl Budget {
 
 impl<S> Frames<S> {
     pub(super) fn new(stream: S) -> Self {
-        let budget = Budget { left: BURST, since: Tick::now() };
+        let budget = Budget { left: BURST, since: CoarseInstant::now() };
         Self { stream, budget, skipped: PREFACE_BYTES, header: [0; HEADER_BYTES], read: 0 }
     }
 

@@ -24,7 +24,7 @@ use tower::Service as _;
 use super::connection::Arrival;
 use super::flood::Frames;
 use super::settings::{ListenSettings, Shutdown};
-use super::state::{STOPPING_IDLE, Stage, Tick};
+use super::state::{CoarseInstant, STOPPING_IDLE, Stage};
 
 /// Concurrent requests of one connection. A gateway with more waits for one to end.
 const MAX_STREAMS: u32 = 128;
@@ -184,7 +184,7 @@ pub(super) struct Calls {
 struct CallsState {
     running: usize,
     /// End of the last request.
-    idle_since: Tick,
+    idle_since: CoarseInstant,
     /// Deadline for the start of the next request, unless one is in flight.
     next: Instant,
 }
@@ -192,12 +192,12 @@ struct CallsState {
 impl Calls {
     /// The first request has the time limit of a head.
     pub(super) fn new(settings: &ListenSettings) -> Self {
-        let state = CallsState { running: 0, idle_since: Tick::now(), next: now() + settings.head };
+        let state = CallsState { running: 0, idle_since: CoarseInstant::now(), next: now() + settings.head };
         Self { idle: settings.idle, state: Mutex::new(state), evicted: Notify::new() }
     }
 
     /// Start of the current idle time; `None` if a request is in flight.
-    pub(super) fn idle_since(&self) -> Option<Tick> {
+    pub(super) fn idle_since(&self) -> Option<CoarseInstant> {
         let state = self.lock();
         (state.running == 0).then_some(state.idle_since)
     }
@@ -230,7 +230,7 @@ impl Drop for Call {
     fn drop(&mut self) {
         let mut state = self.0.lock();
         state.running -= 1;
-        state.idle_since = Tick::now();
+        state.idle_since = CoarseInstant::now();
         state.next = now() + self.0.idle;
     }
 }

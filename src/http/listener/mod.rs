@@ -19,5 +19,5 @@ mod wire;
 pub use accept::{ConnectionCounts, Listener, Protocol};
 pub use connection::{Arrival, RequestBody, RequestBodyError};
 pub use settings::{ListenSettings, Shutdown};
-pub use state::{Refusal, Stage, Tick};
+pub use state::{CoarseInstant, Refusal, Stage};
 pub use tls::{TlsError, TlsIdentity};

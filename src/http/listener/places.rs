@@ -9,7 +9,7 @@ use tokio::task;
 
 use super::http2::Calls;
 use super::settings::ListenSettings;
-use super::state::{ConnectionState, Tick};
+use super::state::{CoarseInstant, ConnectionState};
 use crate::http::middleware::ClientAddress;
 
 /// Minimum interval between two log lines about the same condition.
@@ -39,7 +39,7 @@ pub(super) enum Occupant {
 }
 
 impl Occupant {
-    fn idle_since(&self) -> Option<Tick> {
+    fn idle_since(&self) -> Option<CoarseInstant> {
         match self {
             Self::Http1(state) => state.idle_since(),
             Self::Http2(calls) => calls.idle_since(),
@@ -142,7 +142,7 @@ impl Places {
 #[derive(Default)]
 struct RateLimitedLog {
     count: usize,
-    next: Option<Tick>,
+    next: Option<CoarseInstant>,
 }
 
 impl RateLimitedLog {
@@ -152,7 +152,7 @@ impl RateLimitedLog {
         if self.count == 0 || self.next.is_some_and(|next| !next.has_passed()) {
             return None;
         }
-        self.next = Some(Tick::now() + LOG_EVERY);
+        self.next = Some(CoarseInstant::now() + LOG_EVERY);
         Some(std::mem::take(&mut self.count))
     }
 }

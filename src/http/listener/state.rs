@@ -23,9 +23,9 @@ const LINGER: Duration = Duration::from_secs(2);
 /// An instant on the kernel's coarse monotonic clock, in milliseconds. It lags by a few milliseconds, which does not
 /// matter for socket timeouts. A read costs a fifth of a precise clock read, and every request needs several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Tick(NonZeroU64);
+pub struct CoarseInstant(NonZeroU64);
 
-impl Tick {
+impl CoarseInstant {
     pub fn now() -> Self {
         let time = clock_gettime(ClockId::MonotonicCoarse);
         let millis = time.tv_sec.unsigned_abs() * 1000 + time.tv_nsec.unsigned_abs() / 1_000_000;
@@ -41,7 +41,7 @@ impl Tick {
     }
 }
 
-impl std::ops::Add<Duration> for Tick {
+impl std::ops::Add<Duration> for CoarseInstant {
     type Output = Self;
 
     fn add(self, duration: Duration) -> Self {
@@ -135,16 +135,16 @@ enum Phase {
     Answer,
 }
 
-/// An optional [`Tick`].
+/// An optional [`CoarseInstant`].
 #[derive(Debug, Default)]
 struct Deadline(AtomicU64);
 
 impl Deadline {
-    fn get(&self) -> Option<Tick> {
-        NonZeroU64::new(self.0.load(Ordering::Relaxed)).map(Tick)
+    fn get(&self) -> Option<CoarseInstant> {
+        NonZeroU64::new(self.0.load(Ordering::Relaxed)).map(CoarseInstant)
     }
 
-    fn set(&self, tick: Tick) {
+    fn set(&self, tick: CoarseInstant) {
         self.0.store(tick.0.get(), Ordering::Relaxed);
     }
 
@@ -153,7 +153,7 @@ impl Deadline {
     }
 
     fn has_passed(&self) -> bool {
-        self.get().is_some_and(Tick::has_passed)
+        self.get().is_some_and(CoarseInstant::has_passed)
     }
 }
 
@@ -172,7 +172,7 @@ impl Flag {
 
 /// Deadline and refusal of a request, for the service.
 pub(super) struct Admission {
-    pub(super) deadline: Option<Tick>,
+    pub(super) deadline: Option<CoarseInstant>,
     pub(super) refusal: Option<Refusal>,
 }
 
@@ -210,14 +210,14 @@ impl ConnectionState {
             body_is_complete: Flag(AtomicBool::new(true)),
             refusal: OnceLock::new(),
         };
-        let now = Tick::now();
+        let now = CoarseInstant::now();
         state.idle_since.set(now);
         state.read.set(now + state.settings.head);
         state
     }
 
     /// The earliest deadline.
-    pub(super) fn next_deadline(&self) -> Option<Tick> {
+    pub(super) fn next_deadline(&self) -> Option<CoarseInstant> {
         let rest = self.rest.get().filter(|_| self.is_idle());
         let others = [&self.read, &self.write, &self.request, &self.hang_up];
         others.into_iter().filter_map(Deadline::get).chain(rest).min()
@@ -237,7 +237,7 @@ impl ConnectionState {
     }
 
     /// Start of the current idle time; `None` if the connection is not idle.
-    pub(super) fn idle_since(&self) -> Option<Tick> {
+    pub(super) fn idle_since(&self) -> Option<CoarseInstant> {
         self.idle_since.get().filter(|_| self.is_idle())
     }
 
@@ -250,7 +250,7 @@ impl ConnectionState {
     /// Expires the read deadline of an evicted idle connection.
     pub(super) fn apply_eviction(&self) {
         if self.is_evicted.get() && self.is_idle() {
-            self.read.set(Tick::now());
+            self.read.set(CoarseInstant::now());
         }
     }
 
@@ -273,7 +273,7 @@ impl ConnectionState {
     /// answer has passed: a disconnected client looks the same.
     pub(super) fn has_hung_up(&self) -> bool {
         if self.hang_up.get().is_none() {
-            self.hang_up.set(Tick::now() + self.settings.half_closed);
+            self.hang_up.set(CoarseInstant::now() + self.settings.half_closed);
         }
         self.hang_up.has_passed()
     }
@@ -313,17 +313,17 @@ impl ConnectionState {
             self.rest.clear();
             // The time of a connection's first head starts when the connection is accepted.
             if !self.is_fresh.get() {
-                self.read.set(Tick::now() + self.settings.head);
+                self.read.set(CoarseInstant::now() + self.settings.head);
             }
         } else if self.is_in(Phase::Answer) {
-            let now = Tick::now();
+            let now = CoarseInstant::now();
             self.enter(Phase::Idle);
             self.idle_since.set(now);
             self.rest.set(now + self.settings.rest);
             self.read.set(now + self.settings.idle);
         }
         if self.is_in(Phase::Idle) && self.stage.is_stopped() {
-            let deadline = Tick::now() + STOPPING_IDLE;
+            let deadline = CoarseInstant::now() + STOPPING_IDLE;
             self.read.set(self.read.get().map_or(deadline, |earlier| earlier.min(deadline)));
         }
     }
@@ -335,7 +335,7 @@ impl ConnectionState {
 
     /// Records that hyper gets a head.
     pub(super) fn begin_request(&self, has_body: bool, is_last: bool, refusal: Option<Refusal>) {
-        let now = Tick::now();
+        let now = CoarseInstant::now();
         self.is_fresh.set(false);
         self.enter(Phase::Request);
         self.is_evicted.set(false);
@@ -367,7 +367,7 @@ impl ConnectionState {
     /// Records that the service has an answer; returns whether the connection must end after it.
     pub(super) fn end_request(&self) -> bool {
         self.enter(Phase::Answer);
-        self.request.set(Tick::now() + self.settings.idle);
+        self.request.set(CoarseInstant::now() + self.settings.idle);
         self.read.clear();
         self.hang_up.clear();
         self.must_linger() || self.stage.is_announced()
@@ -381,14 +381,14 @@ impl ConnectionState {
     /// Starts the time limit for discarding the client's remaining bytes.
     pub(super) fn linger(&self) {
         if self.read.get().is_none() {
-            self.read.set(Tick::now() + LINGER);
+            self.read.set(CoarseInstant::now() + LINGER);
         }
     }
 
     /// Records that a write makes no progress; returns whether its deadline has passed.
     pub(super) fn write_is_stalled(&self) -> bool {
         if self.write.get().is_none() {
-            self.write.set(Tick::now() + self.settings.write);
+            self.write.set(CoarseInstant::now() + self.settings.write);
         }
         self.write.has_passed()
     }

@@ -20,7 +20,7 @@ use super::record::{self, CLIENT_CLOSED_REQUEST, Caller, RequestObserver, Reques
 use super::{ClientAddress, Cors, RequestContext, RequestFacts, RequestId, TrustedProxies};
 use crate::clock::Clock;
 use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
-use crate::http::listener::{Arrival, Refusal, Stage, Tick};
+use crate::http::listener::{Arrival, CoarseInstant, Refusal, Stage};
 
 /// Source of the 16 bytes of a request id.
 pub type RequestIdSource = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
@@ -141,7 +141,7 @@ const TOO_LATE: &str = "The request was cancelled before its answer. A requested
 pub struct EdgeFuture<F> {
     state: State<F>,
     /// The connection's task wakes this future at the deadline.
-    deadline: Option<Tick>,
+    deadline: Option<CoarseInstant>,
     pending: Pending,
 }
 
@@ -167,7 +167,7 @@ impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
                 Ok(Poll::Pending) => {
                     let cause = if this.pending.is_cut() {
                         "the service stopped before the request was answered"
-                    } else if this.deadline.is_some_and(Tick::has_passed) {
+                    } else if this.deadline.is_some_and(CoarseInstant::has_passed) {
                         "the request took too long"
                     } else {
                         return Poll::Pending;

@@ -21,7 +21,7 @@ use crate::http::middleware::{self, RequestFacts};
 use crate::http::oauth::OAuthProblems;
 use crate::http::requester::Address;
 use crate::http::state::Shared;
-use crate::service::{Caller, CannotIntrospect, Introspected, Introspection};
+use crate::service::{Caller, Introspected, Introspection, IntrospectionError};
 use crate::telemetry::CacheUse;
 use crate::telemetry::metrics::IntrospectionResult;
 
@@ -116,7 +116,7 @@ fn count(shared: &Shared, judged: &Result<(Caller, Introspected), OAuthError>, s
     let (result, cache, ended) = match judged {
         Ok((_, introspected)) => {
             let cache = introspection_body::cache_use(introspected.signature);
-            (introspection_body::label_of(introspected), cache, introspected.proven_at)
+            (introspection_body::label_of(introspected), cache, introspected.checked_at)
         }
         Err(error) if error.code() == OAuthCode::TemporarilyUnavailable => {
             (IntrospectionResult::Unavailable, None, shared.clock.elapsed())
@@ -156,12 +156,14 @@ fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Resu
     Ok((headers, jwt).into_response())
 }
 
-impl From<CannotIntrospect> for OAuthError {
-    fn from(error: CannotIntrospect) -> Self {
+impl From<IntrospectionError> for OAuthError {
+    fn from(error: IntrospectionError) -> Self {
         match error {
-            CannotIntrospect::Doubt(doubt) => Self::unavailable(RETRY_AFTER).because(format!("no verdict: {doubt}")),
-            CannotIntrospect::TooManyForged { retry_after } => Self::too_many_requests(retry_after),
-            CannotIntrospect::Failed(failure) => caller::oauth_failure(failure),
+            IntrospectionError::Unavailable(reason) => {
+                Self::unavailable(RETRY_AFTER).because(format!("no verdict: {reason}"))
+            }
+            IntrospectionError::TooManyForged { retry_after } => Self::too_many_requests(retry_after),
+            IntrospectionError::Failed(failure) => caller::oauth_failure(failure),
         }
     }
 }

@@ -17,7 +17,7 @@ use crate::http::middleware::{self, RequestFacts};
 use crate::http::requester::Address;
 use crate::http::state::Shared;
 use crate::http::{bearer, caller};
-use crate::service::CannotIntrospect;
+use crate::service::IntrospectionError;
 use crate::telemetry::metrics;
 
 /// Maximum number of tokens in a request.
@@ -73,14 +73,14 @@ pub async fn introspect_batch(
     }
     let tokens: Vec<&str> = request.tokens.iter().map(|Text(token)| &**token).collect();
     let all = shared.service.introspect_all(&caller.client, &tokens, address).await.map_err(|error| match error {
-        CannotIntrospect::Doubt(doubt) => bearer::cannot_judge(doubt),
-        CannotIntrospect::TooManyForged { retry_after } => {
+        IntrospectionError::Unavailable(reason) => bearer::unavailable(reason),
+        IntrospectionError::TooManyForged { retry_after } => {
             shared.metrics.attempts_refused.count(metrics::Limit::Client);
             ApiError::new(ProblemCode::TooManyAttempts)
                 .detail("This client sent too many tokens with an invalid signature.")
                 .retry_after(retry_after)
         }
-        CannotIntrospect::Failed(failure) => failure.into(),
+        IntrospectionError::Failed(failure) => failure.into(),
     })?;
     let mut body = BytesMut::with_capacity(request.tokens.len() * 512 + 16);
     body.put_slice(b"{\"results\":[");

@@ -93,7 +93,7 @@ impl Attempts<'_> {
             return Err(StoreError::Internal("an attempt is counted under too many keys".to_owned()));
         }
         let key = |index: usize| keys.get(index).map_or(first, |(key, _)| *key).0;
-        let rows = self.0.rows("attempts_look", LOOK, values![key(0), key(1), key(2), key(3)]).await?;
+        let rows = self.0.rows("attempts_read", LOOK, values![key(0), key(1), key(2), key(3)]).await?;
         let mut blocks = Vec::new();
         for row in &rows {
             let (key, count) = (AttemptKey(row.of("login_attempts", "key").array("key")?), Count::try_from(row)?);

@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use tokio_util::task::TaskTracker;
 
 /// Pause between two notifications of this replica. Under a flood of revocations one notification covers many.
-const BREATH: Duration = Duration::from_millis(10);
+const MIN_SYNC_INTERVAL: Duration = Duration::from_millis(10);
 
 /// No notification is due.
 const QUIET: u8 = 0;
@@ -47,7 +47,7 @@ impl Announcer {
                 state.store(SPEAKING, Ordering::Release);
                 // If it panics, the next commit still sends a notification.
                 let _ = std::panic::AssertUnwindSafe(speak()).catch_unwind().await;
-                tokio::time::sleep(BREATH).await;
+                tokio::time::sleep(MIN_SYNC_INTERVAL).await;
                 if state.compare_exchange(SPEAKING, QUIET, Ordering::AcqRel, Ordering::Acquire).is_ok() {
                     return;
                 }

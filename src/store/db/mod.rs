@@ -312,8 +312,8 @@ impl Database {
                 Engine::Sqlite(writer) => writer.write(input, job).await,
                 Engine::Postgres(connector, _) => {
                     let ran = run_until_committed(&inner.readers, connector, inner.patience, &*input, &*job).await;
-                    let (written, has_news) = ran?;
-                    if has_news {
+                    let (written, has_changes) = ran?;
+                    if has_changes {
                         inner.announce();
                     }
                     Ok(written)

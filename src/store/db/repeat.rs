@@ -38,9 +38,9 @@ where
         let outcome = run_and_commit(&mut tx, connector, input, job, &mut is_committing).await;
         let error = match outcome {
             Ok(written) => {
-                let has_news = tx.has_news();
+                let has_changes = tx.has_changes();
                 slot.give_back(tx.into_connection());
-                return Ok((written, has_news));
+                return Ok((written, has_changes));
             }
             Err(error) => error,
         };

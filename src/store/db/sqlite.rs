@@ -156,7 +156,7 @@ impl SqliteConnector {
             [("PRAGMA synchronous", "synchronous", 2), ("PRAGMA foreign_keys", "foreign_keys", 1)]
         {
             if read_number(&mut raw, pragma, column).await? != expected {
-                return Err(self.refused(&format!("cannot be used: SQLite does not honour `{pragma}`")));
+                return Err(self.refused(&format!("cannot be used: SQLite does not apply_locally `{pragma}`")));
             }
         }
         let mode: String = sqlx::raw_sql("PRAGMA journal_mode").fetch_one(&mut raw).await?.try_get(0)?;

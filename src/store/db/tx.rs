@@ -33,12 +33,12 @@ pub struct Tx {
     patience: Duration,
     fault: Option<Fault>,
     changes: Vec<FeedEntry>,
-    has_news: bool,
+    has_changes: bool,
 }
 
 impl Tx {
     pub(super) const fn new(connection: Connection, patience: Duration) -> Self {
-        Self { connection, patience, fault: None, changes: Vec::new(), has_news: false }
+        Self { connection, patience, fault: None, changes: Vec::new(), has_changes: false }
     }
 
     pub(super) fn into_connection(self) -> Connection {
@@ -59,8 +59,8 @@ impl Tx {
     }
 
     /// Whether to wake the followers of the feed.
-    pub(super) const fn has_news(&self) -> bool {
-        self.has_news
+    pub(super) const fn has_changes(&self) -> bool {
+        self.has_changes
     }
 
     /// The changes of the job that has just ended.
@@ -133,7 +133,7 @@ impl Tx {
         let (kind, subject, epoch) = crate::store::rows::change_columns(&entry.change);
         self.run(INSERT, values![kind, subject, epoch, entry.created_at, entry.expires_at]).await?;
         self.changes.push(entry);
-        self.has_news = true;
+        self.has_changes = true;
         Ok(())
     }
 

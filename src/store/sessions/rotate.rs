@@ -173,7 +173,7 @@ pub enum RotateOutcome {
 
 /// A session whose family secret the caller has presented.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ProvenSession {
+pub struct MatchingSession {
     /// The session, and the user data for its tokens.
     pub detail: SessionDetail,
     /// User and client are enabled, and the session has their epochs.
@@ -274,38 +274,42 @@ impl Sessions<'_> {
     }
 
     /// The session of a refresh token of any generation, identified by the digest of its family secret.
-    pub async fn proven(&self, id: SessionId, family_digest: [u8; 32]) -> Result<Option<ProvenSession>, StoreError> {
-        self.proven_over(Lane::Requests, id, family_digest).await
+    pub async fn matching(
+        &self,
+        id: SessionId,
+        family_digest: [u8; 32],
+    ) -> Result<Option<MatchingSession>, StoreError> {
+        self.matching_over(Lane::Requests, id, family_digest).await
     }
 
     /// The same for a refresh, over the connections reserved for refreshes. Also None for a session known to have
     /// ended.
-    pub async fn proven_for_refresh(
+    pub async fn matching_for_refresh(
         &self,
         id: SessionId,
         family_digest: [u8; 32],
-    ) -> Result<Option<ProvenSession>, StoreError> {
+    ) -> Result<Option<MatchingSession>, StoreError> {
         if self.gate.over(id, self.database.elapsed()).is_some() {
             return Ok(None);
         }
-        self.proven_over(Lane::Refreshes, id, family_digest).await
+        self.matching_over(Lane::Refreshes, id, family_digest).await
     }
 
-    async fn proven_over(
+    async fn matching_over(
         &self,
         lane: Lane,
         id: SessionId,
         family_digest: [u8; 32],
-    ) -> Result<Option<ProvenSession>, StoreError> {
+    ) -> Result<Option<MatchingSession>, StoreError> {
         let (database, gate) = (self.database.clone(), Arc::clone(self.gate));
         let work = async move {
             let found = Sessions { database: &database, gate: &gate }.look(lane, id).await?;
             Ok(found.map(Arc::new))
         };
         let found = self.gate.looks.run(id, lane, |outcome| Some(outcome.clone()), work).await;
-        let found = found.unwrap_or_else(|| Err(interrupted("session_look")))?;
+        let found = found.unwrap_or_else(|| Err(interrupted("session_read")))?;
         let found = found.filter(|found| found.family_digest == family_digest);
-        Ok(found.map(|found| ProvenSession { detail: found.detail.clone(), is_current: found.is_current }))
+        Ok(found.map(|found| MatchingSession { detail: found.detail.clone(), is_current: found.is_current }))
     }
 
     async fn look(&self, lane: Lane, id: SessionId) -> Result<Option<Found>, StoreError> {
@@ -321,7 +325,7 @@ impl Sessions<'_> {
             FROM sessions JOIN users ON users.id = user_id JOIN clients ON clients.id = client_id
             WHERE sessions.id = $1"
         );
-        let rows = self.database.read("session_look", lane, LOOK.into(), values![id]).await?;
+        let rows = self.database.read("session_read", lane, LOOK.into(), values![id]).await?;
         rows.first().map(Found::try_from).transpose()
     }
 

@@ -51,7 +51,7 @@ pub struct TestApp {
     pub service: Arc<Service>,
     pub log: MemoryLog,
     pub database: Arc<TestDatabase>,
-    pub follower: Arc<countersign::follower::Follower>,
+    pub follower: Arc<countersign::replica::follower::Follower>,
     pub metrics: Arc<Metrics>,
     logger: Logger,
     stop: CancellationToken,
@@ -373,5 +373,5 @@ fn config(database: &TestDatabase, settings: &str) -> Config {
         environment: &environment,
         read_secret_file: &|path| std::fs::read_to_string(path),
     };
-    Config::load(&inputs).unwrap_or_else(|mistakes| panic!("{mistakes}")).config
+    Config::load(&inputs).unwrap_or_else(|errors| panic!("{errors}")).config
 }

@@ -11,7 +11,7 @@ use crate::app::Core;
 use crate::config::Config;
 use crate::domain::{KeyPhase, RevocationKind};
 use crate::service::{Readiness, Service};
-use crate::store::{Round, Store, SweepCursor, SweepLook};
+use crate::store::{Round, Store, SweepCursor, SweepStep};
 use crate::telemetry::{Logger, Metrics};
 
 /// The interval between two checks whether a key is due.
@@ -20,9 +20,9 @@ const MAINTAIN_KEYS_EVERY: Duration = Duration::from_secs(10);
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// The interval between two batches of a round. A batch costs the database a few milliseconds, so the load is some
 /// tenths of a percent of one core. A round through ten million sessions takes three hours.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
+const STEP_EVERY: Duration = Duration::from_secs(1);
 /// The interval after a batch with rows to delete. It is as short as the refreshes permit.
-const LOOK_ON_AFTER: Duration = Duration::from_millis(200);
+const STEP_AFTER_DELETING: Duration = Duration::from_millis(200);
 /// The interval between two checks of the stored passwords' schemes: another process may import users.
 const LEARN_SCHEMES_EVERY: Duration = Duration::from_secs(60);
 /// The interval between two counts of rows.
@@ -175,19 +175,19 @@ async fn sweep_rounds(round: Round, service: Arc<Service>, store: Store, stop: C
         let look = match service.time_to_forget() {
             Some(now) => store.sweep_round(round, &mut cursor, now).await.unwrap_or_else(|error| {
                 tracing::warn!(?round, %error, "a table could not be swept");
-                SweepLook::RoundOver
+                SweepStep::RoundOver
             }),
-            None => SweepLook::RoundOver,
+            None => SweepStep::RoundOver,
         };
-        pause(until_next_look(look), &stop).await;
+        pause(until_next_step(look), &stop).await;
     }
 }
 
-const fn until_next_look(look: SweepLook) -> Duration {
+const fn until_next_step(look: SweepStep) -> Duration {
     match look {
-        SweepLook::RoundOver => SWEEP_EVERY,
-        SweepLook::Deleted(0) => LOOK_EVERY,
-        SweepLook::Deleted(_) => LOOK_ON_AFTER,
+        SweepStep::RoundOver => SWEEP_EVERY,
+        SweepStep::Deleted(0) => STEP_EVERY,
+        SweepStep::Deleted(_) => STEP_AFTER_DELETING,
     }
 }
 
@@ -247,8 +247,8 @@ mod tests {
 
     #[test]
     fn d7_a_round_through_ten_million_rows_takes_hours_and_not_days() {
-        let round = |look| until_next_look(look) * (10_000_000 / SWEEP_BATCH);
-        assert!(round(SweepLook::Deleted(0)) < Duration::from_secs(3 * 3600), "where nothing has expired");
-        assert!(round(SweepLook::Deleted(1)) < Duration::from_secs(3600), "where something expired in each batch");
+        let round = |look| until_next_step(look) * (10_000_000 / SWEEP_BATCH);
+        assert!(round(SweepStep::Deleted(0)) < Duration::from_secs(3 * 3600), "where nothing has expired");
+        assert!(round(SweepStep::Deleted(1)) < Duration::from_secs(3600), "where something expired in each batch");
     }
 }

@@ -113,7 +113,7 @@ pub enum Reload {
     /// The database does not have it.
     Absent,
     /// The database was read a moment ago and did not have it.
-    JustAsked,
+    RateLimited,
     /// The database could not be read.
     Failed,
 }
@@ -222,7 +222,7 @@ impl Keyring {
         {
             return match succeeded {
                 true if number > reloads => Reload::Absent,
-                true => Reload::JustAsked,
+                true => Reload::RateLimited,
                 false => Reload::Failed,
             };
         }

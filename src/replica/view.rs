@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
-use crate::clock::{Clock, ClockDoubt};
+use crate::clock::{Clock, ClockFault};
 use crate::domain::{
     Audience, Client, ClientId, Jti, Kid, Revocation, RevocationKind, Session, SessionId, Timestamp, UserId,
 };
@@ -45,7 +45,7 @@ pub enum Freshness {
     /// The last sync is older than the bound, or the clock was stepped since.
     Stale,
     /// The time is unknown: the clocks disagree.
-    TimeUnknown(ClockDoubt),
+    TimeUnknown(ClockFault),
     /// The view was never loaded.
     Empty,
 }
@@ -136,10 +136,10 @@ impl View {
         if age > self.max_lag || stepped.abs() > TOLERATED_STEP_MILLIS {
             return Freshness::Stale;
         }
-        match clock.doubt(elapsed) {
+        match clock.fault(elapsed) {
             None => Freshness::Fresh,
-            Some(ClockDoubt::Stepped) => Freshness::Stale,
-            Some(doubt) => Freshness::TimeUnknown(doubt),
+            Some(ClockFault::Stepped) => Freshness::Stale,
+            Some(reason) => Freshness::TimeUnknown(reason),
         }
     }
 
@@ -148,10 +148,10 @@ impl View {
         clock.elapsed().saturating_sub(Duration::from_millis(self.synced_at.load(Ordering::Acquire)))
     }
 
-    /// Records that everything committed before `asked` ([`Clock::elapsed`]) has been applied.
-    pub fn prove(&self, asked: Duration, clock: &dyn Clock) {
+    /// Records that everything committed before `requested_at` ([`Clock::elapsed`]) has been applied.
+    pub fn mark_synced(&self, requested_at: Duration, clock: &dyn Clock) {
         self.wall_origin.store(wall_origin(clock.now(), clock.elapsed()), Ordering::Release);
-        let millis = u64::try_from(asked.as_millis()).unwrap_or(u64::MAX);
+        let millis = u64::try_from(requested_at.as_millis()).unwrap_or(u64::MAX);
         self.synced_at.fetch_max(millis, Ordering::AcqRel);
         self.loaded.store(true, Ordering::Release);
     }
@@ -164,7 +164,7 @@ impl View {
     /// Adds a revocation that is live until `expires_at`. Adding it twice is harmless. An older revocation never
     /// shortens or lowers a newer one (security.md I4). Returns whether the view changed.
     pub fn revoke(&self, revocation: &Revocation, expires_at: Timestamp) -> bool {
-        let is_news = match revocation {
+        let is_new = match revocation {
             Revocation::Jti(jti) => self.tokens.add(crate::crypto::id128(jti.as_str()), expires_at),
             Revocation::Session(session) => self.sessions.add(*session.as_bytes(), expires_at),
             Revocation::User(user, epoch) => self.users.raise(*user.as_bytes(), *epoch, expires_at),
@@ -172,8 +172,8 @@ impl View {
             Revocation::Key(kid) => self.keys.add(kid.clone(), expires_at),
             Revocation::Everything(epoch) => self.installation.fetch_max(*epoch, Ordering::AcqRel) < *epoch,
         };
-        self.moved();
-        is_news
+        self.bump_generation();
+        is_new
     }
 
     /// The revocation, if any, that makes a token with these marks inactive at `now`.
@@ -212,7 +212,7 @@ impl View {
     /// Raises the installation's epoch to a value of the database.
     pub fn raise_installation_epoch(&self, epoch: u32) {
         if self.installation.fetch_max(epoch, Ordering::AcqRel) < epoch {
-            self.moved();
+            self.bump_generation();
         }
     }
 
@@ -266,7 +266,7 @@ impl View {
     ) {
         let clients = clients.into_iter().map(|client| (client.id.clone(), Arc::new(client))).collect();
         self.clients.store(Arc::new(Known::new(clients, unreadable, &self.own_audiences)));
-        self.moved();
+        self.bump_generation();
     }
 
     /// Replaces the clients in `found`, and removes the others of `ids`. `new_unreadable` names the rows of these that
@@ -286,11 +286,11 @@ impl View {
             unreadable.extend(new_unreadable.iter().cloned());
             Known::new(clients, unreadable, &self.own_audiences)
         });
-        self.moved();
+        self.bump_generation();
     }
 
     /// Invalidates every cached judgement, for example because the keys changed.
-    pub fn moved(&self) {
+    pub fn bump_generation(&self) {
         self.generation.fetch_add(1, Ordering::AcqRel);
     }
 
@@ -334,9 +334,9 @@ impl<K> Default for Revoked<K> {
 impl<K: Hash + Eq + Clone> Revoked<K> {
     fn add(&self, key: K, expires_at: Timestamp) -> bool {
         let held = self.0.pin();
-        let is_news = held.get(&key).is_none_or(|held| *held < expires_at);
+        let is_new = held.get(&key).is_none_or(|held| *held < expires_at);
         held.update_or_insert(key, |held| (*held).max(expires_at), expires_at);
-        is_news
+        is_new
     }
 
     fn contains(&self, key: &K, now: Timestamp) -> bool {
@@ -361,9 +361,9 @@ impl<K: Hash + Eq + Clone> Floors<K> {
     fn raise(&self, key: K, epoch: u32, expires_at: Timestamp) -> bool {
         let raise = |held: &(u32, Timestamp)| (held.0.max(epoch), held.1.max(expires_at));
         let held = self.0.pin();
-        let is_news = held.get(&key).is_none_or(|held| held.0 < epoch || held.1 < expires_at);
+        let is_new = held.get(&key).is_none_or(|held| held.0 < epoch || held.1 < expires_at);
         held.update_or_insert(key, raise, (epoch, expires_at));
-        is_news
+        is_new
     }
 
     fn is_below(&self, key: &K, epoch: u32, now: Timestamp) -> bool {
@@ -470,12 +470,12 @@ mod tests {
     fn c2_a_view_is_empty_then_fresh_then_stale() {
         let (view, clock) = (view(), ManualClock::starting_at(NOW));
         assert_eq!(view.freshness(&clock), Freshness::Empty);
-        view.prove(clock.elapsed(), &clock);
+        view.mark_synced(clock.elapsed(), &clock);
         clock.advance(Duration::from_secs(3));
         assert_eq!(view.freshness(&clock), Freshness::Fresh);
         clock.advance(Duration::from_millis(1));
         assert_eq!(view.freshness(&clock), Freshness::Stale);
-        view.prove(clock.elapsed(), &clock);
+        view.mark_synced(clock.elapsed(), &clock);
         assert_eq!(view.freshness(&clock), Freshness::Fresh);
     }
 
@@ -483,10 +483,10 @@ mod tests {
     fn a_stepped_wall_clock_makes_the_view_stale_until_the_next_sync() {
         for step in [-3_600_000, 3_600_000] {
             let (view, clock) = (view(), ManualClock::starting_at(NOW));
-            view.prove(clock.elapsed(), &clock);
+            view.mark_synced(clock.elapsed(), &clock);
             clock.step(step);
             assert_eq!(view.freshness(&clock), Freshness::Stale);
-            view.prove(clock.elapsed(), &clock);
+            view.mark_synced(clock.elapsed(), &clock);
             assert_eq!(view.freshness(&clock), Freshness::Fresh);
         }
     }

@@ -13,9 +13,9 @@ use tokio_util::sync::CancellationToken;
 use crate::clock::{Clock, ClockEvent};
 use crate::crypto::Random;
 use crate::domain::{Change, Client, ClientId, Revocation};
-use crate::keyring::{Keyring, KeyringError};
+use crate::replica::keyring::{Keyring, KeyringError};
+use crate::replica::view::{Freshness, View};
 use crate::store::{FeedCursor, FeedEntry, Rows, Store, StoreError, Written};
-use crate::view::{Freshness, View};
 
 /// The delay before a failed notification connection is tried again. Polling continues concurrently.
 const RECONNECT_AFTER: Duration = Duration::from_secs(1);
@@ -29,7 +29,7 @@ const RETRY_AFTER: Duration = Duration::from_millis(100);
 
 /// The shortest time between two syncs. Under a flood of revocations each sync reads many entries. The load on the
 /// database is therefore bounded, whatever the number of notifications.
-const BREATH: Duration = Duration::from_millis(20);
+const MIN_SYNC_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A replica that must read everything again starts at a random moment within this time.
 const LONGEST_RELOAD_DELAY: Duration = Duration::from_secs(1);
@@ -53,7 +53,7 @@ pub struct Follower {
     ended: watch::Sender<Ended>,
     /// Why the last sync failed.
     sync_error: ArcSwapOption<String>,
-    strangers: Mutex<Strangers>,
+    unknown_clients: Mutex<UnknownClientSyncs>,
     wake: Notify,
     on_lag: Box<dyn Fn(Duration) + Send + Sync>,
     last_lag_millis: AtomicI64,
@@ -69,7 +69,7 @@ struct Ended {
 
 /// The syncs on behalf of callers that are unknown to the view.
 #[derive(Debug, Default)]
-struct Strangers {
+struct UnknownClientSyncs {
     /// When the last sync began.
     began_at: Option<Instant>,
     /// When the last successful sync began.
@@ -121,7 +121,7 @@ impl Follower {
             begun: AtomicU64::new(0),
             ended: watch::Sender::default(),
             sync_error: ArcSwapOption::empty(),
-            strangers: Mutex::default(),
+            unknown_clients: Mutex::default(),
             wake: Notify::new(),
             on_lag,
             last_lag_millis: AtomicI64::new(0),
@@ -132,61 +132,61 @@ impl Follower {
     /// feed cannot tell which entries are new. A stale view does not trigger a full read. A full read can take longer
     /// than the bound, and would then never make the view fresh.
     pub async fn sync(&self) -> Result<(), SyncError> {
-        self.look(self.cursor.lock().await).await
+        self.sync_holding(self.cursor.lock().await).await
     }
 
     /// The number of syncs that have begun. A sync with a higher number sees everything that was committed before this
     /// call.
-    pub fn looks(&self) -> u64 {
+    pub fn syncs_begun(&self) -> u64 {
         self.begun.load(Ordering::Acquire)
     }
 
     /// Returns when the view knows everything that was committed before the call. Concurrent callers share one sync.
     pub async fn catch_up(&self) -> Result<(), SyncError> {
-        self.catch_up_since(self.looks()).await
+        self.catch_up_since(self.syncs_begun()).await
     }
 
-    /// Like [`Follower::catch_up`], for everything that was committed when [`Follower::looks`] returned `looks`.
-    pub async fn catch_up_since(&self, looks: u64) -> Result<(), SyncError> {
+    /// Like [`Follower::catch_up`], for everything that was committed when [`Follower::syncs_begun`] returned `syncs`.
+    pub async fn catch_up_since(&self, syncs: u64) -> Result<(), SyncError> {
         let cursor = self.cursor.lock().await;
         let Ended { number, succeeded } = *self.ended.borrow();
-        if succeeded && number > looks { Ok(()) } else { self.look(cursor).await }
+        if succeeded && number > syncs { Ok(()) } else { self.sync_holding(cursor).await }
     }
 
     /// The same, but starts no sync. It waits for the next sync of the poll, which is due within the poll interval.
-    pub async fn next_look_since(&self, looks: u64) -> Result<(), SyncError> {
+    pub async fn wait_for_sync_after(&self, syncs: u64) -> Result<(), SyncError> {
         let mut ended = self.ended.subscribe();
-        let waited = tokio::time::timeout(LONGEST_WAIT, ended.wait_for(|ended| ended.number > looks)).await;
+        let waited = tokio::time::timeout(LONGEST_WAIT, ended.wait_for(|ended| ended.number > syncs)).await;
         match waited {
             Ok(Ok(ended)) if ended.succeeded => Ok(()),
             _ => Err(SyncError::JustFailed),
         }
     }
 
-    /// The same for a client that is unknown to the view and not authenticated. At most one sync starts per [`BREATH`],
+    /// The same for a client that is unknown to the view and not authenticated. At most one sync starts per [`MIN_SYNC_INTERVAL`],
     /// however many such clients call. Callers that waited share its result.
-    pub async fn catch_up_for_stranger(&self) -> Result<(), SyncError> {
-        let came = now();
-        let mut strangers = self.strangers.lock().await;
-        if strangers.failed_at.is_some_and(|failed_at| failed_at > came) {
+    pub async fn catch_up_for_unknown_client(&self) -> Result<(), SyncError> {
+        let arrived_at = now();
+        let mut unknown_clients = self.unknown_clients.lock().await;
+        if unknown_clients.failed_at.is_some_and(|failed_at| failed_at > arrived_at) {
             return Err(SyncError::JustFailed);
         }
-        if strangers.good_since.is_some_and(|good_since| good_since > came) {
+        if unknown_clients.good_since.is_some_and(|good_since| good_since > arrived_at) {
             return Ok(());
         }
-        if let Some(began_at) = strangers.began_at {
-            tokio::time::sleep_until(began_at + BREATH).await;
+        if let Some(began_at) = unknown_clients.began_at {
+            tokio::time::sleep_until(began_at + MIN_SYNC_INTERVAL).await;
         }
-        strangers.began_at = Some(now());
+        unknown_clients.began_at = Some(now());
         let result = self.catch_up().await;
         match &result {
-            Ok(()) => strangers.good_since = strangers.began_at,
-            Err(_) => strangers.failed_at = Some(now()),
+            Ok(()) => unknown_clients.good_since = unknown_clients.began_at,
+            Err(_) => unknown_clients.failed_at = Some(now()),
         }
         result
     }
 
-    async fn look(&self, cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
+    async fn sync_holding(&self, cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
         // The number is taken before anything is read.
         let number = self.begun.fetch_add(1, Ordering::AcqRel) + 1;
         let result = self.read_and_apply(cursor).await;
@@ -198,44 +198,44 @@ impl Follower {
     async fn read_and_apply(&self, mut cursor: MutexGuard<'_, Option<FeedCursor>>) -> Result<(), SyncError> {
         // The reads below see everything that was committed before this moment, whatever the clocks of other machines
         // say.
-        let mut asked = self.clock.elapsed();
+        let mut requested_at = self.clock.elapsed();
         let mut reading = match &*cursor {
             Some(known) => self.store.feed().read_since(known).await?,
             None => self.store.feed().head().await?,
         };
         let answered = self.clock.elapsed();
         // This precedes the changes: applying them takes time and stores times.
-        if let Some(event) = self.clock.observe_database(reading.database_now, asked, answered) {
+        if let Some(event) = self.clock.observe_database(reading.database_now, requested_at, answered) {
             log_clock(event, self.clock.offset_millis());
             // The set of expired keys was computed with the previous time.
             self.keyring.load().await?;
-            self.view.moved();
+            self.view.bump_generation();
         }
         if reading.is_complete {
             if cursor.is_some() {
                 // A failover makes every replica read everything. Their reads are spread over this time.
                 tokio::time::sleep(self.reload_delay()).await;
-                asked = self.clock.elapsed();
+                requested_at = self.clock.elapsed();
                 reading = self.store.feed().head().await?;
             }
             self.load_everything().await?;
         } else {
-            self.apply_news(&reading.entries).await?;
+            self.apply(&reading.entries).await?;
         }
         let mut rest = reading.rest;
         while let (Some(known), Some(place)) = (&*cursor, &rest) {
             let (entries, further) = self.store.feed().read_on(known, place).await?;
-            self.apply_news(&entries).await?;
+            self.apply(&entries).await?;
             rest = further;
         }
         *cursor = Some(reading.cursor);
-        self.view.prove(asked, &*self.clock);
+        self.view.mark_synced(requested_at, &*self.clock);
         Ok(())
     }
 
     /// Applies at once what this replica has just committed, and returns the answer. Revocations are in the view when
     /// this returns. Clients and keys are read again. If that fails now, the next sync repeats it.
-    pub async fn honour<T>(&self, written: Written<T>) -> T {
+    pub async fn apply_locally<T>(&self, written: Written<T>) -> T {
         for entry in &written.changes {
             if let Change::Revoked(revocation) = &entry.change {
                 self.view.revoke(revocation, entry.expires_at);
@@ -304,9 +304,9 @@ impl Follower {
             } else {
                 self.poll_interval
             };
-            tokio::time::sleep(BREATH).await;
+            tokio::time::sleep(MIN_SYNC_INTERVAL).await;
             tokio::select! {
-                () = tokio::time::sleep(pause.saturating_sub(BREATH)) => {}
+                () = tokio::time::sleep(pause.saturating_sub(MIN_SYNC_INTERVAL)) => {}
                 () = self.wake.notified() => {}
             }
         }
@@ -353,7 +353,7 @@ impl Follower {
         self.view.raise_installation_epoch(self.store.installation_epoch().await?);
         let clients = self.store.clients().all().await?;
         self.keyring.load().await?;
-        let (clients, unreadable) = parted(clients);
+        let (clients, unreadable) = partition(clients);
         self.view.replace_clients(clients, unreadable);
         let revoke = |entry: FeedEntry| {
             if let Change::Revoked(revocation) = &entry.change {
@@ -363,7 +363,7 @@ impl Follower {
         Ok(self.store.feed().each(revoke).await?)
     }
 
-    async fn apply_news(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
+    async fn apply(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {
         for entry in entries {
             let Change::Revoked(revocation) = &entry.change else { continue };
             // This replica's own revocations are already applied, unless this sync was faster than the acknowledgement.
@@ -387,24 +387,24 @@ impl Follower {
         let is_restored =
             entries.iter().any(|entry| matches!(entry.change, Change::Revoked(Revocation::Everything(_))));
         if is_restored {
-            let (clients, unreadable) = parted(self.store.clients().all().await?);
+            let (clients, unreadable) = partition(self.store.clients().all().await?);
             self.view.replace_clients(clients, unreadable);
         } else if !clients.is_empty() {
-            let (found, unreadable) = parted(self.store.clients().by_ids(&clients).await?);
+            let (found, unreadable) = partition(self.store.clients().by_ids(&clients).await?);
             self.view.update_clients(&clients, found, unreadable);
         }
         let is_about_keys =
             |entry: &FeedEntry| matches!(entry.change, Change::KeysChanged | Change::Revoked(Revocation::Key(_)));
         if is_restored || entries.iter().any(is_about_keys) {
             self.keyring.load().await?;
-            self.view.moved();
+            self.view.bump_generation();
         }
         Ok(())
     }
 }
 
 /// Clients, and the problems of the rows that cannot be read.
-fn parted(rows: Rows<Client, ClientId>) -> (Vec<Client>, Vec<(Option<ClientId>, String)>) {
+fn partition(rows: Rows<Client, ClientId>) -> (Vec<Client>, Vec<(Option<ClientId>, String)>) {
     let unreadable = rows.unreadable.into_iter().map(|row| {
         tracing::error!(error = %row.error, "a client cannot be read");
         (row.id, row.error.to_string())
@@ -453,7 +453,7 @@ fn log_clock(event: ClockEvent, offset_millis: i64) {
 }
 
 /// The current instant of the real clock, for pauses.
-#[expect(clippy::disallowed_methods, reason = "pauses between looks run on real time, as those of the poll do")]
+#[expect(clippy::disallowed_methods, reason = "pauses between syncs run on real time, as those of the poll do")]
 fn now() -> Instant {
     Instant::now()
 }
