@@ -107,27 +107,27 @@ pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, logger: &Logger) {
     let (service, logger) = (Arc::downgrade(service), logger.clone());
     metrics.at_scrape(move |gauges| {
         let Some(service) = service.upgrade() else { return };
-        let status = service.status();
+        let status = service.status.status();
         for kind in RevocationKind::ALL {
-            gauges.revocations_live.of(kind).set(as_i64(service.revocations(kind)));
+            gauges.revocations_live.of(kind).set(as_i64(service.status.revocations(kind)));
         }
         for (check, passes) in Readiness::CHECKS.iter().zip(status.readiness.passed()) {
             gauges.set_ready(check, passes);
         }
-        for (table, rows) in service.unreadable_rows() {
+        for (table, rows) in service.status.unreadable_rows() {
             gauges.set_unreadable_rows(table, rows);
         }
         gauges.view_age_seconds.set(status.view_age.as_secs_f64());
         gauges.clock_offset_seconds.set(status.clock_offset_millis as f64 / 1000.0);
         gauges.verified_cache_entries.set(as_i64(status.cached_tokens));
         gauges.password_queue_depth.set(as_i64(status.password_queue));
-        let pool = service.pool_status();
+        let pool = service.status.pool_status();
         gauges.database_pool_in_use.set(as_i64(pool.in_use));
         gauges.database_pool_idle.set(as_i64(pool.idle));
         gauges.database_pool_waiting.set(as_i64(pool.waiting));
-        let keys = service.key_infos();
+        let keys = service.keys.key_infos();
         let signing = keys.iter().filter(|key| key.phase == KeyPhase::Signing);
-        gauges.set_signing_keys(signing.map(|key| (&key.kid, key.algorithm, service.signs_for_seconds(key))));
+        gauges.set_signing_keys(signing.map(|key| (&key.kid, key.algorithm, service.status.signs_for_seconds(key))));
         gauges.set_log_lines_dropped(logger.dropped_lines());
     });
 }
@@ -138,7 +138,7 @@ fn as_i64(count: usize) -> i64 {
 
 async fn maintain_keys(service: Arc<Service>, stop: CancellationToken) {
     while !stop.is_cancelled() {
-        if let Err(error) = service.maintain_keys().await {
+        if let Err(error) = service.keys.maintain_keys().await {
             tracing::error!(%error, "the signing keys could not be maintained; the present key goes on signing");
         }
         pause(MAINTAIN_KEYS_EVERY, &stop).await;
@@ -148,7 +148,7 @@ async fn maintain_keys(service: Arc<Service>, stop: CancellationToken) {
 async fn learn_password_schemes(service: Arc<Service>, stop: CancellationToken) {
     while !stop.is_cancelled() {
         pause(LEARN_SCHEMES_EVERY, &stop).await;
-        if let Err(error) = service.learn_password_schemes().await {
+        if let Err(error) = service.passwords.learn_password_schemes().await {
             tracing::debug!(%error, "the schemes of stored passwords could not be read");
         }
     }
@@ -157,8 +157,8 @@ async fn learn_password_schemes(service: Arc<Service>, stop: CancellationToken) 
 async fn sweep(service: Arc<Service>, store: Store, retention: Duration, stop: CancellationToken) {
     while !stop.is_cancelled() {
         let mut has_more = false;
-        if let Some(now) = service.time_to_forget() {
-            service.sweep_view(now);
+        if let Some(now) = service.status.time_to_forget() {
+            service.status.sweep_view(now);
             let swept = store.sweep(Some(retention), now).await;
             for (table, error) in swept.failed {
                 tracing::warn!(table, %error, "a table could not be swept");
@@ -170,9 +170,9 @@ async fn sweep(service: Arc<Service>, store: Store, retention: Duration, stop: C
 }
 
 async fn sweep_rounds(round: Round, service: Arc<Service>, store: Store, stop: CancellationToken) {
-    let mut cursor = SweepCursor::beginning_at(service.random.bytes());
+    let mut cursor = SweepCursor::beginning_at(service.status.replica.random.bytes());
     while !stop.is_cancelled() {
-        let look = match service.time_to_forget() {
+        let look = match service.status.time_to_forget() {
             Some(now) => store.sweep_round(round, &mut cursor, now).await.unwrap_or_else(|error| {
                 tracing::warn!(?round, %error, "a table could not be swept");
                 SweepStep::RoundOver
@@ -195,10 +195,10 @@ const fn until_next_step(look: SweepStep) -> Duration {
 async fn audit_counts(service: Arc<Service>, stop: CancellationToken) {
     loop {
         pause(AUDIT_COUNTS_EVERY, &stop).await;
-        if let Err(error) = service.audit_denials().await {
+        if let Err(error) = service.introspection.audit_denials().await {
             tracing::warn!(%error, "denied introspections could not be written into the audit trail yet");
         }
-        if let Err(error) = service.audit_failed_logins().await {
+        if let Err(error) = service.passwords.audit_failed_logins().await {
             tracing::warn!(%error, "failed logins could not be written into the audit trail yet");
         }
         if stop.is_cancelled() {

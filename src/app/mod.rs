@@ -6,30 +6,25 @@ mod master_key;
 mod memory;
 mod wiring;
 
+use crate::replica::Replica;
 use std::cell::RefCell;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 pub use self::examine::examine;
 use self::master_key::master_keys;
 pub use self::memory::Memory;
 pub use self::wiring::store_settings;
-use self::wiring::{
-    assertion_audiences, attempt_rules, client_failures, cors, grpc_listener, hasher, host_of, http_settings, listener,
-    revocation_limit, settings,
-};
+use self::wiring::{cors, grpc_listener, http_settings, listener, service};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors};
 use crate::crypto::{MasterKeyError, Random, RefreshCodec, Sealer, SettingsError};
-use crate::domain::{Algorithm, ClientId, ClientKind, ClientSettings, Grant, Grants, PasswordPolicy};
+use crate::domain::{Algorithm, ClientId, ClientKind, ClientSettings, Grant, Grants};
 use crate::grpc;
 use crate::http::listener::{Listener, Shutdown, TlsError};
 use crate::http::middleware::{Cors, Edge, RequestIdSource, TrustedProxies};
@@ -38,10 +33,7 @@ use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
 use crate::replica::follower::{Follower, SyncError};
 use crate::replica::keyring::{Keyring, KeyringError, RotationLead, UnreadableKeys};
 use crate::replica::view::View;
-use crate::service::{
-    AssertionKeys, AuditSearches, BUILT_IN_CLIENT, ClientCache, Denials, FailedLogins, Judge, MaintenanceError,
-    Refusals, Service, UNKNOWN_CLIENTS,
-};
+use crate::service::{BUILT_IN_CLIENT, Judge, MaintenanceError, Service};
 use crate::store::{Location, NewClient, Rows, SchemaStatus, Store, StoreError, StoreObserver};
 use crate::telemetry::metrics::ListenerName;
 use crate::telemetry::{Logger, Metrics};
@@ -243,35 +235,16 @@ impl Core {
             config.tokens.token_type,
             config.introspection.cache_entries,
         );
-        let service = Arc::new(Service {
-            judge,
+        let replica = Replica {
             view,
             keyring,
-            sealer,
             follower: Arc::clone(&follower),
             clock: Arc::clone(&parts.clock),
             random: Arc::clone(&parts.random),
-            passwords: hasher(config, parts, &metrics)?,
-            policy: PasswordPolicy::new(config.passwords.min_length, host_of(config.issuer.as_str())),
-            attempt_rules: attempt_rules(&config.limits),
-            refusals: Refusals::new(config.limits.max_entries),
-            client_failures: client_failures(&config.limits),
-            assertion_keys: AssertionKeys::default(),
-            unknown_clients: Semaphore::new(UNKNOWN_CLIENTS),
-            revocation_limit: revocation_limit(&config.limits),
-            revoking: Arc::default(),
-            client_cache: ClientCache::default(),
-            denials: Denials::default(),
-            failed_logins: FailedLogins::default(),
-            audit_searches: AuditSearches::default(),
-            refresh_codec: RefreshCodec::new(&current, previous.as_ref()),
-            issuer: config.issuer.as_str().to_owned(),
-            assertion_audiences: assertion_audiences(config.issuer.as_str()),
-            settings: settings(config),
-            stopping: AtomicBool::new(false),
-            start_problem: ArcSwapOption::empty(),
             store: store.clone(),
-        });
+        };
+        let refresh_codec = RefreshCodec::new(&current, previous.as_ref());
+        let service = Arc::new(service(config, &metrics, replica, Arc::new(judge), sealer, refresh_codec)?);
         Ok(Self { service, metrics, follower, store })
     }
 
@@ -283,7 +256,7 @@ impl Core {
             ensure_built_in_client(&self.store, parts).await?;
         }
         self.follower.sync().await?;
-        self.service.learn_password_schemes().await?;
+        self.service.passwords.learn_password_schemes().await?;
         Ok(())
     }
 
@@ -307,11 +280,11 @@ impl Core {
             };
             match started {
                 Ok(()) => {
-                    self.service.set_start_problem(None);
+                    self.service.status.set_start_problem(None);
                     tracing::info!("the database answers; the replica has started");
                     return true;
                 }
-                Err(error) => self.service.set_start_problem(Some(&error)),
+                Err(error) => self.service.status.set_start_problem(Some(&error)),
             }
         }
     }
@@ -331,7 +304,7 @@ impl App {
         let has_started = match core.start(&config, &parts).await {
             Ok(()) => true,
             Err(error) if config.embedded_key_file().is_none() && error.is_outage() => {
-                core.service.set_start_problem(Some(&error));
+                core.service.status.set_start_problem(Some(&error));
                 false
             }
             Err(error) => return Err(error),
@@ -434,7 +407,7 @@ impl App {
         let conductor = async {
             stop.cancelled().await;
             tracing::info!("stopping: no longer ready");
-            self.core.service.begin_stopping();
+            self.core.service.status.begin_stopping();
             shutdown.announced.cancel();
             tokio::time::sleep(self.config.shutdown.delay).await;
             shutdown.stopped.cancel();
@@ -504,19 +477,19 @@ async fn bring_schema_up_to_date(store: &Store, parts: &Parts, creation: Creatio
 /// Makes the keys that are due. A failed rotation does not prevent the start while a key signs: the background work
 /// tries again.
 async fn ensure_signing_key(service: &Service, algorithm: Algorithm) -> Result<(), StartError> {
-    let maintained = service.maintain_keys().await;
+    let maintained = service.keys.maintain_keys().await;
     match maintained {
-        Err(error) if service.can_sign() => {
+        Err(error) if service.status.can_sign() => {
             tracing::error!(%error, "the signing keys could not be maintained; the present key goes on signing");
             Ok(())
         }
-        Err(error) if algorithm.is_generated() && !service.has_unreadable_keys() => Err(error.into()),
+        Err(error) if algorithm.is_generated() && !service.status.has_unreadable_keys() => Err(error.into()),
         // The first key is made when the clocks agree. Until then the replica is not ready.
-        Ok(()) if algorithm.is_generated() && !service.has_time() => Ok(()),
-        _ if service.can_sign() => Ok(()),
+        Ok(()) if algorithm.is_generated() && !service.status.has_time() => Ok(()),
+        _ if service.status.can_sign() => Ok(()),
         // Another replica may be able to open the key. This replica reports the problem, and serves requests that do
         // not need the key.
-        _ if service.has_unreadable_keys() => Ok(()),
+        _ if service.status.has_unreadable_keys() => Ok(()),
         _ => Err(StartError::Setting(format!(
             "tokens.algorithm = {algorithm}: no key signs with it yet. Import one first: countersign keys import --algorithm \
              {algorithm} FILE"

@@ -2,21 +2,31 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use http::HeaderValue;
+use tokio::sync::Semaphore;
 
-use super::memory::Memory;
-use super::{Parts, StartError};
-use crate::config::{self, Config, Pooler};
-use crate::crypto::{HashSettings, PasswordHasher};
-use crate::domain::HASHING_THREADS;
+use crate::config;
+use crate::config::{Config, Pooler};
+use crate::crypto::{HashSettings, PasswordHasher, RefreshCodec, Sealer};
+use crate::domain::{HASHING_THREADS, PasswordPolicy};
 use crate::http::listener::{ListenSettings, Listener, Protocol, TlsIdentity};
 use crate::http::middleware::{Cors, TrustedProxies};
 use crate::http::{ForwardAuthHeaders, HttpSettings};
-use crate::service::{AttemptRules, ClientFailures, RevocationLimit, Settings};
+use crate::replica::Replica;
+use crate::service::{
+    Account, Administration, AssertionKeys, AttemptRules, AuditSearches, ClientCache, ClientFailures, Clients, Denials,
+    FailedLogins, Introspections, Judge, Keys, Passwords, Refusals, ReplicaStatus, RevocationLimit, Revocations,
+    Service, Sessions, Settings, Tokens, UNKNOWN_CLIENTS, Users,
+};
 use crate::store::{AttemptLimits, Location, ReadAddress, StoreSettings};
 use crate::telemetry::Metrics;
+
+use super::StartError;
+use super::memory::Memory;
 
 /// The options with which the store is opened.
 pub fn store_settings(config: &Config) -> StoreSettings {
@@ -44,7 +54,7 @@ pub fn store_settings(config: &Config) -> StoreSettings {
     }
 }
 
-pub(super) fn hasher(config: &Config, parts: &Parts, metrics: &Metrics) -> Result<PasswordHasher, StartError> {
+fn hasher(config: &Config, replica: &Replica, metrics: &Metrics) -> Result<PasswordHasher, StartError> {
     let passwords = &config.passwords;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let settings = HashSettings {
@@ -58,7 +68,7 @@ pub(super) fn hasher(config: &Config, parts: &Parts, metrics: &Metrics) -> Resul
     };
     let seconds = metrics.password_hash_seconds.clone();
     let observer = Arc::new(move |took: Duration| seconds.observe(took.as_secs_f64()));
-    Ok(PasswordHasher::start(settings, Arc::clone(&parts.random), Arc::clone(&parts.clock), observer)?)
+    Ok(PasswordHasher::start(settings, Arc::clone(&replica.random), Arc::clone(&replica.clock), observer)?)
 }
 
 /// The default number of hashing threads for a machine with this many cores.
@@ -66,7 +76,7 @@ fn threads_for(cores: usize) -> usize {
     cores.clamp(*HASHING_THREADS.start(), *HASHING_THREADS.end())
 }
 
-pub(super) fn attempt_rules(limits: &config::Limits) -> AttemptRules {
+fn attempt_rules(limits: &config::Limits) -> AttemptRules {
     // A count without a hard stop restarts when a full burst of attempts has been regained.
     let refilled = u64::from(limits.address.burst) * 60 / u64::from(limits.address.per_minute);
     let address = AttemptLimits {
@@ -83,7 +93,7 @@ pub(super) fn attempt_rules(limits: &config::Limits) -> AttemptRules {
     }
 }
 
-pub(super) fn client_failures(limits: &config::Limits) -> ClientFailures {
+fn client_failures(limits: &config::Limits) -> ClientFailures {
     let config::RateLimit { burst, per_minute } = limits.client;
     if limits.enabled {
         ClientFailures::new(burst, per_minute, limits.max_entries)
@@ -92,7 +102,7 @@ pub(super) fn client_failures(limits: &config::Limits) -> ClientFailures {
     }
 }
 
-pub(super) fn revocation_limit(limits: &config::Limits) -> RevocationLimit {
+fn revocation_limit(limits: &config::Limits) -> RevocationLimit {
     let config::RateLimit { burst, per_minute } = limits.revocation;
     if limits.enabled {
         RevocationLimit::new(burst, per_minute, limits.max_entries)
@@ -103,7 +113,7 @@ pub(super) fn revocation_limit(limits: &config::Limits) -> RevocationLimit {
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-pub(super) fn settings(config: &Config) -> Settings {
+fn settings(config: &Config) -> Settings {
     Settings {
         access_ttl: config.tokens.access_ttl,
         algorithm: config.tokens.algorithm,
@@ -125,6 +135,99 @@ pub(super) fn http_settings(config: &Config) -> Result<HttpSettings, StartError>
         introspection_max_age: config.introspection.max_age,
         forward_auth,
         allow_preflight: config.forward_auth.allow_preflight,
+    })
+}
+
+/// The use cases of a replica.
+pub(super) fn service(
+    config: &Config,
+    metrics: &Metrics,
+    replica: Replica,
+    judge: Arc<Judge>,
+    sealer: Arc<Sealer>,
+    refresh_codec: RefreshCodec,
+) -> Result<Service, StartError> {
+    let (issuer, settings) = (config.issuer.as_str(), settings(config));
+    let policy = Arc::new(PasswordPolicy::new(config.passwords.min_length, host_of(issuer)));
+    let client_failures = Arc::new(client_failures(&config.limits));
+    let tokens = Arc::new(Tokens {
+        replica: replica.clone(),
+        issuer: issuer.to_owned(),
+        refresh_codec,
+        settings: settings.clone(),
+    });
+    let passwords = Arc::new(Passwords {
+        hasher: hasher(config, &replica, metrics)?,
+        replica: replica.clone(),
+        attempt_rules: attempt_rules(&config.limits),
+        refusals: Refusals::new(config.limits.max_entries),
+        failed_logins: FailedLogins::default(),
+    });
+    let sessions = Arc::new(Sessions {
+        replica: replica.clone(),
+        judge: Arc::clone(&judge),
+        tokens: Arc::clone(&tokens),
+        passwords: Arc::clone(&passwords),
+        settings: settings.clone(),
+    });
+    let keys = Arc::new(Keys { replica: replica.clone(), sealer, settings: settings.clone() });
+    let revocations = Arc::new(Revocations {
+        replica: replica.clone(),
+        judge: Arc::clone(&judge),
+        tokens: Arc::clone(&tokens),
+        sessions: Arc::clone(&sessions),
+        keys: Arc::clone(&keys),
+        limit: revocation_limit(&config.limits),
+        revoking: Arc::default(),
+    });
+    Ok(Service {
+        introspection: Introspections {
+            replica: replica.clone(),
+            judge: Arc::clone(&judge),
+            tokens: Arc::clone(&tokens),
+            client_failures: Arc::clone(&client_failures),
+            denials: Denials::default(),
+        },
+        account: Account {
+            replica: replica.clone(),
+            passwords: Arc::clone(&passwords),
+            policy: Arc::clone(&policy),
+            tokens: Arc::clone(&tokens),
+            sessions: Arc::clone(&sessions),
+            revocations: Arc::clone(&revocations),
+            settings: settings.clone(),
+        },
+        clients: Clients {
+            replica: replica.clone(),
+            judge: Arc::clone(&judge),
+            failures: client_failures,
+            assertion_keys: AssertionKeys::default(),
+            assertion_audiences: assertion_audiences(issuer),
+            unknown_clients: Semaphore::new(UNKNOWN_CLIENTS),
+            cache: ClientCache::default(),
+            settings: settings.clone(),
+        },
+        users: Users { replica: replica.clone(), passwords: Arc::clone(&passwords), policy },
+        administration: Administration {
+            replica: replica.clone(),
+            judge: Arc::clone(&judge),
+            tokens: Arc::clone(&tokens),
+            audit_searches: AuditSearches::default(),
+        },
+        status: ReplicaStatus {
+            replica,
+            judge: Arc::clone(&judge),
+            passwords: Arc::clone(&passwords),
+            settings,
+            stopping: AtomicBool::new(false),
+            start_problem: ArcSwapOption::empty(),
+        },
+        tokens,
+        judge,
+        sessions,
+        revocations,
+        keys,
+        passwords,
     })
 }
 
@@ -195,13 +298,13 @@ fn identity(name: &'static str, protocol: Protocol, files: &config::TlsFiles) ->
 
 /// The token endpoint's URL and the issuer (RFC 7523 §3). The URLs of other endpoints are included because clients use
 /// them as well.
-pub(super) fn assertion_audiences(issuer: &str) -> Vec<String> {
+fn assertion_audiences(issuer: &str) -> Vec<String> {
     let base = issuer.trim_end_matches('/');
     let endpoints = ["token", "introspect", "revoke"].map(|name| format!("{base}/oauth2/{name}"));
     [issuer.to_owned()].into_iter().chain(endpoints).collect()
 }
 
-pub(super) fn host_of(issuer: &str) -> &str {
+fn host_of(issuer: &str) -> &str {
     let after_scheme = issuer.split_once("://").map_or(issuer, |(_, rest)| rest);
     after_scheme.split(['/', ':']).next().unwrap_or(after_scheme)
 }

@@ -36,13 +36,18 @@ pub(super) fn run(command: AdminKeyCommand, common: &Common) -> Result<(), CliEr
     let from = operator();
     match command {
         AdminKeyCommand::Create { name, expires_in } => on_database(common, Creation::Forbidden, async |core| {
-            let key = core.service.create_admin_key(&name, expires_in, &from).await.map_err(CliError::failed)?;
+            let key = core
+                .service
+                .administration
+                .create_admin_key(&name, expires_in, &from)
+                .await
+                .map_err(CliError::failed)?;
             let json = json!({"name": name, "admin_key": key.expose()});
             common.output().answer(&json, || format!("{}\n", key.expose()))
         }),
         AdminKeyCommand::List => on_database(common, Creation::Forbidden, async |core| list(core, common).await),
         AdminKeyCommand::Delete { name } => on_database(common, Creation::Forbidden, async |core| {
-            if !core.service.delete_admin_key(&name, &from).await.map_err(CliError::failed)? {
+            if !core.service.administration.delete_admin_key(&name, &from).await.map_err(CliError::failed)? {
                 return Err(CliError::failed("there is no such admin key"));
             }
             common.output().answer(&json!({"deleted": name}), || format!("deleted {name}\n"))
@@ -51,7 +56,7 @@ pub(super) fn run(command: AdminKeyCommand, common: &Common) -> Result<(), CliEr
 }
 
 async fn list(core: &Core, common: &Common) -> Result<(), CliError> {
-    let keys = core.service.admin_keys().await.map_err(CliError::failed)?;
+    let keys = core.service.administration.admin_keys().await.map_err(CliError::failed)?;
     let rows: Vec<Value> = keys
         .iter()
         .map(|key| {

@@ -94,13 +94,13 @@ pub(super) fn run(command: ClientsCommand, common: &Common) -> Result<(), CliErr
         ClientsCommand::List => on_database(common, Creation::Forbidden, async |core| list(core, common)),
         ClientsCommand::Show { id } => on_client(&id, common, async |_, client| Ok(client)),
         ClientsCommand::Set { id, options } => on_client(&id, common, async |core, client| {
-            core.service.change_client(&client.id, |settings| options.apply(settings), None, &from).await
+            core.service.clients.change_client(&client.id, |settings| options.apply(settings), None, &from).await
         }),
         ClientsCommand::Disable { id } => on_client(&id, common, async |core, client| {
-            core.service.set_client_enabled(&client.id, false, &from).await.map_err(CliError::failed)
+            core.service.clients.set_client_enabled(&client.id, false, &from).await.map_err(CliError::failed)
         }),
         ClientsCommand::Enable { id } => on_client(&id, common, async |core, client| {
-            core.service.set_client_enabled(&client.id, true, &from).await.map_err(CliError::failed)
+            core.service.clients.set_client_enabled(&client.id, true, &from).await.map_err(CliError::failed)
         }),
         ClientsCommand::NewSecret { id, grace } => new_secret(&id, grace, common),
         ClientsCommand::Delete { id, confirmation } => delete(&id, &confirmation, common),
@@ -120,14 +120,18 @@ pub(super) fn client_id(text: &str) -> Result<ClientId, CliError> {
 
 /// Reads the client from the database.
 pub(super) fn find(core: &Core, id: &ClientId) -> Result<Client, CliError> {
-    core.service.client(id).map(|client| (*client).clone()).ok_or_else(|| CliError::failed("there is no such client"))
+    core.service
+        .clients
+        .client(id)
+        .map(|client| (*client).clone())
+        .ok_or_else(|| CliError::failed("there is no such client"))
 }
 
 fn create(id: &str, kind: ClientKind, options: &ClientOptions, common: &Common) -> Result<(), CliError> {
     let id = client_id(id)?;
     let settings = options.apply(ClientSettings::new(kind))?;
     on_database(common, Creation::Forbidden, async |core| {
-        let created = core.service.create_client(id, settings, true, &operator()).await;
+        let created = core.service.clients.create_client(id, settings, true, &operator()).await;
         let (client, secret) = created.map_err(CliError::failed)?;
         hand_over(json!({"client_id": client.id.as_str()}), secret.as_ref(), common)
     })
@@ -136,7 +140,7 @@ fn create(id: &str, kind: ClientKind, options: &ClientOptions, common: &Common) 
 fn new_secret(id: &str, grace: Duration, common: &Common) -> Result<(), CliError> {
     let id = client_id(id)?;
     on_database(common, Creation::Forbidden, async |core| {
-        let made = core.service.new_client_secret(&id, grace, &operator()).await;
+        let made = core.service.clients.new_client_secret(&id, grace, &operator()).await;
         let (secret, until) = made.map_err(CliError::failed)?;
         let json = json!({"client_id": id.as_str(), "former_secrets_expire_at": crate::http::rfc3339(until)});
         hand_over(json, Some(&secret), common)
@@ -157,11 +161,11 @@ fn hand_over(mut json: Value, secret: Option<&ClientSecret>, common: &Common) ->
 }
 
 fn list(core: &Core, common: &Common) -> Result<(), CliError> {
-    let mut clients = core.service.clients();
+    let mut clients = core.service.clients.clients();
     clients.sort_by(|one, other| one.id.cmp(&other.id));
     let items = clients
         .iter()
-        .map(|client| json_of(&ClientItem::new(client, core.service.now())))
+        .map(|client| json_of(&ClientItem::new(client, core.service.status.now())))
         .collect::<Result<Vec<_>, _>>()?;
     common.output().list("clients", &items, &COLUMNS)
 }
@@ -175,7 +179,7 @@ fn on_client(
     let id = client_id(id)?;
     on_database(common, Creation::Forbidden, async |core| {
         let client = how(core, find(core, &id)?).await?;
-        common.output().details(&json_of(&ClientItem::new(&client, core.service.now()))?, &FIELDS)
+        common.output().details(&json_of(&ClientItem::new(&client, core.service.status.now()))?, &FIELDS)
     })
 }
 
@@ -183,10 +187,10 @@ fn delete(id: &str, confirmation: &Confirmation, common: &Common) -> Result<(), 
     let id = client_id(id)?;
     on_database(common, Creation::Forbidden, async |core| {
         find(core, &id)?;
-        let sessions = core.service.count_sessions(None, Some(&id)).await.map_err(CliError::failed)?;
+        let sessions = core.service.sessions.count_sessions(None, Some(&id)).await.map_err(CliError::failed)?;
         let ended = counted(sessions, "session", "sessions");
         confirmation.ask(&format!("This deletes the client {id} and ends {ended}."))?;
-        if !core.service.delete_client(&id, &operator()).await.map_err(CliError::failed)? {
+        if !core.service.clients.delete_client(&id, &operator()).await.map_err(CliError::failed)? {
             return Err(CliError::failed("there is no such client"));
         }
         common.output().answer(&json!({"deleted": id.as_str()}), || format!("deleted {id}\n"))

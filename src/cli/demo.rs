@@ -79,11 +79,11 @@ impl Demo {
         let password: String = secret.expose().chars().take(PASSWORD_LENGTH).collect();
         let username = Username::parse(USER).map_err(CliError::failed)?;
         let parsed = Password::parse(&password).map_err(CliError::failed)?;
-        service.create_user(username, parsed, Vec::new(), &from).await.map_err(CliError::failed)?;
+        service.users.create_user(username, parsed, Vec::new(), &from).await.map_err(CliError::failed)?;
         let settings =
             ClientSettings { introspect: IntrospectRight::Any, ..ClientSettings::new(ClientKind::Confidential) };
         let id = ClientId::parse(GATEWAY).map_err(CliError::failed)?;
-        let (_, secret) = service.create_client(id, settings, true, &from).await.map_err(CliError::failed)?;
+        let (_, secret) = service.clients.create_client(id, settings, true, &from).await.map_err(CliError::failed)?;
         let secret = secret.ok_or_else(|| CliError::failed("the gateway has no secret"))?;
         print(&instructions(&Shown {
             public: app.public_address().to_string(),

@@ -54,7 +54,7 @@ async fn import(
     loop {
         let batch = lines.batch().map_err(|error| CliError::about("the import", error))?;
         let slices: Vec<&[u8]> = batch.iter().map(Vec::as_slice).collect();
-        core.service.import_users(&slices, &mut report, &from).await.map_err(CliError::failed)?;
+        core.service.users.import_users(&slices, &mut report, &from).await.map_err(CliError::failed)?;
         for line in report.refused.drain(..) {
             progress.clear();
             note(&format!("line {}: {}", line.number, line.reason));

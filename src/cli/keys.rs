@@ -53,42 +53,42 @@ pub(super) fn run(command: KeysCommand, common: &Common) -> Result<(), CliError>
             on_database(common, Creation::ForbiddenAndKeysOptional, async |core| list(core, common).await)
         }
         KeysCommand::Rotate { algorithm } => on_database(common, Creation::Forbidden, async |core| {
-            let algorithm = algorithm.unwrap_or_else(|| core.service.default_algorithm());
-            let kid = core.service.rotate_key(algorithm, &from).await.map_err(CliError::failed)?;
+            let algorithm = algorithm.unwrap_or_else(|| core.service.status.default_algorithm());
+            let kid = core.service.keys.rotate_key(algorithm, &from).await.map_err(CliError::failed)?;
             added(core, &kid, common)
         }),
         KeysCommand::Import { algorithm, file } => {
             let pem = Zeroizing::new(read_text(&file, LONGEST_PEM)?);
             on_database(common, Creation::Forbidden, async |core| {
-                let kid = core.service.import_key(&pem, algorithm, &from).await.map_err(CliError::failed)?;
+                let kid = core.service.keys.import_key(&pem, algorithm, &from).await.map_err(CliError::failed)?;
                 added(core, &kid, common)
             })
         }
         KeysCommand::Withdraw { kid } => {
             let kid = Kid::parse(&kid).map_err(|error| CliError::Usage(error.to_string()))?;
             on_database(common, Creation::ForbiddenAndKeysOptional, async |core| {
-                if !core.service.withdraw_key(&kid, &from).await.map_err(CliError::failed)? {
+                if !core.service.keys.withdraw_key(&kid, &from).await.map_err(CliError::failed)? {
                     return Err(CliError::failed("there is no such key"));
                 }
                 common.output().answer(&json!({"withdrawn": kid.as_str()}), || format!("withdrawn {kid}\n"))
             })
         }
         KeysCommand::Reseal => on_database(common, Creation::Forbidden, async |core| {
-            let count = core.service.reseal_keys().await.map_err(CliError::failed)?;
+            let count = core.service.keys.reseal_keys().await.map_err(CliError::failed)?;
             common.output().answer(&json!({"resealed": count}), || format!("resealed {count} keys\n"))
         }),
     }
 }
 
 async fn list(core: &Core, common: &Common) -> Result<(), CliError> {
-    let keys = core.service.stored_key_infos().await.map_err(CliError::failed)?;
+    let keys = core.service.keys.stored_key_infos().await.map_err(CliError::failed)?;
     let items = keys.iter().map(|key| json_of(&KeyItem::from(key))).collect::<Result<Vec<_>, _>>()?;
     common.output().list("keys", &items, &COLUMNS)
 }
 
 /// Shows a key that was just added.
 fn added(core: &Core, kid: &Kid, common: &Common) -> Result<(), CliError> {
-    let keys = core.service.key_infos();
+    let keys = core.service.keys.key_infos();
     let key = keys.iter().find(|key| key.kid == *kid);
     let key = key.ok_or_else(|| CliError::failed("the key is there, but it could not be read back"))?;
     common.output().details(&json_of(&KeyItem::from(key))?, &COLUMNS)

@@ -51,11 +51,11 @@ pub(super) fn run(args: RevokeArgs, common: &Common) -> Result<(), CliError> {
     let session = parsed(args.session.as_deref(), SessionId::parse)?;
     on_database(common, Creation::Forbidden, async |core| {
         if args.everything {
-            let sessions = core.service.count_sessions(None, None).await.map_err(CliError::failed)?;
+            let sessions = core.service.sessions.count_sessions(None, None).await.map_err(CliError::failed)?;
             let ended = counted(sessions, "session", "sessions");
             args.confirmation
                 .ask(&format!("This ends {ended} and makes every token of every user and client inactive."))?;
-            let revoked = core.service.revoke_everything(&operator()).await;
+            let revoked = core.service.revocations.revoke_everything(&operator()).await;
             revoked.map_err(CliError::failed)?;
             return print_summary(
                 &json!({"everything": true, "sessions": sessions}),
@@ -96,7 +96,7 @@ fn parsed<T, E: std::fmt::Display>(
 /// Revokes a refresh token's session, or a single access token.
 async fn revoke_token(core: &Core, token: &str, common: &Common) -> Result<(), CliError> {
     if looks_like_refresh_token(token) {
-        let session = core.service.session_of(token).ok_or_else(|| {
+        let session = core.service.revocations.session_of(token).ok_or_else(|| {
             CliError::failed("this refresh token was not made by this installation, or under another master key")
         })?;
         return revoke_session(core, session, common).await;
@@ -119,7 +119,7 @@ async fn revoke_session(core: &Core, session: SessionId, common: &Common) -> Res
 }
 
 async fn revoke(core: &Core, target: Target, json: &Value, what: &str, common: &Common) -> Result<(), CliError> {
-    if core.service.revoke(target, &operator()).await.map_err(CliError::failed)? {
+    if core.service.revocations.revoke(target, &operator()).await.map_err(CliError::failed)? {
         print_summary(json, what, common)
     } else {
         Err(CliError::failed(format!("{what}: not found")))

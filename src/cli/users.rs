@@ -83,22 +83,22 @@ pub(super) fn run(command: UsersCommand, common: &Common) -> Result<(), CliError
         UsersCommand::List => on_database(common, Creation::Forbidden, async |core| list(core, common).await),
         UsersCommand::Show { user } => change(&user, common, async |_, _| Ok(())),
         UsersCommand::Disable { user } => change(&user, common, async |core, user| {
-            core.service.set_user_enabled(user.id, false, &operator()).await.map_err(CliError::failed)
+            core.service.users.set_user_enabled(user.id, false, &operator()).await.map_err(CliError::failed)
         }),
         UsersCommand::Enable { user } => change(&user, common, async |core, user| {
-            core.service.set_user_enabled(user.id, true, &operator()).await.map_err(CliError::failed)
+            core.service.users.set_user_enabled(user.id, true, &operator()).await.map_err(CliError::failed)
         }),
         UsersCommand::SetPassword { user, password } => {
             let password = password.read()?;
             change(&user, common, async |core, user| {
-                core.service.set_password(user.id, password, &operator()).await.map_err(CliError::failed)
+                core.service.users.set_password(user.id, password, &operator()).await.map_err(CliError::failed)
             })
         }
         UsersCommand::SetRoles { user, roles } => {
             let roles = roles.split(',').map(str::trim).filter(|role| !role.is_empty()).map(Role::parse);
             let roles = roles.collect::<Result<Vec<_>, _>>().map_err(|error| CliError::Usage(error.to_string()))?;
             change(&user, common, async |core, user| {
-                core.service.set_roles(user.id, roles, &operator()).await.map_err(CliError::failed)
+                core.service.users.set_roles(user.id, roles, &operator()).await.map_err(CliError::failed)
             })
         }
         UsersCommand::Delete { user, confirmation } => delete(&user, &confirmation, common),
@@ -109,10 +109,10 @@ pub(super) fn run(command: UsersCommand, common: &Common) -> Result<(), CliError
 /// Finds the user with this name or id.
 pub(super) async fn find(core: &Core, text: &str) -> Result<User, CliError> {
     let found = match UserId::parse(text) {
-        Ok(id) => core.service.user(id).await,
+        Ok(id) => core.service.users.user(id).await,
         Err(_) => {
             let name = Username::parse(text).map_err(|error| CliError::Usage(error.to_string()))?;
-            core.service.user_named(&name).await
+            core.service.users.user_named(&name).await
         }
     };
     found.map_err(CliError::failed)?.ok_or_else(|| CliError::failed("there is no such user"))
@@ -122,14 +122,15 @@ fn create(name: &str, roles: Vec<Role>, password: &PasswordSource, common: &Comm
     let name = Username::parse(name).map_err(|error| CliError::Usage(error.to_string()))?;
     let password = password.read()?;
     on_database(common, Creation::Forbidden, async |core| {
-        let user = core.service.create_user(name, password, roles, &operator()).await.map_err(CliError::failed)?;
+        let user =
+            core.service.users.create_user(name, password, roles, &operator()).await.map_err(CliError::failed)?;
         common.output().answer(&json_of(&UserItem::from(&user))?, || format!("{}\n", user.id))
     })
 }
 
 /// Shows a changed user.
 async fn changed(core: &Core, user: &User, common: &Common) -> Result<(), CliError> {
-    let user = core.service.user(user.id).await.map_err(CliError::failed)?;
+    let user = core.service.users.user(user.id).await.map_err(CliError::failed)?;
     let user = user.ok_or_else(|| CliError::failed("there is no such user"))?;
     common.output().details(&json_of(&UserItem::from(&user))?, &FIELDS)
 }
@@ -150,10 +151,10 @@ fn change(
 fn delete(text: &str, confirmation: &Confirmation, common: &Common) -> Result<(), CliError> {
     on_database(common, Creation::Forbidden, async |core| {
         let user = find(core, text).await?;
-        let sessions = core.service.count_sessions(Some(user.id), None).await.map_err(CliError::failed)?;
+        let sessions = core.service.sessions.count_sessions(Some(user.id), None).await.map_err(CliError::failed)?;
         let ended = counted(sessions, "session", "sessions");
         confirmation.ask(&format!("This deletes {} ({}) and ends {ended}.", user.username, user.id))?;
-        core.service.delete_user(user.id, &operator()).await.map_err(CliError::failed)?;
+        core.service.users.delete_user(user.id, &operator()).await.map_err(CliError::failed)?;
         let json = json!({"deleted": user.id.to_string(), "username": user.username.as_str()});
         common.output().answer(&json, || format!("deleted {} ({})\n", user.username, user.id))
     })
@@ -166,7 +167,7 @@ async fn list(core: &Core, common: &Common) -> Result<(), CliError> {
         print("{\"users\":[")?;
     }
     loop {
-        let (users, next) = core.service.users(after.as_ref(), PAGE).await.map_err(CliError::failed)?;
+        let (users, next) = core.service.users.users(after.as_ref(), PAGE).await.map_err(CliError::failed)?;
         let items =
             users.readable.iter().map(|user| json_of(&UserItem::from(user))).collect::<Result<Vec<Value>, _>>()?;
         if common.json {

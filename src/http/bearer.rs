@@ -11,7 +11,7 @@ use crate::service::{Bearer, BearerError, Service, Unavailable, WrongAudience};
 
 /// The user of the request's access token.
 pub async fn user(service: &Service, headers: &HeaderMap) -> Result<Bearer, ApiError> {
-    let bearer = service.bearer(token(headers)?).await.map_err(refusal)?;
+    let bearer = service.sessions.bearer(token(headers)?).await.map_err(refusal)?;
     note_caller(Some(Caller::User(bearer.user)));
     Ok(bearer)
 }

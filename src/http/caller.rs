@@ -21,11 +21,11 @@ pub async fn of_form(
 ) -> Result<Caller, OAuthError> {
     let body = BodyCredentials::of_form(form)?;
     let header = if body.is_empty() { sole_authorization(headers) } else { None };
-    if let Some(caller) = header.and_then(|header| shared.service.cached_client(header)) {
+    if let Some(caller) = header.and_then(|header| shared.service.clients.cached_client(header)) {
         note_caller(middleware::Caller::of(&caller));
         return Ok(caller);
     }
-    let before = shared.service.before_authentication();
+    let before = shared.service.clients.before_authentication();
     let input = ClientCredentialsInput::gather(headers, body)?;
     let auth = credentials_of(&input, None);
     // On the heap, so that the future of the usual case stays small.
@@ -35,7 +35,7 @@ pub async fn of_form(
         CallerError::Failed(failure) => oauth_failure(failure),
     })?;
     if let Some(header) = header {
-        shared.service.cache_client(header, &caller, &before);
+        shared.service.clients.cache_client(header, &caller, &before);
     }
     Ok(caller)
 }
@@ -72,7 +72,7 @@ pub async fn of_rest(
 }
 
 async fn authenticate(shared: &Shared, auth: &ClientAuth<'_>, address: IpAddr) -> Result<Caller, CallerError> {
-    let caller = shared.service.authenticate(auth, address).await;
+    let caller = shared.service.clients.authenticate(auth, address).await;
     match &caller {
         Ok(caller) => note_caller(middleware::Caller::of(caller)),
         Err(CallerError::TooManyFailures { .. }) => shared.metrics.attempts_refused.count(metrics::Limit::Client),

@@ -83,13 +83,13 @@ pub async fn livez() -> Response {
     )
 )]
 pub async fn readyz(State(shared): State<Arc<Shared>>) -> Response {
-    answer(shared.service.readiness(), None, Vec::new())
+    answer(shared.service.status.readiness(), None, Vec::new())
 }
 
 /// Readiness with the measured values, for operators.
 pub async fn readyz_with_details(State(shared): State<Arc<Shared>>) -> Response {
-    let status = shared.service.status();
-    answer(status.readiness, Some(ReadyFigures::from(&status)), shared.service.problems())
+    let status = shared.service.status.status();
+    answer(status.readiness, Some(ReadyFigures::from(&status)), shared.service.status.problems())
 }
 
 fn answer(readiness: Readiness, figures: Option<ReadyFigures>, problems: Vec<String>) -> Response {

@@ -128,7 +128,7 @@ impl View {
     /// The same for a given time and a stopwatch value that was read after it. If the process was suspended between the
     /// two readings, the view is stale.
     pub fn freshness_at(&self, clock: &dyn Clock, now: Timestamp, elapsed: Duration) -> Freshness {
-        if !self.loaded.load(Ordering::Acquire) {
+        if !self.is_loaded() {
             return Freshness::Empty;
         }
         let age = elapsed.saturating_sub(Duration::from_millis(self.synced_at.load(Ordering::Acquire)));
@@ -141,6 +141,16 @@ impl View {
             Some(ClockFault::Stepped) => Freshness::Stale,
             Some(reason) => Freshness::TimeUnknown(reason),
         }
+    }
+
+    /// Whether the view has been loaded once.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.load(Ordering::Acquire)
+    }
+
+    /// Whether the time is known: the machine's clock and the database's do not disagree.
+    pub fn has_time(&self, clock: &dyn Clock) -> bool {
+        !matches!(self.freshness(clock), Freshness::TimeUnknown(_))
     }
 
     /// Time since the last successful sync began: an upper bound of the view's age.

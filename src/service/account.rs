@@ -1,12 +1,17 @@
 //! Operations of users on their own account: read it, change the password, end sessions.
 
-use crate::crypto::{FamilySecret, HashingError, RefreshToken};
-use crate::domain::{Client, ClientId, EndReason, Password, PolicyRefusal, Session, SessionId, User, UserId};
-use crate::store::{KeptSession, Owner, PasswordChange, SessionDetail, StoreError};
+use std::sync::Arc;
 
-use super::granted::{Granted, Narrowing};
-use super::logout::Bearer;
-use super::{Failure, IssuedTokens, Limit, LoginError, REVOCATION_LIFE, Requester, Service};
+use crate::crypto::{FamilySecret, HashingError, RefreshToken};
+use crate::domain::{Client, EndReason, Password, PasswordPolicy, PolicyRefusal, SessionId, User};
+use crate::replica::Replica;
+use crate::service::sessions::logout::Bearer;
+use crate::service::tokens::granted::{Granted, Narrowing};
+use crate::service::{
+    Failure, IssuedTokens, Limit, LoginError, Passwords, REVOCATION_LIFE, Requester, Revocations, Sessions, Settings,
+    Tokens,
+};
+use crate::store::{KeptSession, Owner, PasswordChange, SessionDetail, StoreError};
 
 /// Why a password was not changed.
 #[derive(Debug, thiserror::Error)]
@@ -34,19 +39,21 @@ pub enum PasswordChangeError {
     Failed(#[from] Failure),
 }
 
-/// A page of a user's or client's sessions.
-#[derive(Debug)]
-pub struct SessionPage {
-    /// Ordered by id.
-    pub sessions: Vec<Session>,
-    /// The id after which the next page begins; `None` on the last page.
-    pub next: Option<SessionId>,
+/// What users may do with their own account.
+pub struct Account {
+    pub(crate) replica: Replica,
+    pub(crate) passwords: Arc<Passwords>,
+    pub(crate) policy: Arc<PasswordPolicy>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) revocations: Arc<Revocations>,
+    pub(crate) settings: Settings,
 }
 
-impl Service {
+impl Account {
     /// The bearer's user; `None` if it was deleted.
     pub async fn me(&self, bearer: &Bearer) -> Result<Option<User>, Failure> {
-        Ok(self.store.users().by_id(bearer.user).await?)
+        Ok(self.replica.store.users().by_id(bearer.user).await?)
     }
 
     /// Changes the bearer's password. All other sessions end; this session continues with a new pair (security.md P12).
@@ -60,10 +67,11 @@ impl Service {
     ) -> Result<IssuedTokens, PasswordChangeError> {
         let user = self.me(bearer).await?.ok_or(PasswordChangeError::SessionEnded)?;
         self.policy.check(&new, &user.username)?;
-        let verified = self.verify_password(&user.username, current, &bearer.token.claims.client, from).await?;
+        let verified =
+            self.passwords.verify_password(&user.username, current, &bearer.token.claims.client, from).await?;
         // The password was right, so a later failure does not count as a failed attempt.
         let changed = self.change_verified(bearer, &verified.user, new, from).await;
-        self.settle_attempt(&verified.attempt).await;
+        self.passwords.settle_attempt(&verified.attempt).await;
         changed
     }
 
@@ -74,14 +82,15 @@ impl Service {
         new: Password,
         from: &Requester,
     ) -> Result<IssuedTokens, PasswordChangeError> {
-        let client = self.view.client(bearer.token.claims.client.as_str()).ok_or(PasswordChangeError::SessionEnded)?;
-        let session = self.store.sessions().by_id(bearer.session).await.map_err(Failure::from)?;
+        let client =
+            self.replica.view.client(bearer.token.claims.client.as_str()).ok_or(PasswordChangeError::SessionEnded)?;
+        let session = self.replica.store.sessions().by_id(bearer.session).await.map_err(Failure::from)?;
         let session = session.ok_or(PasswordChangeError::SessionEnded)?;
-        let now = self.clock.now();
-        let family = FamilySecret::generate(&*self.random);
+        let now = self.replica.clock.now();
+        let family = FamilySecret::generate(&*self.replica.random);
         let token = RefreshToken { session: session.session.id, generation: session.session.generation, family };
-        self.check_length(&session, &token, &client, self.granted_as_before(&session, &client)?)?;
-        let hash = self.passwords.hash(new).await?;
+        self.tokens.check_length(&session, &token, &client, self.granted_as_before(&session, &client)?)?;
+        let hash = self.passwords.hasher.hash(new).await?;
         let change = PasswordChange {
             user: user.id,
             expected_epoch: Some(user.epoch),
@@ -100,8 +109,8 @@ impl Service {
                     .on(&client.id),
             ),
         };
-        let changed = match self.store.users().change_password(change, now).await {
-            Ok(written) => self.follower.apply_locally(written).await,
+        let changed = match self.replica.store.users().change_password(change, now).await {
+            Ok(written) => self.replica.follower.apply_locally(written).await,
             Err(StoreError::Conflict { .. } | StoreError::NotFound { .. }) => {
                 return Err(PasswordChangeError::SessionEnded);
             }
@@ -110,40 +119,13 @@ impl Service {
         let detail = changed.session.ok_or(PasswordChangeError::SessionEnded)?;
         let token = RefreshToken { generation: detail.session.generation, ..token };
         let granted = self.granted_as_before(&detail, &client)?;
-        Ok(self.tokens_of_generation(&detail, &token, &client, granted)?)
+        Ok(self.tokens.tokens_of_generation(&detail, &token, &client, granted)?)
     }
 
     /// The full grant of a session. If the client has lost all audiences of the session, the session counts as ended.
     fn granted_as_before(&self, session: &SessionDetail, client: &Client) -> Result<Granted, PasswordChangeError> {
-        let granted = self.granted_now(&session.session, &session.roles, client, &Narrowing::default());
+        let granted = self.tokens.granted_now(&session.session, &session.roles, client, &Narrowing::default());
         granted.map_err(|_| PasswordChangeError::SessionEnded)
-    }
-
-    /// A page of a user's live sessions, ordered by id.
-    pub async fn sessions_of_user(
-        &self,
-        user: UserId,
-        after: Option<SessionId>,
-        limit: u32,
-    ) -> Result<SessionPage, Failure> {
-        let page = self.store.sessions().of_user(user, after, limit, self.clock.now()).await?;
-        Ok(SessionPage::new(page, limit))
-    }
-
-    /// How many sessions have neither ended nor expired: of a user, of a client, or of all.
-    pub async fn count_sessions(&self, user: Option<UserId>, client: Option<&ClientId>) -> Result<i64, Failure> {
-        Ok(self.store.sessions().count(user, client, self.clock.now()).await?)
-    }
-
-    /// A page of a client's live sessions, ordered by id.
-    pub async fn sessions_of_client(
-        &self,
-        client: &ClientId,
-        after: Option<SessionId>,
-        limit: u32,
-    ) -> Result<SessionPage, Failure> {
-        let page = self.store.sessions().of_client(client, after, limit, self.clock.now()).await?;
-        Ok(SessionPage::new(page, limit))
     }
 
     /// Ends one of the bearer's sessions. Returns whether it exists.
@@ -153,21 +135,14 @@ impl Service {
         session: SessionId,
         from: &Requester,
     ) -> Result<bool, Failure> {
-        self.end_session(session, Owner::User(bearer.user), EndReason::UserRevoked, &from.acting(bearer.user)).await
+        self.sessions
+            .end_session(session, Owner::User(bearer.user), EndReason::UserRevoked, &from.acting(bearer.user))
+            .await
     }
 
     /// Ends all sessions of the bearer with one revocation, regardless of their number (security.md I13).
     pub async fn log_out_everywhere(&self, bearer: &Bearer, from: &Requester) -> Result<(), Failure> {
-        self.revoke(super::Target::User(bearer.user), &from.acting(bearer.user)).await.map(drop)
-    }
-}
-
-impl SessionPage {
-    /// Only a full page can have a next page.
-    fn new(details: Vec<SessionDetail>, limit: u32) -> Self {
-        let is_full = details.len() == usize::try_from(limit).unwrap_or(usize::MAX);
-        let next = details.last().filter(|_| is_full).map(|last| last.session.id);
-        Self { sessions: details.into_iter().map(|detail| detail.session).collect(), next }
+        self.revocations.revoke(super::Target::User(bearer.user), &from.acting(bearer.user)).await.map(drop)
     }
 }
 

@@ -1,13 +1,14 @@
 //! Signing keys: the initial key, automatic rotation, import, withdrawal, and resealing under a new master key.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::{ImportError, SigningKey, import_private_key};
+use crate::crypto::{ImportError, Sealer, SigningKey, import_private_key};
 use crate::domain::{Algorithm, KeyPhase, KeySchedule, Kid, Timestamp, signer_of};
+use crate::replica::Replica;
 use crate::replica::keyring::{Key, KeyringError, seal_context};
+use crate::service::{Failure, REVOCATION_LIFE, Requester, Settings, apply_if_found};
 use crate::store::{AfterWithdrawal, NewKey, StoreError, StoredKey};
-
-use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
 /// How long a key stays published after the last token that it signed has expired.
 const KEEP_BEYOND_LAST_TOKEN: Duration = Duration::from_secs(60 * 60);
@@ -81,17 +82,24 @@ impl From<KeyringError> for Failure {
     }
 }
 
-impl Service {
+/// Makes, rotates and withdraws signing keys.
+pub struct Keys {
+    pub(crate) replica: Replica,
+    pub(crate) sealer: Arc<Sealer>,
+    pub(crate) settings: Settings,
+}
+
+impl Keys {
     /// Creates the keys that are due: the initial key of each algorithm in use, and successors. All replicas may run this
     /// concurrently; exactly one succeeds in each step (security.md K8). After a failure, the current key keeps signing, and
     /// other algorithms still get their keys. While the time is unknown, no key is created: it would sign too early or late.
     pub async fn maintain_keys(&self) -> Result<(), MaintenanceError> {
-        if !self.has_time() {
+        if !self.replica.view.has_time(&*self.replica.clock) {
             return Ok(());
         }
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let mut algorithms = vec![self.settings.algorithm];
-        algorithms.extend(self.view.clients().iter().filter_map(|client| client.settings.algorithm));
+        algorithms.extend(self.replica.view.clients().iter().filter_map(|client| client.settings.algorithm));
         algorithms.sort_unstable();
         algorithms.dedup();
         let mut failures = Vec::new();
@@ -138,14 +146,15 @@ impl Service {
     pub async fn withdraw_key(&self, kid: &Kid, from: &Requester) -> Result<bool, Failure> {
         let mut attempts = 1..=WITHDRAWAL_ATTEMPTS;
         loop {
-            let now = self.clock.now();
-            let then = self.successor_of_withdrawn(kid, &self.store.keys().all().await?.readable, now)?;
+            let now = self.replica.clock.now();
+            let then = self.successor_of_withdrawn(kid, &self.replica.store.keys().all().await?.readable, now)?;
             let event = from.event("key.withdrawn").about(kid);
-            let withdrawn = self.store.keys().withdraw(kid, then, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+            let withdrawn =
+                self.replica.store.keys().withdraw(kid, then, now.plus(REVOCATION_LIFE), now, Some(event)).await;
             match withdrawn {
                 // Another replica changed the keys concurrently, so the successor must be chosen again.
                 Err(StoreError::Conflict { .. }) if attempts.next().is_some() => {}
-                withdrawn => return self.known(withdrawn).await,
+                withdrawn => return apply_if_found(&self.replica.follower, withdrawn).await,
             }
         }
     }
@@ -178,7 +187,7 @@ impl Service {
         match in_phase(KeyPhase::Announced).min_by_key(|key| key.schedule.signs_from) {
             Some(announced) => Ok(AfterWithdrawal::Promote(announced.kid.clone())),
             None if algorithm.is_generated() && is_ours() => {
-                let key = SigningKey::generate(algorithm, &*self.random).map_err(Failure::internal)?;
+                let key = SigningKey::generate(algorithm, &*self.replica.random).map_err(Failure::internal)?;
                 Ok(AfterWithdrawal::Insert(self.seal(&key, now, now)?))
             }
             None => Ok(AfterWithdrawal::Nothing),
@@ -187,8 +196,8 @@ impl Service {
 
     /// All published keys.
     pub fn key_infos(&self) -> Vec<KeyInfo> {
-        let now = self.clock.now();
-        let keys = self.keyring.keys();
+        let now = self.replica.clock.now();
+        let keys = self.replica.keyring.keys();
         let info = |key: &Key| KeyInfo {
             kid: key.signing.kid().clone(),
             algorithm: key.signing.algorithm(),
@@ -200,28 +209,29 @@ impl Service {
 
     /// All stored keys that are published, including those that the master key does not open.
     pub async fn stored_key_infos(&self) -> Result<Vec<KeyInfo>, Failure> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let info = |key: StoredKey| KeyInfo {
             phase: key.schedule.phase(now),
             kid: key.kid,
             algorithm: key.algorithm,
             schedule: key.schedule,
         };
-        let keys = self.store.keys().all().await?;
+        let keys = self.replica.store.keys().all().await?;
         Ok(keys.readable.into_iter().map(info).filter(|key| key.phase != KeyPhase::Gone).collect())
     }
 
     /// Reseals every key that is sealed under the previous master key, and returns their number.
     pub async fn reseal_keys(&self) -> Result<usize, Failure> {
         let mut resealed = 0;
-        for stored in self.store.keys().all().await?.readable {
+        for stored in self.replica.store.keys().all().await?.readable {
             let context = seal_context(&stored.kid, stored.algorithm);
             let opened = self.sealer.open(&stored.sealed, &context).map_err(|error| {
                 Failure::from(KeyringError::Unreadable { kid: stored.kid.clone(), reason: error.to_string() })
             })?;
             if opened.under_previous {
-                let sealed = self.sealer.seal(&opened.plaintext, &context, &*self.random).map_err(Failure::internal)?;
-                resealed += usize::from(self.store.keys().reseal(&stored.kid, &stored.sealed, &sealed).await?);
+                let sealed =
+                    self.sealer.seal(&opened.plaintext, &context, &*self.replica.random).map_err(Failure::internal)?;
+                resealed += usize::from(self.replica.store.keys().reseal(&stored.kid, &stored.sealed, &sealed).await?);
             }
         }
         Ok(resealed)
@@ -229,7 +239,7 @@ impl Service {
 
     /// The key of `algorithm` without a successor.
     fn newest_key(&self, algorithm: Algorithm, now: Timestamp) -> Option<(Kid, KeySchedule)> {
-        let keys = self.keyring.keys();
+        let keys = self.replica.keyring.keys();
         let is_newest = |key: &&Key| {
             let usable = matches!(key.schedule.phase(now), KeyPhase::Announced | KeyPhase::Signing);
             key.signing.algorithm() == algorithm && key.schedule.retires_at.is_none() && usable
@@ -243,44 +253,44 @@ impl Service {
     }
 
     async fn make_key(&self, algorithm: Algorithm, from: &Requester) -> Result<Kid, AddKeyError> {
-        let key = SigningKey::generate(algorithm, &*self.random).map_err(Failure::internal)?;
+        let key = SigningKey::generate(algorithm, &*self.replica.random).map_err(Failure::internal)?;
         self.add_key(key, from).await
     }
 
     /// Stores a key. The first of its algorithm signs at once. A later one signs after `keys.announce_for`, when the previous
     /// one retires.
     async fn add_key(&self, key: SigningKey, from: &Requester) -> Result<Kid, AddKeyError> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         if self.key_infos().len() >= MOST_PUBLISHED_KEYS {
             return Err(AddKeyError::TooMany);
         }
         let kid = key.kid().clone();
         let event = from.event("key.added").about(&kid);
         let added = match self.newest_key(key.algorithm(), now) {
-            None => self.store.keys().insert_first(self.seal(&key, now, now)?, now, Some(event)).await,
+            None => self.replica.store.keys().insert_first(self.seal(&key, now, now)?, now, Some(event)).await,
             Some((current, schedule)) => {
                 // Strictly increasing, so that the schedules define the order of the keys.
                 let signs_from = now.plus(self.settings.announce_for).max(schedule.signs_from.plus(RESOLUTION));
                 let gone_at = signs_from.plus(LONGEST_ACCESS_TTL).plus(KEEP_BEYOND_LAST_TOKEN);
                 let new = self.seal(&key, now, signs_from)?;
-                self.store.keys().rotate(&current, signs_from, gone_at, new, now, Some(event)).await
+                self.replica.store.keys().rotate(&current, signs_from, gone_at, new, now, Some(event)).await
             }
         };
         let added = added.map_err(|error| match error {
             StoreError::Conflict { .. } => AddKeyError::Duplicate,
             error => Failure::from(error).into(),
         })?;
-        if self.follower.apply_locally(added).await {
+        if self.replica.follower.apply_locally(added).await {
             return Ok(kid);
         }
         // Another replica created the key first.
-        self.follower.sync().await.map_err(|error| AddKeyError::Failed(Failure::internal(error)))?;
+        self.replica.follower.sync().await.map_err(|error| AddKeyError::Failed(Failure::internal(error)))?;
         Err(AddKeyError::Overtaken)
     }
 
     fn seal(&self, key: &SigningKey, announced_at: Timestamp, signs_from: Timestamp) -> Result<NewKey, Failure> {
         let context = seal_context(key.kid(), key.algorithm());
-        let sealed = self.sealer.seal(key.pkcs8(), &context, &*self.random).map_err(Failure::internal)?;
+        let sealed = self.sealer.seal(key.pkcs8(), &context, &*self.replica.random).map_err(Failure::internal)?;
         let public_jwk = serde_json::to_string(&key.public()).map_err(Failure::internal)?;
         Ok(NewKey { kid: key.kid().clone(), algorithm: key.algorithm(), sealed, public_jwk, announced_at, signs_from })
     }

@@ -1,77 +1,56 @@
-//! The use cases, one per file. They take and return domain types, and use neither axum nor SQL. A verified token also caches
+//! The use cases by subject, one per file. They take and return domain types, and use neither axum nor SQL. A verified token also caches
 //! the responses that `http` renders for it (`judge.rs`).
 
 mod account;
-mod admin_keys;
-mod administrator;
-mod assertion_keys;
-mod attempts;
-mod audit;
-mod client_auth;
-mod client_cache;
-mod client_credentials;
-mod client_failures;
+mod administration;
 mod clients;
-mod denials;
-mod failed_logins;
-mod granted;
-mod import;
-mod import_line;
-mod introspect;
-mod issue;
+mod introspection;
 mod judge;
 mod keys;
-mod login;
-mod logout;
-mod password;
-mod refresh;
+mod passwords;
 mod request;
-mod revoke;
+mod revocations;
+mod sessions;
 mod status;
+mod tokens;
 mod users;
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use arc_swap::ArcSwapOption;
-use tokio::sync::Semaphore;
-
-use crate::clock::Clock;
-use crate::crypto::{PasswordHasher, Random, RefreshCodec, Sealer};
-use crate::domain::{Algorithm, Audience, PasswordPolicy, TokenType};
+use crate::domain::{Algorithm, Audience, TokenType};
 use crate::replica::follower::Follower;
-use crate::replica::keyring::Keyring;
-use crate::replica::view::View;
-use crate::store::{Store, StoreError, Turns};
+use crate::store::{StoreError, Written};
 
-pub use account::{PasswordChangeError, SessionPage};
-pub use admin_keys::AdminKeyError;
-pub use administrator::{ADMIN_KEY_PREFIX, AdminError};
-pub use assertion_keys::AssertionKeys;
-pub use attempts::{AttemptRules, Limit, Refusals};
-pub use audit::{AuditSearches, Page};
-pub use client_auth::{Caller, CallerError, ClientAuth};
-pub use client_cache::{BeforeAuthentication, ClientCache};
-pub use client_credentials::GrantError;
-pub use client_failures::ClientFailures;
-pub use clients::{ClientError, ClientSecret};
-pub use denials::Denials;
-pub use failed_logins::FailedLogins;
-pub use granted::Narrowing;
-pub use import::{IMPORT_BATCH, ImportReport, RefusedLine};
-pub use import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
-pub use introspect::{Introspected, Introspection, IntrospectionError};
-pub use issue::{IssuedRefresh, IssuedTokens};
+pub use account::{Account, PasswordChangeError};
+pub use administration::admin_keys::AdminKeyError;
+pub use administration::audit::{AuditSearches, Page};
+pub use administration::{ADMIN_KEY_PREFIX, AdminError, Administration};
+pub use clients::assertion_keys::AssertionKeys;
+pub use clients::authenticate::{Caller, CallerError, ClientAuth};
+pub use clients::cache::{BeforeAuthentication, ClientCache};
+pub use clients::failures::ClientFailures;
+pub use clients::{ClientError, ClientSecret, Clients};
+pub use introspection::denials::Denials;
+pub use introspection::{Introspected, Introspection, IntrospectionError, Introspections};
 pub use judge::{Inactivity, Judge, JudgedToken, Judgement, Signature, Unavailable, Verdict};
-pub use keys::{AddKeyError, KeyInfo, MaintenanceError};
-pub use login::{Login, LoginError};
-pub use logout::{Bearer, BearerError, WrongAudience};
-pub use refresh::{RefreshError, Refreshed};
+pub use keys::{AddKeyError, KeyInfo, Keys, MaintenanceError};
+pub use passwords::Passwords;
+pub use passwords::attempts::{AttemptRules, Limit, Refusals};
+pub use passwords::failed_logins::FailedLogins;
 pub use request::Requester;
-pub use revoke::{RevocationLimit, RevokeError, Target};
-pub use status::{Readiness, Status};
-pub use users::UserError;
+pub use revocations::{RevocationLimit, Revocations, RevokeError, Target};
+pub use sessions::login::{Login, LoginError};
+pub use sessions::logout::{Bearer, BearerError, WrongAudience};
+pub use sessions::refresh::{RefreshError, Refreshed};
+pub use sessions::{SessionPage, Sessions};
+pub use status::{Readiness, ReplicaStatus, Status};
+pub use tokens::client_credentials::GrantError;
+pub use tokens::granted::Narrowing;
+pub use tokens::{IssuedRefresh, IssuedTokens, Tokens};
+pub use users::import::{IMPORT_BATCH, ImportReport, RefusedLine};
+pub use users::import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
+pub use users::{UserError, Users};
 
 pub use crate::crypto::HashingError;
 pub use crate::store::{AuditFilter, AuditRecord, LiveRevocation, Owner as SessionOwner};
@@ -105,57 +84,41 @@ pub struct Settings {
     pub announce_for: Duration,
 }
 
-/// The state of the use cases. One per process, shared by all requests.
+/// The use cases by subject. One per process, shared by all requests.
 pub struct Service {
-    pub(crate) store: Store,
-    pub(crate) view: Arc<View>,
-    pub(crate) keyring: Arc<Keyring>,
-    pub(crate) judge: Judge,
-    pub(crate) follower: Arc<Follower>,
-    pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) random: Arc<dyn Random>,
-    pub(crate) sealer: Arc<Sealer>,
-    pub(crate) passwords: PasswordHasher,
-    pub(crate) policy: PasswordPolicy,
-    pub(crate) attempt_rules: AttemptRules,
-    pub(crate) refusals: Refusals,
-    pub(crate) client_failures: ClientFailures,
-    pub(crate) assertion_keys: AssertionKeys,
-    /// [`UNKNOWN_CLIENTS`] permits.
-    pub(crate) unknown_clients: Semaphore,
-    pub(crate) revocation_limit: RevocationLimit,
-    /// Running revocations of single tokens.
-    pub(crate) revoking: Arc<Turns<[u8; 16], (), Result<(), StoreError>>>,
-    pub(crate) client_cache: ClientCache,
-    pub(crate) denials: Denials,
-    pub(crate) failed_logins: FailedLogins,
-    pub(crate) audit_searches: AuditSearches,
-    pub(crate) refresh_codec: RefreshCodec,
-    pub(crate) issuer: String,
-    /// Audiences accepted in client assertions (RFC 7523 §3).
-    pub(crate) assertion_audiences: Vec<String>,
-    pub(crate) settings: Settings,
-    pub(crate) stopping: AtomicBool,
-    /// Why the replica has not started yet.
-    pub(crate) start_problem: ArcSwapOption<String>,
-}
-
-impl std::fmt::Debug for Service {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Service")
-            .field("issuer", &self.issuer)
-            .field("settings", &self.settings)
-            .finish_non_exhaustive()
-    }
+    pub tokens: Arc<Tokens>,
+    pub judge: Arc<Judge>,
+    pub introspection: Introspections,
+    pub sessions: Arc<Sessions>,
+    pub account: Account,
+    pub revocations: Arc<Revocations>,
+    pub clients: Clients,
+    pub users: Users,
+    pub keys: Arc<Keys>,
+    pub administration: Administration,
+    pub status: ReplicaStatus,
+    pub passwords: Arc<Passwords>,
 }
 
 impl Service {
-    pub const fn judge(&self) -> &Judge {
+    pub fn judge(&self) -> &Judge {
         &self.judge
     }
 
     pub fn issuer(&self) -> &str {
-        &self.issuer
+        &self.tokens.issuer
+    }
+}
+
+/// Applies a change whose target may not exist. Returns whether it exists.
+async fn apply_if_found<T>(follower: &Follower, changed: Result<Written<T>, StoreError>) -> Result<bool, Failure> {
+    match changed {
+        Ok(written) => {
+            follower.apply_locally(written).await;
+            Ok(true)
+        }
+        Err(StoreError::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,15 +1,17 @@
 //! The state of a replica: readiness, problems, and values for metrics.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
+
 use crate::domain::{Algorithm, RevocationKind, Timestamp};
+use crate::replica::Replica;
 use crate::replica::keyring::JwksDocument;
 use crate::replica::view::Freshness;
+use crate::service::{Judge, KeyInfo, Passwords, Settings};
 use crate::store::PoolStatus;
-
-use super::{KeyInfo, Service};
 
 /// The readiness checks of a replica.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,27 +50,38 @@ pub struct Status {
     pub password_queue: usize,
 }
 
-impl Service {
+/// The state of this replica.
+pub struct ReplicaStatus {
+    pub(crate) replica: Replica,
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) passwords: Arc<Passwords>,
+    pub(crate) settings: Settings,
+    pub(crate) stopping: AtomicBool,
+    /// Why the replica has not started yet.
+    pub(crate) start_problem: ArcSwapOption<String>,
+}
+
+impl ReplicaStatus {
     /// Use of the database connections for requests.
     pub fn pool_status(&self) -> PoolStatus {
-        self.store.pool_status()
+        self.replica.store.pool_status()
     }
 
     /// Whether this replica can serve requests. Reads only memory.
     pub fn readiness(&self) -> Readiness {
-        let freshness = self.view.freshness(&*self.clock);
+        let freshness = self.replica.view.freshness(&*self.replica.clock);
         let has_time = !matches!(freshness, Freshness::TimeUnknown(_));
         let is_fresh = !matches!(freshness, Freshness::Stale | Freshness::Empty);
         Readiness([is_fresh, self.can_sign(), has_time, !self.stopping.load(Ordering::Relaxed)])
     }
 
     pub fn has_time(&self) -> bool {
-        !matches!(self.view.freshness(&*self.clock), Freshness::TimeUnknown(_))
+        self.replica.view.has_time(&*self.replica.clock)
     }
 
     /// Whether the view has been loaded.
     pub fn has_started(&self) -> bool {
-        self.view.freshness(&*self.clock) != Freshness::Empty
+        self.replica.view.is_loaded()
     }
 
     /// Records why the replica cannot start yet, or with `None` that it has started. Logs each reason once.
@@ -84,20 +97,29 @@ impl Service {
     pub fn problems(&self) -> Vec<String> {
         let start = self.start_problem.load_full();
         let start = start.iter().map(|problem| format!("the replica has not started: {problem}"));
-        let sync = self.follower.sync_error().map(|error| format!("the change feed cannot be followed: {error}"));
-        let keys = self.keyring.keys();
+        let sync =
+            self.replica.follower.sync_error().map(|error| format!("the change feed cannot be followed: {error}"));
+        let keys = self.replica.keyring.keys();
         let keys = keys.unreadable().iter().map(|key| key.problem.clone());
-        start.chain(sync).chain(self.store.write_problem()).chain(keys).chain(self.view.unreadable_clients()).collect()
+        start
+            .chain(sync)
+            .chain(self.replica.store.write_problem())
+            .chain(keys)
+            .chain(self.replica.view.unreadable_clients())
+            .collect()
     }
 
     /// Whether the database contains a signing key that this replica cannot use.
     pub fn has_unreadable_keys(&self) -> bool {
-        !self.keyring.keys().unreadable().is_empty()
+        !self.replica.keyring.keys().unreadable().is_empty()
     }
 
     /// Number of unreadable rows in each table that the view or the key ring loads.
     pub fn unreadable_rows(&self) -> [(&'static str, usize); 2] {
-        [("clients", self.view.unreadable_clients().len()), ("signing_keys", self.keyring.keys().unreadable().len())]
+        [
+            ("clients", self.replica.view.unreadable_clients().len()),
+            ("signing_keys", self.replica.keyring.keys().unreadable().len()),
+        ]
     }
 
     /// Makes the replica unready until the process ends. The first step of a stop, so that load balancers use other replicas.
@@ -107,58 +129,58 @@ impl Service {
 
     /// The epoch of the installation, according to the view.
     pub fn installation_epoch(&self) -> u32 {
-        self.view.installation_epoch()
+        self.replica.view.installation_epoch()
     }
 
     pub fn status(&self) -> Status {
         Status {
             readiness: self.readiness(),
-            view_age: self.view.age(&*self.clock),
-            last_lag: self.follower.last_lag(),
-            clock_offset_millis: self.clock.offset_millis(),
+            view_age: self.replica.view.age(&*self.replica.clock),
+            last_lag: self.replica.follower.last_lag(),
+            clock_offset_millis: self.replica.clock.offset_millis(),
             cached_tokens: self.judge.cached(),
-            clients: self.view.clients().len(),
-            password_queue: self.passwords.queue_depth(),
+            clients: self.replica.view.clients().len(),
+            password_queue: self.passwords.hasher.queue_depth(),
         }
     }
 
     /// Number of revocations of a kind in the view.
     pub fn revocations(&self, kind: RevocationKind) -> usize {
-        self.view.count(kind)
+        self.replica.view.count(kind)
     }
 
     /// Whether a key signs with the default algorithm now.
     pub fn can_sign(&self) -> bool {
-        self.keyring.keys().signer(self.settings.algorithm, self.clock.now()).is_some()
+        self.replica.keyring.keys().signer(self.settings.algorithm, self.replica.clock.now()).is_some()
     }
 
     pub fn now(&self) -> Timestamp {
-        self.clock.now()
+        self.replica.clock.now()
     }
 
     /// The time for deleting expired data; `None` while the view is not fresh. Data deleted too early would be missing once the
     /// clock is right again.
     pub fn time_to_forget(&self) -> Option<Timestamp> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         // Checked after the clock was read, so that an earlier step of the clock is noticed.
-        (self.view.freshness(&*self.clock) == Freshness::Fresh).then_some(now)
+        (self.replica.view.freshness(&*self.replica.clock) == Freshness::Fresh).then_some(now)
     }
 
     /// Removes data from memory that expired before `now`.
     pub fn sweep_view(&self, now: Timestamp) {
-        self.view.sweep(now);
+        self.replica.view.sweep(now);
         self.judge.sweep(now);
     }
 
     /// Seconds until a key stops signing: until its retirement, or until its regular rotation if it has no successor.
     pub fn signs_for_seconds(&self, key: &KeyInfo) -> f64 {
         let end = key.schedule.retires_at.unwrap_or_else(|| key.schedule.signs_from.plus(self.settings.rotate_every));
-        (end.millis() - self.clock.now().millis()) as f64 / 1000.0
+        (end.millis() - self.replica.clock.now().millis()) as f64 / 1000.0
     }
 
     /// The JWK set and its `max-age`.
     pub fn jwks(&self) -> (Arc<JwksDocument>, Duration) {
-        self.keyring.jwks(self.clock.now())
+        self.replica.keyring.jwks(self.replica.clock.now())
     }
 
     pub const fn default_algorithm(&self) -> Algorithm {

@@ -87,9 +87,9 @@ on_both_engines! {
         let without_role = tokens(log_in(&app, USER, None).await).await;
         assert_eq!(error_of(log_in(&app, USER, Some(ADMIN_SCOPE)).await).await, (400, "invalid_scope".into()));
         let from = Requester::command_line();
-        let expired = app.service.create_admin_key("short", Some(Duration::from_millis(1)), &from).await.unwrap();
-        let deleted = app.service.create_admin_key("gone", None, &from).await.unwrap();
-        assert!(app.service.delete_admin_key("gone", &from).await.unwrap());
+        let expired = app.service.administration.create_admin_key("short", Some(Duration::from_millis(1)), &from).await.unwrap();
+        let deleted = app.service.administration.create_admin_key("gone", None, &from).await.unwrap();
+        assert!(app.service.administration.delete_admin_key("gone", &from).await.unwrap());
         app.advance(Duration::from_millis(1)).await;
         let unauthenticated = [None, Some("Basic Z3c6eA=="), Some("Digest a=b")];
         let invalid = [

@@ -174,14 +174,14 @@ on_both_engines! {
             fail(name).await;
         }
         assert_eq!(app.audit("login.failed").await.len(), 5, "five are written as they happen");
-        app.service.audit_failed_logins().await.unwrap();
+        app.service.passwords.audit_failed_logins().await.unwrap();
         let events = app.audit("login.failed").await;
         let mut counted: Vec<_> = events[..2].iter().map(|event| (event["subject"].clone(), event["detail"]["attempts"].clone())).collect();
         counted.sort_by_key(|(_, attempts)| attempts.as_u64());
         assert_eq!(counted, [(Value::Null, json!(2)), (json!(user), json!(3))]);
         assert!(events[..2].iter().all(|event| event["detail"]["address"] == "127.0.0.1"));
         assert_eq!(events.len(), 7, "ten attempts");
-        app.service.audit_failed_logins().await.unwrap();
+        app.service.passwords.audit_failed_logins().await.unwrap();
         fail(USER).await;
         assert_eq!(app.audit("login.failed").await.len(), 8, "counting begins again after each write");
     }

@@ -90,7 +90,7 @@ on_both_engines! {
         outage::bring_feed_back(&app.database).await;
         app.sync().await;
         assert_eq!(both(&app, "/readyz").await.0, 200);
-        app.service.begin_stopping();
+        app.service.status.begin_stopping();
         let (status, answer) = both(&app, "/readyz").await;
         assert_eq!((status, failing(&answer)), (503, vec!["not_stopping"]));
     }

@@ -158,10 +158,10 @@ on_both_engines! {
         assert_eq!(app.batch(&curious, &[&token, &token, "made up"]).await.status(), 200);
         assert!(app.audit("token.introspection_denied").await.is_empty(), "I14: nothing is written while judging");
         outage::take_tables_away(&app.database).await;
-        assert!(app.service.audit_denials().await.is_err());
+        assert!(app.service.introspection.audit_denials().await.is_err());
         outage::bring_tables_back(&app.database).await;
-        app.service.audit_denials().await.unwrap();
-        app.service.audit_denials().await.unwrap();
+        app.service.introspection.audit_denials().await.unwrap();
+        app.service.introspection.audit_denials().await.unwrap();
         let events = app.audit("token.introspection_denied").await;
         assert_eq!((events.len(), &events[0]["client"], &events[0]["detail"]), (1, &json!("curious"), &json!({"tokens": 5})));
     }
@@ -315,12 +315,12 @@ on_both_engines! {
         for _ in 0..60 {
             assert!(!app.is_active(&token).await);
             app.advance(MINUTE).await;
-            app.service.sweep_view(app.service.time_to_forget().unwrap());
+            app.service.status.sweep_view(app.service.status.time_to_forget().unwrap());
         }
         let live = app.administer(Method::GET, "/admin/v1/revocations", None).await;
         assert_eq!(live["revocations"].as_array().unwrap().len(), 1, "an hour later it is still there");
         app.advance(3 * MINUTE).await;
-        app.service.sweep_view(app.service.time_to_forget().unwrap());
+        app.service.status.sweep_view(app.service.status.time_to_forget().unwrap());
         let live = app.administer(Method::GET, "/admin/v1/revocations", None).await;
         assert_eq!(live["revocations"], json!([]), "and then no longer: nothing grows for ever");
         assert!(!app.is_active(&token).await);

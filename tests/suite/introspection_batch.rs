@@ -125,7 +125,7 @@ on_both_engines! {
             assert_eq!(app.asked(&blind, &own, format).await, json!({"active": false}));
         }
         assert_eq!(app.figure("countersign_verified_cache_entries").await, 0.0);
-        app.service.audit_denials().await.unwrap();
+        app.service.introspection.audit_denials().await.unwrap();
         let events = app.audit("token.introspection_denied").await;
         assert_eq!((&events[0]["client"], &events[0]["detail"]), (&json!("blind"), &json!({"tokens": 3})));
     }
@@ -157,7 +157,7 @@ async fn other_requests_have_their_turn_between_the_signature_checks_of_a_batch(
     let token = app.log_in().await.access_token;
     let forged: Vec<String> = (10..74).map(|number| format!("{}{number}AAAAAA", &token[..token.len() - 8])).collect();
     let forged: Vec<&str> = forged.iter().map(String::as_str).collect();
-    let gateway = app.service.client(&ClientId::parse(GATEWAY).unwrap()).unwrap();
+    let gateway = app.service.clients.client(&ClientId::parse(GATEWAY).unwrap()).unwrap();
     // One thread: the other task runs only when the batch yields.
     let turns = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     let counted = std::sync::Arc::clone(&turns);
@@ -167,7 +167,12 @@ async fn other_requests_have_their_turn_between_the_signature_checks_of_a_batch(
             tokio::task::yield_now().await;
         }
     });
-    let answers = app.service.introspect_all(&gateway, &forged, std::net::Ipv4Addr::LOCALHOST.into()).await.unwrap();
+    let answers = app
+        .service
+        .introspection
+        .introspect_all(&gateway, &forged, std::net::Ipv4Addr::LOCALHOST.into())
+        .await
+        .unwrap();
     other.abort();
     assert_eq!(answers.len(), forged.len());
     assert!(turns.load(std::sync::atomic::Ordering::Relaxed) >= forged.len());

@@ -93,14 +93,14 @@ on_both_engines! {
         };
         // The successor is announced 30 days less an hour after the first key began to sign.
         app.advance(30 * DAY - HOUR - Duration::from_secs(301)).await;
-        app.service.maintain_keys().await.unwrap();
+        app.service.keys.maintain_keys().await.unwrap();
         assert_eq!((max_age().await, app.published().await.len()), (300, 1));
         app.advance(Duration::from_millis(1_500)).await;
         assert_eq!(max_age().await, 299);
         app.advance(Duration::from_secs(298)).await;
         assert_eq!(max_age().await, 1);
         app.advance(Duration::from_secs(2)).await;
-        app.service.maintain_keys().await.unwrap();
+        app.service.keys.maintain_keys().await.unwrap();
         assert_eq!((max_age().await, app.published().await.len()), (300, 2));
         // Two hours after it has stopped signing, the first key leaves the set.
         app.advance(3 * HOUR - Duration::from_secs(100)).await;

@@ -78,11 +78,11 @@ on_both_engines! {
         let first = signer().await;
         assert_eq!(states(&app).await, [(first.clone(), "signing".to_owned())], "the very first key signs at once");
         app.advance(30 * DAY - HOUR - Duration::from_secs(1)).await;
-        app.service.maintain_keys().await.unwrap();
+        app.service.keys.maintain_keys().await.unwrap();
         assert_eq!(phases(&app).await, ["signing"]);
         app.advance(Duration::from_secs(1)).await;
-        app.service.maintain_keys().await.unwrap();
-        app.service.maintain_keys().await.unwrap();
+        app.service.keys.maintain_keys().await.unwrap();
+        app.service.keys.maintain_keys().await.unwrap();
         assert_eq!(phases(&app).await, ["signing", "announced"], "an hour before it signs, and once");
         let second = states(&app).await[1].0.clone();
         assert_eq!(app.published().await, [first.clone(), second.clone()]);
@@ -167,7 +167,7 @@ on_both_engines! {
             }
             for app in apps {
                 app.sync().await;
-                app.service.maintain_keys().await.unwrap_or_else(|error| panic!("round {round}: {error}"));
+                app.service.keys.maintain_keys().await.unwrap_or_else(|error| panic!("round {round}: {error}"));
             }
             for app in apps {
                 app.sync().await;
@@ -301,7 +301,7 @@ on_both_engines! {
         let mut signing = kid_of(&app.token_of(&batch).await.access_token);
         for next in [rotate(&app).await, rotate(&app).await] {
             withdraw(&app, &signing).await;
-            app.service.maintain_keys().await.unwrap();
+            app.service.keys.maintain_keys().await.unwrap();
             signing = kid_of(&app.token_of(&batch).await.access_token);
             assert_eq!(signing, next);
         }
@@ -314,10 +314,10 @@ on_both_engines! {
         let first = kid_of(&app.token_of(&batch).await.access_token);
         app.advance(30 * DAY).await;
         let stopped = outage::stop_writes(&app.database).await;
-        assert!(app.service.maintain_keys().await.is_err());
+        assert!(app.service.keys.maintain_keys().await.is_err());
         assert_eq!(kid_of(&app.token_of(&batch).await.access_token), first);
         drop(stopped);
-        app.service.maintain_keys().await.unwrap();
+        app.service.keys.maintain_keys().await.unwrap();
         assert_eq!(phases(&app).await, ["signing", "announced"]);
     }
 
@@ -329,7 +329,7 @@ on_both_engines! {
         }
         app.administer(Method::POST, "/admin/v1/keys/rotate", Some(json!({"algorithm": "EdDSA"}))).await;
         app.advance(MINUTE).await;
-        let refused = app.service.maintain_keys().await.unwrap_err().to_string();
+        let refused = app.service.keys.maintain_keys().await.unwrap_err().to_string();
         assert!(refused.starts_with("no new key of ES256: five keys are published"), "{refused}");
         let other = replica_of(&app, 2, "").await;
         let batch = other.confidential("batch", machine(&[], "")).await;
@@ -346,7 +346,7 @@ on_both_engines! {
                 BEGIN SELECT RAISE(ABORT, 'injected'); END",
             Engine::Postgres => "ALTER TABLE signing_keys ADD CONSTRAINT no_es256 CHECK (algorithm <> 'ES256') NOT VALID",
         }).await;
-        let refused = app.service.maintain_keys().await.unwrap_err().to_string();
+        let refused = app.service.keys.maintain_keys().await.unwrap_err().to_string();
         assert!(refused.contains("ES256") && !refused.contains("EdDSA"), "{refused}");
         assert_eq!(header_of(&app.token_of(&batch).await.access_token)["alg"], "EdDSA");
     }
@@ -424,7 +424,7 @@ on_both_engines! {
                 assert_eq!(error_of(answer).await, (503, "temporarily_unavailable".into()), "{algorithm}");
             }
         }
-        app.service.maintain_keys().await.unwrap();
+        app.service.keys.maintain_keys().await.unwrap();
         import(&app, "rsa-2048", Some("RS256")).await.unwrap();
         import(&app, "rsa-3072", Some("PS256")).await.unwrap();
         let jwks = app.jwks().await;
@@ -548,8 +548,8 @@ on_both_engines! {
         let refusal = start(&format!("master_key = \"{NEW}\"")).await.err().unwrap().to_string();
         assert!(refusal.contains(&kid_of(&token)) && refusal.contains("keys reseal"), "{refusal}");
         let both = start(&format!("master_key = \"{NEW}\"\nmaster_key_previous = \"{OLD}\"")).await.unwrap();
-        assert_eq!(both.service.reseal_keys().await.unwrap(), 1);
-        assert_eq!(both.service.reseal_keys().await.unwrap(), 0);
+        assert_eq!(both.service.keys.reseal_keys().await.unwrap(), 1);
+        assert_eq!(both.service.keys.reseal_keys().await.unwrap(), 0);
         let mut new = start(&format!("master_key = \"{NEW}\"")).await.unwrap();
         new.gateway_secret.clone_from(&app.gateway_secret);
         assert!(new.is_active(&token).await, "the keys are the same ones");
@@ -562,7 +562,7 @@ on_both_engines! {
         let app = TestApp::start(database).await;
         let kid = app.published().await[0].clone();
         let from = Requester::command_line();
-        app.service.import_key(&pem("ed25519"), None, &from).await.unwrap();
+        app.service.keys.import_key(&pem("ed25519"), None, &from).await.unwrap();
         let zeros = match app.database.engine {
             Engine::Sqlite => "zeroblob(length(sealed))",
             Engine::Postgres => "decode(repeat('00', length(sealed)), 'hex')",
@@ -578,7 +578,7 @@ on_both_engines! {
             app.database.tamper("CREATE TABLE kept AS SELECT * FROM signing_keys").await;
             app.database.tamper(&format!("UPDATE signing_keys SET {change} WHERE kid = '{kid}'")).await;
             let started = TestApp::replica(Arc::clone(&app.database), Arc::clone(&app.clock), 9, "").await;
-            let problems = started.service.problems().join("\n");
+            let problems = started.service.status.problems().join("\n");
             assert!(problems.contains("signing key"), "{change} went unnoticed: {problems}");
             assert!(problems.contains(&kid) || problems.contains("another"), "{problems}");
             assert!(!started.published().await.contains(&kid), "{change}");

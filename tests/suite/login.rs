@@ -84,7 +84,7 @@ on_both_engines! {
         let asked = of_ada(json!({"client_id": "console", "scope": "countersign:admin"}));
         assert_eq!(error_of(app.login(&asked).await).await, (400, "invalid_scope".into()));
         let role = vec![Role::parse("countersign:admin").unwrap()];
-        app.service.set_roles(app.user_id(USER).await, role, &Requester::command_line()).await.unwrap();
+        app.service.users.set_roles(app.user_id(USER).await, role, &Requester::command_line()).await.unwrap();
         assert_eq!(tokens(app.login(&asked).await).await.scope, "countersign:admin");
     }
 
@@ -255,7 +255,7 @@ on_both_engines! {
         let session = tokens(app.login(&all).await).await;
         let roles = words(60, 15).iter().map(|text| Role::parse(text).unwrap()).collect();
         let id = app.user_id(USER).await;
-        app.service.set_roles(id, roles, &Requester::command_line()).await.unwrap();
+        app.service.users.set_roles(id, roles, &Requester::command_line()).await.unwrap();
         let answer = app.login(&all).await;
         is_private(&answer);
         assert_eq!(error_of(answer).await, (400, "token_too_long".into()));
@@ -266,7 +266,7 @@ on_both_engines! {
             assert_eq!(error_of(app.refresh_on("sprawl", &session.refresh_token).await).await, (400, "token_too_long".into()));
         }
         app.advance(std::time::Duration::from_secs(60)).await;
-        app.service.set_roles(id, Vec::new(), &Requester::command_line()).await.unwrap();
+        app.service.users.set_roles(id, Vec::new(), &Requester::command_line()).await.unwrap();
         assert_eq!(app.refresh_on("sprawl", &session.refresh_token).await.status(), 200);
         // The limits of the lists are checked when they are set.
         let too_many = json!({"roles": words(64, 16)});
@@ -296,7 +296,7 @@ on_both_engines! {
     async fn r13_a_login_that_is_dropped_at_any_point_leaves_no_session(database: TestDatabase) {
         let settings = "[limits.pair]\nfree = 90\n[limits.account]\nfree = 90\n[limits.address]\nburst = 1000\n";
         let app = TestApp::start_with(database, settings).await;
-        let client = app.service.client(&ClientId::parse(BUILT_IN_CLIENT).unwrap()).unwrap();
+        let client = app.service.clients.client(&ClientId::parse(BUILT_IN_CLIENT).unwrap()).unwrap();
         let caller = Caller { client, authenticated: false };
         let ended = async || app.settled("countersign_database_seconds_count{query=\"session_end\"}").await;
         let (mut polls, mut completed) = (0, 0);
@@ -310,7 +310,7 @@ on_both_engines! {
                 audience: None,
             };
             let from = Requester::command_line();
-            let mut login = std::pin::pin!(app.service.log_in(&caller, login, &from));
+            let mut login = std::pin::pin!(app.service.sessions.log_in(&caller, login, &from));
             let mut left = polls;
             // Dropped when it is woken after so many polls, with the next result waiting to be read.
             let outcome = std::future::poll_fn(|context| {
@@ -326,7 +326,7 @@ on_both_engines! {
             }
         }
         assert!(ended().await > 0, "a login was dropped after its session was opened");
-        let live = app.service.sessions_of_user(app.user_id(USER).await, None, 100).await.unwrap().sessions;
+        let live = app.service.sessions.sessions_of_user(app.user_id(USER).await, None, 100).await.unwrap().sessions;
         assert_eq!(live.len(), completed, "those of the logins that were not dropped");
         assert_eq!(app.audit("login.failed").await, [Value::Null; 0]);
     }

@@ -71,7 +71,7 @@ on_both_engines! {
         // A session that says more than fits a token beyond doubt is read before it is rotated.
         let token = log_in(json!({})).await;
         let roles = (0..14).map(|number| Role::parse(&format!("{number:064}")).unwrap()).collect();
-        app.service.set_roles(app.user_id(USER).await, roles, &Requester::command_line()).await.unwrap();
+        app.service.users.set_roles(app.user_id(USER).await, roles, &Requester::command_line()).await.unwrap();
         let before = asked().await;
         let answer = tokens(app.refresh_on("app", &token).await).await;
         assert_eq!(claims_of(&answer.access_token)["roles"].as_array().unwrap().len(), 14);
@@ -82,7 +82,7 @@ on_both_engines! {
         let app = TestApp::start(database).await;
         let first = app.log_in().await;
         let roles = vec![Role::parse("writer").unwrap()];
-        app.service.set_roles(app.user_id(USER).await, roles, &Requester::command_line()).await.unwrap();
+        app.service.users.set_roles(app.user_id(USER).await, roles, &Requester::command_line()).await.unwrap();
         assert_eq!(claims_of(&app.refreshed(&first.refresh_token).await.access_token)["roles"], json!(["writer"]));
     }
 
@@ -369,7 +369,7 @@ on_both_engines! {
         app.revoke("user", &app.user_id(USER).await.to_string()).await;
         assert_eq!(refusal(&other, &third).await, INVALID);
         let fourth = sessions.open(&app).await;
-        app.service.delete_user(app.user_id(USER).await, &Requester::command_line()).await.unwrap();
+        app.service.users.delete_user(app.user_id(USER).await, &Requester::command_line()).await.unwrap();
         assert_eq!(refusal(&other, &fourth).await, INVALID);
     }
 
@@ -382,9 +382,9 @@ on_both_engines! {
         assert_eq!(error_of(app.refresh_on("app", &first.refresh_token).await).await, (403, "unauthorized_client".into()));
         app.change_client("app", |settings| settings.grants = application("").grants).await;
         let second = tokens(app.refresh_on("app", &first.refresh_token).await).await;
-        app.service.set_client_enabled(&id, false, &Requester::command_line()).await.unwrap();
+        app.service.clients.set_client_enabled(&id, false, &Requester::command_line()).await.unwrap();
         assert_eq!(error_of(app.refresh_on("app", &second.refresh_token).await).await, (401, "invalid_client".into()));
-        app.service.set_client_enabled(&id, true, &Requester::command_line()).await.unwrap();
+        app.service.clients.set_client_enabled(&id, true, &Requester::command_line()).await.unwrap();
         assert_eq!(error_of(app.refresh_on("app", &second.refresh_token).await).await, (401, INVALID.1.into()));
     }
 

@@ -258,7 +258,7 @@ impl Ending {
             Self::RevokedByAdministrator => return app.revoke("session", &tokens.session_id).await,
             Self::UserDisabled => return app.set_enabled(USER, false).await,
             Self::ClientDisabled => {
-                app.service.set_client_enabled(&built_in, false, &cli).await.unwrap();
+                app.service.clients.set_client_enabled(&built_in, false, &cli).await.unwrap();
                 return;
             }
             Self::PasswordSet => {
@@ -276,7 +276,7 @@ impl Ending {
             Self::UserDisabled => app.set_enabled(USER, true).await,
             Self::ClientDisabled => {
                 let built_in = ClientId::parse(BUILT_IN_CLIENT).unwrap();
-                app.service.set_client_enabled(&built_in, true, &Requester::command_line()).await.unwrap();
+                app.service.clients.set_client_enabled(&built_in, true, &Requester::command_line()).await.unwrap();
             }
             _ => {}
         }

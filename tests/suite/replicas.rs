@@ -418,7 +418,7 @@ on_both_engines! {
         let last = a.token_of(&owner).await.access_token;
         assert_eq!(revoke(&a, &owner, &last).await.status(), 200);
         a.advance(Duration::from_secs(3599)).await;
-        a.service.sweep_view(a.service.time_to_forget().unwrap());
+        a.service.status.sweep_view(a.service.status.time_to_forget().unwrap());
         assert!(!a.is_active(&last).await);
     }
 
@@ -495,7 +495,7 @@ on_both_engines! {
         let Quiet { follower, judge, .. } = Quiet::of(&app, Count::of("feed_follow")).await;
         follower.sync().await.unwrap();
         let signing = header_of(&app.log_in().await.access_token)["kid"].as_str().unwrap().to_owned();
-        assert!(app.service.withdraw_key(&Kid::parse(&signing).unwrap(), &Requester::command_line()).await.unwrap());
+        assert!(app.service.keys.withdraw_key(&Kid::parse(&signing).unwrap(), &Requester::command_line()).await.unwrap());
         let token = app.token_of(&a_machine(&app).await).await.access_token;
         assert_ne!(header_of(&token)["kid"], signing);
         let verdict = judge.judge(&token).await.verdict;
@@ -528,7 +528,7 @@ on_both_engines! {
             let (user, client) = (a.log_in().await, a.token_of(&owner).await.access_token);
             assert!(b.is_active(&user.access_token).await && b.is_active(&client).await);
             let (entries, statements) = (entries_of(&a).await, statements_of(&a).await);
-            a.service.revoke_everything(&Requester::command_line()).await.unwrap();
+            a.service.revocations.revoke_everything(&Requester::command_line()).await.unwrap();
             assert_eq!(entries_of(&a).await - entries, 1);
             assert!(statements_of(&a).await - statements < 10.0);
             for replica in [&a, &b] {
@@ -562,14 +562,14 @@ on_both_engines! {
         assert_eq!(revoke(&app, &owner, &revoked).await.status(), 200);
         assert_eq!(cached(), 0, "its client has revoked it");
         assert!(app.is_active(&of_client).await);
-        app.service.revoke(Target::Client(ClientId::parse("machine").unwrap()), &Requester::command_line()).await.unwrap();
+        app.service.revocations.revoke(Target::Client(ClientId::parse("machine").unwrap()), &Requester::command_line()).await.unwrap();
         assert!(!app.is_active(&of_client).await && !app.is_active(&kept).await);
         assert_eq!(cached(), 0, "all of its client are revoked");
         let last = token().await;
         assert!(app.is_active(&last).await);
         assert_eq!(cached(), 1);
         app.advance(Duration::from_secs(301)).await;
-        app.service.sweep_view(app.service.time_to_forget().unwrap());
+        app.service.status.sweep_view(app.service.status.time_to_forget().unwrap());
         assert_eq!(cached(), 0, "it has expired");
     }
 
@@ -577,13 +577,13 @@ on_both_engines! {
         let app = TestApp::start(database).await;
         for step in [-86_400_000, -3_600_000, 3_600_000, 86_400_000] {
             app.sync().await;
-            assert!(app.service.time_to_forget().is_some());
+            assert!(app.service.status.time_to_forget().is_some());
             app.clock.step(step);
-            assert_eq!(app.service.time_to_forget(), None, "{step} ms");
+            assert_eq!(app.service.status.time_to_forget(), None, "{step} ms");
         }
         app.clock.step_database(-60_000);
         app.sync().await;
-        assert_eq!(app.service.time_to_forget(), None, "no two clocks agree");
+        assert_eq!(app.service.status.time_to_forget(), None, "no two clocks agree");
     }
 
     async fn c9_a_load_that_takes_longer_than_the_bound_is_followed_by_a_look_and_not_by_another_load(database: TestDatabase) {
@@ -739,7 +739,7 @@ on_both_engines! {
         let third = tokens(a.refresh(&second.refresh_token).await).await;
         // The first replica opens keys that the second one sealed: a new key, and the old keys sealed again.
         b.admin(Method::POST, "/admin/v1/keys/rotate").json(&json!({})).send().await.unwrap().error_for_status().unwrap();
-        assert_eq!(b.service.reseal_keys().await.unwrap(), 1);
+        assert_eq!(b.service.keys.reseal_keys().await.unwrap(), 1);
         a.sync().await;
         assert_eq!(a.published().await.len(), 2);
         // Reuse is recognised across the two spellings of a token.

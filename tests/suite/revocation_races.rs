@@ -185,9 +185,9 @@ async fn c6_ten_thousand_revocations_against_a_thread_that_never_stops_judging()
     const ROUNDS: u64 = 10_000;
     let app = TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await;
     app.confidential("batch", machine(&[], "")).await;
-    let client = app.service.client(&ClientId::parse("batch").unwrap()).unwrap();
+    let client = app.service.clients.client(&ClientId::parse("batch").unwrap()).unwrap();
     let caller = Caller { client, authenticated: true };
-    let issue = |_| app.service.client_credentials(&caller, None, &[]).unwrap().access_token.expose().to_owned();
+    let issue = |_| app.service.tokens.client_credentials(&caller, None, &[]).unwrap().access_token.expose().to_owned();
     let tokens: Arc<[String]> = (0..ROUNDS).map(issue).collect();
     // Even: this round's token is not revoked yet. Odd: its revocation was acknowledged.
     let stage = Arc::new(AtomicU64::new(0));

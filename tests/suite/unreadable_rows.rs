@@ -39,7 +39,7 @@ async fn spoil_client(app: &TestApp, id: &str, change: &str) {
         Engine::Sqlite => format!("CAST('{id}' AS BLOB)"),
         Engine::Postgres => format!("'{id}'::bytea"),
     };
-    let now = app.service.now().millis();
+    let now = app.service.status.now().millis();
     app.database
         .tamper(&format!(
             "UPDATE clients SET {change} WHERE id = '{id}';
@@ -52,7 +52,7 @@ async fn spoil_client(app: &TestApp, id: &str, change: &str) {
 on_both_engines! {
     async fn d18_a_signing_key_that_cannot_be_opened_concerns_its_own_tokens_alone(database: TestDatabase) {
         let app = TestApp::start(database).await;
-        app.service.import_key(&pem("ed25519"), None, &Requester::command_line()).await.unwrap();
+        app.service.keys.import_key(&pem("ed25519"), None, &Requester::command_line()).await.unwrap();
         let settings = ClientSettings { algorithm: Some(Algorithm::EdDsa), ..machine(&[], "") };
         let batch = app.confidential("batch", settings).await;
         let (concerned, other) = (app.token_of(&batch).await.access_token, app.log_in().await.access_token);
@@ -74,7 +74,7 @@ on_both_engines! {
         assert_eq!(replica.figure("countersign_unreadable_rows{table=\"signing_keys\"}").await, 1.0);
 
         // A replica that had opened the key keeps using it, as when another replica seals it under a new master key.
-        app.service.rotate_key(Algorithm::Es256, &Requester::command_line()).await.unwrap();
+        app.service.keys.rotate_key(Algorithm::Es256, &Requester::command_line()).await.unwrap();
         assert!(app.is_active(&concerned).await && app.is_active(&other).await);
         app.token_of(&batch).await;
         assert_eq!(problems(&app).await.len(), 1);
@@ -82,12 +82,12 @@ on_both_engines! {
 
     async fn d18_a_key_row_that_says_the_impossible_concerns_its_own_tokens_alone(database: TestDatabase) {
         let app = TestApp::start(database).await;
-        app.service.import_key(&pem("ed25519"), None, &Requester::command_line()).await.unwrap();
+        app.service.keys.import_key(&pem("ed25519"), None, &Requester::command_line()).await.unwrap();
         let settings = ClientSettings { algorithm: Some(Algorithm::EdDsa), ..machine(&[], "") };
         let batch = app.confidential("batch", settings).await;
         let (concerned, other) = (app.token_of(&batch).await.access_token, app.log_in().await.access_token);
         app.database.tamper("UPDATE signing_keys SET announced_at = signs_from + 1 WHERE algorithm = 'EdDSA'").await;
-        app.service.rotate_key(Algorithm::Es256, &Requester::command_line()).await.unwrap();
+        app.service.keys.rotate_key(Algorithm::Es256, &Requester::command_line()).await.unwrap();
         for replica in [&app, &restarted(&app).await] {
             assert!(replica.is_active(&other).await);
             assert_eq!(replica.introspection(&concerned).await.status(), 503);

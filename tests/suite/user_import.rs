@@ -134,7 +134,7 @@ on_both_engines! {
         assert_eq!(report, json!({"created": 1, "skipped": 0, "errors": errors}));
         // An earlier release imported such a hash: its user is refused, and no memory is allocated for it.
         app.database.tamper(&format!("UPDATE users SET password_hash = '{argon2}' WHERE username = 'good'")).await;
-        app.service.learn_password_schemes().await.unwrap();
+        app.service.passwords.learn_password_schemes().await.unwrap();
         let answer = app.login(&json!({"username": "good", "password": PASSWORD})).await;
         assert_eq!(error_of(answer).await, (401, "invalid_credentials".into()));
     }

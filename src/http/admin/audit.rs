@@ -86,7 +86,7 @@ pub async fn list(
         ..AuditFilter::default()
     };
     let before = page::cursor(&query, page::number)?;
-    let page = shared.service.audit(filter, before, page::limit(&query, PAGE)?).await?;
+    let page = shared.service.administration.audit(filter, before, page::limit(&query, PAGE)?).await?;
     let events = page
         .items
         .into_iter()

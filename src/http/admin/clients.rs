@@ -197,8 +197,8 @@ pub async fn list(
 ) -> Result<JsonBody<ClientList>, ApiError> {
     let query = query.only(&["limit", "cursor"])?;
     let after = page::cursor(&query, ClientId::parse)?;
-    let (clients, next) = shared.service.clients_after(after.as_ref(), page::limit(&query, PAGE)?);
-    let now = shared.service.now();
+    let (clients, next) = shared.service.clients.clients_after(after.as_ref(), page::limit(&query, PAGE)?);
+    let now = shared.service.status.now();
     let clients = clients.iter().map(|client| ClientItem::new(client, now)).collect();
     Ok(JsonBody(ClientList { clients, next_cursor: next.map(|id| id.to_string()) }))
 }
@@ -221,11 +221,11 @@ pub async fn create(
     let kind = ClientKind::parse(kind).map_err(|error| ApiError::unparsable("type", &error))?;
     let settings = request.apply(ClientSettings::new(kind))?;
     let enabled = request.enabled.unwrap_or(true);
-    let (client, secret) = shared.service.create_client(id, settings, enabled, &from).await?;
+    let (client, secret) = shared.service.clients.create_client(id, settings, enabled, &from).await?;
     let client_secret = secret.map(|secret| secret.0.expose().to_owned());
     Ok((
         StatusCode::CREATED,
-        JsonBody(ClientWithSecret { client: ClientItem::new(&client, shared.service.now()), client_secret }),
+        JsonBody(ClientWithSecret { client: ClientItem::new(&client, shared.service.status.now()), client_secret }),
     ))
 }
 
@@ -241,8 +241,8 @@ pub async fn read(
     _: Administrator,
     PathSegment(id): PathSegment,
 ) -> Result<JsonBody<ClientItem>, ApiError> {
-    let client = shared.service.client(&client_id(&id)?).ok_or_else(unknown)?;
-    Ok(JsonBody(ClientItem::new(&client, shared.service.now())))
+    let client = shared.service.clients.client(&client_id(&id)?).ok_or_else(unknown)?;
+    Ok(JsonBody(ClientItem::new(&client, shared.service.status.now())))
 }
 
 /// Changes a client.
@@ -265,8 +265,8 @@ pub async fn change(
     }
     let id = client_id(&id)?;
     let edit = |settings| request.apply(settings);
-    let client = shared.service.change_client(&id, edit, request.enabled, &from).await?;
-    Ok(JsonBody(ClientItem::new(&client, shared.service.now())))
+    let client = shared.service.clients.change_client(&id, edit, request.enabled, &from).await?;
+    Ok(JsonBody(ClientItem::new(&client, shared.service.status.now())))
 }
 
 /// Creates a new secret of a client. Previous secrets stay valid for `grace`.
@@ -287,7 +287,7 @@ pub async fn new_secret(
         return Err(ApiError::invalid_field("grace", "may be at most 90 days (7776000 seconds)"));
     }
     let id = client_id(&id)?;
-    let (secret, until) = shared.service.new_client_secret(&id, grace, &from).await?;
+    let (secret, until) = shared.service.clients.new_client_secret(&id, grace, &from).await?;
     let answer = NewSecretAnswer {
         client_id: id.to_string(),
         client_secret: secret.0.expose().to_owned(),
@@ -308,7 +308,7 @@ pub async fn delete(
     Administrator(from): Administrator,
     PathSegment(id): PathSegment,
 ) -> Result<StatusCode, ApiError> {
-    let deleted = shared.service.delete_client(&client_id(&id)?, &from).await?;
+    let deleted = shared.service.clients.delete_client(&client_id(&id)?, &from).await?;
     if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
 }
 

@@ -82,7 +82,7 @@ pub struct NewKey {
     security(("bearer" = []))
 )]
 pub async fn list(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<KeyList> {
-    JsonBody(KeyList { keys: shared.service.key_infos().iter().map(KeyItem::from).collect() })
+    JsonBody(KeyList { keys: shared.service.keys.key_infos().iter().map(KeyItem::from).collect() })
 }
 
 /// Generates and announces a new key. It signs after `keys.announce_for`.
@@ -97,8 +97,8 @@ pub async fn rotate(
     OptionalJson(order): OptionalJson<RotateOrder>,
 ) -> Result<(StatusCode, JsonBody<NewKey>), ApiError> {
     let order = order.unwrap_or_default();
-    let algorithm = algorithm(order.algorithm.as_deref())?.unwrap_or_else(|| shared.service.default_algorithm());
-    let kid = shared.service.rotate_key(algorithm, &from).await?;
+    let algorithm = algorithm(order.algorithm.as_deref())?.unwrap_or_else(|| shared.service.status.default_algorithm());
+    let kid = shared.service.keys.rotate_key(algorithm, &from).await?;
     Ok((StatusCode::CREATED, JsonBody(NewKey { kid: kid.to_string() })))
 }
 
@@ -117,7 +117,7 @@ pub async fn withdraw(
 ) -> Result<StatusCode, ApiError> {
     let unknown = || ApiError::new(ProblemCode::NotFound);
     let kid = Kid::parse(&kid).map_err(|_| unknown())?;
-    let found = shared.service.withdraw_key(&kid, &from).await?;
+    let found = shared.service.keys.withdraw_key(&kid, &from).await?;
     if found { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
 }
 
@@ -132,7 +132,7 @@ pub async fn import(
     Administrator(from): Administrator,
     Json(order): Json<ImportOrder>,
 ) -> Result<(StatusCode, JsonBody<NewKey>), ApiError> {
-    let kid = shared.service.import_key(&order.pem, algorithm(order.algorithm.as_deref())?, &from).await?;
+    let kid = shared.service.keys.import_key(&order.pem, algorithm(order.algorithm.as_deref())?, &from).await?;
     Ok((StatusCode::CREATED, JsonBody(NewKey { kid: kid.to_string() })))
 }
 

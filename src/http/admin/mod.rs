@@ -34,7 +34,7 @@ impl FromRequestParts<Arc<Shared>> for Administrator {
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
         let Ok(RequestedBy(mut from)) = RequestedBy::from_request_parts(parts, shared).await;
         let token = bearer::token(&parts.headers)?;
-        from.actor = shared.service.administrator(token).await.map_err(|error| match error {
+        from.actor = shared.service.administration.administrator(token).await.map_err(|error| match error {
             AdminError::WrongAudience(error) => bearer::wrong_audience(&error),
             AdminError::Refused => ApiError::new(ProblemCode::InvalidToken),
             AdminError::NotAllowed => {

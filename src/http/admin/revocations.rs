@@ -75,7 +75,7 @@ pub async fn list(
 ) -> Result<JsonBody<RevocationList>, ApiError> {
     let query = query.only(&["limit", "cursor"])?;
     let after = page::cursor(&query, page::number)?;
-    let page = shared.service.live_revocations(after, page::limit(&query, PAGE)?).await?;
+    let page = shared.service.administration.live_revocations(after, page::limit(&query, PAGE)?).await?;
     let item = |live: &crate::service::LiveRevocation| {
         let (subject, below_epoch) = match &live.revocation {
             Revocation::Jti(jti) => (jti.to_string(), None),
@@ -109,7 +109,7 @@ pub async fn revoke(
     Administrator(from): Administrator,
     Json(order): Json<RevocationOrder>,
 ) -> Result<StatusCode, ApiError> {
-    let found = shared.service.revoke(target(&order)?, &from).await?;
+    let found = shared.service.revocations.revoke(target(&order)?, &from).await?;
     if found { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::new(ProblemCode::NotFound)) }
 }
 

@@ -46,11 +46,11 @@ pub async fn list(
     let page = match (query.optional("user", 64)?, query.optional("client", 64)?) {
         (Some(user), None) => {
             let user = UserId::parse(user).map_err(|_| ApiError::invalid_field("user", NOT_AN_ID))?;
-            shared.service.sessions_of_user(user, after, limit).await?
+            shared.service.sessions.sessions_of_user(user, after, limit).await?
         }
         (None, Some(client)) => {
             let client = ClientId::parse(client).map_err(|error| ApiError::unparsable("client", &error))?;
-            shared.service.sessions_of_client(&client, after, limit).await?
+            shared.service.sessions.sessions_of_client(&client, after, limit).await?
         }
         (None, None) => return Err(ApiError::new(ProblemCode::InvalidRequest).detail(format!("Send {OWNER}."))),
         (Some(_), Some(_)) => {
@@ -78,6 +78,7 @@ pub async fn end(
 ) -> Result<StatusCode, ApiError> {
     let unknown = || ApiError::new(ProblemCode::NotFound);
     let session = SessionId::parse(&sid).map_err(|_| unknown())?;
-    let found = shared.service.end_session(session, SessionOwner::Anyone, EndReason::Administrator, &from).await?;
+    let found =
+        shared.service.sessions.end_session(session, SessionOwner::Anyone, EndReason::Administrator, &from).await?;
     if found { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
 }

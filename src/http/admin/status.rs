@@ -46,21 +46,21 @@ pub struct StatusAnswer {
     security(("bearer" = []))
 )]
 pub async fn status(State(shared): State<Arc<Shared>>, _: Administrator) -> JsonBody<StatusAnswer> {
-    let status = shared.service.status();
+    let status = shared.service.status.status();
     JsonBody(StatusAnswer {
         version: env!("CARGO_PKG_VERSION"),
         ready: status.readiness.is_ready(),
-        problems: shared.service.problems(),
+        problems: shared.service.status.problems(),
         view_age_seconds: status.view_age.as_secs_f64(),
         revocation_lag_seconds: status.last_lag.as_secs_f64(),
         clock_offset_seconds: status.clock_offset_millis as f64 / 1000.0,
         revocations: RevocationKind::ALL
             .iter()
-            .map(|kind| (kind.as_str(), shared.service.revocations(*kind)))
+            .map(|kind| (kind.as_str(), shared.service.status.revocations(*kind)))
             .collect(),
         cached_tokens: status.cached_tokens,
         clients: status.clients,
         password_queue: status.password_queue,
-        keys: shared.service.key_infos().iter().map(KeyItem::from).collect(),
+        keys: shared.service.keys.key_infos().iter().map(KeyItem::from).collect(),
     })
 }

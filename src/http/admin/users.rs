@@ -134,11 +134,11 @@ pub async fn list(
     let query = query.only(&["limit", "cursor", "username"])?;
     if let Some(name) = query.optional("username", 1024)? {
         let name = Username::parse(name).map_err(|error| ApiError::unparsable("username", &error))?;
-        let users = shared.service.user_named(&name).await?.iter().map(UserItem::from).collect();
+        let users = shared.service.users.user_named(&name).await?.iter().map(UserItem::from).collect();
         return Ok(JsonBody(UserList { users, unreadable: Vec::new(), next_cursor: None }));
     }
     let after = page::cursor(&query, Username::parse)?;
-    let (page, next) = shared.service.users(after.as_ref(), page::limit(&query, PAGE)?).await?;
+    let (page, next) = shared.service.users.users(after.as_ref(), page::limit(&query, PAGE)?).await?;
     let unreadable = page.unreadable.iter().map(|row| row.error.to_string()).collect();
     let users = page.readable.iter().map(UserItem::from).collect();
     Ok(JsonBody(UserList { users, unreadable, next_cursor: next.map(|name| name.to_string()) }))
@@ -157,7 +157,7 @@ pub async fn create(
 ) -> Result<(StatusCode, JsonBody<UserItem>), ApiError> {
     let username = Username::parse(&request.username).map_err(|error| ApiError::unparsable("username", &error))?;
     let password = Password::parse(&request.password).map_err(|error| ApiError::unparsable("password", &error))?;
-    let user = shared.service.create_user(username, password, roles(&request.roles)?, &from).await?;
+    let user = shared.service.users.create_user(username, password, roles(&request.roles)?, &from).await?;
     Ok((StatusCode::CREATED, JsonBody(UserItem::from(&user))))
 }
 
@@ -173,7 +173,7 @@ pub async fn read(
     _: Administrator,
     PathSegment(id): PathSegment,
 ) -> Result<JsonBody<UserItem>, ApiError> {
-    let user = shared.service.user(user_id(&id)?).await?.ok_or_else(unknown)?;
+    let user = shared.service.users.user(user_id(&id)?).await?.ok_or_else(unknown)?;
     Ok(JsonBody(UserItem::from(&user)))
 }
 
@@ -192,7 +192,7 @@ pub async fn change(
 ) -> Result<JsonBody<UserItem>, ApiError> {
     let id = user_id(&id)?;
     let roles = request.roles.as_deref().map(roles).transpose()?;
-    let user = shared.service.change_user(id, roles, request.enabled, &from).await?;
+    let user = shared.service.users.change_user(id, roles, request.enabled, &from).await?;
     Ok(JsonBody(UserItem::from(&user)))
 }
 
@@ -210,7 +210,7 @@ pub async fn set_password(
     Json(request): Json<NewPassword>,
 ) -> Result<StatusCode, ApiError> {
     let password = Password::parse(&request.password).map_err(|error| ApiError::unparsable("password", &error))?;
-    shared.service.set_password(user_id(&id)?, password, &from).await?;
+    shared.service.users.set_password(user_id(&id)?, password, &from).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -226,7 +226,7 @@ pub async fn delete(
     Administrator(from): Administrator,
     PathSegment(id): PathSegment,
 ) -> Result<StatusCode, ApiError> {
-    shared.service.delete_user(user_id(&id)?, &from).await?;
+    shared.service.users.delete_user(user_id(&id)?, &from).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -246,7 +246,7 @@ pub async fn import(
     let mut report = ImportReport::default();
     let lines: Vec<&[u8]> = body.split(|byte| *byte == b'\n').collect();
     for batch in lines.chunks(IMPORT_BATCH) {
-        shared.service.import_users(batch, &mut report, &from).await?;
+        shared.service.users.import_users(batch, &mut report, &from).await?;
     }
     let errors = report.refused.into_iter().map(|line| LineError { line: line.number, detail: line.reason }).collect();
     let skipped = report.progress.unchanged;

@@ -108,7 +108,7 @@ async fn judge(
     }
     // No limit: text longer than any token is judged inactive.
     let token = form.required("token", usize::MAX)?;
-    let introspected = shared.service.introspect(&caller.client, token).await?;
+    let introspected = shared.service.introspection.introspect(&caller.client, token).await?;
     Ok((caller, introspected))
 }
 
@@ -149,8 +149,11 @@ fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Resu
     let body = introspection_body::body_of(&introspected.result, shared.service.issuer());
     let claims = serde_json::value::RawValue::from_string(String::from_utf8_lossy(&body).into_owned())
         .map_err(OAuthError::internal)?;
-    let jwt =
-        shared.service.sign_introspection(&caller.client, &claims, introspected.at).map_err(caller::oauth_failure)?;
+    let jwt = shared
+        .service
+        .introspection
+        .sign_introspection(&caller.client, &claims, introspected.at)
+        .map_err(caller::oauth_failure)?;
     let headers =
         [(CONTENT_TYPE, HeaderValue::from_static(SIGNED)), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     Ok((headers, jwt).into_response())

@@ -48,7 +48,7 @@ pub async fn revoke(
 ) -> Result<Response, OAuthError> {
     let caller = caller::of_form(&shared, &headers, address, &form).await?;
     let token = form.required("token", usize::MAX)?;
-    shared.service.revoke_token(&caller, token, &from).await?;
+    shared.service.revocations.revoke_token(&caller, token, &from).await?;
     Ok((StatusCode::OK, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))]).into_response())
 }
 

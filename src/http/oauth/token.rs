@@ -98,7 +98,7 @@ fn client_credentials(
     caller: &Caller,
     form: &FormParams,
 ) -> Result<(RequestFacts, Response), OAuthError> {
-    let tokens = shared.service.client_credentials(caller, scope(form)?, &audience(form)?)?;
+    let tokens = shared.service.tokens.client_credentials(caller, scope(form)?, &audience(form)?)?;
     shared.metrics.tokens_issued.count(Grant::ClientCredentials);
     Ok(token_answer::respond(&tokens, middleware::Caller::of(caller), "issued"))
 }
@@ -111,7 +111,7 @@ async fn refresh_token(
 ) -> Result<(RequestFacts, Response), OAuthError> {
     let token = form.required("refresh_token", 4096)?;
     let narrowing = Narrowing { scope: scope(form)?, audience: audience(form)? };
-    let result = shared.service.refresh(caller, token, &narrowing, from).await;
+    let result = shared.service.sessions.refresh(caller, token, &narrowing, from).await;
     v1::refresh::count(&shared.metrics, &result);
     Ok(v1::refresh::respond(&result?, caller))
 }

@@ -72,16 +72,19 @@ pub async fn introspect_batch(
         return Err(ApiError::invalid_field("tokens", "may contain at most 256 tokens"));
     }
     let tokens: Vec<&str> = request.tokens.iter().map(|Text(token)| &**token).collect();
-    let all = shared.service.introspect_all(&caller.client, &tokens, address).await.map_err(|error| match error {
-        IntrospectionError::Unavailable(reason) => bearer::unavailable(reason),
-        IntrospectionError::TooManyForged { retry_after } => {
-            shared.metrics.attempts_refused.count(metrics::Limit::Client);
-            ApiError::new(ProblemCode::TooManyAttempts)
-                .detail("This client sent too many tokens with an invalid signature.")
-                .retry_after(retry_after)
-        }
-        IntrospectionError::Failed(failure) => failure.into(),
-    })?;
+    let all =
+        shared.service.introspection.introspect_all(&caller.client, &tokens, address).await.map_err(
+            |error| match error {
+                IntrospectionError::Unavailable(reason) => bearer::unavailable(reason),
+                IntrospectionError::TooManyForged { retry_after } => {
+                    shared.metrics.attempts_refused.count(metrics::Limit::Client);
+                    ApiError::new(ProblemCode::TooManyAttempts)
+                        .detail("This client sent too many tokens with an invalid signature.")
+                        .retry_after(retry_after)
+                }
+                IntrospectionError::Failed(failure) => failure.into(),
+            },
+        )?;
     let mut body = BytesMut::with_capacity(request.tokens.len() * 512 + 16);
     body.put_slice(b"{\"results\":[");
     for (index, (introspected, took)) in all.into_iter().enumerate() {

@@ -57,7 +57,7 @@ pub async fn login(
 ) -> Result<(RequestFacts, Response), ApiError> {
     let login = read(&request)?;
     let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
-    let result = shared.service.log_in(&caller, login, &from).await;
+    let result = shared.service.sessions.log_in(&caller, login, &from).await;
     if let Err(LoginError::TooManyAttempts { limit, .. }) = &result {
         attempts::count(&shared.metrics, *limit);
     }

@@ -41,17 +41,17 @@ pub async fn logout(
 ) -> Result<(RequestFacts, StatusCode), ApiError> {
     let has_body = body.is_some();
     if let Some(token) = body.and_then(|body| body.refresh_token) {
-        shared.service.log_out_by_refresh_token(&token, &from).await?;
+        shared.service.sessions.log_out_by_refresh_token(&token, &from).await?;
         return Ok((RequestFacts::default(), StatusCode::NO_CONTENT));
     }
     if !headers.contains_key(AUTHORIZATION) {
         let missing = || ApiError::invalid_field("refresh_token", "is missing");
         return Err(if has_body { missing() } else { ApiError::new(ProblemCode::Unauthenticated) });
     }
-    match shared.service.bearer(bearer::token(&headers)?).await {
+    match shared.service.sessions.bearer(bearer::token(&headers)?).await {
         Ok(bearer) => {
             note_caller(Some(Caller::User(bearer.user)));
-            shared.service.log_out_bearer(&bearer, &from).await?;
+            shared.service.sessions.log_out_bearer(&bearer, &from).await?;
             Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT))
         }
         Err(BearerError::SessionEnded) => Ok((RequestFacts::default(), StatusCode::NO_CONTENT)),

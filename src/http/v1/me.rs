@@ -117,7 +117,7 @@ pub async fn me(
     headers: HeaderMap,
 ) -> Result<(RequestFacts, JsonBody<Me>), ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
-    let user = shared.service.me(&bearer).await?.ok_or_else(|| ApiError::new(ProblemCode::InvalidToken))?;
+    let user = shared.service.account.me(&bearer).await?.ok_or_else(|| ApiError::new(ProblemCode::InvalidToken))?;
     Ok((bearer::facts(&bearer), JsonBody(user.into())))
 }
 
@@ -141,7 +141,7 @@ pub async fn change_password(
     let current =
         Password::parse(&request.current_password).map_err(|error| ApiError::unparsable("current_password", &error))?;
     let new = Password::parse(&request.new_password).map_err(|error| ApiError::unparsable("new_password", &error))?;
-    let result = shared.service.change_password(&bearer, current, new, &from).await;
+    let result = shared.service.account.change_password(&bearer, current, new, &from).await;
     if let Err(PasswordChangeError::TooManyAttempts { limit, .. }) = &result {
         attempts::count(&shared.metrics, *limit);
     }
@@ -169,7 +169,7 @@ pub async fn sessions(
     let query = query.only(&["limit", "cursor"])?;
     let limit = crate::http::page::limit(&query, PAGE)?;
     let after = crate::http::page::cursor(&query, SessionId::parse)?;
-    let page = shared.service.sessions_of_user(bearer.user, after, limit).await?;
+    let page = shared.service.sessions.sessions_of_user(bearer.user, after, limit).await?;
     let list = JsonBody(SessionList {
         sessions: page.sessions.iter().map(|session| SessionItem::new(session, Some(&bearer.session))).collect(),
         next_cursor: page.next.map(|id| id.to_string()),
@@ -195,7 +195,7 @@ pub async fn end_session(
     let bearer = bearer::user(&shared.service, &headers).await?;
     let unknown = || ApiError::new(ProblemCode::NotFound);
     let session = SessionId::parse(&sid).map_err(|_| unknown())?;
-    let found = shared.service.end_own_session(&bearer, session, &from).await?;
+    let found = shared.service.account.end_own_session(&bearer, session, &from).await?;
     if found { Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT)) } else { Err(unknown()) }
 }
 
@@ -212,7 +212,7 @@ pub async fn end_all_sessions(
     RequestedBy(from): RequestedBy,
 ) -> Result<(RequestFacts, StatusCode), ApiError> {
     let bearer = bearer::user(&shared.service, &headers).await?;
-    shared.service.log_out_everywhere(&bearer, &from).await?;
+    shared.service.account.log_out_everywhere(&bearer, &from).await?;
     Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT))
 }
 

@@ -53,7 +53,7 @@ pub async fn refresh(
     let scope = scope.map_err(|error| ApiError::unparsable("scope", &error))?.filter(|scope| !scope.is_empty());
     let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
     let narrowing = Narrowing { scope, ..Narrowing::default() };
-    let result = shared.service.refresh(&caller, &request.refresh_token, &narrowing, &from).await;
+    let result = shared.service.sessions.refresh(&caller, &request.refresh_token, &narrowing, &from).await;
     count(&shared.metrics, &result);
     let names_client = request.client_id.is_some() || headers.contains_key(AUTHORIZATION);
     match result {

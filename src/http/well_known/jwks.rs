@@ -30,10 +30,10 @@ pub async fn jwks(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resp
 /// Answers a request with these `headers`.
 pub fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
     // Verifiers would cache an empty set, and treat every token as forged.
-    if !shared.service.has_started() {
+    if !shared.service.status.has_started() {
         return ApiError::new(ProblemCode::TemporarilyUnavailable).into_response();
     }
-    let (document, max_age) = shared.service.jwks();
+    let (document, max_age) = shared.service.status.jwks();
     let cache = match max_age.as_secs() {
         300 => Ok(HeaderValue::from_static("public, max-age=300")),
         seconds => HeaderValue::try_from(format!("public, max-age={seconds}")),

@@ -143,11 +143,12 @@ impl TestApp {
     pub async fn with_fixtures(mut self) -> Self {
         let from = Requester::command_line();
         let (name, password) = (Username::parse(USER).unwrap(), Password::parse(PASSWORD).unwrap());
-        self.service.create_user(name, password, vec![Role::parse("reader").unwrap()], &from).await.unwrap();
+        self.service.users.create_user(name, password, vec![Role::parse("reader").unwrap()], &from).await.unwrap();
         let settings =
             ClientSettings { introspect: IntrospectRight::Any, ..ClientSettings::new(ClientKind::Confidential) };
         self.gateway_secret = self.client(GATEWAY, settings).await.unwrap();
-        self.admin_key = self.service.create_admin_key("tests", None, &from).await.unwrap().expose().to_owned();
+        self.admin_key =
+            self.service.administration.create_admin_key("tests", None, &from).await.unwrap().expose().to_owned();
         secrets::used(&self.admin_key);
         self
     }
@@ -155,7 +156,8 @@ impl TestApp {
     /// Creates a client; its secret, if it has one.
     pub async fn client(&self, id: &str, settings: ClientSettings) -> Option<String> {
         let from = Requester::command_line();
-        let created = self.service.create_client(ClientId::parse(id).unwrap(), settings, true, &from).await.unwrap();
+        let created =
+            self.service.clients.create_client(ClientId::parse(id).unwrap(), settings, true, &from).await.unwrap();
         let secret = created.1.map(|secret| secret.0.expose().to_owned());
         secret.iter().for_each(|secret| secrets::used(secret));
         secret

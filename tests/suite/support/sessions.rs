@@ -54,7 +54,7 @@ impl TestApp {
     /// The number of failed logins in the audit trail, including those that `replicas` have only counted so far.
     pub async fn failed_logins(replicas: &[Arc<Self>]) -> u64 {
         for replica in replicas {
-            replica.service.audit_failed_logins().await.unwrap();
+            replica.service.passwords.audit_failed_logins().await.unwrap();
         }
         let events = replicas[0].audit("login.failed").await;
         events.iter().map(|event| event["detail"]["attempts"].as_u64().unwrap_or(1)).sum()
@@ -81,22 +81,22 @@ impl TestApp {
 
     /// The id of a user.
     pub async fn user_id(&self, name: &str) -> UserId {
-        self.service.user_named(&Username::parse(name).unwrap()).await.unwrap().unwrap().id
+        self.service.users.user_named(&Username::parse(name).unwrap()).await.unwrap().unwrap().id
     }
 
     /// Disables a user or enables the account again.
     pub async fn set_enabled(&self, name: &str, enabled: bool) {
         let id = self.user_id(name).await;
-        self.service.set_user_enabled(id, enabled, &Requester::command_line()).await.unwrap();
+        self.service.users.set_user_enabled(id, enabled, &Requester::command_line()).await.unwrap();
     }
 
     /// Changes the settings of a client.
     pub async fn change_client(&self, id: &str, change: impl FnOnce(&mut countersign::domain::ClientSettings)) {
         let id = ClientId::parse(id).unwrap();
-        let mut settings = self.service.client(&id).unwrap().settings.clone();
+        let mut settings = self.service.clients.client(&id).unwrap().settings.clone();
         change(&mut settings);
         let replace = |_| Ok::<_, countersign::service::ClientError>(settings.clone());
-        self.service.change_client(&id, replace, None, &Requester::command_line()).await.unwrap();
+        self.service.clients.change_client(&id, replace, None, &Requester::command_line()).await.unwrap();
     }
 }
 
@@ -129,7 +129,7 @@ impl Sessions {
             user_epoch: user.epoch,
             client: client.id,
             client_epoch: client.epoch,
-            installation_epoch: app.service.installation_epoch(),
+            installation_epoch: app.service.status.installation_epoch(),
             family_digest: token.family.digest().0,
             methods: vec!["pwd".to_owned()],
             scope: client.settings.scopes,

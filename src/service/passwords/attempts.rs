@@ -7,11 +7,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::crypto::{self, Priority};
+use crate::crypto;
+use crate::crypto::Priority;
 use crate::domain::{ClientId, Timestamp, UserId, Username};
+use crate::service::{Failure, LoginError, Passwords, Requester};
 use crate::store::{AttemptKey, AttemptLimits, Decision, Exemption, Settlement};
-
-use super::{Failure, LoginError, Requester, Service};
 
 /// How long an address is known to an account after a login.
 const KNOWN_FOR: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -86,7 +86,7 @@ impl Refusals {
 
 /// An attempt that was counted but not settled.
 #[derive(Debug, Clone)]
-pub(super) struct Attempt {
+pub(crate) struct Attempt {
     keys: Keys,
     at: Timestamp,
     /// The keys and their failures before this attempt. Empty if limits are off.
@@ -128,13 +128,13 @@ impl Keys {
 impl Attempt {
     /// Attempts from an address with recent failures have low priority in the hashing pool. Abandoned logins count as
     /// failures.
-    pub(super) fn priority(&self) -> Priority {
+    pub(crate) fn priority(&self) -> Priority {
         let has_failed = self.counted.iter().any(|(key, failures)| *key == self.keys.address && *failures > 0);
         if has_failed { Priority::Low } else { Priority::Normal }
     }
 
     /// The changes of the counts after a success.
-    pub(super) fn settlements(&self) -> Vec<Settlement> {
+    pub(crate) fn settlements(&self) -> Vec<Settlement> {
         if self.counted.is_empty() {
             return Vec::new();
         }
@@ -148,20 +148,20 @@ impl Attempt {
     }
 }
 
-impl Service {
+impl Passwords {
     /// Counts an attempt, or refuses it without counting it.
-    pub(super) async fn begin_attempt(&self, username: &Username, from: &Requester) -> Result<Attempt, LoginError> {
+    pub(crate) async fn begin_attempt(&self, username: &Username, from: &Requester) -> Result<Attempt, LoginError> {
         let keys = Keys::of(username, from.address);
         let rules = &self.attempt_rules;
-        let at = self.clock.now();
+        let at = self.replica.clock.now();
         if !rules.enabled {
             return Ok(Attempt { keys, at, counted: Vec::new(), is_last: false });
         }
-        let now = self.clock.elapsed();
+        let now = self.replica.clock.elapsed();
         self.refusals.check(&keys, now)?;
         let counts = vec![(keys.pair, rules.pair), (keys.address, rules.address), (keys.account, rules.account)];
         let exemption = Exemption { from: keys.account, known: keys.known };
-        match self.store.attempts().register(counts, Some(exemption), at).await.map_err(Failure::from)? {
+        match self.replica.store.attempts().register(counts, Some(exemption), at).await.map_err(Failure::from)? {
             Decision::Allowed { counted, is_last } => Ok(Attempt { keys, at, counted, is_last }),
             Decision::Blocked { by, retry_after } => {
                 let limit = keys.limit(by);
@@ -172,26 +172,26 @@ impl Service {
     }
 
     /// Settles a successful attempt that opened no session. If that fails, the attempt counts as a failure.
-    pub(super) async fn settle_attempt(&self, attempt: &Attempt) {
+    pub(crate) async fn settle_attempt(&self, attempt: &Attempt) {
         self.settle(attempt.settlements()).await;
         self.forget_refusals(attempt);
     }
 
     /// Removes the count of an attempt whose password was not checked: a fault of the service must not lock an account.
-    pub(super) async fn withdraw_attempt(&self, attempt: &Attempt) {
+    pub(crate) async fn withdraw_attempt(&self, attempt: &Attempt) {
         let taken_back = attempt.counted.iter().map(|(key, _)| Settlement::TakeBack(*key, attempt.at));
         self.settle(taken_back.collect()).await;
         self.forget_refusals(attempt);
     }
 
     /// Removes the cached refusals for the keys of an attempt that succeeded or was withdrawn.
-    pub(super) fn forget_refusals(&self, attempt: &Attempt) {
+    pub(crate) fn forget_refusals(&self, attempt: &Attempt) {
         self.refusals.forget(&attempt.keys);
     }
 
     async fn settle(&self, settlements: Vec<Settlement>) {
         if !settlements.is_empty()
-            && let Err(error) = self.store.attempts().settle(settlements).await
+            && let Err(error) = self.replica.store.attempts().settle(settlements).await
         {
             tracing::warn!(%error, "settling an attempt failed; the attempt counts as a failure");
         }
@@ -200,7 +200,7 @@ impl Service {
     /// Writes or counts the audit event of a failed login (security.md S9), and writes the event of the hard stop if it starts.
     /// The subject is the user, if it exists. The user name as entered is never written, because users sometimes enter their
     /// password there (S4).
-    pub(super) async fn note_failed_login(
+    pub(crate) async fn note_failed_login(
         &self,
         attempt: &Attempt,
         user: Option<UserId>,
@@ -220,13 +220,13 @@ impl Service {
         if events.is_empty() {
             return Ok(());
         }
-        Ok(self.store.audit().append(events, self.clock.now()).await?)
+        Ok(self.replica.store.audit().append(events, self.replica.clock.now()).await?)
     }
 }
 
 /// The network under which an address is counted. An IPv6 address is counted by its /64, the usual allocation to one customer
 /// (security.md L7).
-pub(super) fn network(address: IpAddr) -> String {
+pub(crate) fn network(address: IpAddr) -> String {
     match address.to_canonical() {
         IpAddr::V4(address) => address.to_string(),
         IpAddr::V6(address) => {

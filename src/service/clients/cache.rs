@@ -7,8 +7,7 @@ use std::sync::Arc;
 
 use crate::crypto;
 use crate::domain::{Client, Timestamp};
-
-use super::{Caller, Service};
+use crate::service::{Caller, Clients};
 
 /// Maximum number of cached headers: more than an installation has gateways.
 const MAX_HEADERS: usize = 1024;
@@ -38,22 +37,22 @@ pub struct BeforeAuthentication {
     now: Timestamp,
 }
 
-impl Service {
+impl Clients {
     /// The client that this header authenticates, if it is cached and the view is fresh. `None` does not mean that the header
     /// is invalid.
     pub fn cached_client(&self, header: &[u8]) -> Option<Caller> {
-        let entry = self.client_cache.0.get(&crypto::sha256(header))?;
-        let now = self.clock.now();
+        let entry = self.cache.0.get(&crypto::sha256(header))?;
+        let now = self.replica.clock.now();
         let is_known = entry.until.is_none_or(|until| now < until)
-            && self.judge.unavailable_at(now, self.clock.elapsed()).is_none();
+            && self.judge.unavailable_at(now, self.replica.clock.elapsed()).is_none();
         let caller = Caller { client: entry.client, authenticated: true };
         // Read last, so that entries applied before the check of freshness are taken into account.
-        (is_known && self.view.generation() == entry.generation).then_some(caller)
+        (is_known && self.replica.view.generation() == entry.generation).then_some(caller)
     }
 
     /// The state that [`Service::cache_client`] needs from before the authentication.
     pub fn before_authentication(&self) -> BeforeAuthentication {
-        BeforeAuthentication { generation: self.view.generation(), now: self.clock.now() }
+        BeforeAuthentication { generation: self.replica.view.generation(), now: self.replica.clock.now() }
     }
 
     /// Caches that `header` authenticated `caller`. `before` must have been read before the authentication.
@@ -63,7 +62,7 @@ impl Service {
             let ends = caller.client.secrets.iter().filter_map(|secret| secret.expires_at);
             let until = ends.filter(|end| before.now < *end).min();
             let entry = Entry { client: Arc::clone(&caller.client), generation: before.generation, until };
-            self.client_cache.0.insert(crypto::sha256(header), entry);
+            self.cache.0.insert(crypto::sha256(header), entry);
         }
     }
 }

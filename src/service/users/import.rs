@@ -2,10 +2,9 @@
 
 use crate::crypto::PasswordHash;
 use crate::domain::UserId;
+use crate::service::users::import_line::{ImportLineError, ImportOutcome, ImportProgress, ImportedUser};
+use crate::service::{Failure, Requester, Users};
 use crate::store::NewUser;
-
-use super::import_line::{ImportLineError, ImportOutcome, ImportProgress, ImportedUser};
-use super::{Failure, Requester, Service};
 
 /// Number of lines in a batch.
 pub const IMPORT_BATCH: usize = 500;
@@ -30,7 +29,7 @@ pub struct ImportReport {
     lines_seen: u64,
 }
 
-impl Service {
+impl Users {
     /// Imports a batch of at most [`IMPORT_BATCH`] lines and adds their outcomes to `report`. Existing users are not changed,
     /// so a whole import can be run again to resume it.
     pub async fn import_users(
@@ -39,13 +38,13 @@ impl Service {
         report: &mut ImportReport,
         from: &Requester,
     ) -> Result<(), Failure> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let mut batch: Vec<(u64, u64, ImportedUser)> = Vec::with_capacity(lines.len());
         for line in lines {
             report.lines_seen += 1;
             let (number, bytes) = (report.lines_seen, line.len() as u64 + 1);
             let parsed = ImportedUser::parse(line).and_then(|user| {
-                user.as_ref().map_or(Ok(()), |user| self.passwords.check_import(&user.password_hash))?;
+                user.as_ref().map_or(Ok(()), |user| self.passwords.hasher.check_import(&user.password_hash))?;
                 Ok(user)
             });
             match parsed {
@@ -56,7 +55,7 @@ impl Service {
         }
         for part in batch.chunks(TRANSACTION) {
             let new: Vec<NewUser> = part.iter().map(|(_, _, user)| self.new_user(user)).collect();
-            let created = self.store.users().import(new, now, Some(from.event("users.imported"))).await?;
+            let created = self.replica.store.users().import(new, now, Some(from.event("users.imported"))).await?;
             for ((number, bytes, user), is_created) in part.iter().zip(created) {
                 let outcome = if is_created { ImportOutcome::Created } else { self.present(user).await? };
                 report.progress.record(outcome, *bytes);
@@ -66,12 +65,12 @@ impl Service {
                 }
             }
         }
-        self.learn_password_schemes().await
+        self.passwords.learn_password_schemes().await
     }
 
     fn new_user(&self, user: &ImportedUser) -> NewUser {
         NewUser {
-            id: UserId::from_bytes(self.random.bytes()),
+            id: UserId::from_bytes(self.replica.random.bytes()),
             username: user.username.clone(),
             password_hash: user.password_hash.as_str().to_owned(),
             roles: user.roles.clone(),
@@ -82,7 +81,7 @@ impl Service {
 
     /// The outcome for a user whose name exists: `Unchanged` if it has the same hash.
     async fn present(&self, user: &ImportedUser) -> Result<ImportOutcome, Failure> {
-        let stored = self.store.users().credentials(&user.username).await?;
+        let stored = self.replica.store.users().credentials(&user.username).await?;
         let stored = stored.and_then(|stored| PasswordHash::parse(&stored.password_hash).ok());
         Ok(if stored.as_ref() == Some(&user.password_hash) { ImportOutcome::Unchanged } else { ImportOutcome::Taken })
     }

@@ -7,15 +7,14 @@ use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::ClientId;
-
-use super::{Failure, Requester, Service};
+use crate::service::{Failure, Introspections, Requester};
 
 /// Number of denials since the last write, by caller. Bounded by the number of clients.
 #[derive(Debug, Default)]
 pub struct Denials(Mutex<HashMap<ClientId, u64>>);
 
 impl Denials {
-    pub(super) fn count(&self, caller: &ClientId, denials: u64) {
+    pub(crate) fn count(&self, caller: &ClientId, denials: u64) {
         *self.lock().entry(caller.clone()).or_default() += denials;
     }
 
@@ -29,7 +28,7 @@ impl Denials {
     }
 }
 
-impl Service {
+impl Introspections {
     /// Writes the denials since the last call to the audit trail. If that fails, the next call writes them.
     pub async fn audit_denials(&self) -> Result<(), Failure> {
         let denials = self.denials.take();
@@ -41,7 +40,7 @@ impl Service {
             from.event("token.introspection_denied").on(caller).noting("tokens", *count)
         };
         let events = denials.iter().map(event).collect();
-        let written = self.store.audit().append(events, self.clock.now()).await;
+        let written = self.replica.store.audit().append(events, self.replica.clock.now()).await;
         if written.is_err() {
             denials.iter().for_each(|(caller, count)| self.denials.count(caller, *count));
         }

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::attempts::network;
 use crate::crypto;
+use crate::service::passwords::attempts::network;
 
 /// Limit of one address as a multiple of the limit of one client: several clients may share a gateway.
 const CLIENTS_OF_AN_ADDRESS: u32 = 10;
@@ -29,7 +29,7 @@ struct Limits {
 
 /// Leaky buckets, one per key.
 #[derive(Debug)]
-pub(super) struct Buckets {
+pub(crate) struct Buckets {
     /// Nanoseconds until one failure has drained.
     weight: u64,
     /// Nanoseconds until a full bucket has drained.
@@ -53,7 +53,7 @@ impl ClientFailures {
     }
 
     /// Counts a failure. Above the limit, the error is the time until the next failure is within it. `now` is monotonic time.
-    pub(super) fn count(&self, client: &str, address: IpAddr, now: Duration) -> Result<(), Duration> {
+    pub(crate) fn count(&self, client: &str, address: IpAddr, now: Duration) -> Result<(), Duration> {
         let Some(limits) = &self.limits else { return Ok(()) };
         let address = network(address);
         // The address first: above its limit, further client names take no memory.
@@ -63,12 +63,12 @@ impl ClientFailures {
 }
 
 impl Buckets {
-    pub(super) fn new(burst: u32, per_minute: u32, entries: usize) -> Self {
+    pub(crate) fn new(burst: u32, per_minute: u32, entries: usize) -> Self {
         let weight = 60_000_000_000 / u64::from(per_minute.max(1));
         Self { weight, depth: weight.saturating_mul(burst.into()), empty_at: moka::sync::Cache::new(entries as u64) }
     }
 
-    pub(super) fn count(&self, key: &str, now: Duration) -> Result<(), Duration> {
+    pub(crate) fn count(&self, key: &str, now: Duration) -> Result<(), Duration> {
         let bucket = self.empty_at.get_with(crypto::id128(key), Arc::default);
         let now = u64::try_from(now.as_nanos()).unwrap_or(u64::MAX);
         let fill = |empty_at: u64| {

@@ -1,10 +1,9 @@
 //! Logout: ending one session, by its refresh token or by an access token of it.
 
 use crate::domain::{EndReason, Revocation, RevocationKind, SessionId, UserId};
+use crate::service::judge::{Inactivity, Unavailable, Verdict};
+use crate::service::{Failure, JudgedToken, REVOCATION_LIFE, Requester, Sessions};
 use crate::store::{EndOutcome, EndRequest, Owner};
-
-use super::judge::{Inactivity, Unavailable, Verdict};
-use super::{Failure, REVOCATION_LIFE, Requester, Service};
 
 /// An active token whose audience is another service.
 #[derive(Debug, thiserror::Error)]
@@ -33,17 +32,17 @@ pub enum BearerError {
 pub struct Bearer {
     pub user: UserId,
     pub session: SessionId,
-    pub token: std::sync::Arc<super::JudgedToken>,
+    pub token: std::sync::Arc<JudgedToken>,
 }
 
-impl Service {
+impl Sessions {
     /// Authenticates a user by an access token. Its audience must be this service: a resource server that received a user's
     /// token must not act on the user's account (security.md I16).
     pub async fn bearer(&self, access_token: &str) -> Result<Bearer, BearerError> {
         match self.judge.judge(access_token).await.verdict {
             Verdict::Active(token) => match (&token.claims.subject, &token.claims.login) {
                 (crate::domain::Subject::User(user), Some(login)) => {
-                    self.check_audience(&token)?;
+                    check_audience(&token, &self.tokens.issuer)?;
                     Ok(Bearer { user: *user, session: login.session, token: token.clone() })
                 }
                 _ => Err(BearerError::Inactive),
@@ -54,20 +53,13 @@ impl Service {
         }
     }
 
-    /// Checks that a token may be used on this service's own endpoints. Its audience must contain the issuer;
-    /// `tokens.default_audience` is not accepted instead.
-    pub(super) fn check_audience(&self, token: &super::JudgedToken) -> Result<(), WrongAudience> {
-        let is_named = token.claims.audience.iter().any(|audience| audience.as_str() == self.issuer);
-        if is_named { Ok(()) } else { Err(WrongAudience) }
-    }
-
     /// Ends the session of a refresh token of any generation, because each contains the family secret. A token of another
     /// installation, or of a session that does not exist, is not an error.
     pub async fn log_out_by_refresh_token(&self, token: &str, from: &Requester) -> Result<(), Failure> {
-        let Ok(token) = self.refresh_codec.read(token) else {
+        let Ok(token) = self.tokens.refresh_codec.read(token) else {
             return Ok(());
         };
-        if self.view.has_ended_session(token.session, self.clock.now()) {
+        if self.replica.view.has_ended_session(token.session, self.replica.clock.now()) {
             return Ok(());
         }
         let owner = Owner::Family(token.family.digest().0, None);
@@ -89,7 +81,7 @@ impl Service {
         reason: EndReason,
         from: &Requester,
     ) -> Result<bool, Failure> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let revocation_expires_at = now.plus(REVOCATION_LIFE);
         let request = EndRequest {
             session,
@@ -98,13 +90,20 @@ impl Service {
             revocation_expires_at,
             audit: Some(from.event("session.ended").noting("reason", reason.as_str())),
         };
-        let written = self.store.sessions().end(request, now).await?;
-        let outcome = self.follower.apply_locally(written).await;
+        let written = self.replica.store.sessions().end(request, now).await?;
+        let outcome = self.replica.follower.apply_locally(written).await;
         if outcome == EndOutcome::AlreadyEnded {
             // It may have ended on another replica a moment ago. After this response, this replica must not answer that the
             // session's tokens are active.
-            self.view.revoke(&Revocation::Session(session), revocation_expires_at);
+            self.replica.view.revoke(&Revocation::Session(session), revocation_expires_at);
         }
         Ok(outcome != EndOutcome::Unknown)
     }
+}
+
+/// Checks that a token may be used on this service's own endpoints. Its audience must contain the issuer;
+/// `tokens.default_audience` is not accepted instead.
+pub(crate) fn check_audience(token: &JudgedToken, issuer: &str) -> Result<(), WrongAudience> {
+    let is_named = token.claims.audience.iter().any(|audience| audience.as_str() == issuer);
+    if is_named { Ok(()) } else { Err(WrongAudience) }
 }

@@ -27,7 +27,7 @@ impl Default for AssertionKeys {
 
 impl AssertionKeys {
     /// The keys of a client; `None` if it has none.
-    pub(super) fn of(&self, client: &Client) -> Option<Result<Arc<PublicKeySet>, JwkSetError>> {
+    pub(crate) fn of(&self, client: &Client) -> Option<Result<Arc<PublicKeySet>, JwkSetError>> {
         let jwks = client.settings.jwks.as_deref()?;
         if let Some(known) = self.0.get(&client.id).filter(|known| *known.jwks == *jwks) {
             return Some(known.keys);

@@ -2,9 +2,8 @@
 
 use tokio::sync::Semaphore;
 
+use crate::service::{Administration, Failure};
 use crate::store::{AuditFilter, AuditRecord, LiveRevocation};
-
-use super::{Failure, Service};
 
 /// A page of a list.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ impl Default for AuditSearches {
     }
 }
 
-impl Service {
+impl Administration {
     /// The newest events before `before` that match `filter`. Each call reads a bounded part of the trail. A search for a rare
     /// combination of common values may therefore return fewer than `limit` events and the position of the next page.
     pub async fn audit(
@@ -52,7 +51,7 @@ impl Service {
         let mut page = Page { items: Vec::new(), next: before };
         for _ in 0..SEARCH_STEPS {
             let wanted = limit.saturating_sub(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
-            let step = self.store.audit().step(&filter, page.next, wanted).await?;
+            let step = self.replica.store.audit().step(&filter, page.next, wanted).await?;
             page.items.extend(step.records);
             page.next = step.next;
             if page.next.is_none() || page.items.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
@@ -64,7 +63,7 @@ impl Service {
 
     /// Revocations after `after` that have not expired, oldest first.
     pub async fn live_revocations(&self, after: Option<i64>, limit: u32) -> Result<Page<LiveRevocation>, Failure> {
-        let live = self.store.feed().live_revocations(None, after, limit, self.clock.now()).await?;
+        let live = self.replica.store.feed().live_revocations(None, after, limit, self.replica.clock.now()).await?;
         Ok(Page::new(live, limit, |revocation| revocation.seq))
     }
 }

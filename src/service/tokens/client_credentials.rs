@@ -1,9 +1,8 @@
 //! The client credentials grant (RFC 6749 §4.4). It does not use the database.
 
 use crate::domain::{Audience, Grant, ScopeSet};
-
-use super::granted::{Granted, scope_of_client};
-use super::{Caller, Failure, IssuedTokens, Service};
+use crate::service::tokens::granted::{Granted, scope_of_client};
+use crate::service::{Caller, Failure, IssuedTokens, Tokens};
 
 /// Why no token was issued.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +20,7 @@ pub enum GrantError {
     Failed(#[from] Failure),
 }
 
-impl Service {
+impl Tokens {
     /// Issues a token whose subject is `caller`.
     pub fn client_credentials(
         &self,

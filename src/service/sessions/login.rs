@@ -12,11 +12,10 @@ use crate::domain::{
     Audience, Client, EndReason, Grant, Password, RetryMarks, ScopeSet, Session, SessionId, SessionState, Timestamp,
     Username,
 };
+use crate::service::passwords::VerifiedUser;
+use crate::service::tokens::granted::{Granted, scope_of_user};
+use crate::service::{Caller, Failure, IssuedTokens, Limit, REVOCATION_LIFE, Requester, Sessions};
 use crate::store::{NewSession, Owner, SessionDetail};
-
-use super::granted::{Granted, scope_of_user};
-use super::password::VerifiedUser;
-use super::{Caller, Failure, IssuedTokens, Limit, REVOCATION_LIFE, Requester, Service};
 
 /// A parsed login request.
 #[derive(Debug)]
@@ -69,7 +68,7 @@ struct Prepared {
 /// A committed session whose tokens the caller does not have yet. Dropping it ends the session, so that a caller that
 /// disconnected leaves no unused session behind (security.md R13).
 struct OpenedSession {
-    service: Arc<Service>,
+    sessions: Arc<Sessions>,
     session: SessionId,
     from: Requester,
     /// `None` after they were claimed.
@@ -89,10 +88,10 @@ impl Drop for OpenedSession {
         if self.tokens.is_none() {
             return;
         }
-        let (service, session, from) = (Arc::clone(&self.service), self.session, self.from.clone());
+        let (sessions, session, from) = (Arc::clone(&self.sessions), self.session, self.from.clone());
         let ending = async move {
             tracing::info!(%session, "the caller of a login disconnected; its session ends");
-            if let Err(error) = service.end_session(session, Owner::Anyone, EndReason::LoggedOut, &from).await {
+            if let Err(error) = sessions.end_session(session, Owner::Anyone, EndReason::LoggedOut, &from).await {
                 tracing::warn!(%session, %error, "ending the session of a disconnected caller failed; it stays until it expires");
             }
         };
@@ -100,7 +99,7 @@ impl Drop for OpenedSession {
     }
 }
 
-impl Service {
+impl Sessions {
     /// Logs a user in on `caller`'s client.
     ///
     /// The attempt is counted before the password is hashed (security.md L3). The hash is computed for unknown names too (P6).
@@ -119,18 +118,19 @@ impl Service {
         if !client.settings.grants.allow(Grant::PasswordLogin) {
             return Err(LoginError::ClientNotAllowed);
         }
-        let audience = self.audience_for(client, login.audience.as_slice()).ok_or(LoginError::InvalidAudience)?;
+        let audience =
+            self.tokens.audience_for(client, login.audience.as_slice()).ok_or(LoginError::InvalidAudience)?;
         if !login.scope.as_ref().is_none_or(|scope| scope.is_subset_of(&client.settings.scopes)) {
             return Err(LoginError::InvalidScope);
         }
-        let verified = self.verify_password(&login.username, login.password, &client.id, from).await?;
+        let verified = self.passwords.verify_password(&login.username, login.password, &client.id, from).await?;
         let Some(opened) = self.open_session(client, &verified, login.scope.as_ref(), &audience, from).await? else {
             // The user or the client was disabled, deleted or revoked since it was read.
-            self.note_failed_login(&verified.attempt, Some(verified.user.id), &client.id, from).await?;
+            self.passwords.note_failed_login(&verified.attempt, Some(verified.user.id), &client.id, from).await?;
             return Err(LoginError::InvalidCredentials);
         };
-        self.forget_refusals(&verified.attempt);
-        self.upgrade_hash(&verified).await;
+        self.passwords.forget_refusals(&verified.attempt);
+        self.passwords.upgrade_hash(&verified).await;
         opened.claim().ok_or_else(|| Failure::internal("the tokens of a login were taken twice").into())
     }
 
@@ -147,12 +147,12 @@ impl Service {
         if let Some(opened) = self.try_open_session(client, verified, asked, audience, from).await? {
             return Ok(Some(opened));
         }
-        self.follower.sync().await.map_err(|error| Failure::Unavailable(Box::new(error)))?;
-        if self.view.installation_epoch() != verified.installation_epoch {
-            self.settle_attempt(&verified.attempt).await;
+        self.replica.follower.sync().await.map_err(|error| Failure::Unavailable(Box::new(error)))?;
+        if self.replica.view.installation_epoch() != verified.installation_epoch {
+            self.passwords.settle_attempt(&verified.attempt).await;
             return Err(Failure::Unavailable("everything was revoked during this login; log in again".into()).into());
         }
-        match self.view.client(client.id.as_str()) {
+        match self.replica.view.client(client.id.as_str()) {
             Some(newer) if !newer.disabled && newer.epoch != client.epoch => {
                 self.try_open_session(&newer, verified, asked, audience, from).await
             }
@@ -172,7 +172,7 @@ impl Service {
             Ok(prepared) => prepared,
             Err(error) => {
                 // The password was right, so another error does not count as a failed attempt.
-                self.settle_attempt(&verified.attempt).await;
+                self.passwords.settle_attempt(&verified.attempt).await;
                 return Err(error);
             }
         };
@@ -180,14 +180,14 @@ impl Service {
         // Cancelled when this future is dropped. The task continues, because the transaction may commit.
         let _guard = caller.drop_guard();
         let (answer, opened) = oneshot::channel();
-        let (service, session, from) = (Arc::clone(self), new.id, from.acting(verified.user.id));
+        let (sessions, session, from) = (Arc::clone(self), new.id, from.acting(verified.user.id));
         let opening = async move {
-            let written = match service.store.sessions().open(new, at).await {
-                Ok(written) => Ok(service.follower.apply_locally(written).await),
+            let written = match sessions.replica.store.sessions().open(new, at).await {
+                Ok(written) => Ok(sessions.replica.follower.apply_locally(written).await),
                 Err(error) => Err(Failure::from(error)),
             };
             let opened = written.map(|opened| {
-                opened.map(|_| OpenedSession { service: Arc::clone(&service), session, from, tokens: Some(tokens) })
+                opened.map(|_| OpenedSession { sessions: Arc::clone(&sessions), session, from, tokens: Some(tokens) })
             });
             // Without a receiver the session is dropped here, which ends it.
             drop(answer.send(opened));
@@ -211,12 +211,12 @@ impl Service {
         if asked.is_some_and(|asked| *asked != scope) {
             return Err(LoginError::InvalidScope);
         }
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let installation_epoch = verified.installation_epoch;
         let token = RefreshToken {
-            session: SessionId::from_bytes(self.random.bytes()),
+            session: SessionId::from_bytes(self.replica.random.bytes()),
             generation: 0,
-            family: FamilySecret::generate(&*self.random),
+            family: FamilySecret::generate(&*self.replica.random),
         };
         let absolute_expires_at = now.plus(self.settings.absolute_ttl);
         let session = Session {
@@ -264,7 +264,7 @@ impl Service {
             caller: CancellationToken::new(),
         };
         let detail = SessionDetail { session, methods, username: user.username.clone(), roles: user.roles.clone() };
-        let tokens = self.tokens_of_generation(
+        let tokens = self.tokens.tokens_of_generation(
             &detail,
             &token,
             client,

@@ -1,10 +1,15 @@
 //! The administration of users.
 
-use crate::crypto::HashingError;
-use crate::domain::{ParseError, Password, PolicyRefusal, Role, User, UserId, Username, check_roles};
-use crate::store::{NewUser, PasswordChange, Rows, StoreError, UserChange};
+pub(crate) mod import;
+pub(crate) mod import_line;
 
-use super::{Failure, REVOCATION_LIFE, Requester, Service};
+use std::sync::Arc;
+
+use crate::crypto::HashingError;
+use crate::domain::{ParseError, Password, PasswordPolicy, PolicyRefusal, Role, User, UserId, Username, check_roles};
+use crate::replica::Replica;
+use crate::service::{Failure, Passwords, REVOCATION_LIFE, Requester};
+use crate::store::{NewUser, PasswordChange, Rows, StoreError, UserChange};
 
 /// Why a user was not created or changed.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +32,14 @@ pub enum UserError {
     Failed(#[from] Failure),
 }
 
-impl Service {
+/// Keeps users.
+pub struct Users {
+    pub(crate) replica: Replica,
+    pub(crate) passwords: Arc<Passwords>,
+    pub(crate) policy: Arc<PasswordPolicy>,
+}
+
+impl Users {
     pub async fn create_user(
         &self,
         username: Username,
@@ -37,9 +49,9 @@ impl Service {
     ) -> Result<User, UserError> {
         check_roles(&roles).map_err(UserError::Roles)?;
         self.policy.check(&password, &username)?;
-        let hash = self.passwords.hash(password).await?;
+        let hash = self.passwords.hasher.hash(password).await?;
         let new = NewUser {
-            id: UserId::from_bytes(self.random.bytes()),
+            id: UserId::from_bytes(self.replica.random.bytes()),
             username,
             password_hash: hash.as_str().to_owned(),
             roles,
@@ -47,18 +59,19 @@ impl Service {
             created_at: None,
         };
         let event = from.event("user.created").about_user(new.id);
-        self.store.users().create(new, self.clock.now(), Some(event)).await.map_err(|error| match error {
+        self.replica.store.users().create(new, self.replica.clock.now(), Some(event)).await.map_err(|error| match error
+        {
             StoreError::Conflict { .. } => UserError::Taken,
             error => Failure::from(error).into(),
         })
     }
 
     pub async fn user(&self, id: UserId) -> Result<Option<User>, Failure> {
-        Ok(self.store.users().by_id(id).await?)
+        Ok(self.replica.store.users().by_id(id).await?)
     }
 
     pub async fn user_named(&self, username: &Username) -> Result<Option<User>, Failure> {
-        Ok(self.store.users().by_username(username).await?)
+        Ok(self.replica.store.users().by_username(username).await?)
     }
 
     /// A page of users ordered by name, with the rows that cannot be read, and the name after which the next page begins.
@@ -67,7 +80,7 @@ impl Service {
         after: Option<&Username>,
         limit: u32,
     ) -> Result<(Rows<User, Username>, Option<Username>), Failure> {
-        let page = self.store.users().page(after.map(Username::as_str), None, limit).await?;
+        let page = self.replica.store.users().page(after.map(Username::as_str), None, limit).await?;
         let is_full = page.readable.len() + page.unreadable.len() == usize::try_from(limit).unwrap_or(usize::MAX);
         let names = page.readable.iter().map(|user| &user.username);
         let last =
@@ -83,7 +96,12 @@ impl Service {
     pub async fn set_roles(&self, id: UserId, roles: Vec<Role>, from: &Requester) -> Result<(), UserError> {
         check_roles(&roles).map_err(UserError::Roles)?;
         let event = from.event("user.roles_changed").about_user(id);
-        self.store.users().set_roles(id, roles, self.clock.now(), Some(event)).await.map_err(unknown_or_failed)?;
+        self.replica
+            .store
+            .users()
+            .set_roles(id, roles, self.replica.clock.now(), Some(event))
+            .await
+            .map_err(unknown_or_failed)?;
         Ok(())
     }
 
@@ -101,21 +119,21 @@ impl Service {
             roles: roles.map(|roles| (roles, event("user.roles_changed"))),
             enabled: enabled.map(|enabled| (enabled, event(if enabled { "user.enabled" } else { "user.disabled" }))),
         };
-        let now = self.clock.now();
-        let changed = self.store.users().change(id, change, now.plus(REVOCATION_LIFE), now).await;
-        Ok(self.follower.apply_locally(changed.map_err(unknown_or_failed)?).await)
+        let now = self.replica.clock.now();
+        let changed = self.replica.store.users().change(id, change, now.plus(REVOCATION_LIFE), now).await;
+        Ok(self.replica.follower.apply_locally(changed.map_err(unknown_or_failed)?).await)
     }
 
     /// Enables or disables a user. Disabling makes all tokens and sessions of the user inactive.
     pub async fn set_user_enabled(&self, id: UserId, enabled: bool, from: &Requester) -> Result<(), UserError> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         if enabled {
             let event = from.event("user.enabled").about_user(id);
-            self.store.users().enable(id, now, Some(event)).await.map_err(unknown_or_failed)?;
+            self.replica.store.users().enable(id, now, Some(event)).await.map_err(unknown_or_failed)?;
         } else {
             let event = from.event("user.disabled").about_user(id);
-            let disabled = self.store.users().disable(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
-            self.follower.apply_locally(disabled.map_err(unknown_or_failed)?).await;
+            let disabled = self.replica.store.users().disable(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+            self.replica.follower.apply_locally(disabled.map_err(unknown_or_failed)?).await;
         }
         Ok(())
     }
@@ -124,8 +142,8 @@ impl Service {
     pub async fn set_password(&self, id: UserId, password: Password, from: &Requester) -> Result<(), UserError> {
         let user = self.user(id).await?.ok_or(UserError::Unknown)?;
         self.policy.check(&password, &user.username)?;
-        let hash = self.passwords.hash(password).await?;
-        let now = self.clock.now();
+        let hash = self.passwords.hasher.hash(password).await?;
+        let now = self.replica.clock.now();
         let change = PasswordChange {
             user: id,
             expected_epoch: None,
@@ -134,17 +152,17 @@ impl Service {
             revocation_expires_at: now.plus(REVOCATION_LIFE),
             audit: Some(from.event("user.password_set").about_user(id)),
         };
-        let changed = self.store.users().change_password(change, now).await.map_err(unknown_or_failed)?;
-        self.follower.apply_locally(changed).await;
+        let changed = self.replica.store.users().change_password(change, now).await.map_err(unknown_or_failed)?;
+        self.replica.follower.apply_locally(changed).await;
         Ok(())
     }
 
     /// Deletes a user with all sessions. The id is never used again.
     pub async fn delete_user(&self, id: UserId, from: &Requester) -> Result<(), UserError> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let event = from.event("user.deleted").about_user(id);
-        let deleted = self.store.users().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
-        if self.follower.apply_locally(deleted.map_err(Failure::from)?).await {
+        let deleted = self.replica.store.users().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+        if self.replica.follower.apply_locally(deleted.map_err(Failure::from)?).await {
             Ok(())
         } else {
             Err(UserError::Unknown)

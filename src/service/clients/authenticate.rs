@@ -4,11 +4,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::{self, UnverifiedAssertion};
+use crate::crypto;
+use crate::crypto::UnverifiedAssertion;
 use crate::domain::{Client, ClientKind, Timestamp};
-
-use super::judge::Unavailable;
-use super::{Failure, Service};
+use crate::service::judge::Unavailable;
+use crate::service::{Clients, Failure};
 
 /// The client authentication that a request presents.
 #[derive(Clone)]
@@ -68,7 +68,7 @@ pub enum CallerError {
     Failed(#[from] Failure),
 }
 
-impl Service {
+impl Clients {
     /// Authenticates the client that sent a request. Secrets are compared in memory. An assertion costs one insert, so that
     /// it cannot be used twice on any replica.
     ///
@@ -79,7 +79,7 @@ impl Service {
         if let Some(reason) = self.judge.unavailable() {
             return Err(Failure::no_verdict(reason).into());
         }
-        let generation = self.view.generation();
+        let generation = self.replica.view.generation();
         match self.caller_by(auth).await {
             Err(CallerError::Refused) if self.names_unreadable_client(auth) => {
                 return Err(Failure::no_verdict(Unavailable::UnreadableClient).into());
@@ -87,7 +87,7 @@ impl Service {
             Err(CallerError::Refused) => {}
             decided => return decided,
         }
-        let counted = self.client_failures.count(auth.name(), address, self.clock.elapsed());
+        let counted = self.failures.count(auth.name(), address, self.replica.clock.elapsed());
         counted.map_err(|retry_after| CallerError::TooManyFailures { retry_after })?;
         if matches!(auth, ClientAuth::Named(None)) {
             return Err(CallerError::Refused);
@@ -95,9 +95,9 @@ impl Service {
         let Ok(_permit) = self.unknown_clients.try_acquire() else {
             return Err(Failure::no_verdict(Unavailable::BehindCaller).into());
         };
-        let caught_up = Box::pin(self.follower.catch_up_for_unknown_client()).await;
+        let caught_up = Box::pin(self.replica.follower.catch_up_for_unknown_client()).await;
         caught_up.map_err(|_| Failure::no_verdict(Unavailable::BehindCaller))?;
-        if self.view.generation() == generation {
+        if self.replica.view.generation() == generation {
             return Err(CallerError::Refused);
         }
         self.caller_by(auth).await
@@ -113,7 +113,7 @@ impl Service {
 
     /// Whether the request names a client whose row cannot be read.
     fn names_unreadable_client(&self, auth: &ClientAuth<'_>) -> bool {
-        let is_unreadable = |id: &str| self.view.is_unreadable_client(id);
+        let is_unreadable = |id: &str| self.replica.view.is_unreadable_client(id);
         match auth {
             ClientAuth::Named(id) => id.is_some_and(is_unreadable),
             ClientAuth::Secret(candidates) => candidates.iter().any(|(id, _)| is_unreadable(id)),
@@ -124,7 +124,7 @@ impl Service {
     }
 
     fn named_client(&self, id: Option<&str>) -> Result<Caller, CallerError> {
-        let client = id.and_then(|id| self.view.client(id)).filter(|client| !client.disabled);
+        let client = id.and_then(|id| self.replica.view.client(id)).filter(|client| !client.disabled);
         match client {
             Some(client) if client.settings.kind == ClientKind::Public => Ok(Caller { client, authenticated: false }),
             _ => Err(CallerError::Refused),
@@ -132,10 +132,10 @@ impl Service {
     }
 
     fn client_by_secret(&self, candidates: &[(&str, &str)]) -> Result<Caller, CallerError> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         for (id, secret) in candidates {
             let digest = crypto::sha256(secret.as_bytes());
-            match self.view.client(id) {
+            match self.replica.view.client(id) {
                 Some(client) if has_secret(&client, &digest, now) && !client.disabled => {
                     return Ok(Caller { client, authenticated: true });
                 }
@@ -154,7 +154,7 @@ impl Service {
         let Ok(assertion) = UnverifiedAssertion::parse(jwt) else {
             return Err(CallerError::Refused);
         };
-        let client = self.view.client(assertion.client().as_str()).filter(|client| !client.disabled);
+        let client = self.replica.view.client(assertion.client().as_str()).filter(|client| !client.disabled);
         let Some(client) = client.filter(|client| named.is_none_or(|named| named == client.id.as_str())) else {
             return Err(CallerError::Refused);
         };
@@ -162,7 +162,7 @@ impl Service {
             return Err(CallerError::Refused);
         };
         let keys = keys.map_err(Failure::internal)?;
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let audiences: Vec<&str> = self.assertion_audiences.iter().map(String::as_str).collect();
         let assertion = assertion.verify(&keys, &audiences, now).map_err(|refusal| {
             tracing::info!(client = %client.id, %refusal, "client assertion refused");
@@ -170,7 +170,7 @@ impl Service {
         })?;
         let digest = crypto::sha256(format!("{}\n{}", client.id, assertion.jti).as_bytes());
         let is_first_use =
-            self.store.assertions().remember(digest, assertion.expires_at, now).await.map_err(Failure::from)?;
+            self.replica.store.assertions().remember(digest, assertion.expires_at, now).await.map_err(Failure::from)?;
         if is_first_use { Ok(Caller { client, authenticated: true }) } else { Err(CallerError::Refused) }
     }
 }

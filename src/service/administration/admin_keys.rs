@@ -4,9 +4,8 @@ use std::time::Duration;
 
 use crate::crypto;
 use crate::domain::SecretText;
+use crate::service::{ADMIN_KEY_PREFIX, Administration, Failure, Requester};
 use crate::store::{AdminKey, NewAdminKey, StoreError};
-
-use super::{ADMIN_KEY_PREFIX, Failure, Requester, Service};
 
 /// Times are stored in milliseconds.
 const SHORTEST_LIFE: Duration = Duration::from_millis(1);
@@ -25,7 +24,7 @@ pub enum AdminKeyError {
     Failed(#[from] Failure),
 }
 
-impl Service {
+impl Administration {
     /// Creates a key. Only its digest is stored, so it cannot be shown again.
     pub async fn create_admin_key(
         &self,
@@ -40,16 +39,17 @@ impl Service {
         if life.is_some_and(|life| life < SHORTEST_LIFE) {
             return Err(AdminKeyError::TooShort);
         }
-        let key = SecretText::new(format!("{ADMIN_KEY_PREFIX}{}", crypto::random_secret(&*self.random).expose()));
-        let now = self.clock.now();
+        let key =
+            SecretText::new(format!("{ADMIN_KEY_PREFIX}{}", crypto::random_secret(&*self.replica.random).expose()));
+        let now = self.replica.clock.now();
         let new = NewAdminKey {
-            id: self.random.bytes(),
+            id: self.replica.random.bytes(),
             name: name.to_owned(),
             digest: crypto::sha256(key.expose().as_bytes()),
             expires_at: life.map(|life| now.plus(life)),
         };
         let event = from.event("admin_key.created").about(name);
-        match self.store.admin_keys().create(new, now, Some(event)).await {
+        match self.replica.store.admin_keys().create(new, now, Some(event)).await {
             Ok(_) => Ok(key),
             Err(StoreError::Conflict { .. }) => Err(AdminKeyError::Taken),
             Err(error) => Err(Failure::from(error).into()),
@@ -58,12 +58,12 @@ impl Service {
 
     /// All admin keys, without their secrets.
     pub async fn admin_keys(&self) -> Result<Vec<AdminKey>, Failure> {
-        Ok(self.store.admin_keys().all().await?)
+        Ok(self.replica.store.admin_keys().all().await?)
     }
 
     /// Deletes a key. Returns whether it existed.
     pub async fn delete_admin_key(&self, name: &str, from: &Requester) -> Result<bool, Failure> {
         let event = from.event("admin_key.deleted").about(name);
-        Ok(self.store.admin_keys().delete(name, self.clock.now(), Some(event)).await?)
+        Ok(self.replica.store.admin_keys().delete(name, self.replica.clock.now(), Some(event)).await?)
     }
 }

@@ -4,19 +4,18 @@
 //! (security.md R9).
 
 use crate::domain::{Audience, Client, Role, ScopeSet, Session};
-
-use super::{ADMIN_SCOPE, Service};
+use crate::service::{ADMIN_SCOPE, Tokens};
 
 /// Scope and audience of a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Granted {
+pub(crate) struct Granted {
     /// May be empty.
-    pub(super) scope: ScopeSet,
+    pub(crate) scope: ScopeSet,
     /// At least one.
-    pub(super) audience: Vec<Audience>,
+    pub(crate) audience: Vec<Audience>,
     /// How a refresh narrowed scope and audience; empty if it did not. The `jti` is derived from it, so that tokens with
     /// different content have different `jti` for revocations and caches.
-    pub(super) narrowing: String,
+    pub(crate) narrowing: String,
 }
 
 /// The scope and audience that a refresh requests. The default is everything that was granted at login.
@@ -44,7 +43,7 @@ impl Narrowing {
 
 /// Why a session gets no token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum NotGranted {
+pub(crate) enum NotGranted {
     /// The requested scope exceeds what was granted at login (RFC 6749 §6).
     WiderScope,
     /// A requested audience does not belong to the session, or not to the client any more.
@@ -53,11 +52,11 @@ pub(super) enum NotGranted {
     NoAudience,
 }
 
-impl Service {
+impl Tokens {
     /// The audiences of a client's tokens: those in `asked`, or `None` if the client does not have all of them. If `asked` is
     /// empty, all audiences of the client. A client without audiences has the default audience. It can also request the
     /// issuer, so that its users can reach the account and administration API if `tokens.default_audience` differs from it.
-    pub(super) fn audience_for(&self, client: &Client, asked: &[Audience]) -> Option<Vec<Audience>> {
+    pub(crate) fn audience_for(&self, client: &Client, asked: &[Audience]) -> Option<Vec<Audience>> {
         let default = &self.settings.default_audience;
         let issuer = Audience::parse(&self.issuer).ok().filter(|issuer| !asked.is_empty() && issuer != default);
         match client.settings.audiences.as_slice() {
@@ -67,7 +66,7 @@ impl Service {
     }
 
     /// Scope and audience of a session's tokens now. They never exceed what was granted at login, nor what the client has.
-    pub(super) fn granted_now(
+    pub(crate) fn granted_now(
         &self,
         session: &Session,
         roles: &[Role],
@@ -109,13 +108,13 @@ fn narrowed<'a>(all: impl Iterator<Item = &'a Audience>, asked: &[Audience]) -> 
 
 /// The scope of tokens whose subject is the client. It excludes the administration scope, which requires a user with the
 /// role.
-pub(super) fn scope_of_client(client: &Client) -> ScopeSet {
+pub(crate) fn scope_of_client(client: &Client) -> ScopeSet {
     client.settings.scopes.filter(|word| word != ADMIN_SCOPE)
 }
 
 /// The part of `scope` that a user's tokens may have. The client must have each scope. The administration scope also needs
 /// the role of the same name: a client that has this scope must not make all its users administrators.
-pub(super) fn scope_of_user(client: &Client, roles: &[Role], scope: &ScopeSet) -> ScopeSet {
+pub(crate) fn scope_of_user(client: &Client, roles: &[Role], scope: &ScopeSet) -> ScopeSet {
     let is_administrator = roles.iter().any(|role| role.as_str() == ADMIN_SCOPE);
     scope.filter(|word| client.settings.scopes.contains(word) && (is_administrator || word != ADMIN_SCOPE))
 }

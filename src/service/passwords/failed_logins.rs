@@ -6,9 +6,8 @@ use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::domain::UserId;
-
-use super::attempts::network;
-use super::{Failure, Requester, Service};
+use crate::service::passwords::attempts::network;
+use crate::service::{Failure, Passwords, Requester};
 
 /// Failures of one address that get their own event between two periodic writes.
 const WRITTEN_SINGLY: u32 = 5;
@@ -32,7 +31,7 @@ struct Counts {
 
 impl FailedLogins {
     /// Whether a failure gets its own event. If not, it is counted.
-    pub(super) fn is_written_singly(&self, address: Option<IpAddr>, user: Option<UserId>) -> bool {
+    pub(crate) fn is_written_singly(&self, address: Option<IpAddr>, user: Option<UserId>) -> bool {
         let mut failures = self.lock();
         let counts = counts_of(&mut failures, address.map(network));
         if counts.written < WRITTEN_SINGLY {
@@ -76,7 +75,7 @@ impl Counts {
     }
 }
 
-impl Service {
+impl Passwords {
     /// Writes the failures counted since the last call. If that fails, the next call writes them.
     pub async fn audit_failed_logins(&self) -> Result<(), Failure> {
         let counted = self.failed_logins.take();
@@ -96,7 +95,8 @@ impl Service {
                 None => event,
             }
         };
-        let written = self.store.audit().append(counted.iter().map(event).collect(), self.clock.now()).await;
+        let written =
+            self.replica.store.audit().append(counted.iter().map(event).collect(), self.replica.clock.now()).await;
         if written.is_err() {
             self.failed_logins.put_back(counted);
         }

@@ -1,16 +1,27 @@
 //! The administration of clients.
 
+pub(crate) mod assertion_keys;
+pub(crate) mod authenticate;
+pub(crate) mod cache;
+pub(crate) mod failures;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::crypto::{self, JwkSetError, PublicKeySet};
-use crate::domain::SecretText;
+use tokio::sync::Semaphore;
+
+use crate::crypto;
+use crate::crypto::{JwkSetError, PublicKeySet};
 use crate::domain::{
-    Client, ClientId, ClientKind, ClientSettings, Grant, ParseError, SecretDigest, Timestamp, check_audiences,
+    Client, ClientId, ClientKind, ClientSettings, Grant, ParseError, SecretDigest, SecretText, Timestamp,
+    check_audiences,
+};
+use crate::replica::Replica;
+use crate::service::{
+    ADMIN_SCOPE, AssertionKeys, BUILT_IN_CLIENT, ClientCache, ClientFailures, Failure, Judge, REVOCATION_LIFE,
+    Requester, Settings,
 };
 use crate::store::{ClientChange, NewClient, StoreError};
-
-use super::{ADMIN_SCOPE, BUILT_IN_CLIENT, Failure, REVOCATION_LIFE, Requester, Service};
 
 /// A client secret, shown once. `Debug` hides it.
 pub struct ClientSecret(pub SecretText);
@@ -48,7 +59,21 @@ pub enum ClientError {
 /// How often an edit is tried when others edit the same client concurrently.
 const MAX_EDITS: u32 = 4;
 
-impl Service {
+/// Keeps clients, and authenticates them.
+pub struct Clients {
+    pub(crate) replica: Replica,
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) failures: Arc<ClientFailures>,
+    pub(crate) assertion_keys: AssertionKeys,
+    /// Audiences accepted in client assertions (RFC 7523 §3).
+    pub(crate) assertion_audiences: Vec<String>,
+    /// [`UNKNOWN_CLIENTS`](super::UNKNOWN_CLIENTS) permits.
+    pub(crate) unknown_clients: Semaphore,
+    pub(crate) cache: ClientCache,
+    pub(crate) settings: Settings,
+}
+
+impl Clients {
     /// Creates a client; a confidential one without public keys gets a secret.
     pub async fn create_client(
         &self,
@@ -59,11 +84,11 @@ impl Service {
     ) -> Result<(Client, Option<ClientSecret>), ClientError> {
         self.check(&settings)?;
         let secret = (settings.kind == ClientKind::Confidential && settings.jwks.is_none())
-            .then(|| ClientSecret(crypto::random_secret(&*self.random)));
+            .then(|| ClientSecret(crypto::random_secret(&*self.replica.random)));
         let new = NewClient { id, settings, secret: secret.as_ref().map(digest_of), disabled: !enabled };
         let event = from.event("client.created").on(&new.id);
-        let created = self.store.clients().create(new, self.clock.now(), Some(event)).await;
-        let client = self.follower.apply_locally(created.map_err(refused)?).await;
+        let created = self.replica.store.clients().create(new, self.replica.clock.now(), Some(event)).await;
+        let client = self.replica.follower.apply_locally(created.map_err(refused)?).await;
         Ok((client, secret))
     }
 
@@ -78,14 +103,14 @@ impl Service {
     ) -> Result<Client, E> {
         for _ in 0..MAX_EDITS {
             // From the database, because the view can be older.
-            let client = self.store.clients().by_id(id).await.map_err(refused)?.ok_or(ClientError::Unknown)?;
+            let client = self.replica.store.clients().by_id(id).await.map_err(refused)?.ok_or(ClientError::Unknown)?;
             let settings = edit(client.settings.clone())?;
             if settings == client.settings && enabled.is_none() {
                 return Ok(client);
             }
             self.check(&settings)?;
             let event = |name| Some(from.event(name).on(id));
-            let now = self.clock.now();
+            let now = self.replica.clock.now();
             let change = ClientChange {
                 present: client.settings,
                 settings,
@@ -94,9 +119,9 @@ impl Service {
                     .map(|enabled| (enabled, event(if enabled { "client.enabled" } else { "client.disabled" }))),
                 revocation_expires_at: now.plus(REVOCATION_LIFE),
             };
-            match self.store.clients().change(id, change, now).await {
+            match self.replica.store.clients().change(id, change, now).await {
                 Err(StoreError::Conflict { .. }) => {}
-                changed => return Ok(self.follower.apply_locally(changed.map_err(refused)?).await),
+                changed => return Ok(self.replica.follower.apply_locally(changed.map_err(refused)?).await),
             }
         }
         let busy = StoreError::Unavailable("the client changes too fast to be edited".to_owned());
@@ -110,16 +135,16 @@ impl Service {
         grace: Duration,
         from: &Requester,
     ) -> Result<(ClientSecret, Timestamp), ClientError> {
-        let client = self.store.clients().by_id(id).await.map_err(refused)?.ok_or(ClientError::Unknown)?;
+        let client = self.replica.store.clients().by_id(id).await.map_err(refused)?.ok_or(ClientError::Unknown)?;
         if client.settings.kind == ClientKind::Public {
             return Err(ClientError::Invalid { field: "type", problem: "a public client has no secret" });
         }
-        let secret = ClientSecret(crypto::random_secret(&*self.random));
-        let now = self.clock.now();
+        let secret = ClientSecret(crypto::random_secret(&*self.replica.random));
+        let now = self.replica.clock.now();
         let until = now.plus(grace);
         let event = from.event("client.secret_replaced").on(id);
-        let added = self.store.clients().add_secret(id, digest_of(&secret), until, now, Some(event)).await;
-        self.follower.apply_locally(added.map_err(refused)?).await;
+        let added = self.replica.store.clients().add_secret(id, digest_of(&secret), until, now, Some(event)).await;
+        self.replica.follower.apply_locally(added.map_err(refused)?).await;
         Ok((secret, until))
     }
 
@@ -130,14 +155,14 @@ impl Service {
         enabled: bool,
         from: &Requester,
     ) -> Result<Client, ClientError> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let changed = if enabled {
-            self.store.clients().enable(id, now, Some(from.event("client.enabled").on(id))).await
+            self.replica.store.clients().enable(id, now, Some(from.event("client.enabled").on(id))).await
         } else {
             let event = from.event("client.disabled").on(id);
-            self.store.clients().disable(id, now.plus(REVOCATION_LIFE), now, Some(event)).await
+            self.replica.store.clients().disable(id, now.plus(REVOCATION_LIFE), now, Some(event)).await
         };
-        Ok(self.follower.apply_locally(changed.map_err(refused)?).await)
+        Ok(self.replica.follower.apply_locally(changed.map_err(refused)?).await)
     }
 
     /// Deletes a client with its sessions. Returns whether it existed.
@@ -145,16 +170,16 @@ impl Service {
         if id.as_str() == BUILT_IN_CLIENT {
             return Err(ClientError::BuiltIn);
         }
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let event = from.event("client.deleted").on(id);
-        if self.store.clients().has_many_sessions(id).await.map_err(refused)? {
+        if self.replica.store.clients().has_many_sessions(id).await.map_err(refused)? {
             // If the process stops in between, a disabled client remains, which can be deleted again.
-            let disabled = self.store.clients().disable(id, now.plus(REVOCATION_LIFE), now, None).await;
-            self.follower.apply_locally(disabled.map_err(refused)?).await;
-            self.store.clients().delete_sessions(id).await.map_err(refused)?;
+            let disabled = self.replica.store.clients().disable(id, now.plus(REVOCATION_LIFE), now, None).await;
+            self.replica.follower.apply_locally(disabled.map_err(refused)?).await;
+            self.replica.store.clients().delete_sessions(id).await.map_err(refused)?;
         }
-        let deleted = self.store.clients().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
-        Ok(self.follower.apply_locally(deleted.map_err(refused)?).await)
+        let deleted = self.replica.store.clients().delete(id, now.plus(REVOCATION_LIFE), now, Some(event)).await;
+        Ok(self.replica.follower.apply_locally(deleted.map_err(refused)?).await)
     }
 
     /// Checks a client's settings against each other and against those of the service.
@@ -168,12 +193,12 @@ impl Service {
 
     /// One client, from the view.
     pub fn client(&self, id: &ClientId) -> Option<Arc<Client>> {
-        self.view.client(id.as_str())
+        self.replica.view.client(id.as_str())
     }
 
     /// A page of clients ordered by id, from the view, and the id after which the next page begins.
     pub fn clients_after(&self, after: Option<&ClientId>, limit: u32) -> (Vec<Arc<Client>>, Option<ClientId>) {
-        let mut clients = self.view.clients();
+        let mut clients = self.replica.view.clients();
         clients.retain(|client| after.is_none_or(|after| client.id > *after));
         clients.sort_unstable_by(|one, other| one.id.cmp(&other.id));
         let limit = usize::try_from(limit).unwrap_or(usize::MAX);
@@ -185,7 +210,7 @@ impl Service {
 
     /// All clients, from the view, in no particular order.
     pub fn clients(&self) -> Vec<Arc<Client>> {
-        self.view.clients()
+        self.replica.view.clients()
     }
 }
 

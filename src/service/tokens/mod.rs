@@ -1,17 +1,19 @@
 //! Issues tokens: the access token of a client, and the pair of a session's generation.
 
+pub(crate) mod client_credentials;
+pub(crate) mod granted;
+
 use std::time::Duration;
 
-use crate::crypto::{RefreshToken, SigningError, SigningKey};
-use crate::domain::SecretText;
+use crate::crypto::{RefreshCodec, RefreshToken, SigningError, SigningKey};
 use crate::domain::{
-    AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, Session, SessionId, Subject, Timestamp, TokenType,
-    UserId,
+    AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, SecretText, Session, SessionId, Subject, Timestamp,
+    TokenType, UserId,
 };
+use crate::replica::Replica;
+use crate::service::tokens::granted::Granted;
+use crate::service::{Failure, Settings};
 use crate::store::SessionDetail;
-
-use super::granted::Granted;
-use super::{Failure, Service};
 
 /// The tokens of a token response. `Debug` hides them.
 pub struct IssuedTokens {
@@ -39,17 +41,25 @@ impl std::fmt::Debug for IssuedTokens {
     }
 }
 
-impl Service {
+/// Issues tokens.
+pub struct Tokens {
+    pub(crate) replica: Replica,
+    pub(crate) issuer: String,
+    pub(crate) refresh_codec: RefreshCodec,
+    pub(crate) settings: Settings,
+}
+
+impl Tokens {
     /// The pair of a session's current generation. It depends only on the session, the keys and the settings. A retry on any
     /// replica therefore gets the same refresh token, and an access token with the same `jti`, `iat` and `exp`.
-    pub(super) fn tokens_of_generation(
+    pub(crate) fn tokens_of_generation(
         &self,
         detail: &SessionDetail,
         token: &RefreshToken,
         client: &Client,
         granted: Granted,
     ) -> Result<IssuedTokens, Failure> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let session = &detail.session;
         let claims = self.claims_of_session(detail, token, client, granted);
         let ends_at = session.idle_expires_at.min(session.absolute_expires_at);
@@ -68,7 +78,7 @@ impl Service {
 
     /// Checks that the access token of [`Service::tokens_of_generation`] will not be too long. Called before the session is
     /// changed.
-    pub(super) fn check_length(
+    pub(crate) fn check_length(
         &self,
         detail: &SessionDetail,
         token: &RefreshToken,
@@ -76,12 +86,12 @@ impl Service {
         granted: Granted,
     ) -> Result<(), Failure> {
         let claims = self.claims_of_session(detail, token, client, granted);
-        self.with_signer(client, self.clock.now(), |key, typ| key.check_length(&claims, typ))
+        self.with_signer(client, self.replica.clock.now(), |key, typ| key.check_length(&claims, typ))
     }
 
     /// Length in bytes that remains for scope, audience, methods, roles and user name in a session's access token, if all
     /// other claims have their maximum length.
-    pub(super) fn remaining_token_length(
+    pub(crate) fn remaining_token_length(
         &self,
         token: &RefreshToken,
         client: &Client,
@@ -113,8 +123,8 @@ impl Service {
     }
 
     /// An access token whose subject is the client itself (RFC 6749 §4.4).
-    pub(super) fn client_token(&self, client: &Client, granted: Granted) -> Result<IssuedTokens, Failure> {
-        let now = self.clock.now();
+    pub(crate) fn client_token(&self, client: &Client, granted: Granted) -> Result<IssuedTokens, Failure> {
+        let now = self.replica.clock.now();
         let issued_at = now.floor_to_second();
         let claims = AccessClaims {
             issuer: self.issuer.clone(),
@@ -123,13 +133,13 @@ impl Service {
             expires_at: issued_at.plus(self.access_ttl(client)),
             issued_at,
             not_before: issued_at,
-            jti: Jti::from_bytes(self.random.bytes()),
+            jti: Jti::from_bytes(self.replica.random.bytes()),
             client: client.id.clone(),
             scope: granted.scope,
             login: None,
             user_epoch: 0,
             client_epoch: client.epoch,
-            installation_epoch: self.view.installation_epoch(),
+            installation_epoch: self.replica.view.installation_epoch(),
         };
         Ok(IssuedTokens {
             access_token: self.sign(&claims, client, now)?,
@@ -185,7 +195,7 @@ impl Service {
     ) -> Result<T, Failure> {
         let algorithm: Algorithm = client.settings.algorithm.unwrap_or(self.settings.algorithm);
         let token_type: TokenType = client.settings.token_type.unwrap_or(self.settings.token_type);
-        let keys = self.keyring.keys();
+        let keys = self.replica.keyring.keys();
         let key = keys.signer(algorithm, now).ok_or_else(|| Failure::no_signing_key(algorithm))?;
         job(&key.signing, token_type).map_err(|error| match error {
             SigningError::TooLong(_) => Failure::TokenTooLong(Box::new(error)),
@@ -194,7 +204,7 @@ impl Service {
     }
 
     /// When the access token of a session's current generation expires.
-    pub(super) fn access_expires_at(&self, session: &Session, client: &Client) -> Timestamp {
+    pub(crate) fn access_expires_at(&self, session: &Session, client: &Client) -> Timestamp {
         session.rotated_at.floor_to_second().plus(self.access_ttl(client))
     }
 

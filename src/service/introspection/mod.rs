@@ -1,5 +1,7 @@
 //! Introspection (RFC 7662): whether a token is active, and whether the verdict is visible to the caller.
 
+pub(crate) mod denials;
+
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +10,9 @@ use futures_util::future::try_join_all;
 use serde_json::value::RawValue;
 
 use crate::domain::{AccessClaims, Client, IntrospectRight, Session, SessionState, Timestamp};
-
-use super::judge::{JudgedToken, Judgement, Signature, Unavailable, Verdict};
-use super::{Failure, Service};
+use crate::replica::Replica;
+use crate::service::judge::{JudgedToken, Judgement, Signature, Unavailable, Verdict};
+use crate::service::{ClientFailures, Denials, Failure, Judge, Tokens};
 
 /// Concurrent lookups of refresh tokens per request, so that one request does not take all connections of the replica.
 const LOOKUPS_AT_ONCE: usize = 4;
@@ -56,7 +58,16 @@ pub enum IntrospectionError {
     Failed(#[from] Failure),
 }
 
-impl Service {
+/// Answers introspection.
+pub struct Introspections {
+    pub(crate) replica: Replica,
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) client_failures: Arc<ClientFailures>,
+    pub(crate) denials: Denials,
+}
+
+impl Introspections {
     /// Judges `token` for `caller`. `token_type_hint` is not needed, because the two kinds of token differ in their form
     /// (RFC 7662 §2.1, security.md I5).
     pub async fn introspect(&self, caller: &Client, token: &str) -> Result<Introspected, IntrospectionError> {
@@ -66,7 +77,7 @@ impl Service {
         if crate::crypto::looks_like_refresh_token(token) {
             // Boxed to keep the future of the common case small.
             let mut introspected = Box::pin(self.introspect_refresh(caller, token)).await?;
-            introspected.checked_at = self.clock.elapsed();
+            introspected.checked_at = self.replica.clock.elapsed();
             return Ok(introspected);
         }
         let judgement = self.judge.judge(token).await;
@@ -90,7 +101,7 @@ impl Service {
         let charge = |judgement: &Judgement| {
             let counted = match &judgement.verdict {
                 Verdict::Inactive(reason) if reason.is_forgery() => {
-                    self.client_failures.count(caller.id.as_str(), address, self.clock.elapsed())
+                    self.client_failures.count(caller.id.as_str(), address, self.replica.clock.elapsed())
                 }
                 _ => Ok(()),
             };
@@ -100,13 +111,13 @@ impl Service {
             (0..tokens.len()).partition(|index| crate::crypto::looks_like_refresh_token(tokens[*index]));
         let mut found = Vec::with_capacity(tokens.len());
         for some in refresh.chunks(LOOKUPS_AT_ONCE) {
-            let started = self.clock.elapsed();
+            let started = self.replica.clock.elapsed();
             let looked_up =
                 try_join_all(some.iter().map(|index| self.introspect_refresh(caller, tokens[*index]))).await?;
-            let took = self.clock.elapsed().saturating_sub(started);
+            let took = self.replica.clock.elapsed().saturating_sub(started);
             found.extend(some.iter().copied().zip(looked_up).map(|(index, introspected)| (index, introspected, took)));
         }
-        let mut started = self.clock.elapsed();
+        let mut started = self.replica.clock.elapsed();
         let chosen: Vec<&str> = access.iter().map(|index| tokens[*index]).collect();
         for (index, judgement) in access.into_iter().zip(self.judge.judge_all(&chosen, charge).await?) {
             let took = judgement.checked_at.saturating_sub(started);
@@ -124,7 +135,7 @@ impl Service {
             return Err(IntrospectionError::Unavailable(reason));
         }
         self.denials.count(&caller.id, 1);
-        let (at, checked_at) = (self.clock.now(), self.clock.elapsed());
+        let (at, checked_at) = (self.replica.clock.now(), self.replica.clock.elapsed());
         Ok(Introspected {
             result: Introspection::Inactive,
             at,
@@ -136,12 +147,12 @@ impl Service {
 
     /// Makes refresh tokens inactive whose session has ended since it was read.
     fn end_what_has_ended(&self, found: &mut [(usize, Introspected, Duration)]) -> Result<(), IntrospectionError> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let mut is_unavailable = false;
         for (_, introspected, _) in found {
             if let Introspection::Refresh(session) = &introspected.result {
                 is_unavailable = true;
-                if self.view.has_ended(session, now) || session.has_expired(now) {
+                if self.replica.view.has_ended(session, now) || session.has_expired(now) {
                     introspected.result = Introspection::Inactive;
                 }
             }
@@ -183,11 +194,15 @@ impl Service {
             iat: i64,
             token_introspection: &'a RawValue,
         }
-        let algorithm = caller.settings.algorithm.unwrap_or(self.settings.algorithm);
-        let keys = self.keyring.keys();
+        let algorithm = caller.settings.algorithm.unwrap_or(self.tokens.settings.algorithm);
+        let keys = self.replica.keyring.keys();
         let key = keys.signer(algorithm, at).ok_or_else(|| Failure::no_signing_key(algorithm))?;
-        let claims =
-            Claims { iss: &self.issuer, aud: caller.id.as_str(), iat: at.seconds(), token_introspection: answer };
+        let claims = Claims {
+            iss: &self.tokens.issuer,
+            aud: caller.id.as_str(),
+            iat: at.seconds(),
+            token_introspection: answer,
+        };
         key.signing.sign_jwt("token-introspection+jwt", &claims).map_err(Failure::internal)
     }
 
@@ -196,8 +211,8 @@ impl Service {
         if let Some(reason) = self.judge.unavailable() {
             return Err(IntrospectionError::Unavailable(reason));
         }
-        let at = self.clock.now();
-        let checked_at = self.clock.elapsed();
+        let at = self.replica.clock.now();
+        let checked_at = self.replica.clock.elapsed();
         let inactive = Introspected {
             result: Introspection::Inactive,
             at,
@@ -205,11 +220,11 @@ impl Service {
             signature: Signature::Foreign,
             is_hidden: false,
         };
-        let Ok(token) = self.refresh_codec.read(token) else {
+        let Ok(token) = self.tokens.refresh_codec.read(token) else {
             return Ok(inactive);
         };
         let family = token.family.digest().0;
-        let found = self.store.sessions().matching(token.session, family).await.map_err(Failure::from)?;
+        let found = self.replica.store.sessions().matching(token.session, family).await.map_err(Failure::from)?;
         let Some(found) = found.filter(|found| found.is_current) else {
             return Ok(inactive);
         };

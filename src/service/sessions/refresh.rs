@@ -2,10 +2,9 @@
 
 use crate::crypto::RefreshToken;
 use crate::domain::{Client, ClientKind, EndReason, Grant, RefreshRefusal, SessionState, Timestamp};
+use crate::service::tokens::granted::{Granted, Narrowing, NotGranted};
+use crate::service::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Sessions};
 use crate::store::{Answerable, MatchingSession, RotateOutcome, RotateRequest, SessionDetail};
-
-use super::granted::{Granted, Narrowing, NotGranted};
-use super::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Service};
 
 /// Maximum number of bytes in JSON for one character of a claim: an escape, UTF-8, or a list item of one letter.
 const BYTES_OF_CHAR: usize = 6;
@@ -40,7 +39,7 @@ pub enum RefreshError {
     Failed(#[from] Failure),
 }
 
-impl Service {
+impl Sessions {
     /// Refreshes the session of `token` for `caller`.
     pub async fn refresh(
         &self,
@@ -58,13 +57,13 @@ impl Service {
             tracing::info!(cause, client = %client.id, "refresh refused");
             return Err(RefreshError::Refused(RefreshRefusal::ForeignClient));
         }
-        let Ok(mut presented) = self.refresh_codec.read(token) else {
+        let Ok(mut presented) = self.tokens.refresh_codec.read(token) else {
             tracing::info!(cause = RefreshRefusal::Forged.as_str(), client = %client.id, "refresh refused");
             return Err(RefreshError::Refused(RefreshRefusal::Forged));
         };
         let mut outcome = self.decide(client, &presented, asked, from).await?;
         if let RotateOutcome::Retried(detail) = &outcome
-            && self.clock.now() >= self.access_expires_at(&detail.session, client)
+            && self.replica.clock.now() >= self.tokens.access_expires_at(&detail.session, client)
         {
             // The access token of the current pair has expired, so its refresh token, which is the current one, is rotated.
             presented.generation = detail.session.generation;
@@ -91,7 +90,7 @@ impl Service {
         from: &Requester,
     ) -> Result<RotateOutcome, RefreshError> {
         let successor = presented.successor().map_err(Failure::internal)?;
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let family_digest = presented.family.digest().0;
         let mut request = RotateRequest {
             session: presented.session,
@@ -105,7 +104,7 @@ impl Service {
             only: None,
         };
         if !asked.is_none() {
-            let found = self.store.sessions().matching_for_refresh(presented.session, family_digest).await;
+            let found = self.replica.store.sessions().matching_for_refresh(presented.session, family_digest).await;
             let found = found.map_err(Failure::from)?;
             if let Some(found) = found.filter(|found| is_next(found, presented, client, now)) {
                 self.check_answerable(found.detail, &successor, client, asked, now)?;
@@ -122,17 +121,20 @@ impl Service {
     }
 
     async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<RotateOutcome, Failure> {
-        Ok(self.follower.apply_locally(self.store.sessions().rotate(request, now).await?).await)
+        Ok(self.replica.follower.apply_locally(self.replica.store.sessions().rotate(request, now).await?).await)
     }
 
     /// The conditions under which the next tokens of a session can certainly be issued, if no narrowing is requested. One
     /// statement then decides and rotates, without reading first. Almost all sessions meet the conditions. For the others,
     /// [`Service::check_answerable`] decides.
     fn answerable(&self, successor: &RefreshToken, client: &Client, now: Timestamp) -> Result<Answerable, Failure> {
-        let all = self.audience_for(client, &[]).unwrap_or_default();
+        let all = self.tokens.audience_for(client, &[]).unwrap_or_default();
         let each = all.iter().map(|audience| vec![audience.clone()]).filter(|_| all.len() > 1);
         let audiences = std::iter::once(all.clone()).chain(each).collect();
-        Ok(Answerable { audiences, most_chars: self.remaining_token_length(successor, client, now)? / BYTES_OF_CHAR })
+        Ok(Answerable {
+            audiences,
+            most_chars: self.tokens.remaining_token_length(successor, client, now)? / BYTES_OF_CHAR,
+        })
     }
 
     /// Refuses a refresh that cannot be answered, before the refresh token is consumed (security.md R5). The causes are a wider
@@ -149,7 +151,7 @@ impl Service {
         let granted = self.grant(&detail, client, asked)?;
         detail.session.generation = successor.generation;
         detail.session.rotated_at = now;
-        Ok(self.check_length(&detail, successor, client, granted)?)
+        Ok(self.tokens.check_length(&detail, successor, client, granted)?)
     }
 
     fn answer(
@@ -160,11 +162,11 @@ impl Service {
         asked: &Narrowing,
     ) -> Result<IssuedTokens, RefreshError> {
         let granted = self.grant(detail, client, asked)?;
-        Ok(self.tokens_of_generation(detail, token, client, granted)?)
+        Ok(self.tokens.tokens_of_generation(detail, token, client, granted)?)
     }
 
     fn grant(&self, detail: &SessionDetail, client: &Client, asked: &Narrowing) -> Result<Granted, RefreshError> {
-        self.granted_now(&detail.session, &detail.roles, client, asked).map_err(|error| match error {
+        self.tokens.granted_now(&detail.session, &detail.roles, client, asked).map_err(|error| match error {
             NotGranted::WiderScope => RefreshError::InvalidScope,
             NotGranted::OtherAudience => RefreshError::InvalidAudience,
             NotGranted::NoAudience => RefreshError::Refused(RefreshRefusal::Revoked),

@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::domain::{ClientId, EndReason, Jti, Kid, SessionId, Timestamp, UserId};
-use crate::store::{Owner, StoreError, Written};
-
-use super::client_failures::Buckets;
-use super::judge::Verdict;
-use super::{Caller, Failure, REVOCATION_LIFE, Requester, Service};
+use crate::replica::Replica;
+use crate::service::clients::failures::Buckets;
+use crate::service::judge::Verdict;
+use crate::service::{Caller, Failure, Judge, Keys, REVOCATION_LIFE, Requester, Sessions, Tokens, apply_if_found};
+use crate::store::{Owner, StoreError, Turns};
 
 /// Why a token was not revoked.
 #[derive(Debug, thiserror::Error)]
@@ -39,7 +39,19 @@ pub enum Target {
     Key(Kid),
 }
 
-impl Service {
+/// Revokes tokens, sessions, users, clients and keys.
+pub struct Revocations {
+    pub(crate) replica: Replica,
+    pub(crate) judge: Arc<Judge>,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) sessions: Arc<Sessions>,
+    pub(crate) keys: Arc<Keys>,
+    pub(crate) limit: RevocationLimit,
+    /// Running revocations of single tokens.
+    pub(crate) revoking: Arc<Turns<[u8; 16], (), Result<(), StoreError>>>,
+}
+
+impl Revocations {
     /// Revokes a token of the calling client. An unknown or expired token, or other text, counts as revoked and leaves no row
     /// (security.md I9). `token_type_hint` is not needed, because the two kinds of token differ in their form (I5).
     pub async fn revoke_token(&self, caller: &Caller, token: &str, from: &Requester) -> Result<(), RevokeError> {
@@ -54,21 +66,22 @@ impl Service {
         if claims.client != caller.client.id {
             return Err(RevokeError::ForeignToken);
         }
-        self.revocation_limit.count(&claims.client, self.clock.elapsed()).map_err(RevokeError::TooMany)?;
+        self.limit.count(&claims.client, self.replica.clock.elapsed()).map_err(RevokeError::TooMany)?;
         self.revoke_jti(&claims.jti, claims.expires_at.plus(REVOCATION_MARGIN), from).await?;
         self.judge.forget(token);
         Ok(())
     }
 
     async fn revoke_refresh_token(&self, caller: &Caller, token: &str, from: &Requester) -> Result<(), RevokeError> {
-        let Ok(token) = self.refresh_codec.read(token) else {
+        let Ok(token) = self.tokens.refresh_codec.read(token) else {
             return Ok(());
         };
-        if self.view.has_ended_session(token.session, self.clock.now()) {
+        if self.replica.view.has_ended_session(token.session, self.replica.clock.now()) {
             return Ok(());
         }
         let family = token.family.digest().0;
-        let Some(found) = self.store.sessions().matching(token.session, family).await.map_err(Failure::from)? else {
+        let Some(found) = self.replica.store.sessions().matching(token.session, family).await.map_err(Failure::from)?
+        else {
             return Ok(());
         };
         let client = found.detail.session.client;
@@ -76,49 +89,60 @@ impl Service {
             return Err(RevokeError::ForeignToken);
         }
         let owner = Owner::Family(family, Some(client));
-        self.end_session(token.session, owner, EndReason::LoggedOut, from).await?;
+        self.sessions.end_session(token.session, owner, EndReason::LoggedOut, from).await?;
         Ok(())
     }
 
     /// Revokes `target`. Returns whether it exists.
     pub async fn revoke(&self, target: Target, from: &Requester) -> Result<bool, Failure> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let expires_at = now.plus(REVOCATION_LIFE);
         match target {
             Target::Jti(jti) => self.revoke_jti(&jti, expires_at, from).await.map(|()| true),
-            Target::Key(kid) => self.withdraw_key(&kid, from).await,
-            Target::Session(session) => self.end_session(session, Owner::Anyone, EndReason::Administrator, from).await,
+            Target::Key(kid) => self.keys.withdraw_key(&kid, from).await,
+            Target::Session(session) => {
+                self.sessions.end_session(session, Owner::Anyone, EndReason::Administrator, from).await
+            }
             Target::User(user) => {
                 let event = from.event("user.revoked").about_user(user);
-                self.known(self.store.users().revoke(user, expires_at, now, Some(event)).await).await
+                apply_if_found(
+                    &self.replica.follower,
+                    self.replica.store.users().revoke(user, expires_at, now, Some(event)).await,
+                )
+                .await
             }
             Target::Client(client) => {
                 let event = from.event("client.revoked").on(&client);
-                self.known(self.store.clients().revoke(&client, expires_at, now, Some(event)).await).await
+                apply_if_found(
+                    &self.replica.follower,
+                    self.replica.store.clients().revoke(&client, expires_at, now, Some(event)).await,
+                )
+                .await
             }
         }
     }
 
     /// The session of a refresh token of this installation, for any generation.
     pub fn session_of(&self, refresh_token: &str) -> Option<SessionId> {
-        self.refresh_codec.read(refresh_token).ok().map(|token| token.session)
+        self.tokens.refresh_codec.read(refresh_token).ok().map(|token| token.session)
     }
 
     /// Makes all tokens issued so far inactive. Needed after a restore from a backup, so that tokens revoked since the backup
     /// do not become active again (security.md D8).
     pub async fn revoke_everything(&self, from: &Requester) -> Result<(), Failure> {
-        let now = self.clock.now();
+        let now = self.replica.clock.now();
         let event = from.event("everything.revoked");
-        let written = self.store.revoke_everything(now.plus(REVOCATION_LIFE), now, Some(event)).await?;
-        self.follower.apply_locally(written).await;
+        let written = self.replica.store.revoke_everything(now.plus(REVOCATION_LIFE), now, Some(event)).await?;
+        self.replica.follower.apply_locally(written).await;
         Ok(())
     }
 
     /// Revokes one token. Of concurrent requests for the same token, only one writes the entry.
     async fn revoke_jti(&self, jti: &Jti, expires_at: Timestamp, from: &Requester) -> Result<(), Failure> {
         let (subject, event) = (crate::crypto::id128(jti.as_str()), from.event("token.revoked").about(jti));
-        let (store, view, follower) = (self.store.clone(), Arc::clone(&self.view), Arc::clone(&self.follower));
-        let (jti, now) = (jti.clone(), self.clock.now());
+        let (store, view, follower) =
+            (self.replica.store.clone(), Arc::clone(&self.replica.view), Arc::clone(&self.replica.follower));
+        let (jti, now) = (jti.clone(), self.replica.clock.now());
         let work = async move {
             if view.has_revoked_token(&jti, now) {
                 return Ok(());
@@ -129,18 +153,6 @@ impl Service {
         };
         let revoked = self.revoking.run(subject, (), |outcome| Some(outcome.clone()), work).await;
         Ok(revoked.ok_or_else(|| Failure::internal("a revocation did not run to its end"))??)
-    }
-
-    /// Applies a change whose target may not exist. Returns whether it exists.
-    pub(super) async fn known<T>(&self, changed: Result<Written<T>, StoreError>) -> Result<bool, Failure> {
-        match changed {
-            Ok(written) => {
-                self.follower.apply_locally(written).await;
-                Ok(true)
-            }
-            Err(StoreError::NotFound { .. }) => Ok(false),
-            Err(error) => Err(error.into()),
-        }
     }
 }
 
