@@ -43,6 +43,8 @@ mod grpc_limits;
 mod header_snapshots;
 #[path = "suite/health.rs"]
 mod health;
+#[path = "suite/hot_routes.rs"]
+mod hot_routes;
 #[path = "suite/http_raw.rs"]
 mod http_raw;
 #[path = "suite/http_tls.rs"]
@@ -87,8 +89,6 @@ mod revocation;
 mod revocation_races;
 #[path = "suite/sessions.rs"]
 mod sessions;
-#[path = "suite/short_way.rs"]
-mod short_way;
 #[path = "suite/sqlite_to_postgres.rs"]
 mod sqlite_to_postgres;
 #[path = "suite/store_clients.rs"]

@@ -89,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn h19_the_least_limit_around_a_control_group_counts() {
+    fn h19_the_lowest_limit_of_a_control_group_and_its_parents_applies() {
         let v2 = ("proc/self/cgroup", "0::/kubepods/pod1/box\n");
         assert_eq!(limit(&[]), None);
         assert_eq!(limit(&[v2]), None);

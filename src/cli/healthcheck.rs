@@ -98,7 +98,7 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_on_every_interface_is_asked_on_loopback() {
+    fn a_listener_on_every_interface_is_probed_on_loopback() {
         for (listen, asked) in
             [("0.0.0.0:9090", "127.0.0.1:9090"), ("[::]:9090", "[::1]:9090"), ("10.0.0.7:1", "10.0.0.7:1")]
         {

@@ -144,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_line_that_is_too_long_only_enough_is_kept_to_refuse_it() {
+    fn a_line_that_is_too_long_is_buffered_only_up_to_the_limit() {
         let text = [vec![b'x'; 3 * MAX_IMPORT_LINE_BYTES], b"\nnext\n".to_vec()].concat();
         let lines = lines(&text);
         assert_eq!(lines[0].len(), MAX_IMPORT_LINE_BYTES + 1);

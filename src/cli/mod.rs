@@ -124,7 +124,7 @@ mod tests {
 
     /// One id in 64 begins with a hyphen.
     #[test]
-    fn ids_in_base64url_are_taken_whatever_they_begin_with() {
+    fn ids_that_begin_with_a_hyphen_are_not_parsed_as_options() {
         for id in
             ["-puJ2nvZRkdrWNGv_J973vj-REECOzAs3pratV_zI5g", "--uJ2nvZRkdrWNGv_J973g", "-hJ2nvZRkdrWNGv_J973g", "-V"]
         {

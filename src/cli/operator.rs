@@ -31,7 +31,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_user_id_is_named_as_the_system_names_it() {
+    fn a_user_id_is_resolved_to_its_login_name() {
         let passwd = "root:x:0:0:root:/root:/bin/sh\nada:x:1000:1000::/home/ada:/bin/sh\nbroken\n";
         assert_eq!(user_name(passwd, 1000).as_deref(), Some("ada"));
         assert_eq!(user_name(passwd, 7), None);

@@ -97,7 +97,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tables_are_aligned_and_say_nothing_with_a_dash() {
+    fn tables_are_aligned_and_an_empty_cell_is_a_dash() {
         let rows = [
             json!({"name": "ada", "roles": ["a", "b"], "last_login_at": null, "enabled": true}),
             json!({"name": "grace-hopper", "roles": [], "last_login_at": "1952", "enabled": false}),
@@ -112,7 +112,7 @@ grace-hopper  -      1952           no
     }
 
     #[test]
-    fn s3_what_others_chose_cannot_steer_the_terminal() {
+    fn s3_control_characters_in_stored_text_are_escaped() {
         let row = json!({"name": "a\u{1b}[2J\n\u{202e}b"});
         assert_eq!(details(&row, &["name"]), "name  a\u{fffd}[2J\u{fffd}\u{fffd}b\n");
     }

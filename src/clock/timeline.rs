@@ -394,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_wall_clocks_that_are_set_back_together_stop_the_time_and_do_not_turn_it_back() {
+    fn c7_if_both_wall_clocks_are_set_back_time_stops_and_does_not_go_back() {
         let clock = agreed();
         let before = clock.now();
         clock.step(-5_000);
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_the_clocks_may_be_stepped_one_after_the_other() {
+    fn c7_steps_of_one_clock_after_the_other_are_corrected() {
         let clock = agreed();
         clock.step_database(20_000);
         assert!(sync(&clock).is_some());
@@ -442,7 +442,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_a_drift_is_followed_without_turning_the_time_back() {
+    fn c7_a_drift_is_corrected_without_setting_time_back() {
         for drift in [-1, 1] {
             let clock = agreed();
             let mut last = clock.now();

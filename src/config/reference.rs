@@ -55,7 +55,7 @@ mod tests {
     const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
 
     #[test]
-    fn the_page_in_docs_is_current() {
+    fn the_configuration_page_in_docs_is_current() {
         if std::env::var_os("COUNTERSIGN_REWRITE").is_some() {
             std::fs::write(PAGE, markdown()).unwrap();
         }

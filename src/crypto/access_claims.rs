@@ -249,7 +249,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_that_are_written_read_back_unchanged() {
+    fn claims_round_trip() {
         for claims in [user_claims(), client_claims()] {
             assert_eq!(read(json(&claims).as_bytes(), ISSUER, NOW), Ok(claims));
         }

@@ -110,7 +110,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn values_that_are_written_read_back_unchanged(contents in proptest::collection::vec(any::<u8>(), 0..7000)) {
+        fn der_values_round_trip(contents in proptest::collection::vec(any::<u8>(), 0..7000)) {
             let der = write(OCTET_STRING, &[&contents]);
             let mut reader = Reader::new(&der);
             prop_assert_eq!(reader.read(OCTET_STRING), Ok(contents.as_slice()));

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_generated_key_reads_back() {
+    fn a_generated_master_key_round_trips() {
         let key = MasterKey::generate(&SeededRandom::new(3));
         assert_eq!(MasterKey::parse(key.to_base64().expose()).unwrap().id(), key.id());
         assert_eq!(key.id().to_string().len(), 8);

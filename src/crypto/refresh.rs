@@ -234,13 +234,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_minted_token_reads_back(session: [u8; 16], generation: u32, family: [u8; 16]) {
+        fn a_refresh_token_round_trips(session: [u8; 16], generation: u32, family: [u8; 16]) {
             let token = RefreshToken { session: SessionId::from_bytes(session), generation, family: FamilySecret(family) };
             prop_assert_eq!(codec().read(codec().mint(&token).expose()), Ok(token));
         }
 
         #[test]
-        fn r1_text_that_was_not_minted_is_refused(text in "(cs_rt_)?[A-Za-z0-9_=+/-]{0,90}") {
+        fn r1_text_without_a_valid_mac_is_refused(text in "(cs_rt_)?[A-Za-z0-9_=+/-]{0,90}") {
             prop_assert_eq!(codec().read(&text), Err(NotOurs));
         }
 

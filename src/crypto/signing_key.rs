@@ -212,7 +212,7 @@ mod tests {
     use crate::crypto::{SeededRandom, import_private_key};
 
     #[test]
-    fn a_key_is_the_same_after_sealing_and_opening() {
+    fn a_sealed_key_round_trips() {
         for key in all_keys() {
             let again = SigningKey::from_pkcs8(key.algorithm(), key.pkcs8()).unwrap();
             assert_eq!((again.kid(), again.verifying_key()), (key.kid(), key.verifying_key()));

@@ -106,7 +106,7 @@ mod tests {
     use crate::crypto::fixtures::{ISSUER, NOW, client_claims, eddsa_key, es256_key, keys_of, user_claims};
 
     #[test]
-    fn a_signed_token_verifies_and_reads_back_unchanged() {
+    fn a_signed_token_verifies_and_its_claims_round_trip() {
         for key in [eddsa_key(), es256_key()] {
             for claims in [user_claims(), client_claims()] {
                 for token_type in [TokenType::AtJwt, TokenType::Jwt] {

@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p4_every_word_of_the_list_is_found_and_its_neighbours_are_not() {
+    fn p4_every_listed_word_is_found_and_near_misses_are_not() {
         let mut lines = 0;
         for word in LIST.lines() {
             assert!(contains(word), "{word}");
@@ -41,7 +41,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_is_sorted_lower_case_ascii_without_doubles() {
+    fn the_list_is_sorted_lower_case_ascii_without_duplicates() {
         let words: Vec<&str> = LIST.lines().collect();
         assert!(words.is_sorted_by(|one, next| one < next));
         assert!(

@@ -191,7 +191,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_user_id_reads_back_what_it_writes(bytes: [u8; 16]) {
+        fn a_user_id_round_trips(bytes: [u8; 16]) {
             let id = UserId::from_bytes(bytes);
             prop_assert_eq!(UserId::parse(&id.to_string()), Ok(id));
         }

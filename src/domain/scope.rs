@@ -82,7 +82,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn writing_and_reading_is_the_identity(text in "[!#-\\[\\]-~]{1,8}( [!#-\\[\\]-~]{1,8}){0,5}") {
+        fn scopes_round_trip(text in "[!#-\\[\\]-~]{1,8}( [!#-\\[\\]-~]{1,8}){0,5}") {
             let set = ScopeSet::parse(&text).unwrap();
             prop_assert_eq!(ScopeSet::parse(&set.to_string()).unwrap(), set);
         }

@@ -451,14 +451,14 @@ mod tests {
     }
 
     #[test]
-    fn i13_a_token_of_the_current_epoch_is_not_touched() {
+    fn i13_a_token_of_the_current_epoch_stays_active() {
         let view = view();
         view.revoke(&Revocation::User(UserId::from_bytes([2; 16]), 3), NOW.plus(Duration::from_secs(60)));
         assert_eq!(view.revoked(&marks(), NOW), None);
     }
 
     #[test]
-    fn i4_an_older_record_never_lowers_or_shortens_a_newer_one() {
+    fn i4_an_older_revocation_never_lowers_or_shortens_a_newer_one() {
         let view = view();
         let user = UserId::from_bytes([2; 16]);
         view.revoke(&Revocation::User(user, 9), NOW.plus(Duration::from_secs(60)));

@@ -323,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_a_clock_that_goes_back_by_up_to_a_second_is_no_reason_to_read_everything() {
+    fn c7_a_clock_set_back_by_up_to_a_second_does_not_cause_a_full_load() {
         for (back, continues) in [(0, true), (1, true), (1000, true), (1001, false), (60_000, false)] {
             let later = cursor(NOW.minus(Duration::from_millis(back)));
             assert_eq!(later.continues(&cursor(NOW)), continues, "{back} ms");
@@ -331,7 +331,7 @@ mod tests {
     }
 
     #[test]
-    fn c4_another_server_an_older_state_and_a_long_absence_are_reasons_to_read_everything() {
+    fn c4_another_server_an_older_state_or_a_long_gap_causes_a_full_load() {
         let since = cursor(NOW);
         assert!(!FeedCursor { origin: "there".to_owned(), ..cursor(NOW) }.continues(&since));
         assert!(!FeedCursor { position: 6, ..cursor(NOW) }.continues(&since));

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn d1_what_is_pending_is_counted() {
+    fn d1_pending_migrations_are_counted() {
         assert_eq!(judge(&[], &TWO).unwrap(), SchemaStatus { current: 0, latest: 2, pending: 2 });
         assert_eq!(judge(&[applied(1, 1)], &TWO).unwrap().pending, 1);
     }

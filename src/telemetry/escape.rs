@@ -88,14 +88,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn s3_every_value_reads_back_from_json_and_holds_nothing_deceptive(text in any::<String>()) {
+        fn s3_every_json_value_round_trips_and_contains_no_control_or_bidi_character(text in any::<String>()) {
             let written = json(&text);
             prop_assert_eq!(serde_json::from_str::<String>(&written).unwrap(), text.as_str());
             prop_assert!(!written.chars().any(is_deceptive));
         }
 
         #[test]
-        fn s3_a_text_value_is_one_line_that_holds_nothing_deceptive(text in any::<String>()) {
+        fn s3_a_text_value_is_one_line_without_control_or_bidi_characters(text in any::<String>()) {
             let mut line = Vec::new();
             write_text(&mut line, &text);
             let written = String::from_utf8(line).unwrap();

@@ -235,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn s3_what_others_chose_cannot_break_a_line_and_every_line_parses_back() {
+    fn s3_untrusted_text_cannot_break_a_line_and_every_line_parses_back() {
         let hostile = "x\r\n{\"level\":\"ERROR\"}\u{1b}[2J\u{2028}\u{202e}\u{85}";
         let (logger, memory) = logger(LogFormat::Json, LevelFilter::TRACE, &[]);
         let text = logged(&logger, &memory, || {
@@ -251,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn levels_hold_per_module_and_request_lines_have_theirs() {
+    fn levels_apply_per_module_and_request_lines_have_their_own_level() {
         let modules = [("sqlx", LevelFilter::OFF), ("countersign::request", LevelFilter::WARN)];
         let (logger, memory) = logger(LogFormat::Json, LevelFilter::INFO, &modules);
         let text = logged(&logger, &memory, || {
@@ -266,7 +266,7 @@ mod tests {
     }
 
     #[test]
-    fn h10_warnings_of_the_http2_library_are_logged_only_where_they_are_asked_for() {
+    fn h10_warnings_of_the_http2_library_are_logged_only_if_enabled() {
         let lines = |level, modules: &[(&str, LevelFilter)]| {
             let (logger, memory) = logger(LogFormat::Json, level, modules);
             let text = logged(&logger, &memory, || {

@@ -26,7 +26,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_a_minute_passes() {
+    fn at_most_one_line_a_minute_is_logged() {
         let line = OncePerMinute::default();
         let due = [0, 1, 59_999, 60_000, 60_001].map(|millis| line.is_due(Duration::from_millis(millis)));
         assert_eq!(due, [true, false, false, true, false]);

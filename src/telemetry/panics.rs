@@ -73,7 +73,7 @@ mod tests {
 
     /// One test covers all cases, because the process has only one hook.
     #[test]
-    fn s1_a_panic_says_where_and_never_what_and_one_that_ends_the_process_is_seen() {
+    fn s1_a_panic_logs_its_location_without_its_message_and_a_fatal_panic_is_logged() {
         let standard = std::panic::take_hook();
         let (logger, memory) = logger();
         let of_worker = panic_of("worker", Some(logger.clone()));

@@ -202,7 +202,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn what_callers_do_wrong_is_no_error_of_ours() {
+    fn a_client_error_is_not_logged_as_an_error() {
         let level = |status| RequestLine { status, ..example() }.level();
         assert_eq!([200, 400, 499, 505].map(level), [Level::INFO; 4]);
         assert_eq!([500, 502].map(level), [Level::ERROR; 2]);
@@ -218,7 +218,7 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn a_request_reads_alone_in_both_forms() {
+    fn a_request_line_is_complete_in_both_formats() {
         let failed = RequestLine {
             status: 503,
             client_address: "2001:db8::7".parse().unwrap(),

@@ -60,14 +60,14 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_instant_is_written_as_humantime_writes_it(millis in 0..253_402_300_799_999_u64) {
+        fn every_instant_is_formatted_as_humantime_formats_it(millis in 0..253_402_300_799_999_u64) {
             let expected = humantime::format_rfc3339_millis(UNIX_EPOCH + Duration::from_millis(millis)).to_string();
             prop_assert_eq!(written(i64::try_from(millis).unwrap()), expected);
         }
     }
 
     #[test]
-    fn leap_days_and_the_ends_of_the_calendar_hold() {
+    fn leap_days_and_the_first_and_last_dates_are_correct() {
         assert_eq!(written(951_782_400_000), "2000-02-29T00:00:00.000Z");
         assert_eq!(written(-1), "1969-12-31T23:59:59.999Z");
         assert_eq!(written(i64::MAX), "9999-12-31T23:59:59.999Z");

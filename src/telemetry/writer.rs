@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn s8_a_stalled_sink_blocks_nobody_and_costs_counted_lines() {
+    fn s8_a_stalled_sink_blocks_no_caller_and_dropped_lines_are_counted() {
         let (writer, permit, lines) = stalling(100);
         for _ in 0..1000 {
             writer.push(b"123456789\n");

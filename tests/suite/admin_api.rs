@@ -71,7 +71,7 @@ async fn events(app: &TestApp, filter: &str) -> Vec<(String, String)> {
 }
 
 on_both_engines! {
-    async fn whoever_is_no_administrator_is_told_so_before_anything_else(database: TestDatabase) {
+    async fn authorization_is_checked_before_anything_else(database: TestDatabase) {
         let app = TestApp::start(database).await;
         console(&app).await;
         // It may have the scope because it may log users in. Its own tokens do not carry it.
@@ -127,7 +127,7 @@ on_both_engines! {
         }
     }
 
-    async fn keys_clients_and_users_with_the_role_administer_every_endpoint(database: TestDatabase) {
+    async fn admin_keys_clients_and_users_with_the_role_may_call_every_endpoint(database: TestDatabase) {
         let app = TestApp::start(database).await;
         console(&app).await;
         let ada = user_id(&app, USER).await;
@@ -163,7 +163,7 @@ on_both_engines! {
         assert_eq!(refreshed.scope, "", "r9");
     }
 
-    async fn i17_a_user_who_lost_the_role_administers_nothing_from_then_on_on_any_replica(database: TestDatabase) {
+    async fn i17_a_user_who_lost_the_role_is_refused_on_every_replica(database: TestDatabase) {
         let app = TestApp::start(database).await;
         console(&app).await;
         let other = app.beside(2, "").await;
@@ -186,7 +186,7 @@ on_both_engines! {
         assert_eq!(error_of(promote(&app).await).await, (401, "invalid_token".into()));
     }
 
-    async fn i17_a_client_is_no_administrator_by_its_own_token(database: TestDatabase) {
+    async fn i17_a_client_cannot_have_the_admin_scope(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let order = json!({
             "client_id": "robot", "type": "confidential", "grants": ["client_credentials"], "scopes": ADMIN_SCOPE,
@@ -207,7 +207,7 @@ on_both_engines! {
         assert_eq!(problem["error"], json!("invalid_scope"));
     }
 
-    async fn i16_a_token_for_the_default_audience_or_another_server_opens_no_administration(database: TestDatabase) {
+    async fn i16_a_token_for_another_audience_is_refused_by_the_admin_api(database: TestDatabase) {
         let app = TestApp::start_with(database, "[tokens]\ndefault_audience = \"https://apis.example\"").await;
         console(&app).await;
         let orders = ClientSettings { audiences: vec![Audience::parse("https://orders.example").unwrap()], ..application(ADMIN_SCOPE) };
@@ -233,7 +233,7 @@ on_both_engines! {
         assert_eq!(ask(&for_us.access_token).await.status(), 200);
     }
 
-    async fn h14_nothing_of_the_administration_is_on_the_public_listener(database: TestDatabase) {
+    async fn h14_the_public_listener_serves_no_admin_route(database: TestDatabase) {
         let app = TestApp::start(database).await;
         for (method, path, _) in operations() {
             let answer = app.request(method.clone(), &path).bearer_auth(&app.admin_key).send().await.unwrap();
@@ -246,7 +246,7 @@ on_both_engines! {
         }
     }
 
-    async fn while_the_view_is_stale_a_key_administers_and_a_token_is_not_judged(database: TestDatabase) {
+    async fn while_the_view_is_stale_an_admin_key_works_and_a_token_is_503(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         outage::take_feed_away(&app.database).await;
@@ -360,7 +360,7 @@ on_both_engines! {
         }
     }
 
-    async fn an_import_says_of_each_line_what_came_of_it(database: TestDatabase) {
+    async fn an_import_reports_the_outcome_of_each_line(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let hash = "$2b$04$abcdefghijklmnopqrstuuMfJ3e1C3Ck4wvA0nPQv4kWIp8Qm5wGa";
         let good = |name: &str| format!("{{\"username\":\"{name}\",\"password_hash\":\"{hash}\"}}");
@@ -460,7 +460,7 @@ on_both_engines! {
         }
     }
 
-    async fn what_does_not_go_together_in_a_client_is_refused_by_field(database: TestDatabase) {
+    async fn contradictory_client_settings_are_refused_with_the_field(database: TestDatabase) {
         let app = TestApp::start(database).await;
         for (order, field) in [
             (json!({"type": "public"}), None),
@@ -533,7 +533,7 @@ on_both_engines! {
         }
     }
 
-    async fn revocations_take_one_thing_and_are_listed_while_they_matter(database: TestDatabase) {
+    async fn a_revocation_names_exactly_one_target_and_is_listed_while_live(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("web", application("")).await;
         let ada = user_id(&app, USER).await;
@@ -614,7 +614,7 @@ on_both_engines! {
         }
     }
 
-    async fn the_status_says_how_the_replica_is(database: TestDatabase) {
+    async fn the_status_endpoint_describes_the_replica(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         assert!(app.is_active(&token).await);
@@ -636,7 +636,7 @@ on_both_engines! {
         assert_eq!(status, expected);
     }
 
-    async fn d6_a_database_that_cannot_be_written_is_503_and_nothing_is_half_done(database: TestDatabase) {
+    async fn d6_a_database_that_cannot_be_written_is_503_and_no_change_is_partial(database: TestDatabase) {
         let app = TestApp::start_with(database, "[database]\nstatement_timeout = \"300ms\"\nacquire_timeout = \"300ms\"").await;
         let session = app.log_in().await;
         let stopped = outage::stop_writes(&app.database).await;
@@ -656,7 +656,7 @@ on_both_engines! {
         assert!(!app.is_active(&session.access_token).await);
     }
 
-    async fn a_scope_of_the_client_is_needed_as_well_as_the_role(database: TestDatabase) {
+    async fn the_clients_scope_and_the_users_role_are_both_required(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("console", ClientSettings { scopes: ScopeSet::parse("read").unwrap(), ..application("") }).await;
         let ada = user_id(&app, USER).await;
@@ -667,7 +667,7 @@ on_both_engines! {
 }
 
 on_both_engines! {
-    async fn an_order_without_required_members_needs_no_body(database: TestDatabase) {
+    async fn a_request_without_required_members_needs_no_body(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.confidential("web", ClientSettings::new(ClientKind::Confidential)).await;
         for path in ["/admin/v1/keys/rotate", "/admin/v1/clients/web/secret"] {

@@ -126,7 +126,7 @@ on_both_engines! {
         assert_eq!(names, ["session.reused", "login.succeeded"], "the life of one session");
     }
 
-    async fn a_refused_refresh_is_logged_with_its_cause_and_what_the_token_proves(database: TestDatabase) {
+    async fn a_refused_refresh_is_logged_with_its_cause_and_verified_ids(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let user = app.user_id(USER).await.to_string();
         let (ended, reused, other, superseded) =
@@ -160,7 +160,7 @@ on_both_engines! {
         logged(&last.session_id, "expired");
     }
 
-    async fn s9_failed_logins_of_one_address_fill_no_table(database: TestDatabase) {
+    async fn s9_failed_logins_of_one_address_write_a_bounded_number_of_rows(database: TestDatabase) {
         let app = TestApp::start_with(database, "[limits]\nenabled = false\n").await;
         let user = app.user_id(USER).await.to_string();
         let fail = async |name: &str| {

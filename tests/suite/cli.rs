@@ -13,7 +13,7 @@ use super::support::write_private;
 const BCRYPT: &str = "$2a$05$CCCCCCCCCCCCCCCCCCCCC.E5YPO9kmyuRGyh0XouQYb4YMJKvyOeW";
 
 on_both_engines! {
-    async fn users_are_administered_and_their_passwords_never_shown(database: TestDatabase) {
+    async fn users_are_managed_and_their_passwords_never_printed(database: TestDatabase) {
         let home = Home::on(database);
         let id = home.user("Ada");
         assert!(id.starts_with("usr_") && id.len() == 26, "{id}");
@@ -45,7 +45,7 @@ on_both_engines! {
         assert!(home.run(&["users", "show", "grace"]).refusal(1).contains("no such user"));
     }
 
-    async fn an_import_tells_of_every_line_and_is_resumed_by_running_it_again(database: TestDatabase) {
+    async fn an_import_reports_every_line_and_resumes_when_run_again(database: TestDatabase) {
         let home = Home::on(database);
         let lines: Vec<String> =
             (0..1203).map(|n| json!({"username": format!("user{n}"), "password_hash": BCRYPT}).to_string()).collect();
@@ -69,7 +69,7 @@ on_both_engines! {
         assert!(taken.stdout.contains("taken      1"), "{}", taken.stdout);
     }
 
-    async fn clients_are_administered_and_their_secrets_shown_once(database: TestDatabase) {
+    async fn clients_are_managed_and_their_secrets_printed_once(database: TestDatabase) {
         let home = Home::on(database);
         home.out(&["migrate"]);
         let made = home.json(&["clients", "create", "shop", "--type", "confidential", "--grants", "client_credentials",
@@ -160,7 +160,7 @@ on_both_engines! {
         assert_eq!(lost.json(&["keys", "rotate"])["state"], "signing", "the advice was followed");
     }
 
-    async fn admin_keys_are_shown_once(database: TestDatabase) {
+    async fn admin_keys_are_printed_once(database: TestDatabase) {
         let home = Home::on(database);
         let key = home.out(&["admin-key", "create", "ci"]);
         assert!(key.starts_with("cs_admin_") && key.lines().count() == 1, "{key}");
@@ -178,7 +178,7 @@ on_both_engines! {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn migrate_says_what_is_missing_and_applies_it() {
+async fn migrate_lists_and_applies_pending_migrations() {
     for engine in [Engine::Sqlite, Engine::Postgres] {
         if !engine.is_available() {
             continue;
@@ -194,7 +194,7 @@ async fn migrate_says_what_is_missing_and_applies_it() {
 }
 
 #[test]
-fn d4_only_serve_and_migrate_make_a_database_and_a_master_key() {
+fn d4_only_serve_and_migrate_create_a_database_and_a_master_key() {
     let home = Home::empty();
     let commands: [&[&str]; 11] = [
         &["users", "list"],
@@ -221,7 +221,7 @@ fn d4_only_serve_and_migrate_make_a_database_and_a_master_key() {
 }
 
 #[test]
-fn migrate_sets_up_what_the_commands_that_create_need() {
+fn migrate_creates_what_the_create_commands_need() {
     let home = Home::empty();
     home.out(&["migrate"]);
     assert_eq!(mode(&home.path().join("countersign-data/master.key")), 0o600);
@@ -232,7 +232,7 @@ fn migrate_sets_up_what_the_commands_that_create_need() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_a_password_a_key_or_an_import() {
+fn a_byte_order_mark_is_stripped_from_passwords_keys_and_imports() {
     let home = Home::empty();
     home.out(&["migrate"]);
     let file = |name: &str, text: &str| {
@@ -266,7 +266,7 @@ fn a_lost_master_key_is_not_replaced() {
 }
 
 #[test]
-fn config_tells_every_mistake_at_once_and_never_a_secret() {
+fn config_reports_every_error_at_once_and_never_a_secret() {
     let home = Home::empty().with("TOKENS__ACCESS_TTL", "9h").with("ISSUR", "https://a.test");
     let home = home.with("DATABASE__URL", "postgres://app:hunter2@db/cs").with("MASTER_KEY", "hunter2-is-no-key");
     std::fs::write(home.path().join("countersign.toml"), "[keys]\nrotate_evry = \"1d\"\n").unwrap();
@@ -286,7 +286,7 @@ fn config_tells_every_mistake_at_once_and_never_a_secret() {
 }
 
 #[test]
-fn config_check_finds_what_a_start_would_fail_on_and_the_start_makes_nothing() {
+fn config_check_finds_what_would_fail_a_start_and_a_failed_start_creates_nothing() {
     let home = Home::empty();
     let make = |name: &str| {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
@@ -344,7 +344,7 @@ fn an_issuer_that_cannot_be_a_route_is_refused_by_name() {
 }
 
 #[test]
-fn errors_are_told_in_words() {
+fn errors_are_plain_sentences() {
     let home = Home::empty();
     home.out(&["migrate"]);
     home.out(&["clients", "create", "app", "--type", "public"]);
@@ -374,7 +374,7 @@ fn the_built_in_client_can_be_disabled_and_not_deleted() {
 }
 
 #[test]
-fn config_shows_what_is_in_force_and_where_it_came_from() {
+fn config_shows_each_effective_value_and_its_origin() {
     let home = Home::empty().with("DATABASE__URL", "postgres://app:hunter2@db/cs").with("TOKENS__ACCESS_TTL", "7m");
     let home = home.with("MASTER_KEY", "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=");
     let file = home.path().join("other.toml");
@@ -418,7 +418,7 @@ fn usage_errors_exit_with_2_and_leave_standard_output_empty() {
 }
 
 #[test]
-fn the_document_and_completions_are_printed() {
+fn the_openapi_document_and_completions_are_printed() {
     let home = Home::empty();
     let document: Value = serde_json::from_str(&home.out(&["openapi"])).unwrap();
     assert_eq!(document["openapi"], "3.1.0");
@@ -428,7 +428,7 @@ fn the_document_and_completions_are_printed() {
 }
 
 #[test]
-fn s3_a_name_from_elsewhere_cannot_steer_the_terminal() {
+fn s3_control_characters_in_a_user_name_are_escaped() {
     let home = Home::empty();
     home.out(&["migrate"]);
     home.out(&["clients", "create", "app", "--type", "public", "--display-name", "a\u{1b}[2Jb"]);

@@ -13,7 +13,7 @@ use super::support::process::{Home, PASSWORD, Server};
 const BOUND: Duration = Duration::from_secs(2);
 
 on_both_engines! {
-    async fn what_the_command_line_revokes_the_service_refuses(database: TestDatabase) {
+    async fn a_revocation_by_the_command_line_applies_to_a_running_service(database: TestDatabase) {
         let home = Home::on(database);
         home.user("ada");
         let secret = home.gateway();
@@ -74,7 +74,7 @@ on_both_engines! {
         assert!(forged.refusal(1).contains("not active anyway"));
     }
 
-    async fn what_the_command_line_changes_the_service_sees(database: TestDatabase) {
+    async fn a_change_by_the_command_line_applies_to_a_running_service(database: TestDatabase) {
         let home = Home::on(database);
         home.user("ada");
         let server = home.serve();
@@ -143,7 +143,7 @@ async fn until(what: &str, is_reached: impl AsyncFn() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn s4_the_audit_trail_names_the_system_user_and_the_machine_of_a_command() {
+async fn s4_the_audit_trail_names_the_operating_system_user_and_host_of_a_command() {
     let home = Home::empty();
     let server = home.serve();
     home.user("ada");

@@ -11,7 +11,7 @@ use super::support::process::{Home, PASSWORD, SOON, Server};
 use super::support::write_private;
 
 on_both_engines! {
-    async fn h15_a_signal_to_stop_lets_requests_in_flight_finish_and_exits_0(database: TestDatabase) {
+    async fn h15_sigterm_lets_requests_in_flight_finish_and_exits_0(database: TestDatabase) {
         let home = Home::on(database);
         home.user("ada");
         let server = home.serve();
@@ -28,7 +28,7 @@ on_both_engines! {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn serve_starts_in_an_empty_folder_and_says_where_it_listens() {
+async fn serve_starts_in_an_empty_folder_and_prints_its_addresses() {
     let home = Home::empty();
     let server = home.serve();
     let ready = server.http.get(format!("{}/readyz", server.public)).send().await.unwrap();
@@ -55,14 +55,14 @@ async fn serve_starts_in_an_empty_folder_and_says_where_it_listens() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_issuer_on_another_port_of_this_machine_is_warned_about() {
+async fn an_issuer_on_another_loopback_port_causes_a_warning() {
     let server = Home::empty().with("ISSUER", "http://localhost:1").serve();
     let warning = server.line_with("issuer names another port");
     assert!(warning.contains("WARN") && warning.contains("public.listen"), "{warning}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_signal_gives_up_what_is_in_flight() {
+async fn a_second_signal_aborts_requests_in_flight() {
     let home = Home::empty();
     let server = home.serve();
     let _unfinished = half_a_login(&server);
@@ -73,7 +73,7 @@ async fn a_second_signal_gives_up_what_is_in_flight() {
 }
 
 #[test]
-fn a_port_that_is_taken_is_told_with_what_to_do() {
+fn a_port_in_use_is_an_error_with_a_remedy() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let home = Home::empty().with("PUBLIC__LISTEN", &taken.local_addr().unwrap().to_string());
     let refused = home.command(&["serve"]).output().unwrap();
@@ -90,7 +90,7 @@ fn a_port_that_is_taken_is_told_with_what_to_do() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn s7_the_process_leaves_no_core_and_may_open_many_files() {
+async fn s7_core_dumps_are_disabled_and_the_open_file_limit_is_raised() {
     let home = Home::empty();
     let mut command = Command::new("sh");
     let start = format!("ulimit -Sn 256; ulimit -Hn 2000; exec {} serve", env!("CARGO_BIN_EXE_countersign"));
@@ -115,7 +115,7 @@ async fn s7_the_process_leaves_no_core_and_may_open_many_files() {
 
 #[cfg(target_os = "linux")]
 #[tokio::test(flavor = "multi_thread")]
-async fn h18_connections_of_the_public_listener_leave_files_for_the_operations_listener() {
+async fn h18_public_connections_leave_file_descriptors_for_the_operations_listener() {
     const FILES: usize = 500;
     let home = Home::empty().with("PUBLIC__MAX_CONNECTIONS_PER_ADDRESS", "10000");
     let mut command = Command::new("sh");
@@ -203,7 +203,7 @@ async fn healthcheck_exits_0_when_ready_and_1_otherwise() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn healthcheck_believes_the_configured_certificate_and_no_other() {
+async fn healthcheck_trusts_only_the_configured_certificate() {
     let home = Home::empty();
     let write = |name: &str| {
         let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();

@@ -115,7 +115,7 @@ on_both_engines! {
         assert_eq!(status(introspect(plain.trim_end_matches('=').to_owned())).await, passed(), "missing padding is forgiven");
     }
 
-    async fn the_secret_may_stand_in_the_body_or_in_both_places_when_they_agree(database: TestDatabase) {
+    async fn the_secret_may_be_in_the_body_or_in_both_places_if_they_agree(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let Credentials { id, secret } = app.gateway();
         let other = app.confidential("other", machine(&[], "")).await;
@@ -182,7 +182,7 @@ on_both_engines! {
         assert!(exchange(json, "{}").await.starts_with("HTTP/1.1 400 "));
     }
 
-    async fn s5_two_secrets_are_good_while_one_is_replaced_and_never_three(database: TestDatabase) {
+    async fn s5_two_secrets_are_valid_during_a_rotation_and_never_three(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.confidential("batch", machine(&[], "")).await;
         let new_secret = async |grace: Option<u64>| {
@@ -214,7 +214,7 @@ on_both_engines! {
         assert_eq!(status(unknown).await, (404, "not_found".into()));
     }
 
-    async fn a_new_secret_is_good_on_every_replica_with_its_next_look(database: TestDatabase) {
+    async fn a_new_secret_is_valid_on_every_replica_after_its_next_sync(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let other = TestApp::replica(Arc::clone(&app.database), Arc::clone(&app.clock), 2, "").await;
         let first = app.confidential("batch", machine(&[], "")).await;
@@ -227,7 +227,7 @@ on_both_engines! {
         assert!(other.token_request(&second, &[]).await.status().is_success());
     }
 
-    async fn c6_a_header_that_was_good_is_worth_nothing_once_its_client_is_disabled(database: TestDatabase) {
+    async fn c6_a_cached_authorization_header_is_refused_once_its_client_is_disabled(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let other = TestApp::replica(Arc::clone(&app.database), Arc::clone(&app.clock), 2, "").await;
         let batch = app.confidential("batch", machine(&[], "")).await;
@@ -247,7 +247,7 @@ on_both_engines! {
         assert_eq!((asks(&app).await, asks(&other).await), (401, 401));
     }
 
-    async fn s5_a_remembered_header_ends_with_its_secret_on_time_also_when_another_ended_before(database: TestDatabase) {
+    async fn s5_a_cached_authorization_header_expires_with_its_secret_even_after_another_expired(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.confidential("batch", machine(&[], "")).await;
         let is_good = async |client: &Credentials| app.token_request(client, &[]).await.status().is_success();
@@ -269,7 +269,7 @@ on_both_engines! {
         assert!(!is_good(&second).await && is_good(&third).await, "on the millisecond");
     }
 
-    async fn an_assertion_proves_its_client_on_every_form_endpoint(database: TestDatabase) {
+    async fn an_assertion_authenticates_its_client_on_every_form_endpoint(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let signer = Signer::register(&app, "signed").await;
         for path in ["/oauth2/token", "/oauth2/introspect", "/oauth2/revoke"] {
@@ -283,7 +283,7 @@ on_both_engines! {
         }
     }
 
-    async fn an_assertion_is_good_once_on_all_replicas_together(database: TestDatabase) {
+    async fn an_assertion_is_accepted_once_across_all_replicas(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let signer = Signer::register(&app, "signed").await;
         let other = TestApp::replica(Arc::clone(&app.database), Arc::clone(&app.clock), 2, "").await;
@@ -314,7 +314,7 @@ on_both_engines! {
         assert_eq!(status(with_assertion(&app, "/oauth2/token", &signer.sign(&theirs), &[])).await, passed());
     }
 
-    async fn an_assertion_that_is_wrong_in_one_thing_is_refused(database: TestDatabase) {
+    async fn an_assertion_with_any_single_fault_is_refused(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let signer = Signer::register(&app, "signed").await;
         app.confidential("other", machine(&[], "")).await;
@@ -377,7 +377,7 @@ on_both_engines! {
         assert_eq!(status(with_assertion(&app, "/oauth2/token", &honest, &[])).await, passed());
     }
 
-    async fn a_client_with_keys_alone_has_no_secret_that_would_do(database: TestDatabase) {
+    async fn a_client_with_keys_only_accepts_no_secret(database: TestDatabase) {
         let app = TestApp::start(database).await;
         Signer::register(&app, "signed").await;
         for secret in ["", "x"] {
@@ -393,7 +393,7 @@ on_both_engines! {
         assert!(app.token_request(&secret_client, &[]).await.status().is_success());
     }
 
-    async fn weak_or_private_keys_of_a_client_are_refused_when_they_are_registered(database: TestDatabase) {
+    async fn registering_a_weak_or_private_client_key_is_refused(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let good = jwk(&ed25519("ed25519"), "k1");
         let with = |name: &str, value: Value| {

@@ -26,13 +26,13 @@ const REMEMBERED: usize = 5;
 const LATE: Duration = Duration::from_secs(2);
 
 on_both_engines! {
-    async fn d3_what_was_acknowledged_survives_kill_9_at_any_point(database: TestDatabase) {
+    async fn d3_acknowledged_changes_survive_sigkill_at_any_point(database: TestDatabase) {
         kill_and_check(home_on(database), size(50, 1000), |_| ()).await;
     }
 }
 
 #[tokio::test]
-async fn d4_what_was_acknowledged_survives_a_power_failure_on_sqlite() {
+async fn d4_acknowledged_changes_survive_a_power_failure_on_sqlite() {
     let database = TestDatabase::fresh(Engine::Sqlite).await;
     let disk = Disk::below(database.file().unwrap().to_owned());
     let home = disk.attached_to(home_on(database));

@@ -75,7 +75,7 @@ fn log_in_as(database: &mut TestDatabase, role: &str, password: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d16_a_server_that_only_speaks_the_protocol_is_refused_by_name() {
+async fn d16_a_server_that_is_not_postgresql_is_refused_by_name() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -156,7 +156,7 @@ async fn d17_a_role_without_the_right_to_create_serves_a_complete_schema() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d17_a_role_that_may_not_migrate_is_told_what_to_do() {
+async fn d17_a_role_that_may_not_migrate_gets_an_error_with_a_remedy() {
     if !Engine::Postgres.is_available() {
         return;
     }

@@ -19,7 +19,7 @@ async fn document(app: &TestApp, path: &str) -> Value {
 }
 
 on_both_engines! {
-    async fn the_oauth_document_is_the_honest_subset(database: TestDatabase) {
+    async fn the_oauth_metadata_lists_only_what_is_supported(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let published = document(&app, OAUTH).await;
         insta::allow_duplicates! { insta::assert_json_snapshot!(published, @r#"
@@ -83,7 +83,7 @@ on_both_engines! {
         "#); }
     }
 
-    async fn the_openid_document_adds_what_strict_libraries_insist_on(database: TestDatabase) {
+    async fn the_openid_metadata_adds_what_strict_libraries_require(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let (oauth, openid) = (document(&app, OAUTH).await, document(&app, OPENID).await);
         for (name, value) in oauth.as_object().unwrap() {
@@ -106,7 +106,7 @@ on_both_engines! {
         }
     }
 
-    async fn every_endpoint_that_is_named_is_there(database: TestDatabase) {
+    async fn every_endpoint_in_the_metadata_exists(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let document = document(&app, OPENID).await;
         for (name, url) in document.as_object().unwrap() {
@@ -142,7 +142,7 @@ on_both_engines! {
         assert_eq!(claims_of(&tokens.access_token)["iss"], "http://localhost:8080");
     }
 
-    async fn an_issuer_with_a_path_is_found_in_both_places_and_answers_below_its_path(database: TestDatabase) {
+    async fn the_metadata_of_an_issuer_with_a_path_is_served_at_both_well_known_paths(database: TestDatabase) {
         let app = TestApp::start_with(database, "issuer = \"https://example.com/auth/v2\"").await;
         let issuer = "https://example.com/auth/v2";
         for path in [
@@ -179,7 +179,7 @@ on_both_engines! {
         assert_eq!(app.get("/auth").send().await.unwrap().status(), 404);
     }
 
-    async fn the_authorization_endpoint_says_that_it_is_none_and_redirects_nobody(database: TestDatabase) {
+    async fn the_authorization_endpoint_answers_with_an_error_and_never_redirects(database: TestDatabase) {
         let app = TestApp::start(database).await;
         for query in ["", "?response_type=code&client_id=web&redirect_uri=https://evil.example/&state=x", "?response_type=none"] {
             let answer = app.get(&format!("/oauth2/authorize{query}")).send().await.unwrap();
@@ -188,7 +188,7 @@ on_both_engines! {
         }
     }
 
-    async fn h14_the_documentation_page_loads_nothing_from_elsewhere(database: TestDatabase) {
+    async fn h14_the_documentation_page_loads_nothing_from_another_origin(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let answer = app.get("/docs").send().await.unwrap();
         assert_eq!(header(&answer, "content-type"), "text/html; charset=utf-8");

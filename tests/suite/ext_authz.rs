@@ -58,7 +58,7 @@ fn as_fate(answer: &Response) -> Fate {
 }
 
 on_both_engines! {
-    async fn whatever_is_asked_the_answer_is_that_of_forward_auth(database: TestDatabase) {
+    async fn every_request_gets_the_same_answer_as_from_http_forward_auth(database: TestDatabase) {
         let (app, envoy) = start(database, "").await;
         let tokens = token(&app).await;
         let good = format!("Bearer {}", tokens.access_token);
@@ -96,7 +96,7 @@ on_both_engines! {
         assert_eq!(statuses, [200, 200, 200, 200, 403, 403, 403, 403, 401, 401, 401, 401, 401, 401, 401, 200]);
     }
 
-    async fn a_request_that_passes_says_whose_it_is_and_nothing_that_its_caller_claimed(database: TestDatabase) {
+    async fn an_allowed_request_carries_the_verified_identity_and_no_header_from_the_caller(database: TestDatabase) {
         let (app, envoy) = start(database, "").await;
         let tokens = token(&app).await;
         let authorization = format!("Bearer {}", tokens.access_token);
@@ -121,7 +121,7 @@ on_both_engines! {
         assert_eq!(fate, Fate { code: 0, status: 200, headers: expected });
     }
 
-    async fn an_empty_demand_is_one_that_no_token_satisfies(database: TestDatabase) {
+    async fn an_empty_requirement_is_satisfied_by_no_token(database: TestDatabase) {
         let (app, envoy) = start(database, "").await;
         let token = token(&app).await.access_token;
         for name in ["aud", "scope", "role"] {
@@ -129,7 +129,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_misspelt_demand_is_one_that_no_token_satisfies(database: TestDatabase) {
+    async fn a_misspelt_requirement_is_satisfied_by_no_token(database: TestDatabase) {
         let (app, envoy) = start(database, "").await;
         let token = token(&app).await.access_token;
         for name in ["roles", "scopes", "audience", "Role", "", "page"] {
@@ -149,7 +149,7 @@ on_both_engines! {
         assert_eq!((fate.code, fate.status), (Code::Unauthenticated.into(), 401));
     }
 
-    async fn c6_a_stale_view_is_unavailable_in_an_answer_that_no_setting_turns_into_a_pass(database: TestDatabase) {
+    async fn c6_a_stale_view_is_denied_with_503_whatever_envoys_failure_mode(database: TestDatabase) {
         let (app, envoy) = start(database, "").await;
         let token = token(&app).await.access_token;
         assert_eq!(envoy.check_token(&token, &[]).await.status, 200);
@@ -167,7 +167,7 @@ on_both_engines! {
 }
 
 #[tokio::test]
-async fn the_log_names_a_misspelt_demand_once_a_minute() {
+async fn the_log_names_a_misspelt_requirement_once_a_minute() {
     let (app, envoy) = start(TestDatabase::fresh(Engine::Sqlite).await, "").await;
     let _events = app.collect_events();
     for name in ["roles", "scopes"] {
@@ -179,7 +179,7 @@ async fn the_log_names_a_misspelt_demand_once_a_minute() {
 }
 
 #[tokio::test]
-async fn raw_headers_are_read_as_well_and_two_tokens_are_none() {
+async fn raw_headers_are_read_and_two_tokens_are_refused() {
     let (app, envoy) = start(TestDatabase::fresh(Engine::Sqlite).await, "").await;
     let token = format!("Bearer {}", token(&app).await.access_token);
     let ask = async |values: &[&[u8]]| {
@@ -200,14 +200,14 @@ async fn raw_headers_are_read_as_well_and_two_tokens_are_none() {
 }
 
 #[tokio::test]
-async fn a_question_without_a_request_is_answered_like_one_without_a_token() {
+async fn a_check_without_a_request_is_answered_like_one_without_a_token() {
     let (_app, envoy) = start(TestDatabase::fresh(Engine::Sqlite).await, "").await;
     let nothing = crate::support::envoy::CheckRequest::default();
     assert_eq!(envoy.ask(CHECK, nothing).await.unwrap().status, 401);
 }
 
 #[tokio::test]
-async fn a_preflight_passes_where_it_may_and_takes_no_identity_along() {
+async fn a_preflight_passes_only_if_enabled_and_carries_no_identity() {
     let marks = [("origin", "https://app.example.com"), ("access-control-request-method", "PUT")];
     for (setting, status) in [("true", 200), ("false", 401)] {
         let more = format!("[forward_auth]\nallow_preflight = {setting}\n");
@@ -227,7 +227,7 @@ async fn a_preflight_passes_where_it_may_and_takes_no_identity_along() {
 }
 
 #[tokio::test]
-async fn s3_each_question_is_one_line_of_the_log_and_counts_with_the_status_inside() {
+async fn s3_each_check_is_one_log_line_and_is_counted_by_its_inner_status() {
     let (app, envoy) = start(TestDatabase::fresh(Engine::Sqlite).await, "").await;
     let token = token(&app).await.access_token;
     let authorization = format!("Bearer {token}");
@@ -247,7 +247,7 @@ async fn s3_each_question_is_one_line_of_the_log_and_counts_with_the_status_insi
 }
 
 #[tokio::test]
-async fn h10_without_the_setting_nobody_listens() {
+async fn h10_without_the_setting_there_is_no_grpc_listener() {
     let app = TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await;
     assert_eq!(app.grpc, None);
 }

@@ -65,7 +65,7 @@ impl Scene {
 }
 
 #[tokio::test]
-async fn t1_none_in_every_spelling_and_signature_shape() {
+async fn t1_alg_none_is_refused_in_every_spelling_and_signature_form() {
     let scene = Scene::set().await;
     let mut tokens = Vec::new();
     for spelling in ["none", "None", "NONE", "nOnE", "noNe", " none", "none ", "none\u{0}", "", "null"] {
@@ -89,7 +89,7 @@ async fn t1_none_in_every_spelling_and_signature_shape() {
 }
 
 #[tokio::test]
-async fn t1_a_public_key_is_never_taken_for_a_shared_secret() {
+async fn t1_a_public_key_is_never_used_as_an_hmac_secret() {
     let scene = Scene::set().await;
     let jwks = scene.app.jwks().await;
     let mut tokens = Vec::new();
@@ -121,7 +121,7 @@ async fn t1_a_public_key_is_never_taken_for_a_shared_secret() {
 }
 
 #[tokio::test]
-async fn t1_the_algorithm_is_the_keys_own_and_no_other() {
+async fn t1_a_key_verifies_its_own_algorithm_only() {
     let scene = Scene::set().await;
     let names = [
         "ES256", "ES384", "RS256", "RS512", "PS256", "PS384", "Ed25519", "eddsa", "EDDSA", "EdDsa", "EdDSA ", "ES256K",
@@ -138,7 +138,7 @@ async fn t1_the_algorithm_is_the_keys_own_and_no_other() {
 }
 
 #[tokio::test]
-async fn t2_no_other_type_of_token_passes() {
+async fn t2_every_other_token_type_is_refused() {
     let scene = Scene::set().await;
     let types = [
         "JWT",
@@ -178,7 +178,7 @@ async fn t2_no_other_type_of_token_passes() {
 }
 
 #[tokio::test]
-async fn t3_t4_nothing_in_a_header_is_critical_and_nothing_in_it_brings_a_key() {
+async fn t3_t4_crit_and_keys_in_the_header_are_refused() {
     let scene = Scene::set().await;
     let mut tokens = Vec::new();
     for crit in [
@@ -221,7 +221,7 @@ async fn t3_t4_nothing_in_a_header_is_critical_and_nothing_in_it_brings_a_key() 
 }
 
 #[tokio::test]
-async fn t5_kids_that_are_paths_queries_or_near_misses_find_nothing() {
+async fn t5_kids_that_are_paths_sql_or_near_misses_match_no_key() {
     let scene = Scene::set().await;
     let own = scene.forge.kid.clone();
     let kids = [
@@ -251,7 +251,7 @@ async fn t5_kids_that_are_paths_queries_or_near_misses_find_nothing() {
 }
 
 #[tokio::test]
-async fn t6_every_claim_must_be_there_with_its_type() {
+async fn t6_every_required_claim_must_be_present_with_its_type() {
     let scene = Scene::set().await;
     let mut tokens = Vec::new();
     for name in ["iss", "sub", "aud", "exp", "iat", "jti", "client_id"] {
@@ -267,7 +267,7 @@ async fn t6_every_claim_must_be_there_with_its_type() {
 }
 
 #[tokio::test]
-async fn t6_t17_a_subject_is_the_client_itself_or_a_user_with_a_session() {
+async fn t6_t17_sub_is_the_client_itself_or_a_user_with_a_sid() {
     let scene = Scene::set().await;
     let user = claims_of(&scene.app.log_in().await.access_token);
     let mut tokens = Vec::new();
@@ -297,7 +297,7 @@ async fn t6_t17_a_subject_is_the_client_itself_or_a_user_with_a_session() {
 }
 
 #[tokio::test]
-async fn t7_near_misses_of_issuer_and_audience() {
+async fn t7_near_misses_of_issuer_and_audience_are_refused() {
     let scene = Scene::set().await;
     let mut tokens = Vec::new();
     for issuer in [
@@ -356,7 +356,7 @@ async fn t7_near_misses_of_issuer_and_audience() {
 }
 
 #[tokio::test]
-async fn t8_the_edges_of_time_hold_to_the_second() {
+async fn t8_time_limits_are_exact_to_the_second() {
     let scene = Scene::set().await;
     let now = START.seconds();
     let token = |exp: i64, iat: i64, nbf: i64| {
@@ -390,7 +390,7 @@ async fn t8_the_edges_of_time_hold_to_the_second() {
 }
 
 #[tokio::test]
-async fn t8_dates_are_whole_numbers_and_nothing_else() {
+async fn t8_dates_are_integers_only() {
     let scene = Scene::set().await;
     let exp = START.seconds() + 300;
     let without = scene.forge.claims_with("exp", Value::Null).to_string();
@@ -419,7 +419,7 @@ async fn t8_dates_are_whole_numbers_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn t9_t11_t15_what_is_no_compact_jws_of_strict_base64url() {
+async fn t9_t11_t15_anything_but_a_compact_jws_in_strict_base64url_is_refused() {
     let scene = Scene::set().await;
     let honest = scene.forge.under(&scene.forge.header());
     let parts: Vec<&str> = honest.split('.').collect();
@@ -462,7 +462,7 @@ async fn t9_t11_t15_what_is_no_compact_jws_of_strict_base64url() {
 }
 
 #[tokio::test]
-async fn t10_t12_headers_and_claims_are_one_strict_object_without_doubles() {
+async fn t10_t12_headers_and_claims_are_one_strict_object_without_duplicates() {
     let scene = Scene::set().await;
     let (header, claims) = (scene.forge.header().to_string(), scene.forge.claims().to_string());
     let mut tokens = Vec::new();
@@ -512,7 +512,7 @@ async fn t10_t12_headers_and_claims_are_one_strict_object_without_doubles() {
 }
 
 #[tokio::test]
-async fn t13_a_twin_with_the_other_signature_shares_its_tokens_fate() {
+async fn t13_the_malleable_twin_of_a_token_is_revoked_with_it() {
     let scene = Scene::set().await;
     let token = scene.app.token_of(&scene.batch).await.access_token;
     let twin = es256_twin(&token);
@@ -522,7 +522,7 @@ async fn t13_a_twin_with_the_other_signature_shares_its_tokens_fate() {
 }
 
 #[tokio::test]
-async fn i4_epochs_in_a_token_only_ever_count_against_it() {
+async fn i4_a_higher_epoch_in_a_token_gains_nothing() {
     let scene = Scene::set().await;
     scene.app.revoke("client", "batch").await;
     let old = scene.forge.under(&scene.forge.header());

@@ -55,7 +55,7 @@ fn identity(answer: &Response, prefix: &str) -> Vec<(String, String)> {
 }
 
 on_both_engines! {
-    async fn a_good_token_passes_and_the_headers_say_whose_it_is(database: TestDatabase) {
+    async fn an_active_token_passes_and_the_headers_carry_its_identity(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let tokens = token(&app).await;
         let answer = app.verify("", &tokens.access_token).send().await.unwrap();
@@ -75,7 +75,7 @@ on_both_engines! {
         assert_eq!(identity(&answer, "x-auth-request-"), expected);
     }
 
-    async fn a_clients_own_token_names_no_user_beside_the_client(database: TestDatabase) {
+    async fn a_client_token_has_no_user_header(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let batch = app.confidential("batch", machine(&[], "")).await;
         let answer = app.verify("", &app.token_of(&batch).await.access_token).send().await.unwrap();
@@ -93,7 +93,7 @@ on_both_engines! {
         assert_eq!(names, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
     }
 
-    async fn h17_a_cache_keeps_the_answers_of_two_tokens_apart(database: TestDatabase) {
+    async fn h17_a_cache_does_not_mix_the_answers_of_two_tokens(database: TestDatabase) {
         let app = TestApp::start_with(database, "[forward_auth]\nallow_preflight = true").await;
         let tokens = token(&app).await;
         let good = &tokens.access_token;
@@ -118,7 +118,7 @@ on_both_engines! {
         }
     }
 
-    async fn the_prefix_of_the_headers_is_the_operators_choice(database: TestDatabase) {
+    async fn the_header_prefix_is_configurable(database: TestDatabase) {
         let app = TestApp::start_with(database, "[forward_auth]\nheader_prefix = \"Remote-\"").await;
         let tokens = token(&app).await;
         let answer = app.verify("", &tokens.access_token).send().await.unwrap();
@@ -126,7 +126,7 @@ on_both_engines! {
         assert!(identity(&answer, "x-auth-request-").is_empty());
     }
 
-    async fn a_name_of_any_script_stands_in_its_header_as_utf_8(database: TestDatabase) {
+    async fn a_user_name_in_any_script_is_sent_as_utf_8(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let user = json!({"username": "žofie-花子", "password": "a long enough pass phrase 1", "roles": ["a:b", "c/d"]});
         app.administer(Method::POST, "/admin/v1/users", Some(user)).await;
@@ -155,7 +155,7 @@ on_both_engines! {
         }
     }
 
-    async fn without_a_token_there_is_a_challenge_and_a_malformed_header_is_401_as_well(database: TestDatabase) {
+    async fn without_a_token_there_is_a_challenge_and_a_malformed_header_is_401_too(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let good = token(&app).await.access_token;
         let with = |value: &str| app.get("/v1/verify").header("authorization", value);
@@ -178,7 +178,7 @@ on_both_engines! {
         }
     }
 
-    async fn t16_only_an_access_token_passes(database: TestDatabase) {
+    async fn t16_a_token_of_any_other_type_is_refused(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let tokens = token(&app).await;
         for other in [&tokens.refresh_token, &app.admin_key, &app.gateway_secret] {
@@ -199,7 +199,7 @@ on_both_engines! {
         assert_eq!(verdict(app.verify("", &tokens.access_token)).await, refused(401, INVALID, "max-age=1"));
     }
 
-    async fn parameters_only_ever_restrict(database: TestDatabase) {
+    async fn query_parameters_can_only_restrict(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = token(&app).await.access_token;
         let status = async |query: &str| app.verify(query, &token).send().await.unwrap().status().as_u16();
@@ -251,7 +251,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_refusal_says_which_scope_would_do_and_repeats_nothing_else(database: TestDatabase) {
+    async fn a_refusal_names_the_required_scope_and_nothing_else_of_the_request(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = token(&app).await.access_token;
         let insufficient = |scope: &str| format!("Bearer realm=\"countersign\", error=\"insufficient_scope\"{scope}");
@@ -265,13 +265,13 @@ on_both_engines! {
         }
     }
 
-    async fn an_unauthenticated_request_is_401_whatever_it_asks_for(database: TestDatabase) {
+    async fn an_unauthenticated_request_is_401_whatever_its_parameters(database: TestDatabase) {
         let app = TestApp::start(database).await;
         assert_eq!(verdict(app.get("/v1/verify?aud=other&role=admin")).await.0, 401);
         assert_eq!(verdict(app.verify("?aud=other", "bad")).await.0, 401);
     }
 
-    async fn any_method_any_suffix_and_any_body_are_one_question(database: TestDatabase) {
+    async fn method_path_suffix_and_body_do_not_change_the_answer(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = token(&app).await.access_token;
         for method in ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND", "QUERY"] {
@@ -316,7 +316,7 @@ on_both_engines! {
         }
     }
 
-    async fn i7_a_refusal_and_an_approval_say_how_long_they_hold(database: TestDatabase) {
+    async fn i7_a_refusal_and_an_approval_have_their_max_age(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = token(&app).await.access_token;
         let kept_for = async || header(&app.verify("", &token).send().await.unwrap(), "cache-control").to_owned();
@@ -328,7 +328,7 @@ on_both_engines! {
         assert_eq!(verdict(app.verify("", &token)).await, refused(401, INVALID, "max-age=1"));
     }
 
-    async fn c2_a_replica_that_cannot_judge_says_503_and_when_to_ask_again(database: TestDatabase) {
+    async fn c2_a_stale_view_is_503_with_retry_after(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = token(&app).await.access_token;
         outage::take_feed_away(&app.database).await;
@@ -344,7 +344,7 @@ on_both_engines! {
         assert_eq!(app.verify("", &token).send().await.unwrap().status(), 200);
     }
 
-    async fn a_preflight_passes_without_a_token_only_where_the_operator_says_so(database: TestDatabase) {
+    async fn a_preflight_passes_without_a_token_only_if_enabled(database: TestDatabase) {
         let engine = database.engine;
         let app = TestApp::start(database).await;
         let preflight = |app: &TestApp, method: Method| {

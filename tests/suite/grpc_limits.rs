@@ -150,7 +150,7 @@ async fn ask(address: SocketAddr) -> String {
 }
 
 #[tokio::test]
-async fn h6_whoever_says_nothing_or_asks_nothing_is_cut_off_and_holds_nobody_up() {
+async fn h6_a_silent_connection_is_closed_and_delays_no_other() {
     let settings = ListenSettings {
         head: Duration::from_millis(200),
         write: Duration::from_millis(200),
@@ -171,7 +171,7 @@ async fn h6_whoever_says_nothing_or_asks_nothing_is_cut_off_and_holds_nobody_up(
 }
 
 #[tokio::test]
-async fn h10_http_1_is_not_spoken_on_this_port() {
+async fn h10_http_1_is_refused_on_the_grpc_listener() {
     let server = start(ListenSettings::default());
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n").await.unwrap();
@@ -181,7 +181,7 @@ async fn h10_http_1_is_not_spoken_on_this_port() {
 }
 
 #[tokio::test]
-async fn h10_a_connection_has_128_requests_at_a_time() {
+async fn h10_a_connection_has_at_most_128_concurrent_streams() {
     let server = start(ListenSettings::default());
     let mut stream = TcpStream::connect(server.address).await.unwrap();
     stream.write_all(&[PREFACE, &frame(SETTINGS, 0, 0, &[])].concat()).await.unwrap();
@@ -200,7 +200,7 @@ async fn h10_a_connection_has_128_requests_at_a_time() {
 }
 
 #[tokio::test]
-async fn h10_requests_that_are_opened_to_be_reset_end_the_connection() {
+async fn h10_a_rapid_reset_closes_the_connection() {
     let server = start(ListenSettings::default());
     let mut stream = connect(server.address).await;
     let reset = |number: u32| {
@@ -216,7 +216,7 @@ async fn h10_requests_that_are_opened_to_be_reset_end_the_connection() {
 }
 
 #[tokio::test]
-async fn h10_a_header_block_without_an_end_ends_the_connection() {
+async fn h10_an_endless_header_block_closes_the_connection() {
     let server = start(ListenSettings::default());
     let mut stream = connect(server.address).await;
     let mut flood = frame(HEADERS, 0, 1, POST_ROOT);
@@ -254,7 +254,7 @@ async fn h5_a_header_block_above_16_kib_is_refused() {
 }
 
 #[tokio::test]
-async fn h10_a_frame_above_16_kib_ends_the_connection() {
+async fn h10_a_frame_above_16_kib_closes_the_connection() {
     let server = start(ListenSettings::default());
     let mut stream = connect(server.address).await;
     stream.write_all(&frame(HEADERS, END_HEADERS, 1, POST_ROOT)).await.unwrap();
@@ -264,7 +264,7 @@ async fn h10_a_frame_above_16_kib_ends_the_connection() {
 }
 
 #[tokio::test]
-async fn h10_a_flood_of_pings_and_settings_costs_no_memory() {
+async fn h10_a_flood_of_pings_and_settings_does_not_grow_memory() {
     let server = start(ListenSettings { write: Duration::from_millis(300), ..ListenSettings::default() });
     // The socket buffers of both ends must be full first, megabytes on a busy machine: they are kept minimal here.
     let socket = TcpSocket::new_v4().unwrap();
@@ -279,7 +279,7 @@ async fn h10_a_flood_of_pings_and_settings_costs_no_memory() {
 }
 
 #[tokio::test]
-async fn h15_a_stop_finishes_what_is_in_flight_and_ends_every_connection() {
+async fn h15_shutdown_finishes_requests_in_flight_and_closes_every_connection() {
     let server = start(ListenSettings::default());
     let mut idle = connect(server.address).await;
     let asked = tokio::spawn(ask(server.address));
@@ -297,7 +297,7 @@ async fn h15_a_stop_finishes_what_is_in_flight_and_ends_every_connection() {
 }
 
 #[tokio::test]
-async fn over_tls_it_speaks_h2_and_nothing_else() {
+async fn over_tls_only_h2_is_negotiated() {
     let folder = tempfile::tempdir().unwrap();
     let (cert, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
@@ -335,7 +335,7 @@ async fn over_tls_it_speaks_h2_and_nothing_else() {
 }
 
 #[tokio::test]
-async fn h5_a_question_has_96_kib_at_most_and_a_procedure_must_exist() {
+async fn h5_a_message_above_96_kib_and_an_unknown_method_are_refused() {
     let settings = "[grpc]\nlisten = \"127.0.0.1:0\"\n";
     let app = TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, settings).await;
     let envoy = Envoy::connect(app.grpc.unwrap()).await;
@@ -348,7 +348,7 @@ async fn h5_a_question_has_96_kib_at_most_and_a_procedure_must_exist() {
 }
 
 #[tokio::test]
-async fn h15_the_service_stops_although_envoy_holds_a_connection() {
+async fn h15_shutdown_completes_although_envoy_holds_a_connection() {
     let settings = "[grpc]\nlisten = \"127.0.0.1:0\"\n";
     let app = TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, settings).await;
     let envoy = Envoy::connect(app.grpc.unwrap()).await;
@@ -357,7 +357,7 @@ async fn h15_the_service_stops_although_envoy_holds_a_connection() {
 }
 
 #[tokio::test]
-async fn h10_floods_of_frames_without_a_request_end_the_connection_and_nobody_elses() {
+async fn h10_a_flood_of_frames_without_a_request_closes_only_its_own_connection() {
     let server = start(ListenSettings::default());
     server.gate.add_permits(Semaphore::MAX_PERMITS);
     for (kind, payload) in [(PING, &[0; 8][..]), (SETTINGS, &[]), (DATA, &[]), (200, &[])] {
@@ -376,7 +376,7 @@ async fn h10_floods_of_frames_without_a_request_end_the_connection_and_nobody_el
 }
 
 #[tokio::test]
-async fn h18_an_idle_connection_makes_room_near_the_cap() {
+async fn h18_near_the_limit_an_idle_connection_is_evicted() {
     let settings =
         ListenSettings { max_connections: 2, write: Duration::from_millis(300), ..ListenSettings::default() };
     let server = start(settings);

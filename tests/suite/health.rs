@@ -95,7 +95,7 @@ on_both_engines! {
         assert_eq!((status, failing(&answer)), (503, vec!["not_stopping"]));
     }
 
-    async fn h14_operators_are_told_the_figures_behind_the_checks_ready_or_not(database: TestDatabase) {
+    async fn h14_operators_see_the_measurements_behind_each_check(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let told = |age: f64, lag: f64, offset: f64| {
             json!({"view_age_seconds": age, "revocation_lag_seconds": lag, "clock_offset_seconds": offset})
@@ -115,7 +115,7 @@ on_both_engines! {
         assert_eq!(figures(&app).await["view_age_seconds"], 0.0);
     }
 
-    async fn h14_health_says_nothing_of_the_inside(database: TestDatabase) {
+    async fn h14_public_health_checks_reveal_no_internals(database: TestDatabase) {
         let app = TestApp::start(database).await;
         outage::take_tables_away(&app.database).await;
         app.clock.advance(TOO_LONG);
@@ -126,7 +126,7 @@ on_both_engines! {
         }
     }
 
-    async fn every_figure_of_the_contract_is_there_from_the_start(database: TestDatabase) {
+    async fn every_documented_metric_is_exported_from_the_start(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.is_active(&app.log_in().await.access_token).await;
         let text = app.metrics().await;
@@ -165,7 +165,7 @@ on_both_engines! {
         panic!("no rows were counted");
     }
 
-    async fn s1_labels_are_bounded_and_name_nobody(database: TestDatabase) {
+    async fn s1_labels_are_bounded_and_contain_no_personal_data(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let tokens = app.log_in().await;
         let subject = claims_of(&tokens.access_token)["sub"].as_str().unwrap().to_owned();
@@ -181,7 +181,7 @@ on_both_engines! {
         assert!(text.contains("route=\"unmatched\"") && text.contains("method=\"other\""));
     }
 
-    async fn promtool_has_nothing_to_say_about_the_figures(database: TestDatabase) {
+    async fn promtool_accepts_the_metrics_of_a_running_service(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.is_active(&app.log_in().await.access_token).await;
         let text = app.metrics().await;

@@ -166,7 +166,7 @@ fn header<'a>(answer: &'a str, name: &str) -> Option<&'a str> {
 }
 
 #[tokio::test]
-async fn h9_whatever_can_be_read_in_two_ways_gets_400_and_the_connection_ends() {
+async fn h9_ambiguous_framing_gets_400_and_closes_the_connection() {
     let server = Server::start(patient());
     let smuggled = "GET /ok HTTP/1.1\r\nHost: smuggled\r\n\r\n";
     for head in [
@@ -228,7 +228,7 @@ async fn h1_a_refused_head_of_an_oauth_endpoint_gets_an_oauth_error() {
 }
 
 #[tokio::test]
-async fn h9_honest_requests_pass_in_every_framing() {
+async fn h9_valid_requests_pass_in_every_framing() {
     let server = Server::start(patient());
     for (request, body) in [
         ("GET /ok HTTP/1.0\r\n\r\n", "fine"),
@@ -252,7 +252,7 @@ async fn h9_honest_requests_pass_in_every_framing() {
 }
 
 #[tokio::test]
-async fn h9_requests_in_a_row_are_each_judged() {
+async fn h9_each_pipelined_request_is_screened() {
     let server = Server::start(patient());
     let row = "GET /ok HTTP/1.1\r\nHost: a\r\n\r\n\
          POST /length HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello\
@@ -312,7 +312,7 @@ async fn h6_the_body_timeout_holds_for_a_chunked_body_whose_end_is_malformed() {
 }
 
 #[tokio::test]
-async fn h9_bytes_of_another_protocol_are_refused_at_once() {
+async fn h9_another_protocol_is_refused_at_its_first_bytes() {
     let server = Server::start(ListenSettings { head: FOREVER, idle: FOREVER, ..patient() });
     for bytes in [
         &b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"[..],
@@ -330,7 +330,7 @@ async fn h9_bytes_of_another_protocol_are_refused_at_once() {
 }
 
 #[tokio::test]
-async fn h5_head_and_target_have_their_own_answers_at_the_limit() {
+async fn h5_a_head_above_its_limit_is_431_and_a_target_414() {
     let server = Server::start(patient());
     let get =
         |target: &str, fields: &str| format!("GET {target} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n{fields}\r\n");
@@ -357,7 +357,7 @@ async fn h5_head_and_target_have_their_own_answers_at_the_limit() {
 }
 
 #[tokio::test]
-async fn h8_a_target_that_the_library_cannot_read_is_refused_as_every_head_is() {
+async fn h8_a_target_that_hyper_cannot_parse_is_refused_like_any_malformed_head() {
     let server = Server::start(patient());
     for target in
         ["/<x>", "/a`b", "/ok?a=\"b\"", "/ok?<", "http:///ok", "a/b", "?ok", "http://a b/", "http://a/<", "a:1:2"]
@@ -379,7 +379,7 @@ async fn h8_a_target_that_the_library_cannot_read_is_refused_as_every_head_is() 
 
 /// Contract.md section 4: gateways understand no other answer to a malformed head.
 #[tokio::test]
-async fn h8_forward_auth_refuses_a_head_with_401_or_503_alone() {
+async fn h8_forward_auth_refuses_a_malformed_head_with_401_or_503_only() {
     let server = Server::start(ListenSettings { base_path: "/auth".into(), ..patient() });
     let long = "a".repeat(2048);
     let fields = "X-Field: a\r\n".repeat(64);
@@ -415,7 +415,7 @@ async fn h8_forward_auth_refuses_a_head_with_401_or_503_alone() {
 }
 
 #[tokio::test]
-async fn h5_a_body_over_the_limit_is_413_in_the_shape_of_its_api_and_nobody_waits_for_it() {
+async fn h5_a_body_over_the_limit_is_413_in_its_apis_format_before_it_is_sent() {
     let server = Server::start(patient());
     let head = "POST /oauth2/form HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\n";
     let declared = server.exchange(format!("{head}Content-Length: 16385\r\n\r\n")).await;
@@ -442,7 +442,7 @@ async fn h5_a_body_over_the_limit_is_413_in_the_shape_of_its_api_and_nobody_wait
 }
 
 #[tokio::test]
-async fn h6_an_unfinished_head_is_told_so_and_a_silent_client_is_not() {
+async fn h6_an_unfinished_head_gets_408_and_a_silent_connection_is_closed() {
     let server = Server::start(hasty());
     assert_eq!(server.exchange("").await, "");
     let answer = server.exchange("GET /ok HTTP/1.1\r\nHost").await;
@@ -463,7 +463,7 @@ async fn h6_an_unfinished_head_is_told_so_and_a_silent_client_is_not() {
 }
 
 #[tokio::test]
-async fn h6_a_connection_may_be_idle_for_longer_than_a_head_may_take() {
+async fn h6_the_idle_timeout_may_exceed_the_head_timeout() {
     let server = Server::start(ListenSettings { head: Duration::from_millis(150), ..patient() });
     let mut stream = server.connect().await;
     for _ in 0..2 {
@@ -476,7 +476,7 @@ async fn h6_a_connection_may_be_idle_for_longer_than_a_head_may_take() {
 }
 
 #[tokio::test]
-async fn h6_waiting_with_the_first_byte_does_not_buy_time_for_the_head() {
+async fn h6_a_late_first_byte_does_not_extend_the_head_timeout() {
     let server = Server::start(ListenSettings { head: Duration::from_millis(600), ..patient() });
     let mut stream = server.connect().await;
     sleep(Duration::from_millis(300)).await;
@@ -487,7 +487,7 @@ async fn h6_waiting_with_the_first_byte_does_not_buy_time_for_the_head() {
 }
 
 #[tokio::test]
-async fn h6_a_head_that_begins_late_in_the_idle_time_has_its_own_time() {
+async fn h6_a_head_that_begins_late_in_the_idle_time_has_its_full_timeout() {
     let server = Server::start(ListenSettings { idle: Duration::from_millis(500), ..patient() });
     let mut stream = server.connect().await;
     stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -515,7 +515,7 @@ async fn h6_a_slow_body_is_408_and_a_slow_handler_is_503() {
 }
 
 #[tokio::test]
-async fn h6_a_client_that_does_not_read_is_cut_off() {
+async fn h6_a_client_that_does_not_read_is_disconnected() {
     let server = Server::start(hasty());
     let mut stream = server.connect().await;
     stream.write_all(b"GET /large HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -532,7 +532,7 @@ async fn h6_a_client_that_does_not_read_is_cut_off() {
 }
 
 #[tokio::test]
-async fn h6_h18_connections_over_the_cap_wait_until_another_is_idle() {
+async fn h6_h18_connections_over_the_limit_wait_until_another_is_idle() {
     let server = Server::start(ListenSettings { max_connections: 2, ..patient() });
     let busy = async || {
         let mut stream = server.connect().await;
@@ -555,7 +555,7 @@ async fn h6_h18_connections_over_the_cap_wait_until_another_is_idle() {
 }
 
 #[tokio::test]
-async fn h6_many_slow_clients_keep_nobody_from_an_answer() {
+async fn h6_many_slow_clients_do_not_delay_other_requests() {
     let server = Server::start(ListenSettings { head: Duration::from_millis(1200), ..hasty() });
     let mut slow = Vec::new();
     for index in 0..400 {
@@ -575,7 +575,7 @@ async fn h6_many_slow_clients_keep_nobody_from_an_answer() {
 }
 
 #[tokio::test]
-async fn h7_other_methods_get_405_with_allow_and_head_works_where_get_does() {
+async fn h7_other_methods_get_405_with_allow_and_head_works_wherever_get_does() {
     let server = Server::start(patient());
     for method in ["POST", "DELETE", "TRACE", "OPTIONS", "BREW"] {
         let answer = server.exchange(format!("{method} /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")).await;
@@ -601,7 +601,7 @@ async fn h7_other_methods_get_405_with_allow_and_head_works_where_get_does() {
 }
 
 #[tokio::test]
-async fn h8_every_answer_bears_a_request_id_and_nosniff_and_no_banner() {
+async fn h8_every_answer_has_a_request_id_and_nosniff_and_no_server_header() {
     let server = Server::start(patient());
     for target in ["/ok", "/nothing", "/panic", "/v1/verify"] {
         let request = format!("GET {target} HTTP/1.1\r\nHost: a\r\nX-Request-Id: mine-1\r\nConnection: close\r\n\r\n");
@@ -617,7 +617,7 @@ async fn h8_every_answer_bears_a_request_id_and_nosniff_and_no_banner() {
 }
 
 #[tokio::test]
-async fn l7_the_address_of_a_client_behind_a_trusted_proxy_is_found() {
+async fn l7_the_address_of_a_client_behind_a_trusted_proxy_is_resolved() {
     let server = Server::start(patient());
     for (fields, expected) in [
         ("", "127.0.0.1"),
@@ -630,7 +630,7 @@ async fn l7_the_address_of_a_client_behind_a_trusted_proxy_is_found() {
 }
 
 #[tokio::test]
-async fn h16_a_panic_is_a_500_and_nothing_more() {
+async fn h16_a_panic_is_a_500_and_the_service_continues() {
     let server = Server::start(patient());
     let mut stream = server.connect().await;
     stream.write_all(b"GET /panic HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -642,7 +642,7 @@ async fn h16_a_panic_is_a_500_and_nothing_more() {
 }
 
 #[tokio::test]
-async fn h11_a_page_can_read_every_error_of_the_listener_and_of_the_layer() {
+async fn h11_an_allowed_origin_can_read_errors_of_listener_and_middleware() {
     let server = Server::start(hasty());
     let long = "x".repeat(20_000);
     for (expected, request) in [
@@ -669,7 +669,7 @@ async fn h11_a_page_can_read_every_error_of_the_listener_and_of_the_layer() {
 }
 
 #[tokio::test]
-async fn a_body_that_nobody_reads_does_not_end_the_connection_if_it_is_there() {
+async fn an_unread_body_that_has_arrived_does_not_close_the_connection() {
     let server = Server::start(patient());
     let mut stream = server.connect().await;
     for _ in 0..2 {
@@ -682,7 +682,7 @@ async fn a_body_that_nobody_reads_does_not_end_the_connection_if_it_is_there() {
 }
 
 #[tokio::test]
-async fn a_client_that_only_closes_its_own_side_still_gets_its_answer() {
+async fn a_half_closed_client_still_gets_its_answer() {
     let server = Server::start(ListenSettings { half_closed: FOREVER, ..patient() });
     let mut stream = server.connect().await;
     let soon = "GET /soon HTTP/1.1\r\nHost: a\r\n\r\n";
@@ -701,7 +701,7 @@ async fn a_client_that_only_closes_its_own_side_still_gets_its_answer() {
 }
 
 #[tokio::test]
-async fn p5_r10_a_request_ends_when_its_client_leaves_and_is_recorded_as_499() {
+async fn p5_r10_a_request_ends_when_its_client_disconnects_and_is_logged_as_499() {
     for request in [
         "GET /never HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET /never HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n",
@@ -736,7 +736,7 @@ async fn p5_r10_a_request_ends_when_its_client_leaves_and_is_recorded_as_499() {
 }
 
 #[tokio::test]
-async fn requests_that_are_sent_ahead_of_an_answer_are_answered_in_turn() {
+async fn pipelined_requests_are_answered_in_order() {
     let server = Server::start(patient());
     let mut stream = server.connect().await;
     stream.write_all(b"GET /soon HTTP/1.1\r\nHost: a\r\n\r\nGET /o").await.unwrap();
@@ -771,7 +771,7 @@ async fn h19_a_connection_that_released_its_buffers_serves_the_next_requests() {
 }
 
 #[tokio::test]
-async fn h18_one_address_has_only_its_share_of_connections_unless_it_is_a_trusted_proxy() {
+async fn h18_connections_per_address_are_limited_except_for_a_trusted_proxy() {
     let settings = ListenSettings { max_per_address: 2, ..patient() };
     let server = Server::start(settings.clone());
     let (first, _second) = (server.connect().await, server.connect().await);
@@ -807,7 +807,7 @@ async fn h18_one_address_has_only_its_share_of_connections_unless_it_is_a_truste
 }
 
 #[tokio::test]
-async fn h18_near_the_cap_the_connection_that_was_idle_longest_is_closed_for_a_new_one() {
+async fn h18_near_the_limit_the_longest_idle_connection_is_closed_for_a_new_one() {
     let server = Server::start(ListenSettings { max_connections: 4, ..patient() });
     let mut in_flight = server.connect().await;
     let expecting = "Host: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
@@ -836,7 +836,7 @@ async fn h18_near_the_cap_the_connection_that_was_idle_longest_is_closed_for_a_n
 }
 
 #[tokio::test]
-async fn h19_unfinished_bodies_have_a_bounded_memory_and_complete_ones_are_read() {
+async fn h19_the_memory_of_unfinished_bodies_is_bounded_and_complete_ones_are_read() {
     let server = Server::start(ListenSettings { body_memory: 16 * 1024, body: FOREVER, request: FOREVER, ..patient() });
     let head = "POST /oauth2/form HTTP/1.1\r\nHost: a\r\nContent-Type: application/x-www-form-urlencoded\r\nConnection: close\r\n";
     let unfinished = format!("{head}Expect: 100-continue\r\nContent-Length: 16000\r\n\r\n");
@@ -871,7 +871,7 @@ async fn expect_continue_is_answered_before_the_body() {
 }
 
 #[tokio::test]
-async fn h15_after_the_announcement_every_answer_ends_its_connection_and_new_ones_are_served() {
+async fn h15_during_the_shutdown_delay_answers_close_their_connections_and_new_ones_are_served() {
     let server = Server::start(patient());
     let mut old = server.connect().await;
     old.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -885,7 +885,7 @@ async fn h15_after_the_announcement_every_answer_ends_its_connection_and_new_one
 }
 
 #[tokio::test]
-async fn h15_a_stop_finishes_what_is_in_flight_and_leaves_nobody_waiting() {
+async fn h15_shutdown_finishes_requests_in_flight_and_closes_idle_connections() {
     let server = Server::start(patient());
     let mut in_flight = server.connect().await;
     in_flight.write_all(b"GET /soon HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -905,7 +905,7 @@ async fn h15_a_stop_finishes_what_is_in_flight_and_leaves_nobody_waiting() {
 }
 
 #[tokio::test]
-async fn h15_what_does_not_finish_in_time_is_answered_503_and_is_not_recorded_as_left_by_its_client() {
+async fn h15_a_request_over_the_drain_timeout_is_503_and_not_499() {
     let server = Server::start_draining(patient(), Duration::from_millis(100));
     let mut stream = server.connect().await;
     stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
@@ -921,7 +921,7 @@ async fn h15_what_does_not_finish_in_time_is_answered_503_and_is_not_recorded_as
 }
 
 #[tokio::test]
-async fn h15_a_request_that_ends_with_its_listener_is_not_recorded_as_left_by_its_client() {
+async fn h15_a_request_that_ends_with_its_listener_is_not_logged_as_499() {
     let server = Server::start(patient());
     let mut stream = server.connect().await;
     stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();

@@ -69,7 +69,7 @@ async fn ask(stream: &mut TlsStream<TcpStream>) -> String {
 }
 
 #[tokio::test]
-async fn requests_over_tls_are_answered_and_known_to_be_that() {
+async fn requests_over_tls_are_answered_and_marked_as_tls() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = write_identity(folder.path());
     let (address, shutdown) = start(folder.path(), ListenSettings::default());
@@ -86,7 +86,7 @@ async fn requests_over_tls_are_answered_and_known_to_be_that() {
 }
 
 #[tokio::test]
-async fn h6_a_silent_handshake_is_cut_off_and_holds_nobody_up() {
+async fn h6_a_silent_handshake_times_out_and_delays_no_other_connection() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = write_identity(folder.path());
     let settings = ListenSettings { head: Duration::from_millis(300), ..ListenSettings::default() };
@@ -108,7 +108,7 @@ async fn h6_a_silent_handshake_is_cut_off_and_holds_nobody_up() {
 }
 
 #[tokio::test]
-async fn a_replaced_certificate_is_used_by_new_connections_while_old_ones_go_on() {
+async fn a_replaced_certificate_is_used_by_new_connections_and_old_ones_stay_open() {
     let folder = tempfile::tempdir().unwrap();
     let first = write_identity(folder.path());
     let settings = ListenSettings { reload: Duration::from_millis(10), ..ListenSettings::default() };
@@ -129,7 +129,7 @@ async fn a_replaced_certificate_is_used_by_new_connections_while_old_ones_go_on(
 }
 
 #[tokio::test]
-async fn p5_r10_a_request_over_tls_ends_when_its_client_leaves() {
+async fn p5_r10_a_request_over_tls_ends_when_its_client_disconnects() {
     let folder = tempfile::tempdir().unwrap();
     let certificate = write_identity(folder.path());
     let identity = TlsIdentity::load(folder.path().join("cert.pem"), folder.path().join("key.pem")).unwrap();

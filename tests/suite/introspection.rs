@@ -34,7 +34,7 @@ fn portal() -> ClientSettings {
 }
 
 on_both_engines! {
-    async fn an_active_answer_names_everything_that_the_contract_lists(database: TestDatabase) {
+    async fn an_active_response_has_every_documented_member(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("web", web("https://api.example", "read write")).await;
         let token = app.log_in_on("web").await.access_token;
@@ -70,7 +70,7 @@ on_both_engines! {
         "#); }
     }
 
-    async fn a_clients_own_token_has_no_user_and_an_array_where_it_has_several_audiences(database: TestDatabase) {
+    async fn a_client_token_has_no_username_and_several_audiences_are_an_array(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let batch = app.confidential("batch", machine(&["https://a.example", "https://b.example"], "sync")).await;
         let mut body = app.introspect(&app.token_of(&batch).await.access_token).await;
@@ -95,7 +95,7 @@ on_both_engines! {
         "#); }
     }
 
-    async fn i1_whoever_cannot_prove_who_they_are_gets_one_and_the_same_401(database: TestDatabase) {
+    async fn i1_every_failed_client_authentication_is_the_same_401(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("app", application("read")).await;
         let closed = app.confidential("closed", machine(&[], "")).await;
@@ -135,7 +135,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_request_without_a_token_is_400_to_a_caller_who_proved_who_they_are(database: TestDatabase) {
+    async fn a_request_without_a_token_is_400_for_an_authenticated_caller(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let gateway = app.gateway();
         for form in [&[][..], &[("token", "")], &[("tokens", "x")]] {
@@ -146,7 +146,7 @@ on_both_engines! {
         }
     }
 
-    async fn i15_who_asks_for_tokens_that_it_may_not_see_is_in_the_audit_trail_with_their_number(database: TestDatabase) {
+    async fn i15_introspecting_invisible_tokens_is_audited_with_their_number(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let owner = app.confidential("owner", machine(&["https://a"], "")).await;
         let curious = app.confidential("curious", machine(&["https://b"], "")).await;
@@ -265,7 +265,7 @@ on_both_engines! {
         assert_eq!(app.asked(&api, &live.access_token, Format::Json).await["active"], true);
     }
 
-    async fn i4_each_level_of_revocation_alone_is_enough_and_the_newest_wins(database: TestDatabase) {
+    async fn i4_each_level_of_revocation_alone_makes_a_token_inactive_and_the_newest_wins(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("web", web("https://api.example", "read")).await;
         let user = app.introspect(&app.log_in_on("web").await.access_token).await["sub"].as_str().unwrap().to_owned();
@@ -307,7 +307,7 @@ on_both_engines! {
         assert!(!app.is_active(&before.access_token).await);
     }
 
-    async fn i12_a_revocation_outlives_every_token_that_it_concerns(database: TestDatabase) {
+    async fn i12_a_revocation_outlives_every_token_it_affects(database: TestDatabase) {
         let app = TestApp::start_with(database, "[tokens]\naccess_ttl = \"1h\"").await;
         let batch = app.confidential("batch", machine(&[], "")).await;
         let token = app.token_of(&batch).await.access_token;
@@ -344,7 +344,7 @@ on_both_engines! {
         }
     }
 
-    async fn i6_a_refresh_token_is_shown_to_its_own_client_alone_and_only_while_it_can_be_used(database: TestDatabase) {
+    async fn i6_a_refresh_token_is_active_only_for_its_own_client_and_while_it_can_be_used(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", ClientSettings { scopes: ScopeSet::parse("read").unwrap(), ..portal() }).await;
         let login = json!({"username": "ada", "password": crate::support::app::PASSWORD, "client_id": "portal"});
@@ -382,7 +382,7 @@ on_both_engines! {
         assert_eq!(app.asked(&portal, &third.refresh_token, Format::Json).await, json!({"active": false}));
     }
 
-    async fn i7_an_active_answer_says_honestly_how_long_it_may_be_kept(database: TestDatabase) {
+    async fn i7_max_age_of_an_active_response_never_exceeds_the_token(database: TestDatabase) {
         let app = TestApp::start_with(database, "[introspection]\nmax_age = \"60s\"").await;
         let token = app.log_in().await.access_token;
         let kept_for = async || header(&app.introspection(&token).await, "cache-control").to_owned();
@@ -401,7 +401,7 @@ on_both_engines! {
         assert!(!app.is_active(&token).await, "t8: exp is the first instant at which it is dead");
     }
 
-    async fn i7_five_seconds_are_the_default_and_zero_turns_it_off(database: TestDatabase) {
+    async fn i7_max_age_defaults_to_five_seconds_and_zero_disables_caching(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         assert_eq!(header(&app.introspection(&token).await, "cache-control"), "max-age=5");
@@ -412,7 +412,7 @@ on_both_engines! {
         assert_eq!(header(&app.introspection("garbage").await, "cache-control"), "max-age=1");
     }
 
-    async fn headers_that_callers_pass_on_from_their_own_clients_change_nothing(database: TestDatabase) {
+    async fn forwarded_conditional_headers_change_nothing(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         let plain = appearance(app.introspection(&token).await).await;
@@ -432,7 +432,7 @@ on_both_engines! {
         assert_eq!(names, ["cache-control", "content-length", "content-type", "date", "vary", "x-content-type-options", "x-request-id"]);
     }
 
-    async fn h2_the_query_string_is_no_place_for_parameters(database: TestDatabase) {
+    async fn h2_parameters_in_the_query_string_are_refused(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         let gateway = app.gateway();
@@ -477,7 +477,7 @@ on_both_engines! {
         assert!(app.is_active(&tokens.access_token).await && !app.is_active("garbage").await, "and is well again at once");
     }
 
-    async fn c2_a_stepped_wall_clock_is_doubted_until_the_next_look_at_the_feed(database: TestDatabase) {
+    async fn c2_a_stepped_wall_clock_makes_the_view_stale_until_the_next_sync(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         outage::take_feed_away(&app.database).await;
@@ -489,7 +489,7 @@ on_both_engines! {
         assert!(app.is_active(&token).await, "it stands where it stood");
     }
 
-    async fn promise_1_judging_an_access_token_needs_no_database(database: TestDatabase) {
+    async fn promise_1_judging_an_access_token_executes_no_statement(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("web", web("https://api.example", "read")).await;
         let token = app.log_in_on("web").await.access_token;
@@ -506,7 +506,7 @@ on_both_engines! {
         outage::bring_tables_back(&app.database).await;
     }
 
-    async fn i14_introspection_leaves_no_trace(database: TestDatabase) {
+    async fn i14_introspection_writes_nothing(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", portal()).await;
         let login = json!({"username": "ada", "password": crate::support::app::PASSWORD, "client_id": "portal"});
@@ -532,7 +532,7 @@ on_both_engines! {
         assert_eq!(state().await, before, "no sliding expiry, no mark of use, no row");
     }
 
-    async fn i8_a_signed_answer_is_for_its_caller_and_says_what_the_plain_one_says(database: TestDatabase) {
+    async fn i8_a_signed_response_has_its_caller_as_audience_and_equals_the_plain_one(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("web", web("https://api.example", "read")).await;
         let api = app.confidential("api", resource_server(&["https://api.example"], IntrospectRight::Own)).await;
@@ -555,7 +555,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_signed_answer_is_made_only_for_those_who_name_it(database: TestDatabase) {
+    async fn a_signed_response_is_returned_only_if_accept_names_it(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         let gateway = app.gateway();
@@ -583,7 +583,7 @@ on_both_engines! {
         assert_eq!(error_of(answer).await.0, 401);
     }
 
-    async fn t7_a_token_for_a_resource_that_is_no_longer_known_is_inactive(database: TestDatabase) {
+    async fn t7_a_token_for_a_deleted_resource_server_is_inactive(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("web", web("https://api.example", "read")).await;
         let token = app.log_in_on("web").await.access_token;

@@ -13,7 +13,7 @@ use crate::support::forge::Forge;
 use crate::support::judging::*;
 
 on_both_engines! {
-    async fn results_come_in_the_order_of_the_tokens(database: TestDatabase) {
+    async fn results_are_in_the_order_of_the_tokens(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let batch = app.confidential("batch", machine(&["https://api.example"], "")).await;
         let api = app.confidential("api", resource_server(&["https://api.example"], IntrospectRight::Own)).await;
@@ -34,7 +34,7 @@ on_both_engines! {
         }
     }
 
-    async fn of_256_tokens_each_is_judged_and_257_are_refused(database: TestDatabase) {
+    async fn a_batch_of_256_tokens_is_judged_and_one_of_257_is_refused(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         let gateway = app.gateway();
@@ -57,7 +57,7 @@ on_both_engines! {
         assert_eq!(none, json!({"results": []}));
     }
 
-    async fn i1_the_caller_comes_first_and_nobody_elses_body_is_read(database: TestDatabase) {
+    async fn i1_the_caller_is_authenticated_before_the_body_is_read(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("app", application("")).await;
         let token = app.log_in().await.access_token;
@@ -80,7 +80,7 @@ on_both_engines! {
         assert_eq!(error_of(twice.send().await.unwrap()).await, (400, "invalid_request".into()), "h3");
     }
 
-    async fn h1_a_body_of_another_form_is_refused_with_the_field_at_fault(database: TestDatabase) {
+    async fn h1_an_invalid_body_is_refused_with_the_field_at_fault(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let gateway = app.gateway();
         for (content_type, body, expected) in [
@@ -130,7 +130,7 @@ on_both_engines! {
         assert_eq!((&events[0]["client"], &events[0]["detail"]), (&json!("blind"), &json!({"tokens": 3})));
     }
 
-    async fn l1_forged_tokens_of_a_batch_count_against_its_client_and_a_batch_of_good_ones_passes(database: TestDatabase) {
+    async fn l1_forged_tokens_of_a_batch_count_against_its_client_and_valid_ones_do_not(database: TestDatabase) {
         let app = TestApp::start_with(database, "[limits.client]\nburst = 5\nper_minute = 60").await;
         let gateway = app.gateway();
         let token = app.log_in().await.access_token;
@@ -152,7 +152,7 @@ on_both_engines! {
 }
 
 #[tokio::test]
-async fn other_requests_have_their_turn_between_the_signature_checks_of_a_batch() {
+async fn a_batch_yields_to_other_requests_between_signature_checks() {
     let app = TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, "[limits]\nenabled = false").await;
     let token = app.log_in().await.access_token;
     let forged: Vec<String> = (10..74).map(|number| format!("{}{number}AAAAAA", &token[..token.len() - 8])).collect();
@@ -205,7 +205,7 @@ async fn active_after_waiting(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c1_what_is_revoked_while_its_batch_waits_for_the_database_is_not_called_active() {
+async fn c1_a_token_revoked_while_its_batch_waits_for_the_database_is_not_active() {
     if !Engine::Postgres.is_available() {
         return;
     }

@@ -84,7 +84,7 @@ async fn send(
 }
 
 on_both_engines! {
-    async fn h1_every_body_that_is_not_read_is_a_clear_refusal(database: TestDatabase) {
+    async fn h1_every_malformed_body_is_a_4xx_problem(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let bearer = app.log_in().await;
         let hashed = app.hashed().await;
@@ -110,7 +110,7 @@ on_both_engines! {
         assert!(app.is_active(&bearer.access_token).await);
     }
 
-    async fn h5_a_body_is_read_up_to_its_limit_and_no_further(database: TestDatabase) {
+    async fn h5_a_body_above_its_limit_is_413(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let bearer = app.log_in().await;
         for endpoint in &ENDPOINTS {
@@ -128,7 +128,7 @@ on_both_engines! {
         }
     }
 
-    async fn h7_other_methods_are_named_and_other_paths_are_not_there(database: TestDatabase) {
+    async fn h7_other_methods_are_405_with_allow_and_other_paths_404(database: TestDatabase) {
         let app = TestApp::start(database).await;
         for (path, method, allow) in [
             ("/v1/login", Method::GET, "POST"),

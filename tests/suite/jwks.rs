@@ -25,7 +25,7 @@ async fn import_all(app: &TestApp) {
 }
 
 on_both_engines! {
-    async fn k1_k2_a_jwk_has_its_public_members_its_name_and_its_use_and_no_other(database: TestDatabase) {
+    async fn k1_k2_a_jwk_has_exactly_its_public_members_kid_use_and_alg(database: TestDatabase) {
         let app = TestApp::start(database).await;
         import_all(&app).await;
         let jwks = app.jwks().await;
@@ -55,7 +55,7 @@ on_both_engines! {
         assert_eq!((kids.len(), algorithms), (4, vec!["ES256", "EdDSA", "PS256", "RS256"]));
     }
 
-    async fn k9_the_media_type_and_the_time_that_it_may_be_kept_are_those_of_the_contract(database: TestDatabase) {
+    async fn k9_the_media_type_and_max_age_are_as_documented(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let answer = app.get(JWKS).send().await.unwrap();
         assert_eq!(header(&answer, "content-type"), "application/jwk-set+json");
@@ -65,7 +65,7 @@ on_both_engines! {
         assert!(etag.starts_with('"') && etag.ends_with('"') && etag.len() > 20, "{etag}");
     }
 
-    async fn an_etag_that_still_holds_is_answered_with_304_and_no_body(database: TestDatabase) {
+    async fn a_matching_etag_is_answered_with_304_and_no_body(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.get(JWKS).send().await.unwrap();
         let etag = header(&first, "etag").to_owned();
@@ -85,7 +85,7 @@ on_both_engines! {
         assert_ne!(header(&answer, "etag"), etag);
     }
 
-    async fn k9_no_copy_is_kept_past_the_next_change_of_keys(database: TestDatabase) {
+    async fn k9_max_age_ends_before_the_next_change_of_keys(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let max_age = async || {
             let answer = app.get(JWKS).send().await.unwrap();
@@ -109,7 +109,7 @@ on_both_engines! {
         assert_eq!((max_age().await, app.published().await.len()), (300, 1));
     }
 
-    async fn k9_the_keys_are_served_while_the_database_is_away(database: TestDatabase) {
+    async fn k9_the_keys_are_served_while_the_database_is_unreachable(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let before = app.jwks().await;
         outage::take_tables_away(&app.database).await;
@@ -147,7 +147,7 @@ on_both_engines! {
         }
     }
 
-    async fn anybody_who_fetches_the_set_can_verify_the_tokens(database: TestDatabase) {
+    async fn tokens_verify_with_the_published_keys(database: TestDatabase) {
         let app = TestApp::start(database).await;
         import_all(&app).await;
         for algorithm in ["ES256", "EdDSA", "RS256", "PS256"] {

@@ -71,7 +71,7 @@ async fn replica_of(app: &TestApp, number: u64, settings: &str) -> TestApp {
 }
 
 on_both_engines! {
-    async fn k3_a_key_is_announced_then_signs_then_retires_then_is_gone(database: TestDatabase) {
+    async fn k3_a_key_is_announced_then_signs_then_retires_then_leaves_the_jwks(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let batch = app.confidential("batch", machine(&[], "")).await;
         let signer = async || kid_of(&app.token_of(&batch).await.access_token);
@@ -98,7 +98,7 @@ on_both_engines! {
         assert_eq!((phases(&app).await, signer().await), (vec!["signing".to_owned()], second));
     }
 
-    async fn k3_no_honest_token_is_ever_refused_while_keys_rotate(database: TestDatabase) {
+    async fn k3_no_valid_token_is_refused_while_keys_rotate(database: TestDatabase) {
         let app = TestApp::start_with(database, LONG_LIVED).await;
         let batch = app.confidential("batch", machine(&[], "")).await;
         let mut alive: Vec<(Duration, String)> = Vec::new();
@@ -122,7 +122,7 @@ on_both_engines! {
         assert_eq!((kids.len(), app.published().await.len()), (2, 1), "the rotation was seen from beginning to end");
     }
 
-    async fn k3_k5_random_schedules_on_three_replicas_keep_honest_tokens_and_drop_withdrawn_ones(database: TestDatabase) {
+    async fn k3_k5_random_schedules_on_three_replicas_keep_valid_tokens_and_reject_withdrawn_keys(database: TestDatabase) {
         /// The number of steps of a schedule. Each schedule starts in the final state of the previous one.
         const STEPS: usize = 10;
         let first = TestApp::start_with(database, LONG_LIVED).await;
@@ -195,7 +195,7 @@ on_both_engines! {
         assert!(withdrawn.len() >= 3, "the schedule was a tame one");
     }
 
-    async fn k8_replicas_that_start_together_on_an_empty_database_make_one_key(database: TestDatabase) {
+    async fn k8_replicas_that_start_together_on_an_empty_database_use_one_key(database: TestDatabase) {
         let (database, clock) = (Arc::new(database), Arc::new(ManualClock::starting_at(START)));
         let start = |number| TestApp::replica(Arc::clone(&database), Arc::clone(&clock), number, "");
         let (one, two, three) = tokio::join!(start(1), start(2), start(3));
@@ -206,7 +206,7 @@ on_both_engines! {
         assert_eq!((one.published().await, one.published().await), (two.published().await, three.published().await));
     }
 
-    async fn k5_a_withdrawn_key_is_gone_at_once_here_and_with_the_next_look_elsewhere(database: TestDatabase) {
+    async fn k5_a_withdrawal_applies_locally_at_once_and_on_other_replicas_at_the_next_sync(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let other = replica_of(&app, 2, "").await;
         let batch = app.confidential("batch", machine(&[], "")).await;
@@ -241,7 +241,7 @@ on_both_engines! {
         assert_eq!(states(&app).await, [(announced, "signing".to_owned())]);
     }
 
-    async fn k3_when_an_announced_key_is_withdrawn_the_signing_one_goes_on(database: TestDatabase) {
+    async fn k3_when_an_announced_key_is_withdrawn_the_signing_key_keeps_signing(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let batch = app.confidential("batch", machine(&[], "")).await;
         let announced = rotate(&app).await;
@@ -308,7 +308,7 @@ on_both_engines! {
         assert_eq!(states(&app).await, [(signing, "signing".to_owned())], "and no other was made in a hurry");
     }
 
-    async fn a_rotation_that_fails_leaves_the_present_key_signing(database: TestDatabase) {
+    async fn a_failed_rotation_leaves_the_current_key_signing(database: TestDatabase) {
         let app = TestApp::start_with(database, "[database]\nstatement_timeout = \"300ms\"\nacquire_timeout = \"300ms\"").await;
         let batch = app.confidential("batch", machine(&[], "")).await;
         let first = kid_of(&app.token_of(&batch).await.access_token);
@@ -321,7 +321,7 @@ on_both_engines! {
         assert_eq!(phases(&app).await, ["signing", "announced"]);
     }
 
-    async fn k8_a_rotation_that_fails_keeps_no_replica_from_starting(database: TestDatabase) {
+    async fn k8_a_failed_rotation_does_not_stop_a_replica_from_starting(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.advance(30 * DAY - HOUR - MINUTE).await;
         for (file, algorithm) in [("rsa-2048", "RS256"), ("rsa-3072", "PS256"), ("ed25519", "EdDSA")] {
@@ -336,7 +336,7 @@ on_both_engines! {
         assert!(app.is_active(&other.token_of(&batch).await.access_token).await);
     }
 
-    async fn k8_one_algorithm_that_fails_does_not_keep_another_from_its_key(database: TestDatabase) {
+    async fn k8_a_failed_rotation_of_one_algorithm_does_not_stop_another(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let settings = ClientSettings { algorithm: Some(Algorithm::EdDsa), ..machine(&[], "") };
         let batch = app.confidential("batch", settings).await;
@@ -351,7 +351,7 @@ on_both_engines! {
         assert_eq!(header_of(&app.token_of(&batch).await.access_token)["alg"], "EdDSA");
     }
 
-    async fn k10_a_token_claimed_to_be_issued_after_its_key_retired_is_refused(database: TestDatabase) {
+    async fn k10_a_token_with_iat_after_its_key_retired_is_refused(database: TestDatabase) {
         let app = TestApp::start_with(database, LONG_LIVED).await;
         let batch = app.confidential("batch", machine(&[], "")).await;
         let forge = Forge::import(&app, &app.token_of(&batch).await.access_token).await;
@@ -373,7 +373,7 @@ on_both_engines! {
         }
     }
 
-    async fn k7_rsa_keys_are_imported_for_the_algorithm_that_is_named(database: TestDatabase) {
+    async fn k7_an_rsa_key_is_imported_for_the_requested_algorithm(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let rs256 = import(&app, "rsa-2048", Some("RS256")).await.unwrap();
         let ps256 = import(&app, "rsa-3072", Some("PS256")).await.unwrap();
@@ -437,7 +437,7 @@ on_both_engines! {
         assert_eq!(header_of(&app.token_of(&clients[2].1).await.access_token)["alg"], "ES256", "null: the default again");
     }
 
-    async fn no_more_than_five_keys_are_published(database: TestDatabase) {
+    async fn at_most_five_keys_are_published(database: TestDatabase) {
         let app = TestApp::start(database).await;
         for (file, algorithm) in [("rsa-2048", "RS256"), ("rsa-3072", "PS256"), ("ed25519", "EdDSA")] {
             import(&app, file, Some(algorithm)).await.unwrap();
@@ -463,7 +463,7 @@ on_both_engines! {
         assert_eq!(kid_of(&app.token_of(&batch).await.access_token), imported);
     }
 
-    async fn tokens_type_jwt_serves_verifiers_that_refuse_the_registered_type(database: TestDatabase) {
+    async fn tokens_have_typ_jwt_if_tokens_type_is_jwt(database: TestDatabase) {
         let engine = database.engine;
         let app = TestApp::start_with(database, "[tokens]\ntype = \"JWT\"").await;
         let batch = app.confidential("batch", machine(&[], "")).await;
@@ -509,7 +509,7 @@ on_both_engines! {
         assert_eq!(queries().await - before, 2.0, "and one more for the next two");
     }
 
-    async fn k4_a_key_that_another_replica_made_is_found_when_its_first_token_comes(database: TestDatabase) {
+    async fn k4_the_first_token_of_a_key_from_another_replica_loads_that_key(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let other = replica_of(&app, 2, "[revocation]\npoll_interval = \"1s\"").await;
         let settings = ClientSettings { algorithm: Some(Algorithm::Rs256), ..machine(&[], "") };
@@ -521,7 +521,7 @@ on_both_engines! {
         assert!(other.published().await.contains(&kid_of(&token)));
     }
 
-    async fn k4_an_unknown_kid_is_not_called_inactive_while_the_keys_cannot_be_read(database: TestDatabase) {
+    async fn k4_an_unknown_kid_is_503_while_the_keys_cannot_be_read(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let forge = Forge::import(&app, &app.log_in().await.access_token).await;
         let unknown = forge.under(&forge.header_with("kid", json!("unknown")));
@@ -535,7 +535,7 @@ on_both_engines! {
         assert!(!app.is_active(&unknown).await);
     }
 
-    async fn k6_a_master_key_is_replaced_without_a_pause_and_the_former_one_is_then_of_no_use(database: TestDatabase) {
+    async fn k6_a_master_key_is_rotated_without_downtime_and_the_previous_one_opens_nothing(database: TestDatabase) {
         const OLD: &str = "dGVzdC1maXh0dXJlLW1hc3Rlci1rZXktMDEyMzQ1Njc=";
         const NEW: &str = "c2Vjb25kLWZpeHR1cmUtbWFzdGVyLWtleS05ODc2NTQ=";
         let app = TestApp::start(database).await;
@@ -558,7 +558,7 @@ on_both_engines! {
         assert!(refusal.contains("cannot be opened") && !refusal.contains(OLD), "{refusal}");
     }
 
-    async fn k6_a_key_that_was_tampered_with_is_not_loaded_and_is_named(database: TestDatabase) {
+    async fn k6_a_tampered_key_is_not_loaded_and_is_named(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let kid = app.published().await[0].clone();
         let from = Requester::command_line();
@@ -588,7 +588,7 @@ on_both_engines! {
         TestApp::try_replica(Arc::clone(&app.database), Arc::clone(&app.clock), 9, "").await.unwrap();
     }
 
-    async fn the_figures_and_the_audit_trail_tell_of_keys(database: TestDatabase) {
+    async fn key_changes_appear_in_metrics_and_audit_trail(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let kid = app.published().await[0].clone();
         let left = app.figure(&format!("countersign_signing_key_expires_seconds{{alg=\"ES256\",kid=\"{kid}\"}}")).await;
@@ -603,7 +603,7 @@ on_both_engines! {
 }
 
 #[test]
-fn k11_es256_signatures_of_one_message_never_repeat_their_nonce() {
+fn k11_es256_signatures_of_one_message_never_repeat_a_nonce() {
     let key = SigningKey::generate(Algorithm::Es256, &SeededRandom::new(11)).unwrap();
     let number = size(500, 1_000_000);
     let commitments: HashSet<_> = (0..number)

@@ -31,7 +31,7 @@ async fn attempt(app: &TestApp, address: &str, name: &str, password: &str) -> (u
 }
 
 on_both_engines! {
-    async fn l4_delays_grow_hold_also_against_the_right_password_and_end_by_themselves(database: TestDatabase) {
+    async fn l4_delays_grow_apply_to_the_right_password_too_and_expire(database: TestDatabase) {
         let app = TestApp::start_with(database, &format!("{BEHIND_A_PROXY}[limits.account]\nfree = 3\n")).await;
         for address in 1..=4 {
             assert_eq!(attempt(&app, &format!("198.51.100.{address}"), USER, "wrong password").await.0, 401);
@@ -51,7 +51,7 @@ on_both_engines! {
         assert_eq!(app.figure("countersign_attempts_refused_total{limit=\"account\"}").await, 8.0);
     }
 
-    async fn l2_l3_of_hundreds_of_guesses_at_once_on_three_replicas_no_more_than_the_limit_are_looked_at(database: TestDatabase) {
+    async fn l2_l3_of_hundreds_of_concurrent_guesses_on_three_replicas_only_the_limit_is_checked(database: TestDatabase) {
         // On a busy machine hundreds of commits take longer than a request waits for a connection in production.
         let settings = "[limits.account]\nfree = 9\n[limits.pair]\nfree = 9\n[limits.address]\nburst = 2000\n\
             [database]\nacquire_timeout = \"20s\"\n";
@@ -80,7 +80,7 @@ on_both_engines! {
         assert_eq!(TestApp::failed_logins(&replicas).await, 10);
     }
 
-    async fn l4_nobody_elsewhere_locks_the_owner_out_on_any_replica_and_sessions_go_on(database: TestDatabase) {
+    async fn l4_failures_from_other_addresses_lock_out_neither_a_known_address_nor_a_session(database: TestDatabase) {
         let settings = format!("{BEHIND_A_PROXY}[limits]\nhard_stop = 5\nhard_stop_for = \"1h\"\n[limits.account]\nfree = 5\n");
         let app = TestApp::start_with(database, &settings).await;
         let session = tokens(log_in_from(&app, OWNER, USER, PASSWORD).await).await;
@@ -98,7 +98,7 @@ on_both_engines! {
         assert_eq!(attempt(&other, OWNER, USER, PASSWORD).await.0, 200);
     }
 
-    async fn l9_a_lock_lifts_by_itself(database: TestDatabase) {
+    async fn l9_a_block_expires_by_itself(database: TestDatabase) {
         let settings = "[limits]\nhard_stop = 3\nhard_stop_for = \"1h\"\n";
         let app = TestApp::start_with(database, settings).await;
         for _ in 0..3 {
@@ -110,7 +110,7 @@ on_both_engines! {
         assert_eq!(app.login(&json!({"username": USER, "password": PASSWORD})).await.status(), 200);
     }
 
-    async fn l5_p6_a_locked_name_answers_the_same_whether_anybody_has_it(database: TestDatabase) {
+    async fn l5_p6_a_blocked_name_answers_the_same_whether_the_account_exists_or_not(database: TestDatabase) {
         let settings = "[limits]\nhard_stop = 4\n[limits.pair]\nfree = 2\n";
         let app = TestApp::start_with(database, settings).await;
         let mut seen_of = Vec::new();
@@ -127,7 +127,7 @@ on_both_engines! {
         assert_eq!(statuses, [401, 401, 401, 429, 401, 429], "a delay, and then the lock");
     }
 
-    async fn l1_l7_addresses_are_limited_whatever_the_names_and_a_header_of_a_stranger_is_no_address(database: TestDatabase) {
+    async fn l1_l7_addresses_are_limited_across_names_and_untrusted_forwarding_headers_are_ignored(database: TestDatabase) {
         let app = TestApp::start_with(database, "[limits.address]\nburst = 4\nper_minute = 4\n").await;
         for number in 0..5 {
             // This peer is not a trusted proxy: the addresses that it states are ignored.
@@ -140,7 +140,7 @@ on_both_engines! {
         assert_eq!(attempt(&app, "", USER, PASSWORD).await.0, 200);
     }
 
-    async fn l7_an_ipv6_customer_is_one_address(database: TestDatabase) {
+    async fn l7_an_ipv6_64_network_is_one_address(database: TestDatabase) {
         let app = TestApp::start_with(database, &format!("{BEHIND_A_PROXY}[limits.address]\nburst = 4\nper_minute = 4\n")).await;
         for number in 0..5 {
             let (status, _) = attempt(&app, &format!("2001:db8:1:2::{number:x}"), &format!("name{number}"), "wrong password").await;
@@ -150,14 +150,14 @@ on_both_engines! {
         assert_eq!(attempt(&app, "2001:db8:1:3::1", "name9", "wrong password").await.0, 401);
     }
 
-    async fn many_logins_from_one_address_that_succeed_do_not_use_it_up(database: TestDatabase) {
+    async fn successful_logins_do_not_exhaust_the_limit_of_their_address(database: TestDatabase) {
         let app = TestApp::start_with(database, "[limits.address]\nburst = 3\nper_minute = 1\n").await;
         for _ in 0..12 {
             app.log_in().await;
         }
     }
 
-    async fn limits_can_be_left_to_something_before_the_service(database: TestDatabase) {
+    async fn login_limits_can_be_disabled(database: TestDatabase) {
         let app = TestApp::start_with(database, "[limits]\nenabled = false\nhard_stop = 2\n[limits.client]\nburst = 1\n").await;
         let stranger = Credentials { id: "nobody".into(), secret: "wrong".into() };
         for _ in 0..5 {
@@ -198,7 +198,7 @@ on_both_engines! {
         assert_eq!(app.audit("login.failed").await, [Value::Null; 0]);
     }
 
-    async fn l10_a_login_that_was_refused_costs_no_statement_until_it_may_try_again(database: TestDatabase) {
+    async fn l10_a_blocked_login_executes_no_statement_until_retry_after(database: TestDatabase) {
         let settings = format!("{BEHIND_A_PROXY}[limits.pair]\nfree = 2\n[limits.address]\nburst = 4\nper_minute = 4\n");
         let app = TestApp::start_with(database, &settings).await;
         let statements = async || {
@@ -231,7 +231,7 @@ on_both_engines! {
         assert_eq!(attempt(&app, address, USER, PASSWORD).await.0, 200);
     }
 
-    async fn l10_a_lock_that_a_success_elsewhere_lifts_is_not_kept_in_memory_for_its_whole_time(database: TestDatabase) {
+    async fn l10_a_block_lifted_on_another_replica_does_not_stay_in_memory_for_its_full_duration(database: TestDatabase) {
         let settings = format!("{BEHIND_A_PROXY}[limits]\nhard_stop = 5\nhard_stop_for = \"1h\"\n[limits.account]\nfree = 5\n");
         let app = TestApp::start_with(database, &settings).await;
         assert_eq!(attempt(&app, OWNER, USER, PASSWORD).await.0, 200);
@@ -245,7 +245,7 @@ on_both_engines! {
         assert_eq!(attempt(&app, travelling, USER, PASSWORD).await.0, 200);
     }
 
-    async fn l1_made_up_client_names_do_not_escape_the_limit_of_their_address(database: TestDatabase) {
+    async fn l1_invented_client_ids_do_not_escape_the_limit_of_their_address(database: TestDatabase) {
         let settings = format!("{BEHIND_A_PROXY}[limits.client]\nburst = 2\nper_minute = 6\n");
         let app = TestApp::start_with(database, &settings).await;
         let ask = async |number: u32, address: &str| {
@@ -262,7 +262,7 @@ on_both_engines! {
         assert_eq!(answer.status(), 200, "a right secret always passes");
     }
 
-    async fn p8_a_count_stays_although_the_request_fails_after_it(database: TestDatabase) {
+    async fn p8_an_attempt_stays_counted_if_the_request_fails_afterwards(database: TestDatabase) {
         let app = TestApp::start_with(database, "[limits]\nhard_stop = 3\n").await;
         let broken = Broken::on(&app.database, "BEFORE INSERT", "audit").await;
         for _ in 0..3 {
@@ -275,7 +275,7 @@ on_both_engines! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn logins_that_hold_every_connection_they_can_get_leave_refreshes_theirs() {
+async fn logins_cannot_take_the_connections_reserved_for_refreshes() {
     // With one connection, none can be reserved.
     if !Engine::Postgres.is_available() || pool_size() == Some(1) {
         return;

@@ -30,7 +30,7 @@ fn of_ada(more: Value) -> Value {
 }
 
 on_both_engines! {
-    async fn a_login_answers_the_tokens_of_a_new_session_and_nobody_may_keep_them(database: TestDatabase) {
+    async fn a_login_returns_the_tokens_of_a_new_session_with_no_store(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let answer = app.login(&of_ada(json!({}))).await;
         assert_eq!(answer.status(), 200);
@@ -53,7 +53,7 @@ on_both_engines! {
         assert_ne!(body["session_id"], json!(other.session_id), "each login is a session of its own");
     }
 
-    async fn scope_and_audience_are_those_that_were_asked_for_or_all_of_the_clients(database: TestDatabase) {
+    async fn scope_and_audience_are_the_requested_ones_or_all_of_the_clients(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("portal", portal()).await;
         let all = tokens(app.login(&of_ada(json!({"client_id": "portal"}))).await).await;
@@ -76,7 +76,7 @@ on_both_engines! {
         }
     }
 
-    async fn the_administrations_scope_is_for_users_with_the_role_of_its_name(database: TestDatabase) {
+    async fn the_admin_scope_requires_the_admin_role(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("console", application("countersign:admin read")).await;
         let all = tokens(app.login(&of_ada(json!({"client_id": "console"}))).await).await;
@@ -88,7 +88,7 @@ on_both_engines! {
         assert_eq!(tokens(app.login(&asked).await).await.scope, "countersign:admin");
     }
 
-    async fn a_client_is_named_allowed_and_where_it_is_confidential_proven(database: TestDatabase) {
+    async fn the_client_must_exist_have_the_grant_and_authenticate_if_confidential(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let logs_in = ClientSettings {
             grants: Grants::new([Grant::PasswordLogin]),
@@ -113,7 +113,7 @@ on_both_engines! {
         assert_eq!(app.hashed().await, hashed, "the client comes before the password");
     }
 
-    async fn p7_every_spelling_of_a_name_is_one_account_and_one_count(database: TestDatabase) {
+    async fn p7_every_spelling_of_a_name_is_one_account_and_one_counter(database: TestDatabase) {
         let app = TestApp::start_with(database, "[limits.pair]\nfree = 3\n").await;
         for name in ["ada", "Ada", "ADA", "ａｄａ"] {
             let answer = app.login(&json!({"username": name, "password": PASSWORD})).await;
@@ -127,7 +127,7 @@ on_both_engines! {
         assert_eq!(error_of(app.login(&more).await).await, (429, "too_many_attempts".into()));
     }
 
-    async fn p6_unknown_wrong_disabled_and_unreadable_are_one_answer_for_one_hash(database: TestDatabase) {
+    async fn p6_unknown_wrong_disabled_and_unreadable_get_one_answer_after_one_hash(database: TestDatabase) {
         let app = TestApp::start(database).await;
         for name in ["bob", "eve", "mallory"] {
             let body = json!({"username": name, "password": format!("{name} likes long passwords")});
@@ -158,7 +158,7 @@ on_both_engines! {
         assert_eq!(app.login(&json!({"username": "bob", "password": "bob likes long passwords"})).await.status(), 200);
     }
 
-    async fn p2_what_no_account_can_have_is_refused_before_it_is_hashed(database: TestDatabase) {
+    async fn p2_an_impossible_name_or_password_is_refused_before_hashing(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let hashed = app.hashed().await;
         for (body, fields) in [
@@ -179,7 +179,7 @@ on_both_engines! {
         assert_eq!(app.audit("login.failed").await, [Value::Null; 0]);
     }
 
-    async fn p5_a_full_queue_answers_at_once_locks_nobody_out_and_empties_by_itself(database: TestDatabase) {
+    async fn p5_a_full_hashing_queue_answers_503_at_once_and_counts_no_failed_attempt(database: TestDatabase) {
         let settings = "[passwords]\nthreads = 1\nqueue = 1\n[limits]\nhard_stop = 20\n[limits.account]\nfree = 20\n[limits.pair]\nfree = 20\n";
         let app = std::sync::Arc::new(TestApp::start_with(database, settings).await);
         let wrong = json!({"username": USER, "password": "a wrong password"});
@@ -216,7 +216,7 @@ on_both_engines! {
         assert!((1..=of_the_storm + 1).contains(&locks), "S4: the lock, once: {of_the_storm}, then {locks}");
     }
 
-    async fn p5_logins_whose_clients_left_cost_no_hash(database: TestDatabase) {
+    async fn p5_logins_of_disconnected_clients_compute_no_hash(database: TestDatabase) {
         const LOGINS: u64 = 60;
         let app = TestApp::start_with(database, "[passwords]\nthreads = 1\nqueue = 100\n[limits]\nenabled = false").await;
         let hashed = app.hashed().await;
@@ -242,7 +242,7 @@ on_both_engines! {
         app.log_in().await;
     }
 
-    async fn t9_a_token_that_would_be_too_long_is_refused_by_name_and_never_half_issued(database: TestDatabase) {
+    async fn t9_a_login_whose_token_would_be_too_long_is_a_named_error_and_creates_no_session(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let words = |count: usize, length: usize| (0..count).map(|n| format!("{n:0length$}")).collect::<Vec<_>>();
         let settings = ClientSettings {
@@ -279,7 +279,7 @@ on_both_engines! {
         assert_eq!((&problem["status"], &problem["errors"][0]["field"]), (&json!(400), &json!("audiences")));
     }
 
-    async fn a_database_that_fails_is_an_error_of_ours_and_no_wrong_password(database: TestDatabase) {
+    async fn a_database_failure_during_login_is_a_server_error_and_not_a_wrong_password(database: TestDatabase) {
         let app = TestApp::start(database).await;
         for (what, table) in [("BEFORE INSERT", "sessions"), ("BEFORE UPDATE", "users"), ("BEFORE INSERT", "audit"), ("BEFORE INSERT", "login_attempts")] {
             let broken = Broken::on(&app.database, what, table).await;
@@ -293,7 +293,7 @@ on_both_engines! {
         assert!(app.is_active(&first.access_token).await);
     }
 
-    async fn r13_a_login_that_is_dropped_at_any_point_leaves_no_session(database: TestDatabase) {
+    async fn r13_a_login_cancelled_at_any_point_leaves_no_session(database: TestDatabase) {
         let settings = "[limits.pair]\nfree = 90\n[limits.account]\nfree = 90\n[limits.address]\nburst = 1000\n";
         let app = TestApp::start_with(database, settings).await;
         let client = app.service.clients.client(&ClientId::parse(BUILT_IN_CLIENT).unwrap()).unwrap();

@@ -15,7 +15,7 @@ async fn log_out(app: &TestApp, refresh_token: &str) -> Response {
 }
 
 on_both_engines! {
-    async fn logging_out_ends_the_session_here_at_once_and_elsewhere_with_the_next_look(database: TestDatabase) {
+    async fn logging_out_ends_the_session_locally_at_once_and_on_other_replicas_at_the_next_sync(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let other = app.beside(2, "").await;
         let (mine, others) = (app.log_in().await, app.log_in().await);
@@ -34,7 +34,7 @@ on_both_engines! {
         assert!(app.is_active(&others.access_token).await, "this session alone");
     }
 
-    async fn any_token_of_the_family_logs_out_and_doing_it_again_is_well(database: TestDatabase) {
+    async fn any_refresh_token_of_the_session_logs_out_and_logout_is_idempotent(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.log_in().await;
         let second = app.refreshed(&first.refresh_token).await;
@@ -47,7 +47,7 @@ on_both_engines! {
         assert_eq!(app.audit("session.reused").await, [Value::Null; 0]);
     }
 
-    async fn what_is_no_token_of_ours_is_an_end_already_reached(database: TestDatabase) {
+    async fn logging_out_with_an_unknown_token_succeeds(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let mine = app.log_in().await;
         for text in ["", "garbage", "cs_rt_", &mine.refresh_token[..40], &mine.access_token] {
@@ -77,7 +77,7 @@ on_both_engines! {
         assert_eq!(event["detail"]["address"], "127.0.0.1");
     }
 
-    async fn a_refresh_token_in_the_body_decides_whatever_the_header_holds(database: TestDatabase) {
+    async fn a_refresh_token_in_the_body_takes_precedence_over_the_header(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let robot = app.confidential("robot", machine(&["api"], "")).await;
         let robots = app.token_of(&robot).await.access_token;
@@ -99,7 +99,7 @@ on_both_engines! {
         assert!(!app.is_active(&others.access_token).await);
     }
 
-    async fn h8_neither_body_nor_header_is_a_lack_of_credentials(database: TestDatabase) {
+    async fn h8_neither_body_nor_header_is_401(database: TestDatabase) {
         let app = TestApp::start(database).await;
         for media in [None, Some("application/json"), Some("text/plain")] {
             let request = app.request(Method::POST, "/v1/logout");
@@ -112,7 +112,7 @@ on_both_engines! {
         assert_eq!(error_of(nothing).await, (400, "invalid_request".into()), "the field that is missing is named");
     }
 
-    async fn an_access_token_must_be_a_users_and_good(database: TestDatabase) {
+    async fn an_access_token_must_be_active_and_belong_to_a_user(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let robot = app.confidential("robot", machine(&["api"], "")).await;
         let own = app.token_of(&robot).await;

@@ -28,7 +28,7 @@ fn ids(list: &Value) -> Vec<String> {
 }
 
 on_both_engines! {
-    async fn the_bearers_account_is_told_to_the_bearer(database: TestDatabase) {
+    async fn me_returns_the_account_of_the_token(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.log_in().await;
         app.advance(Duration::from_secs(90)).await;
@@ -43,7 +43,7 @@ on_both_engines! {
         assert_eq!(answer.json::<Value>().await.unwrap(), expected);
     }
 
-    async fn every_way_in_needs_a_users_good_token(database: TestDatabase) {
+    async fn every_me_endpoint_requires_an_active_user_token(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let robot = app.confidential("robot", machine(&["api"], "")).await;
         let robot = app.token_of(&robot).await.access_token;
@@ -72,7 +72,7 @@ on_both_engines! {
         assert!(app.is_active(&mine.access_token).await, "and nothing of this ended a session");
     }
 
-    async fn i16_a_token_for_a_resource_server_does_nothing_to_the_account(database: TestDatabase) {
+    async fn i16_a_token_for_a_resource_server_cannot_change_the_account(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let audiences = |names: &[&str]| countersign::domain::ClientSettings { audiences: machine(names, "").audiences, ..application("") };
         app.client("orders", audiences(&["https://orders.example"])).await;
@@ -155,7 +155,7 @@ on_both_engines! {
         }
     }
 
-    async fn one_session_is_ended_by_its_user_alone(database: TestDatabase) {
+    async fn a_session_can_be_ended_by_its_own_user_only(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let bob = add_user(&app, "bob").await;
         let (mine, other) = (app.log_in().await, app.log_in().await);
@@ -179,7 +179,7 @@ on_both_engines! {
         assert!(ended.iter().all(|event| event["actor"].as_str().unwrap().starts_with("usr_")));
     }
 
-    async fn logging_out_everywhere_ends_every_session_of_this_user_and_of_nobody_else(database: TestDatabase) {
+    async fn logging_out_everywhere_ends_exactly_the_sessions_of_this_user(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let other = app.beside(2, "").await;
         let bob = add_user(&app, "bob").await;

@@ -28,7 +28,7 @@ fn operations(api: &Value) -> Vec<(String, String, Value)> {
 }
 
 #[test]
-fn the_checked_in_document_is_the_one_that_is_served() {
+fn the_checked_in_document_equals_the_served_one() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi/openapi.json");
     if std::env::var_os("COUNTERSIGN_REWRITE").is_some() {
         std::fs::write(&path, document()).unwrap();
@@ -38,7 +38,7 @@ fn the_checked_in_document_is_the_one_that_is_served() {
 }
 
 #[tokio::test]
-async fn it_is_served_with_its_media_type() {
+async fn the_openapi_document_has_its_media_type() {
     let app = TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await;
     let answer = app.get("/openapi.json").send().await.unwrap();
     assert_eq!((answer.status().as_u16(), header(&answer, "content-type")), (200, "application/json"));
@@ -48,7 +48,7 @@ async fn it_is_served_with_its_media_type() {
 }
 
 #[tokio::test]
-async fn h17_a_browser_that_opens_the_root_is_led_to_the_page() {
+async fn h17_a_browser_at_the_root_is_redirected_to_the_docs() {
     for (issuer, page) in [("http://localhost:8080", "/docs"), ("https://example.com/auth/a", "/auth/a/docs")] {
         let app =
             TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, &format!("issuer = \"{issuer}\"")).await;
@@ -68,7 +68,7 @@ async fn h17_a_browser_that_opens_the_root_is_led_to_the_page() {
 
 /// Reads the route table as text: it is the one file that lists every route.
 #[test]
-fn every_route_with_every_method_is_in_it_and_nothing_else() {
+fn the_document_lists_exactly_the_routes_and_methods() {
     let table = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/http/mod.rs")).unwrap();
     let mut routes: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     for route in table.split(".route(").skip(1) {
@@ -95,7 +95,7 @@ fn every_route_with_every_method_is_in_it_and_nothing_else() {
 }
 
 #[test]
-fn every_operation_has_a_name_of_its_own_a_tag_a_summary_and_described_answers() {
+fn every_operation_has_a_unique_id_a_tag_a_summary_and_described_responses() {
     let api = api();
     assert!(api["openapi"].as_str().unwrap().starts_with("3.1"));
     let tags: BTreeSet<_> = api["tags"].as_array().unwrap().iter().map(|tag| tag["name"].clone().to_string()).collect();
@@ -117,7 +117,7 @@ fn every_operation_has_a_name_of_its_own_a_tag_a_summary_and_described_answers()
 }
 
 #[test]
-fn what_needs_credentials_says_so_and_what_it_answers_without_them() {
+fn operations_with_credentials_document_them_and_their_401() {
     for (method, path, operation) in operations(&api()) {
         let (name, statuses) = (format!("{method} {path}"), operation["responses"].as_object().unwrap());
         let security: Vec<_> = operation["security"].as_array().into_iter().flatten().collect();

@@ -21,7 +21,7 @@ async fn change(app: &TestApp, bearer: &Tokens, current: &str, new: &str) -> Res
 }
 
 on_both_engines! {
-    async fn p12_every_other_session_ends_and_this_one_goes_on_with_new_tokens(database: TestDatabase) {
+    async fn p12_every_other_session_ends_and_this_one_gets_new_tokens(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let other = app.beside(2, "").await;
         let (mine, elsewhere) = (app.log_in().await, other.log_in().await);
@@ -52,7 +52,7 @@ on_both_engines! {
         assert_eq!(events[0]["actor"], events[0]["subject"]);
     }
 
-    async fn p12_the_present_password_is_needed_and_guesses_at_it_are_counted_as_logins_are(database: TestDatabase) {
+    async fn p12_the_current_password_is_required_and_wrong_ones_count_as_failed_logins(database: TestDatabase) {
         let app = TestApp::start_with(database, "[limits.pair]\nfree = 2\n").await;
         let mine = app.log_in().await;
         for _ in 0..2 {
@@ -75,7 +75,7 @@ on_both_engines! {
         }
     }
 
-    async fn p4_a_new_password_that_guessers_try_first_is_refused_with_its_reason(database: TestDatabase) {
+    async fn p4_a_common_new_password_is_refused_with_the_reason(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let mine = app.log_in().await;
         let hashed = app.hashed().await;
@@ -95,7 +95,7 @@ on_both_engines! {
         assert!(app.is_active(&mine.access_token).await);
     }
 
-    async fn p2_p3_the_whole_password_counts_in_every_spelling_of_it(database: TestDatabase) {
+    async fn p2_p3_the_whole_password_is_compared_in_its_canonical_form(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let varied: String = ('a'..='z').chain('0'..='9').cycle().zip("Zq-7".chars().cycle()).flat_map(|(a, b)| [a, b]).take(256).collect();
         let mut bearer = app.log_in().await;
@@ -115,7 +115,7 @@ on_both_engines! {
         assert_eq!(log_in("Über die Brücke \u{1F600}").await, 401);
     }
 
-    async fn p1_what_is_stored_is_argon2id_with_a_salt_of_its_own(database: TestDatabase) {
+    async fn p1_the_stored_hash_is_argon2id_with_its_own_salt(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let sessions = Sessions::of(&app).await;
         let stored = async || sessions.store.users().credentials_by_id(app.user_id(USER).await).await.unwrap().unwrap().password_hash;
@@ -130,7 +130,7 @@ on_both_engines! {
         assert_ne!(before, after);
     }
 
-    async fn of_several_changes_at_once_one_wins(database: TestDatabase) {
+    async fn of_several_concurrent_password_changes_one_succeeds(database: TestDatabase) {
         let app = Arc::new(TestApp::start(database).await);
         let mine = app.log_in().await;
         let changes: Vec<_> = (0..4)
@@ -148,7 +148,7 @@ on_both_engines! {
         assert_eq!(app.audit("user.password_changed").await.len(), 1);
     }
 
-    async fn a_change_that_cannot_be_written_changes_nothing(database: TestDatabase) {
+    async fn a_password_change_that_cannot_be_written_changes_nothing(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let mine = app.log_in().await;
         for (what, table) in [("BEFORE UPDATE", "users"), ("BEFORE UPDATE", "sessions"), ("BEFORE INSERT", "changes"), ("BEFORE INSERT", "audit")] {
@@ -163,7 +163,7 @@ on_both_engines! {
         assert_eq!(app.refresh(&mine.refresh_token).await.status(), 200);
     }
 
-    async fn a_password_that_an_administrator_sets_ends_every_session(database: TestDatabase) {
+    async fn setting_a_password_as_administrator_ends_every_session(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let mine = app.log_in().await;
         let path = format!("/admin/v1/users/{}/password", app.user_id(USER).await);

@@ -33,7 +33,7 @@ async fn statements(app: &TestApp, name: &str) -> f64 {
 }
 
 on_both_engines! {
-    async fn a_refresh_answers_the_next_pair_of_the_same_session(database: TestDatabase) {
+    async fn a_refresh_returns_the_next_pair_of_the_same_session(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.log_in().await;
         app.advance(Duration::from_secs(100)).await;
@@ -52,7 +52,7 @@ on_both_engines! {
         assert_eq!(app.figure("countersign_refreshes_total{result=\"rotated\"}").await, 1.0);
     }
 
-    async fn r5_a_refresh_is_one_statement_and_one_more_look_where_it_must_be_sure_of_its_answer(database: TestDatabase) {
+    async fn r5_a_refresh_is_one_statement_and_a_second_only_if_the_token_may_be_too_long(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let audiences = ["a", "b", "c"].map(|name| Audience::parse(name).unwrap()).to_vec();
         app.client("app", ClientSettings { audiences, ..application("read write") }).await;
@@ -78,7 +78,7 @@ on_both_engines! {
         assert_eq!(asked().await, (before.0 + 2.0, before.1 + 1.0));
     }
 
-    async fn roles_are_those_of_now(database: TestDatabase) {
+    async fn a_refreshed_token_has_the_users_current_roles(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.log_in().await;
         let roles = vec![Role::parse("writer").unwrap()];
@@ -86,7 +86,7 @@ on_both_engines! {
         assert_eq!(claims_of(&app.refreshed(&first.refresh_token).await.access_token)["roles"], json!(["writer"]));
     }
 
-    async fn r1_whatever_is_not_exactly_a_token_of_ours_is_refused_without_a_query(database: TestDatabase) {
+    async fn r1_an_invalid_refresh_token_is_refused_without_a_statement(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.refresh_token;
         let looks = async || (statements(&app, "session_rotate").await, statements(&app, "session_read").await);
@@ -108,7 +108,7 @@ on_both_engines! {
         assert_eq!(app.refresh(&token).await.status(), 200, "and nothing was consumed");
     }
 
-    async fn the_refusal_helps_those_who_forgot_to_name_their_client(database: TestDatabase) {
+    async fn the_refusal_hints_at_a_missing_client_id(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("app", application("read")).await;
         let own = tokens(app.login(&json!({"username": USER, "password": PASSWORD, "client_id": "app"})).await).await;
@@ -121,7 +121,7 @@ on_both_engines! {
         assert_eq!(app.refresh_on("app", &own.refresh_token).await.status(), 200, "R7: the error cost nothing");
     }
 
-    async fn r3_a_token_of_any_older_generation_ends_the_session_everywhere_with_one_event(database: TestDatabase) {
+    async fn r3_a_token_of_any_older_generation_ends_the_session_on_every_replica_with_one_event(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let other = app.beside(2, "").await;
         let sessions = Sessions::of(&app).await;
@@ -177,7 +177,7 @@ on_both_engines! {
         assert_eq!(refusal(&other, &second.refresh_token).await, INVALID);
     }
 
-    async fn r4_a_retry_says_how_long_its_tokens_really_live(database: TestDatabase) {
+    async fn r4_a_retry_reports_the_remaining_lifetime_of_its_tokens(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.log_in().await;
         let second = app.refreshed(&first.refresh_token).await;
@@ -212,7 +212,7 @@ on_both_engines! {
         assert_eq!(refusal(&app, &third.refresh_token).await, INVALID);
     }
 
-    async fn r4_a_busy_session_answers_copies_of_the_window_and_ends_at_one_of_twice_its_age(database: TestDatabase) {
+    async fn r4_a_busy_session_answers_copies_within_the_window_and_ends_at_a_copy_twice_as_old(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let mut chain = vec![app.log_in().await.refresh_token];
         for _ in 0..40 {
@@ -246,7 +246,7 @@ on_both_engines! {
         assert_eq!(Sessions::of(&app).await.state_of(&third.refresh_token).await, (2, true), "once");
     }
 
-    async fn r3_a_refused_token_is_refused_again_without_a_statement_for_a_while(database: TestDatabase) {
+    async fn r3_a_refused_token_is_refused_again_from_memory(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let asked = async || statements(&app, "session_rotate").await + statements(&app, "session_read").await;
         let first = app.log_in().await;
@@ -272,7 +272,7 @@ on_both_engines! {
         assert!(asked().await > before);
     }
 
-    async fn r4_a_window_of_zero_makes_every_second_use_theft(database: TestDatabase) {
+    async fn r4_a_window_of_zero_makes_every_second_use_reuse(database: TestDatabase) {
         let app = TestApp::start_with(database, "[refresh]\nretry_window = \"0s\"\n").await;
         let first = app.log_in().await;
         let second = app.refreshed(&first.refresh_token).await;
@@ -328,7 +328,7 @@ on_both_engines! {
         assert_eq!(app.audit("session.reused").await, [Value::Null; 0]);
     }
 
-    async fn r8_a_session_ends_when_it_is_idle_and_is_kept_by_each_refresh(database: TestDatabase) {
+    async fn r8_a_session_expires_when_idle_and_each_refresh_extends_it(database: TestDatabase) {
         let app = TestApp::start_with(database, "[sessions]\nidle_ttl = \"1h\"\nabsolute_ttl = \"10h\"\n").await;
         let mut current = app.log_in().await;
         for _ in 0..2 {
@@ -341,7 +341,7 @@ on_both_engines! {
         assert_eq!(app.figure("countersign_refreshes_total{result=\"expired\"}").await, 1.0);
     }
 
-    async fn r8_the_absolute_end_is_never_moved(database: TestDatabase) {
+    async fn r8_a_refresh_never_extends_the_absolute_lifetime(database: TestDatabase) {
         let app = TestApp::start_with(database, "[sessions]\nidle_ttl = \"1h\"\nabsolute_ttl = \"2h\"\n").await;
         let mut current = app.log_in().await;
         for left in [4800, 2400, 0] {
@@ -355,7 +355,7 @@ on_both_engines! {
         assert_eq!(refusal(&app, &current.refresh_token).await, INVALID);
     }
 
-    async fn r9_a_user_who_was_disabled_deleted_or_logged_out_everywhere_refreshes_no_more(database: TestDatabase) {
+    async fn r9_a_disabled_deleted_or_logged_out_user_cannot_refresh(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let other = app.beside(2, "").await;
         let sessions = Sessions::of(&app).await;
@@ -373,7 +373,7 @@ on_both_engines! {
         assert_eq!(refusal(&other, &fourth).await, INVALID);
     }
 
-    async fn r9_a_client_that_was_disabled_or_lost_the_grant_refreshes_no_more(database: TestDatabase) {
+    async fn r9_a_client_that_was_disabled_or_lost_the_grant_cannot_refresh(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("app", application("read")).await;
         let (login, id) = (json!({"username": USER, "password": PASSWORD, "client_id": "app"}), ClientId::parse("app").unwrap());
@@ -388,7 +388,7 @@ on_both_engines! {
         assert_eq!(error_of(app.refresh_on("app", &second.refresh_token).await).await, (401, INVALID.1.into()));
     }
 
-    async fn r9_scopes_and_audiences_that_the_client_lost_are_gone_with_the_next_token(database: TestDatabase) {
+    async fn r9_the_next_token_lacks_scopes_and_audiences_that_the_client_lost(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let audiences = |names: &[&str]| names.iter().map(|name| Audience::parse(name).unwrap()).collect::<Vec<_>>();
         let settings = ClientSettings { audiences: audiences(&["a", "b", "c"]), ..application("read write") };
@@ -441,7 +441,7 @@ on_both_engines! {
         assert_eq!(app.audit("session.reused").await.len(), 1);
     }
 
-    async fn r12_the_sessions_of_a_user_are_bounded_and_the_longest_unused_makes_room(database: TestDatabase) {
+    async fn r12_the_sessions_of_a_user_are_bounded_and_the_least_recently_used_is_deleted(database: TestDatabase) {
         let app = TestApp::start_with(database, "[sessions]\nmax_per_user = 3\n").await;
         let mut logins = Vec::new();
         for _ in 0..3 {

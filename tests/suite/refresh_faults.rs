@@ -38,7 +38,7 @@ on_both_engines! {
         assert_eq!(app.audit("session.reused").await, [Value::Null; 0]);
     }
 
-    async fn r5_a_reuse_that_cannot_be_recorded_is_not_half_recorded_and_is_seen_again(database: TestDatabase) {
+    async fn r5_a_reuse_that_cannot_be_recorded_leaves_no_partial_record_and_is_detected_again(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let sessions = Sessions::of(&app).await;
         for (round, (what, table)) in
@@ -60,7 +60,7 @@ on_both_engines! {
         }
     }
 
-    async fn r5_while_nothing_can_be_written_a_refresh_is_503_and_costs_nothing(database: TestDatabase) {
+    async fn r5_while_writes_fail_a_refresh_is_503_and_consumes_nothing(database: TestDatabase) {
         let settings = "[database]\nstatement_timeout = \"300ms\"\nacquire_timeout = \"300ms\"";
         let app = TestApp::start_with(database, settings).await;
         let sessions = Sessions::of(&app).await;
@@ -74,7 +74,7 @@ on_both_engines! {
         assert_eq!(app.refresh(&token).await.status(), 200);
     }
 
-    async fn r6_reuse_is_seen_after_a_restart_and_after_sweeping_until_the_session_is_over(database: TestDatabase) {
+    async fn r6_reuse_is_detected_after_a_restart_and_after_sweeping_until_the_session_ends(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.log_in().await;
         let second = app.refreshed(&first.refresh_token).await;
@@ -92,7 +92,7 @@ on_both_engines! {
         assert_eq!(error_of(answer).await, (401, "invalid_refresh_token".into()));
     }
 
-    async fn r10_six_hundred_callers_who_go_away_leave_the_old_or_the_new_state(database: TestDatabase) {
+    async fn r10_six_hundred_disconnecting_callers_leave_the_old_or_the_new_state(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let sessions = Sessions::of(&app).await;
         let mut dice = Dice::new(10);

@@ -54,7 +54,7 @@ async fn at_once(replicas: &[Arc<TestApp>; 3], token: &str, requests: u64) -> (V
 }
 
 on_both_engines! {
-    async fn r2_hundreds_of_rounds_of_parallel_refreshes_make_one_branch(database: TestDatabase) {
+    async fn r2_hundreds_of_rounds_of_parallel_refreshes_yield_one_branch(database: TestDatabase) {
         let replicas = three_replicas(database, "").await;
         let (mut current, mut dice) = (replicas[0].log_in().await.refresh_token, Dice::new(2));
         let rounds = size(300, 500);
@@ -72,7 +72,7 @@ on_both_engines! {
         assert_eq!(replicas[0].audit("session.reused").await, [Value::Null; 0]);
     }
 
-    async fn r2_without_a_window_of_many_at_most_one_wins_and_the_session_does_not_survive_it(database: TestDatabase) {
+    async fn r2_without_a_retry_window_at_most_one_parallel_refresh_wins_and_the_session_ends(database: TestDatabase) {
         let replicas = three_replicas(database, "[refresh]\nretry_window = \"0s\"\n").await;
         let sessions = Sessions::of(&replicas[0]).await;
         for round in 1..=60 {
@@ -90,7 +90,7 @@ on_both_engines! {
         }
     }
 
-    async fn r4_stale_copies_that_race_the_owner_lose_no_session_and_make_no_branch(database: TestDatabase) {
+    async fn r4_copies_within_the_window_that_race_the_owner_end_no_session_and_yield_no_branch(database: TestDatabase) {
         let replicas = three_replicas(database, "").await;
         let sessions = Sessions::of(&replicas[0]).await;
         let (mut dice, mut now) = (Dice::new(4), 0);
@@ -127,7 +127,7 @@ on_both_engines! {
         assert!(is_live && rotated > 20, "{rotated}");
     }
 
-    async fn r3_theft_that_meets_its_owner_leaves_no_branch_alive(database: TestDatabase) {
+    async fn r3_reuse_that_races_the_owner_leaves_no_branch_active(database: TestDatabase) {
         let replicas = three_replicas(database, "[refresh]\nretry_window = \"0s\"\n").await;
         let sessions = Sessions::of(&replicas[0]).await;
         for round in 1..=40 {
@@ -158,7 +158,7 @@ on_both_engines! {
         }
     }
 
-    async fn r11_after_the_answer_to_what_ends_a_session_nothing_of_it_refreshes_or_is_active(database: TestDatabase) {
+    async fn r11_once_the_end_of_a_session_is_acknowledged_its_tokens_neither_refresh_nor_are_active(database: TestDatabase) {
         // High limits: otherwise a disabled client that continues its requests gets 429, which is not tested here.
         let replicas = three_replicas(database, "[limits.client]\nburst = 10000\nper_minute = 10000\n").await;
         let sessions = Sessions::of(&replicas[0]).await;

@@ -171,7 +171,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 const A_MOMENT: Duration = Duration::from_millis(300);
 
 on_both_engines! {
-    async fn c1_what_one_replica_revokes_the_others_refuse_after_their_next_look(database: TestDatabase) {
+    async fn c1_a_revocation_applies_on_other_replicas_after_their_next_sync(database: TestDatabase) {
         let a = TestApp::start(database).await;
         let b = beside(&a, 2, "").await;
         let session = a.log_in().await;
@@ -185,7 +185,7 @@ on_both_engines! {
         assert_eq!(error_of(b.refresh(&session.refresh_token).await).await.0, 401);
     }
 
-    async fn c9_a_replica_that_more_news_reach_than_one_statement_brings_knows_them_all(database: TestDatabase) {
+    async fn c9_a_replica_applies_more_entries_than_fit_one_statement(database: TestDatabase) {
         let a = TestApp::start(database).await;
         let b = beside(&a, 2, "").await;
         let owner = a_machine(&a).await;
@@ -203,7 +203,7 @@ on_both_engines! {
         assert!(!b.is_active(&token).await);
     }
 
-    async fn c8_two_operators_at_two_replicas_never_undo_each_others_edits(database: TestDatabase) {
+    async fn c8_concurrent_edits_on_two_replicas_never_undo_each_other(database: TestDatabase) {
         let a = TestApp::start(database).await;
         let b = beside(&a, 2, "").await;
         a_machine(&a).await;
@@ -222,7 +222,7 @@ on_both_engines! {
         }
     }
 
-    async fn c8_a_client_that_another_replica_made_a_moment_ago_is_let_in(database: TestDatabase) {
+    async fn c8_a_client_that_another_replica_has_just_created_is_authenticated(database: TestDatabase) {
         let a = TestApp::start(database).await;
         let b = beside(&a, 2, "").await;
         let batch = a_machine(&a).await;
@@ -239,7 +239,7 @@ on_both_engines! {
         assert_eq!(b.batch(&renewed, &[&token]).await.status(), 200);
     }
 
-    async fn i1_an_unknown_client_and_a_wrong_secret_look_alike_and_neither_is_judged_without_the_feed(database: TestDatabase) {
+    async fn i1_an_unknown_client_and_a_wrong_secret_get_the_same_answer_and_503_without_the_feed(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let token = app.log_in().await.access_token;
         let ask = async |id: &str, secret: &str| {
@@ -257,7 +257,7 @@ on_both_engines! {
         assert_eq!(ask("nobody", "x").await.0, 401);
     }
 
-    async fn k4_a_crowd_of_strangers_shares_its_looks_at_the_feed(database: TestDatabase) {
+    async fn k4_concurrent_unknown_clients_share_syncs(database: TestDatabase) {
         const READS: &str = "countersign_database_seconds_count{query=\"feed_follow\"}";
         let app = TestApp::start(database).await;
         let before = app.figure(READS).await;
@@ -271,7 +271,7 @@ on_both_engines! {
         assert!((1.0..200.0).contains(&looks), "{looks} looks for 400 unknown_clients");
     }
 
-    async fn an_end_that_another_replica_brought_about_is_honoured_by_the_one_that_confirms_it(database: TestDatabase) {
+    async fn a_replica_that_confirms_an_earlier_logout_has_applied_it(database: TestDatabase) {
         let a = TestApp::start(database).await;
         let b = beside(&a, 2, "[revocation]\npoll_interval = \"1s\"").await;
         for _ in 0..5 {
@@ -302,7 +302,7 @@ on_both_engines! {
         assert_eq!(error_of(a.refresh(&third.refresh_token).await).await.0, 401);
     }
 
-    async fn c6_a_token_that_is_being_judged_while_it_is_revoked_is_not_remembered_as_good(database: TestDatabase) {
+    async fn c6_a_token_revoked_while_it_is_judged_is_not_cached_as_active(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let owner = a_machine(&app).await;
         for _ in 0..40 {
@@ -315,7 +315,7 @@ on_both_engines! {
         }
     }
 
-    async fn c7_a_replica_that_starts_more_than_30_s_off_is_not_ready_until_the_clocks_agree(database: TestDatabase) {
+    async fn c7_a_replica_whose_clock_is_more_than_30_s_off_at_start_is_not_ready_until_the_clocks_agree(database: TestDatabase) {
         let a = TestApp::start(database).await;
         let owner = a_machine(&a).await;
         let token = a.token_of(&owner).await.access_token;
@@ -394,7 +394,7 @@ on_both_engines! {
         assert!(app.is_active(&app.log_in().await.access_token).await);
     }
 
-    async fn c7_the_time_that_applying_takes_is_not_taken_for_a_difference_of_clocks(database: TestDatabase) {
+    async fn c7_slow_application_of_entries_is_not_mistaken_for_a_clock_difference(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let Quiet { follower, .. } = Quiet::of(&app, Slow(Arc::clone(&app.clock))).await;
         follower.sync().await.unwrap();
@@ -422,7 +422,7 @@ on_both_engines! {
         assert!(!a.is_active(&last).await);
     }
 
-    async fn k4_however_many_unknown_keys_are_named_the_database_is_asked_once_in_two_seconds(database: TestDatabase) {
+    async fn k4_any_number_of_unknown_kids_causes_one_sync_in_two_seconds(database: TestDatabase) {
         let app = TestApp::start(database).await;
         const READS: &str = "countersign_database_seconds_count{query=\"keys_all\"}";
         let mut before = app.figure(READS).await;
@@ -459,7 +459,7 @@ on_both_engines! {
         assert_eq!(b.admin(Method::GET, "/admin/v1/status").send().await.unwrap().json::<Value>().await.unwrap()["revocations"]["session"], 2 * number);
     }
 
-    async fn a_good_token_of_a_client_that_another_replica_has_just_made_or_changed_is_not_called_inactive(database: TestDatabase) {
+    async fn an_active_token_of_a_client_that_another_replica_has_just_changed_is_not_inactive(database: TestDatabase) {
         let a = TestApp::start(database).await;
         let b = beside(&a, 2, "").await;
         let owner = a_machine(&a).await;
@@ -490,7 +490,7 @@ on_both_engines! {
         assert!(!b.is_active(&token).await);
     }
 
-    async fn a_good_token_whose_key_and_client_are_both_new_to_the_replica_is_active(database: TestDatabase) {
+    async fn an_active_token_whose_key_and_client_are_both_new_to_the_replica_is_active(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let Quiet { follower, judge, .. } = Quiet::of(&app, Count::of("feed_follow")).await;
         follower.sync().await.unwrap();
@@ -553,7 +553,7 @@ on_both_engines! {
         }
     }
 
-    async fn the_memory_of_verified_tokens_keeps_neither_revoked_nor_expired_ones(database: TestDatabase) {
+    async fn the_verified_token_cache_keeps_no_revoked_or_expired_token(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let owner = a_machine(&app).await;
         let cached = || app.service.judge().cached();
@@ -573,7 +573,7 @@ on_both_engines! {
         assert_eq!(cached(), 0, "it has expired");
     }
 
-    async fn i12_nothing_is_forgotten_by_a_clock_that_may_have_been_stepped_or_is_known_to_be_wrong(database: TestDatabase) {
+    async fn i12_no_entry_is_dropped_by_a_clock_that_is_stepped_or_wrong(database: TestDatabase) {
         let app = TestApp::start(database).await;
         for step in [-86_400_000, -3_600_000, 3_600_000, 86_400_000] {
             app.sync().await;
@@ -586,7 +586,7 @@ on_both_engines! {
         assert_eq!(app.service.status.time_to_forget(), None, "no two clocks agree");
     }
 
-    async fn c9_a_load_that_takes_longer_than_the_bound_is_followed_by_a_look_and_not_by_another_load(database: TestDatabase) {
+    async fn c9_a_load_that_takes_longer_than_max_lag_is_followed_by_a_sync_and_not_by_another_load(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let Quiet { view, follower, .. } = Quiet::of(&app, Slow(Arc::clone(&app.clock))).await;
         follower.sync().await.unwrap();
@@ -600,7 +600,7 @@ on_both_engines! {
         assert_eq!(view.freshness(&*app.clock), Freshness::Fresh);
     }
 
-    async fn c9_a_replica_whose_load_took_longer_than_the_bound_looks_again_at_once(database: TestDatabase) {
+    async fn c9_a_replica_whose_load_took_longer_than_max_lag_polls_again_at_once(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let Quiet { view, follower, .. } = Quiet::of(&app, Slow(Arc::clone(&app.clock))).await;
         let stop = CancellationToken::new();
@@ -614,7 +614,7 @@ on_both_engines! {
         tokio::time::timeout(Duration::from_secs(10), following).await.expect("it pauses, and knows nothing");
     }
 
-    async fn k4_whoever_makes_up_kids_makes_no_good_token_inactive(database: TestDatabase) {
+    async fn k4_forged_kids_make_no_active_token_inactive(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let batch = a_machine(&app).await;
         let former = app.token_of(&batch).await.access_token;
@@ -655,7 +655,7 @@ on_both_engines! {
         bring_feed_back(&app.database).await;
     }
 
-    async fn k4_those_who_wait_for_a_new_key_are_bounded_and_the_rest_is_not_judged(database: TestDatabase) {
+    async fn k4_requests_waiting_for_a_new_key_are_bounded_and_the_rest_are_503(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let forge = Forge::import(&app, &app.token_of(&a_machine(&app).await).await.access_token).await;
         let Quiet { follower, judge, .. } = Quiet::of(&app, ()).await;
@@ -674,7 +674,7 @@ on_both_engines! {
         assert!(waiting.await.iter().all(|judgement| matches!(judgement.verdict, Verdict::Inactive(_))));
     }
 
-    async fn the_lag_is_that_of_revocations_that_another_replica_took(database: TestDatabase) {
+    async fn the_propagation_delay_covers_revocations_by_other_replicas(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let Quiet { store, follower, lags, .. } = Quiet::of(&app, ()).await;
         follower.sync().await.unwrap();
@@ -691,7 +691,7 @@ on_both_engines! {
         assert_eq!(follower.last_lag(), Duration::from_millis(70));
     }
 
-    async fn c2_a_replica_that_cannot_follow_the_feed_judges_nobody_lets_nobody_in_and_says_why(database: TestDatabase) {
+    async fn c2_a_replica_that_cannot_follow_the_feed_answers_503_with_the_reason(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let owner = a_machine(&app).await;
         let token = app.token_of(&owner).await.access_token;
@@ -713,7 +713,7 @@ on_both_engines! {
         assert_eq!(readiness(&app).await.0, 200);
     }
 
-    async fn d6_while_nothing_can_be_written_what_writes_is_503_and_judging_goes_on(database: TestDatabase) {
+    async fn d6_while_the_database_is_read_only_writes_are_503_and_judging_continues(database: TestDatabase) {
         let app = TestApp::start_with(database, "[database]\nstatement_timeout = \"200ms\"\nacquire_timeout = \"200ms\"").await;
         let session = app.log_in().await;
         let stopped = stop_writes(&app.database).await;
@@ -726,7 +726,7 @@ on_both_engines! {
         tokens(app.refresh(&session.refresh_token).await).await;
     }
 
-    async fn the_master_key_is_replaced_while_replicas_are_at_different_steps(database: TestDatabase) {
+    async fn a_master_key_rotation_works_while_replicas_are_at_different_steps(database: TestDatabase) {
         const OLD: &str = "b2xkLWZpeHR1cmUtbWFzdGVyLWtleS0wMTIzNDU2Nzg=";
         const NEW: &str = "bmV3LWZpeHR1cmUtbWFzdGVyLWtleS0wMTIzNDU2Nzg=";
         let keys = |current, previous| format!("master_key = \"{current}\"\nmaster_key_previous = \"{previous}\"\n");
@@ -754,7 +754,7 @@ on_both_engines! {
         tokens(c.refresh(&fourth.refresh_token).await).await;
     }
 
-    async fn c10_a_replica_of_the_release_before_serves_on_the_next_ones_schema(database: TestDatabase) {
+    async fn c10_a_replica_of_the_previous_release_serves_on_the_next_schema(database: TestDatabase) {
         // An expanding migration of the next release changes the most used tables while this release runs.
         const NEXT: &str = "ALTER TABLE sessions ADD COLUMN device TEXT;
             ALTER TABLE users ADD COLUMN locale TEXT DEFAULT 'en';
@@ -822,7 +822,7 @@ async fn c4_a_change_that_commits_after_later_ones_were_read_is_not_missed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c5_a_follower_whose_connections_were_ended_goes_on_without_anyone_asking() {
+async fn c5_a_follower_reconnects_by_itself_after_its_connections_are_terminated() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -864,7 +864,7 @@ async fn c5_a_follower_whose_connections_were_ended_goes_on_without_anyone_askin
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d6_a_read_only_or_full_database_is_503_and_over_when_it_is_over() {
+async fn d6_a_read_only_or_full_database_is_503_until_it_recovers() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -924,7 +924,7 @@ async fn ask(app: &TestApp, query: &'static str) -> Option<i64> {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c2_d9_commits_that_never_end_take_neither_the_feed_nor_more_connections_than_the_pool_has() {
+async fn c2_d9_hanging_commits_neither_block_the_feed_nor_exceed_the_pool() {
     const STALL: &str = "CREATE FUNCTION stall() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
             $$BEGIN PERFORM pg_advisory_xact_lock_shared(7); RETURN NULL; END$$;
          CREATE CONSTRAINT TRIGGER stall AFTER UPDATE ON sessions DEFERRABLE INITIALLY DEFERRED
@@ -977,7 +977,7 @@ fn remove(path: &Path) {
 }
 
 #[tokio::test]
-async fn c1_a_database_file_that_is_replaced_under_the_service_is_opened_and_what_is_revoked_in_it_applies() {
+async fn c1_a_replaced_database_file_is_reopened_and_its_revocations_apply() {
     let app = TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await;
     let old = app.log_in().await;
     assert!(app.is_active(&old.access_token).await);
@@ -996,7 +996,7 @@ async fn c1_a_database_file_that_is_replaced_under_the_service_is_opened_and_wha
 }
 
 #[tokio::test]
-async fn c2_without_its_database_file_the_service_answers_503_and_says_why_until_the_file_is_back() {
+async fn c2_without_its_database_file_the_service_answers_503_with_the_reason_until_the_file_returns() {
     let app = TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await;
     let token = app.log_in().await.access_token;
     let path = app.database.file().unwrap().to_owned();

@@ -17,7 +17,7 @@ fn line(app: &TestApp, id: &str) -> Value {
 }
 
 on_both_engines! {
-    async fn the_caller_is_in_the_line_of_every_request_that_authenticated_also_of_a_refusal(database: TestDatabase) {
+    async fn the_caller_is_logged_for_every_authenticated_request_even_a_refused_one(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let (gateway, user) = (app.gateway(), app.user_id(USER).await.to_string());
         let session = app.log_in().await;

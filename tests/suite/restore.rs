@@ -14,14 +14,14 @@ use super::support::database::{Engine, TestDatabase};
 use super::support::process::{Home, PASSWORD, Server};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d8_a_restored_sqlite_brings_nothing_back() {
+async fn d8_a_restored_sqlite_database_reactivates_no_token() {
     if is_installed("sqlite3") {
         drill(TestDatabase::fresh(Engine::Sqlite).await, TestDatabase::bare(Engine::Sqlite).await).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d8_a_restored_postgresql_brings_nothing_back() {
+async fn d8_a_restored_postgresql_database_reactivates_no_token() {
     if Engine::Postgres.is_available() && is_installed("pg_dump") && is_installed("psql") {
         drill(TestDatabase::alone().await, TestDatabase::bare_with("").await).await;
     }

@@ -41,7 +41,7 @@ async fn is_done(request: RequestBuilder) {
 }
 
 on_both_engines! {
-    async fn a_revoked_access_token_is_inactive_from_the_answer_on_and_alone(database: TestDatabase) {
+    async fn revoking_an_access_token_affects_only_that_token_and_at_once(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", portal()).await;
         let (mine, other) = (log_in_on(&app, &portal).await, app.token_of(&portal).await);
@@ -70,7 +70,7 @@ on_both_engines! {
         assert_eq!(app.audit("token.revoked").await.len(), 1);
     }
 
-    async fn l11_a_client_revokes_so_many_access_tokens_and_any_number_of_sessions(database: TestDatabase) {
+    async fn l11_revocations_of_access_tokens_are_limited_per_client_and_those_of_sessions_are_not(database: TestDatabase) {
         let settings = "[limits.revocation]\nburst = 3\nper_minute = 60\n";
         let app = TestApp::start_with(database, settings).await;
         let portal = app.confidential("portal", portal()).await;
@@ -96,7 +96,7 @@ on_both_engines! {
         is_done(revoke(&app, &portal, &app.token_of(&portal).await.access_token)).await;
     }
 
-    async fn i11_a_refresh_token_takes_its_session_and_access_tokens_along(database: TestDatabase) {
+    async fn i11_revoking_a_refresh_token_ends_its_session_and_access_tokens(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", portal()).await;
         for presented_generation in [0, 1] {
@@ -116,7 +116,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_public_client_revokes_what_it_holds_by_naming_itself(database: TestDatabase) {
+    async fn a_public_client_revokes_its_tokens_with_its_client_id(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.client("web", application("")).await;
         let mine = app.log_in_on("web").await;
@@ -127,7 +127,7 @@ on_both_engines! {
         assert_eq!(app.post_json("/v1/refresh", &json!({"refresh_token": mine.refresh_token, "client_id": "web"})).send().await.unwrap().status(), 401);
     }
 
-    async fn i9_a_token_of_another_client_is_refused_and_stays_good(database: TestDatabase) {
+    async fn i9_a_token_of_another_client_is_refused_and_stays_active(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", portal()).await;
         app.client("web", application("")).await;
@@ -145,7 +145,7 @@ on_both_engines! {
         assert_eq!(rows(&app).await, before, "nothing was changed and nothing written");
     }
 
-    async fn i9_what_is_unknown_expired_or_garbage_is_200_and_leaves_no_row(database: TestDatabase) {
+    async fn i9_an_unknown_expired_or_malformed_token_is_200_and_writes_no_row(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", portal()).await;
         let victim = app.token_of(&portal).await.access_token;
@@ -182,7 +182,7 @@ on_both_engines! {
         assert!(app.is_active(&mine.access_token).await, "the session of the truncated token goes on");
     }
 
-    async fn i5_a_wrong_hint_finds_the_token_all_the_same(database: TestDatabase) {
+    async fn i5_a_wrong_token_type_hint_still_finds_the_token(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", portal()).await;
         for hint in ["access_token", "refresh_token", "id_token", "", "ACCESS_TOKEN", "urn:x"] {
@@ -196,7 +196,7 @@ on_both_engines! {
         }
     }
 
-    async fn i1_who_cannot_prove_who_they_are_revokes_nothing(database: TestDatabase) {
+    async fn i1_an_unauthenticated_client_revokes_nothing(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", portal()).await;
         let token = app.token_of(&portal).await.access_token;
@@ -217,7 +217,7 @@ on_both_engines! {
         assert!(app.is_active(&token).await);
     }
 
-    async fn i10_what_could_not_be_recorded_is_503_and_the_token_is_still_good(database: TestDatabase) {
+    async fn i10_a_revocation_that_could_not_be_stored_is_503_and_the_token_stays_active(database: TestDatabase) {
         let app = TestApp::start_with(database, "[database]\nstatement_timeout = \"300ms\"\nacquire_timeout = \"300ms\"").await;
         let portal = app.confidential("portal", portal()).await;
         let mine = log_in_on(&app, &portal).await;
@@ -234,7 +234,7 @@ on_both_engines! {
         assert!(!app.is_active(&mine.access_token).await);
     }
 
-    async fn a_replica_that_cannot_judge_does_not_say_that_a_token_is_revoked(database: TestDatabase) {
+    async fn a_replica_with_a_stale_view_does_not_confirm_a_revocation(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let batch = app.confidential("batch", machine(&[], "")).await;
         let token = app.token_of(&batch).await.access_token;

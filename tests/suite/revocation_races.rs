@@ -122,7 +122,7 @@ impl Court {
 }
 
 #[tokio::test]
-async fn c6_a_revocation_that_arrives_at_any_moment_of_a_judgement_is_not_outlived_by_it() {
+async fn c6_a_revocation_at_any_point_of_a_judgement_is_effective_afterwards() {
     let court = Court::open().await;
     for is_remembered in [false, true] {
         let mut was_trapped = 0;
@@ -156,7 +156,7 @@ async fn c6_a_revocation_that_arrives_at_any_moment_of_a_judgement_is_not_outliv
 }
 
 #[tokio::test]
-async fn c6_whatever_else_changes_amid_a_judgement_makes_it_look_again() {
+async fn c6_any_change_of_the_view_during_a_judgement_repeats_it() {
     let court = Court::open().await;
     let (token, _) = court.token().await;
     for look in 1..=8 {
@@ -181,7 +181,7 @@ async fn view_restored(court: &Court) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c6_ten_thousand_revocations_against_a_thread_that_never_stops_judging() {
+async fn c6_ten_thousand_revocations_race_a_thread_that_judges_continuously() {
     const ROUNDS: u64 = 10_000;
     let app = TestApp::start(TestDatabase::fresh(Engine::Sqlite).await).await;
     app.confidential("batch", machine(&[], "")).await;

@@ -6,7 +6,7 @@ use crate::support::app::{TestApp, error_of, tokens};
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
 
 on_both_engines! {
-    async fn a_session_lives_from_login_to_logout(database: TestDatabase) {
+    async fn a_session_lasts_from_login_to_logout(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.log_in().await;
         assert!(app.is_active(&first.access_token).await);

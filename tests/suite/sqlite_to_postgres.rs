@@ -15,7 +15,7 @@ use serde_json::json;
 const SCRIPT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/deploy/sqlite-to-postgres");
 
 #[tokio::test]
-async fn every_table_of_the_schema_is_moved() {
+async fn every_table_of_the_schema_is_copied() {
     let database = TestDatabase::fresh(Engine::Sqlite).await;
     let options = sqlx::sqlite::SqliteConnectOptions::new().filename(database.file().unwrap());
     let mut connection = options.connect().await.unwrap();
@@ -30,7 +30,7 @@ async fn every_table_of_the_schema_is_moved() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_running_service_and_a_target_without_a_schema_are_refused_in_words() {
+async fn a_running_service_and_a_target_without_a_schema_are_refused_with_a_reason() {
     if !Engine::Postgres.is_available() {
         return;
     }

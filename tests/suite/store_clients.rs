@@ -17,7 +17,7 @@ fn revoked_at(epoch: u32) -> Change {
 }
 
 on_both_engines! {
-    async fn a_client_reads_back_as_it_was_created(database: TestDatabase) {
+    async fn a_client_round_trips(database: TestDatabase) {
         let store = database.open().await;
         let settings = ClientSettings {
             kind: ClientKind::Public,
@@ -38,7 +38,7 @@ on_both_engines! {
         assert_eq!(again, StoreError::Conflict { what: "client id" });
     }
 
-    async fn all_clients_come_with_their_own_secrets(database: TestDatabase) {
+    async fn each_listed_client_has_its_own_secrets(database: TestDatabase) {
         let store = database.open().await;
         for name in ["b", "a", "c"] {
             add_client(&store, name).await;
@@ -51,7 +51,7 @@ on_both_engines! {
         assert_eq!(counts, [("a", 1), ("b", 2), ("c", 1), ("d", 0)]);
     }
 
-    async fn an_update_replaces_what_the_operator_chose_and_tells_every_replica(database: TestDatabase) {
+    async fn an_update_replaces_the_settings_and_writes_an_entry_to_the_feed(database: TestDatabase) {
         let store = database.open().await;
         add_client(&store, "app").await;
         let changed = ClientSettings { access_ttl: None, display_name: "New".to_owned(), ..settings() };
@@ -74,7 +74,7 @@ on_both_engines! {
         assert_eq!(nobody, StoreError::NotFound { what: "client" });
     }
 
-    async fn s5_two_secrets_are_kept_while_one_is_being_replaced(database: TestDatabase) {
+    async fn s5_two_secrets_are_stored_during_a_rotation(database: TestDatabase) {
         let store = database.open().await;
         add_client(&store, "app").await;
         let add = async |number: u8, old_until, now| {
@@ -89,7 +89,7 @@ on_both_engines! {
         assert_eq!(add(4, at(3), at(3)).await, [(4, None)]);
     }
 
-    async fn a_disabled_client_cannot_refresh_and_its_epoch_moves_once(database: TestDatabase) {
+    async fn disabling_a_client_stops_refreshes_and_raises_its_epoch_once(database: TestDatabase) {
         let store = database.open().await;
         ada_logged_in(&store).await;
         let disabled = store.clients().disable(&client_id("app"), at(99), at(1), None).await.unwrap();
@@ -104,7 +104,7 @@ on_both_engines! {
         assert_eq!(rotate(&store, 1, 0, at(4)).await, RotateOutcome::Refused(RefreshRefusal::Revoked));
     }
 
-    async fn a_revoked_client_loses_its_sessions_and_goes_on(database: TestDatabase) {
+    async fn revoking_a_client_deletes_its_sessions_and_leaves_it_enabled(database: TestDatabase) {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
         let client = store.clients().revoke(&client_id("app"), at(99), at(1), None).await.unwrap().value;
@@ -114,7 +114,7 @@ on_both_engines! {
         assert!(opened.value.is_some());
     }
 
-    async fn r12_the_sessions_of_a_client_are_deleted_a_few_at_a_time(database: TestDatabase) {
+    async fn r12_the_sessions_of_a_client_are_deleted_in_batches(database: TestDatabase) {
         let store = database.open().await;
         let (ada, _) = ada_logged_in(&store).await;
         let other = add_client(&store, "other").await;
@@ -139,7 +139,7 @@ on_both_engines! {
         assert!(store.clients().delete(&client_id("app"), at(99), at(2), None).await.unwrap().value);
     }
 
-    async fn an_id_that_is_used_again_starts_above_the_revocation_of_the_deleted_client(database: TestDatabase) {
+    async fn a_reused_client_id_starts_above_the_epoch_of_the_deleted_client(database: TestDatabase) {
         let store = database.open().await;
         ada_logged_in(&store).await;
         done(store.clients().revoke(&client_id("app"), at(99), at(1), None).await);
@@ -153,7 +153,7 @@ on_both_engines! {
 }
 
 #[tokio::test]
-async fn i4_a_client_that_is_made_while_its_predecessor_is_deleted_starts_at_the_epoch_of_the_revocation() {
+async fn i4_a_client_created_while_its_predecessor_is_deleted_starts_at_the_epoch_of_the_revocation() {
     if !Engine::Postgres.is_available() {
         return;
     }

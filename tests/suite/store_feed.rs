@@ -33,7 +33,7 @@ async fn news(store: &Store, reading: &mut Reading) -> Vec<usize> {
 }
 
 on_both_engines! {
-    async fn every_kind_of_change_reads_back_as_it_was_written(database: TestDatabase) {
+    async fn every_kind_of_change_round_trips(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         let _ = end(&store, 1, countersign::store::Owner::Anyone, at(1)).await;
@@ -98,7 +98,7 @@ on_both_engines! {
         assert!(seen.values().all(|times| *times == 1), "{seen:?}");
     }
 
-    async fn what_is_rolled_back_never_appears(database: TestDatabase) {
+    async fn a_rolled_back_change_never_appears(database: TestDatabase) {
         let store = database.open().await;
         let mut reading = store.feed().load_all().await.unwrap();
         let user = add_user(&store, 1, "ada").await;
@@ -117,7 +117,7 @@ on_both_engines! {
     }
 
     #[expect(clippy::disallowed_methods, reason = "the database's clock is compared with the machine's")]
-    async fn c3_freshness_is_the_databases_clock_in_the_same_snapshot(database: TestDatabase) {
+    async fn c3_a_reading_has_the_database_time_of_its_snapshot(database: TestDatabase) {
         let store = database.open().await;
         let machine = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_millis();
         let reading = store.feed().load_all().await.unwrap();
@@ -127,7 +127,7 @@ on_both_engines! {
         assert!(next.database_now >= reading.database_now);
     }
 
-    async fn a_cursor_of_another_database_reads_everything_again(database: TestDatabase) {
+    async fn a_cursor_of_another_database_causes_a_full_load(database: TestDatabase) {
         let other = match database.engine {
             Engine::Sqlite => TestDatabase::fresh(Engine::Sqlite).await,
             Engine::Postgres => TestDatabase::alone().await,
@@ -146,7 +146,7 @@ on_both_engines! {
         assert_eq!(numbers(&entries), [7]);
     }
 
-    async fn c9_more_news_than_one_look_may_take_is_read_in_chunks(database: TestDatabase) {
+    async fn c9_more_entries_than_one_read_allows_are_read_in_chunks(database: TestDatabase) {
         let store = database.open().await;
         let cursor = store.feed().load_all().await.unwrap().cursor;
         let numbers_up_to = |last: u32| match database.engine {
@@ -194,7 +194,7 @@ on_both_engines! {
         assert_eq!((first.len(), second.len()), (4, 2));
     }
 
-    async fn fail_closed_a_kind_that_this_release_does_not_know_is_an_error(database: TestDatabase) {
+    async fn an_unknown_kind_of_change_is_an_error(database: TestDatabase) {
         let store = database.open().await;
         let reading = store.feed().load_all().await.unwrap();
         revoke(&store, 1).await;
@@ -213,7 +213,7 @@ const INSERT: &str = "INSERT INTO changes (kind, subject, epoch, created_at, exp
     VALUES ('jti', convert_to($1, 'UTF8'), 0, 0, 9000000000000)";
 
 #[tokio::test]
-async fn c4_a_transaction_that_is_held_open_hides_nothing_and_repeats_nothing() {
+async fn c4_an_open_transaction_hides_and_repeats_no_entry() {
     let Some(database) = on_postgres().await else { return };
     let store = database.open().await;
     let mut reading = store.feed().load_all().await.unwrap();
@@ -231,7 +231,7 @@ async fn c4_a_transaction_that_is_held_open_hides_nothing_and_repeats_nothing() 
 }
 
 #[tokio::test]
-async fn c4_a_transaction_that_was_open_before_the_first_load_is_not_missed() {
+async fn c4_the_entry_of_a_transaction_that_was_open_before_the_first_load_is_not_missed() {
     let Some(database) = on_postgres().await else { return };
     let mut held = database.connect_postgres().await;
     held.execute("BEGIN").await.unwrap();
@@ -263,7 +263,7 @@ async fn rows_read(database: &TestDatabase) -> i64 {
 }
 
 #[tokio::test]
-async fn c4_a_transaction_that_is_held_open_makes_no_look_read_what_was_read_before() {
+async fn c4_an_open_transaction_does_not_make_a_poll_read_earlier_entries_again() {
     const SEEN: i64 = 20_000;
     const LOOKS: i64 = 20;
     let Some(database) = on_postgres().await else { return };
@@ -301,7 +301,7 @@ async fn c4_a_transaction_that_is_held_open_makes_no_look_read_what_was_read_bef
 }
 
 #[tokio::test]
-async fn d8_rows_of_a_dump_are_numbered_anew_when_everything_is_revoked_after_the_restore() {
+async fn d8_revoking_everything_after_a_restore_renumbers_the_rows_of_the_dump() {
     let Some(database) = on_postgres().await else { return };
     let store = database.open().await;
     // A server that had counted further than this one, and beyond 32 bits.
@@ -318,7 +318,7 @@ async fn d8_rows_of_a_dump_are_numbered_anew_when_everything_is_revoked_after_th
 }
 
 #[tokio::test]
-async fn c5_a_listener_is_woken_by_a_commit_and_not_by_a_rollback() {
+async fn c5_a_commit_notifies_a_listener_and_a_rollback_does_not() {
     let Some(database) = on_postgres().await else { return };
     let store = database.open().await;
     let mut listener = store.feed().listener().await.unwrap().unwrap();
@@ -329,7 +329,7 @@ async fn c5_a_listener_is_woken_by_a_commit_and_not_by_a_rollback() {
 }
 
 #[tokio::test]
-async fn c5_a_listener_whose_connection_is_cut_says_so() {
+async fn c5_a_listener_whose_connection_is_terminated_returns_an_error() {
     let Some(database) = on_postgres().await else { return };
     let store = database.open().await;
     let mut listener = store.feed().listener().await.unwrap().unwrap();
@@ -341,13 +341,13 @@ async fn c5_a_listener_whose_connection_is_cut_says_so() {
 }
 
 #[tokio::test]
-async fn on_sqlite_there_is_nothing_to_listen_to() {
+async fn sqlite_has_no_notifications() {
     let database = TestDatabase::fresh(Engine::Sqlite).await;
     assert!(database.open().await.feed().listener().await.unwrap().is_none());
 }
 
 #[tokio::test]
-async fn a_reader_of_sqlite_sees_what_another_process_wrote() {
+async fn a_reader_of_sqlite_sees_the_writes_of_another_process() {
     let database = TestDatabase::fresh(Engine::Sqlite).await;
     let store = database.open().await;
     let mut reading = store.feed().load_all().await.unwrap();

@@ -31,7 +31,7 @@ async fn stored(store: &Store, name: &str) -> StoredKey {
 }
 
 on_both_engines! {
-    async fn k8_replicas_that_start_on_an_empty_database_make_one_key(database: TestDatabase) {
+    async fn k8_concurrent_starts_on_an_empty_database_store_one_key(database: TestDatabase) {
         let mut starts = Vec::new();
         for replica in 0..10 {
             let store = database.open().await;
@@ -56,7 +56,7 @@ on_both_engines! {
         assert_eq!(written.changes[0].change, Change::KeysChanged);
     }
 
-    async fn of_ten_replicas_that_rotate_at_once_one_does(database: TestDatabase) {
+    async fn of_ten_concurrent_rotations_one_succeeds(database: TestDatabase) {
         let store = database.open().await;
         done(store.keys().insert_first(new_key("key", 0), START, None).await);
         let mut current = "key".to_owned();
@@ -79,7 +79,7 @@ on_both_engines! {
         assert_eq!((schedule.retires_at, schedule.gone_at), (Some(at(100)), Some(at(200))));
     }
 
-    async fn a_rotation_to_a_key_that_is_stored_already_changes_nothing(database: TestDatabase) {
+    async fn a_rotation_to_an_already_stored_key_changes_nothing(database: TestDatabase) {
         let store = database.open().await;
         done(store.keys().insert_first(new_key("a", 0), START, None).await);
         assert!(rotate_key(&store, "a", "b").await);
@@ -107,7 +107,7 @@ on_both_engines! {
         assert_eq!(unknown.unwrap_err(), StoreError::NotFound { what: "key" });
     }
 
-    async fn an_announced_key_takes_over_at_once_when_the_signing_one_is_withdrawn(database: TestDatabase) {
+    async fn an_announced_key_signs_at_once_when_the_signing_key_is_withdrawn(database: TestDatabase) {
         let store = database.open().await;
         done(store.keys().insert_first(new_key("a", 0), START, None).await);
         rotate_key(&store, "a", "b").await;
@@ -125,7 +125,7 @@ on_both_engines! {
         assert_eq!(stored(&store, "a").await.schedule.withdrawn_at, None);
     }
 
-    async fn a_key_is_sealed_anew_only_from_the_form_that_was_read(database: TestDatabase) {
+    async fn a_key_is_resealed_only_if_it_did_not_change_since_it_was_read(database: TestDatabase) {
         let store = database.open().await;
         done(store.keys().insert_first(new_key("a", 0), START, None).await);
         assert!(!store.keys().reseal(&kid("a"), b"other", b"new").await.unwrap());
@@ -133,7 +133,7 @@ on_both_engines! {
         assert_eq!(stored(&store, "a").await.sealed, b"new");
     }
 
-    async fn d18_a_key_with_an_impossible_schedule_is_named_and_keeps_no_other_back(database: TestDatabase) {
+    async fn d18_a_key_with_an_impossible_schedule_is_named_and_the_other_keys_load(database: TestDatabase) {
         let store = database.open().await;
         done(store.keys().insert_first(new_key("a", 10), START, None).await);
         database.tamper("UPDATE signing_keys SET announced_at = signs_from + 1").await;

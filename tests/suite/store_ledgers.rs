@@ -21,7 +21,7 @@ fn event(event: &'static str, subject: &str) -> AuditEvent {
 }
 
 on_both_engines! {
-    async fn l3_of_two_hundred_guesses_at_once_on_three_replicas_no_more_than_the_free_ones_pass(database: TestDatabase) {
+    async fn l3_two_hundred_concurrent_attempts_on_three_replicas_pass_only_up_to_the_free_burst(database: TestDatabase) {
         let replicas = [database.open().await, database.open().await, database.open().await];
         let keys = vec![(AttemptKey([1; 32]), LIMITS), (AttemptKey([2; 32]), LIMITS)];
         let guesses: Vec<_> = (0..200)
@@ -38,7 +38,7 @@ on_both_engines! {
         assert_eq!(allowed, 6);
     }
 
-    async fn l4_the_hard_stop_holds_until_the_window_ends(database: TestDatabase) {
+    async fn l4_the_hard_stop_lasts_until_the_window_ends(database: TestDatabase) {
         let store = database.open().await;
         let keys = vec![(AttemptKey([1; 32]), LIMITS)];
         let (mut now, mut allowed) = (START, 0);
@@ -68,7 +68,7 @@ on_both_engines! {
         assert!(store.attempts().register(keys, None, START).await.unwrap().is_allowed());
     }
 
-    async fn one_blocked_key_blocks_and_then_the_others_are_not_counted(database: TestDatabase) {
+    async fn one_blocked_counter_blocks_the_attempt_and_the_others_are_not_incremented(database: TestDatabase) {
         let store = database.open().await;
         let (account, address) = (AttemptKey([1; 32]), AttemptKey([2; 32]));
         let strict = AttemptLimits { free: 0, ..LIMITS };
@@ -81,7 +81,7 @@ on_both_engines! {
         assert!(store.attempts().register(vec![(address, LIMITS)], None, START).await.unwrap().is_allowed());
     }
 
-    async fn a_success_forgets_an_account_and_takes_one_back_from_an_address(database: TestDatabase) {
+    async fn a_success_clears_the_account_counter_and_decrements_the_address_counter(database: TestDatabase) {
         let store = database.open().await;
         let (account, address) = (AttemptKey([1; 32]), AttemptKey([2; 32]));
         for _ in 0..50 {
@@ -91,7 +91,7 @@ on_both_engines! {
         }
     }
 
-    async fn l4_who_is_known_is_not_held_to_the_account_and_everybody_else_is(database: TestDatabase) {
+    async fn l4_only_a_known_address_is_exempt_from_the_account_limit(database: TestDatabase) {
         let replicas = [database.open().await, database.open().await];
         let (account, pair, known) = (AttemptKey([1; 32]), AttemptKey([2; 32]), AttemptKey([3; 32]));
         replicas[0].attempts().settle(vec![Settlement::Know(known, at(1000))]).await.unwrap();
@@ -109,7 +109,7 @@ on_both_engines! {
         }
     }
 
-    async fn an_attempt_that_is_taken_back_leaves_no_delay_behind(database: TestDatabase) {
+    async fn a_withdrawn_attempt_leaves_no_delay(database: TestDatabase) {
         let store = database.open().await;
         let key = AttemptKey([1; 32]);
         let strict = vec![(key, AttemptLimits { free: 1, hard_stop: 2, ..LIMITS })];
@@ -122,7 +122,7 @@ on_both_engines! {
         }
     }
 
-    async fn an_assertion_is_accepted_once_by_all_replicas_together(database: TestDatabase) {
+    async fn an_assertion_jti_is_accepted_once_across_all_replicas(database: TestDatabase) {
         let replicas = [database.open().await, database.open().await];
         for round in 0..10 {
             let uses: Vec<_> = (0..20)
@@ -141,7 +141,7 @@ on_both_engines! {
         assert!(replicas[0].assertions().remember([1; 32], at(200), at(60)).await.unwrap());
     }
 
-    async fn an_administrators_key_is_accepted_until_it_expires_or_is_deleted(database: TestDatabase) {
+    async fn an_admin_key_is_accepted_until_it_expires_or_is_deleted(database: TestDatabase) {
         let store = database.open().await;
         store.admin_keys().create(admin_key(1, "ops"), START, None).await.unwrap();
         store.admin_keys().create(admin_key(2, "ci"), START, None).await.unwrap();
@@ -225,7 +225,7 @@ on_both_engines! {
         assert_eq!(store.audit().step(&rare, None, 10).await.unwrap(), AuditStep { records: Vec::new(), next: None });
     }
 
-    async fn d8_after_a_restore_nothing_that_was_issued_counts(database: TestDatabase) {
+    async fn d8_after_a_restore_every_earlier_token_is_inactive(database: TestDatabase) {
         use countersign::domain::{Change, RefreshRefusal, Revocation};
         use countersign::store::RotateOutcome;
         let store = database.open().await;
@@ -248,7 +248,7 @@ on_both_engines! {
         assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, at(1)).await.unwrap(), SweepStep::Deleted(1));
     }
 
-    async fn d8_epochs_of_the_installation_rise_also_over_a_restore(database: TestDatabase) {
+    async fn d8_the_installation_epoch_increases_across_a_restore(database: TestDatabase) {
         let store = database.open().await;
         let mut last = 0;
         for seconds in [0, 0, 1, 60] {

@@ -47,7 +47,7 @@ fn is_outage<T>(answer: &Result<T, StoreError>) -> bool {
 }
 
 on_both_engines! {
-    async fn r5_a_failure_at_the_last_statement_leaves_everything_as_it_was(database: TestDatabase) {
+    async fn r5_a_failure_at_the_last_statement_rolls_everything_back(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         rotate(&store, 1, 0, at(60)).await;
@@ -82,7 +82,7 @@ on_both_engines! {
         assert_eq!(rotate(&store, 1, 0, at(99)).await, RotateOutcome::Refused(RefreshRefusal::Reused));
     }
 
-    async fn a_write_that_fails_takes_no_other_with_it(database: TestDatabase) {
+    async fn a_failed_write_does_not_fail_others_of_its_group(database: TestDatabase) {
         let store = database.open().await;
         inject(&database, "users", "NEW.username LIKE 'bad%'", "58000").await;
         let writes: Vec<_> = (0..60_u8)
@@ -100,7 +100,7 @@ on_both_engines! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d2_a_transaction_that_lost_is_run_again_a_bounded_number_of_times() {
+async fn d2_a_transaction_that_conflicts_is_retried_a_bounded_number_of_times() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -124,7 +124,7 @@ async fn sequence(database: &TestDatabase) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d9_requests_that_find_no_connection_are_told_within_a_second_and_the_feed_goes_on() {
+async fn d9_with_an_exhausted_pool_requests_fail_within_a_second_and_the_feed_continues() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -152,7 +152,7 @@ async fn d9_requests_that_find_no_connection_are_told_within_a_second_and_the_fe
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d9_while_another_process_writes_to_sqlite_reads_go_on_and_writes_are_told_in_time() {
+async fn d9_while_another_process_writes_to_sqlite_reads_continue_and_writes_time_out() {
     let database = TestDatabase::fresh(Engine::Sqlite).await;
     let store = database.open_with(&impatient(&database)).await;
     let user = add_user(&store, 1, "ada").await;
@@ -168,7 +168,7 @@ async fn d9_while_another_process_writes_to_sqlite_reads_go_on_and_writes_are_to
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn an_administrator_gets_a_turn_beside_a_server_that_writes_without_a_pause() {
+async fn a_command_can_write_while_a_server_writes_continuously() {
     let database = TestDatabase::fresh(Engine::Sqlite).await;
     let (server, administrator) = (database.open().await, database.open().await);
     let (user, _) = ada_logged_in(&server).await;
@@ -196,7 +196,7 @@ async fn an_administrator_gets_a_turn_beside_a_server_that_writes_without_a_paus
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d6_when_the_server_drops_every_connection_reads_and_transactions_do_not_notice() {
+async fn d6_reads_and_transactions_succeed_after_the_server_drops_every_connection() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -237,7 +237,7 @@ async fn proxied(database: &TestDatabase, pooler_transaction_mode: bool) -> (Pro
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_connection_whose_rollback_got_no_answer_is_not_used_again() {
+async fn a_connection_whose_rollback_was_not_confirmed_is_closed() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -255,7 +255,7 @@ async fn a_connection_whose_rollback_got_no_answer_is_not_used_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn c2_a_connect_that_hangs_costs_the_feed_its_own_patience_and_not_that_of_requests() {
+async fn c2_a_hanging_connect_of_the_feed_uses_the_timeout_of_the_feed() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -273,7 +273,7 @@ async fn c2_a_connect_that_hangs_costs_the_feed_its_own_patience_and_not_that_of
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_cut_cable_is_an_outage_within_two_seconds_and_over_as_soon_as_it_is_mended() {
+async fn a_network_partition_is_an_outage_within_two_seconds_and_ends_when_it_heals() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -311,7 +311,7 @@ async fn a_cut_cable_is_an_outage_within_two_seconds_and_over_as_soon_as_it_is_m
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_connection_that_takes_a_dead_ones_place_is_kept() {
+async fn the_replacement_of_a_dead_connection_is_kept() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -327,7 +327,7 @@ async fn the_connection_that_takes_a_dead_ones_place_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_server_that_is_gone_is_an_outage_at_once() {
+async fn a_stopped_server_is_an_outage_at_once() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -344,7 +344,7 @@ async fn a_server_that_is_gone_is_an_outage_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn behind_a_pooler_in_transaction_mode_everything_works_and_nothing_is_prepared_or_listened_to() {
+async fn a_pooler_in_transaction_mode_is_supported_without_prepared_statements_or_listen() {
     if !Engine::Postgres.is_available() {
         return;
     }

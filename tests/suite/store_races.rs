@@ -71,7 +71,7 @@ on_both_engines! {
         assert_eq!(count_of(&store, "session.reused").await, 1);
     }
 
-    async fn r2_of_twenty_refreshes_at_once_one_rotates_and_the_others_get_its_successor(database: TestDatabase) {
+    async fn r2_of_twenty_concurrent_refreshes_one_rotates_and_the_others_get_the_same_successor(database: TestDatabase) {
         let store = database.open().await;
         ada_logged_in(&store).await;
         for round in 0..ROUNDS {
@@ -97,7 +97,7 @@ on_both_engines! {
         assert_eq!(store.sessions().by_id(session_id(1)).await.unwrap().unwrap().session.generation, u32::from(ROUNDS));
     }
 
-    async fn r2_of_many_sessions_that_refresh_at_once_each_gets_its_own_answer(database: TestDatabase) {
+    async fn r2_concurrent_refreshes_of_many_sessions_each_get_their_own_answer(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         for number in 2..=200 {
@@ -137,7 +137,7 @@ on_both_engines! {
         }
     }
 
-    async fn r2_without_a_retry_window_one_rotates_and_the_rest_is_reuse_with_one_event(database: TestDatabase) {
+    async fn r2_without_a_retry_window_one_refresh_rotates_and_the_rest_are_reuse_with_one_event(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         for round in 2..ROUNDS {
@@ -210,7 +210,7 @@ on_both_engines! {
         }
     }
 
-    async fn r10_a_caller_that_goes_away_leaves_the_old_or_the_new_state(database: TestDatabase) {
+    async fn r10_a_disconnecting_caller_leaves_the_old_or_the_new_state(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         let mut dice = Dice::new(10);
@@ -259,7 +259,7 @@ async fn sixty_sessions(database: &TestDatabase) -> Store {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_postgresql_a_locked_session_delays_only_its_own_callers() {
+async fn on_postgresql_a_locked_session_row_delays_only_its_own_callers() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -303,7 +303,7 @@ async fn on_postgresql_a_locked_session_delays_only_its_own_callers() {
 }
 
 #[tokio::test]
-async fn on_postgresql_a_session_that_stays_locked_is_an_outage_and_consumes_nothing() {
+async fn on_postgresql_a_session_row_that_stays_locked_is_an_outage_and_consumes_nothing() {
     if !Engine::Postgres.is_available() {
         return;
     }

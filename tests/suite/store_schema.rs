@@ -53,7 +53,7 @@ async fn d1_replicas_that_start_together_on_an_empty_postgresql_migrate_it_once(
 }
 
 on_both_engines! {
-    async fn d1_an_empty_database_says_what_is_missing(database: TestDatabase) {
+    async fn d1_an_empty_database_is_reported_as_not_migrated(database: TestDatabase) {
         let bare = TestDatabase::bare(database.engine).await;
         let status = bare.open().await.check_schema().await.unwrap();
         assert_eq!(status, SchemaStatus { current: 0, latest: current().latest, pending: current().latest });
@@ -67,7 +67,7 @@ on_both_engines! {
         assert!(matches!(store.migrate(START).await, Err(StoreError::Misconfigured(_))));
     }
 
-    async fn c10_a_newer_schema_is_refused_unless_it_says_that_this_release_may_run(database: TestDatabase) {
+    async fn c10_a_newer_schema_is_refused_unless_it_declares_compatibility(database: TestDatabase) {
         let store = database.open().await;
         database
             .tamper("INSERT INTO schema_migrations SELECT version + 1, 'next', checksum, 1, 0 FROM schema_migrations
@@ -98,7 +98,7 @@ on_both_engines! {
 }
 
 #[tokio::test]
-async fn d4_a_missing_sqlite_file_is_made_only_when_asked_and_for_its_owner_alone() {
+async fn d4_a_missing_sqlite_file_is_created_only_on_request_with_mode_600() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("made/here/countersign.db");
     let location = |create| StoreSettings::new(Location::Sqlite { path: path.clone(), create });
@@ -116,7 +116,7 @@ async fn d4_a_missing_sqlite_file_is_made_only_when_asked_and_for_its_owner_alon
 }
 
 #[tokio::test]
-async fn d4_what_is_not_a_database_is_refused_and_left_alone() {
+async fn d4_a_file_that_is_not_a_database_is_refused_and_not_changed() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("countersign.db");
     let text = "These are my notes, and they are longer than the header of a database would be. ".repeat(20);
@@ -129,7 +129,7 @@ async fn d4_what_is_not_a_database_is_refused_and_left_alone() {
 }
 
 #[tokio::test]
-async fn d5_a_server_that_may_forget_a_commit_is_refused() {
+async fn d5_a_server_without_durable_commits_is_refused() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -142,7 +142,7 @@ async fn d5_a_server_that_may_forget_a_commit_is_refused() {
 }
 
 #[tokio::test]
-async fn d5_every_connection_commits_durably_whatever_the_server_s_default_is() {
+async fn d5_every_connection_commits_durably_whatever_the_servers_default() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -182,7 +182,7 @@ async fn d5_a_database_that_is_not_utf8_is_refused() {
 }
 
 #[tokio::test]
-async fn s1_a_url_that_cannot_be_read_or_reached_is_not_repeated() {
+async fn s1_an_invalid_or_unreachable_url_is_not_repeated_in_the_error() {
     for url in
         ["postgres://ada:hunter2@127.0.0.1:1/x", "postgres://ada:hunter2@[bad/x", "postgres://ada:hunter2@h:99999/x"]
     {

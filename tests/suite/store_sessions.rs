@@ -17,7 +17,7 @@ fn revoked(number: u8) -> Change {
 }
 
 on_both_engines! {
-    async fn an_opened_session_reads_back_and_notes_the_login(database: TestDatabase) {
+    async fn a_new_session_round_trips_and_records_the_login(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = (add_user(&store, 1, "ada").await, add_client(&store, "app").await);
         let new = new_session(1, &user, &client, at(5));
@@ -34,7 +34,7 @@ on_both_engines! {
         assert!(matches!(store.sessions().open(new, at(6)).await, Err(StoreError::Conflict { .. })));
     }
 
-    async fn r11_a_login_that_began_before_a_revocation_yields_no_session(database: TestDatabase) {
+    async fn r11_a_login_that_began_before_a_revocation_creates_no_session(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = (add_user(&store, 1, "ada").await, add_client(&store, "app").await);
         let late = new_session(1, &user, &client, START);
@@ -51,7 +51,7 @@ on_both_engines! {
         assert_eq!(store.users().by_id(user.id).await.unwrap().unwrap().last_login_at, None);
     }
 
-    async fn r12_the_session_used_longest_ago_makes_room(database: TestDatabase) {
+    async fn r12_the_least_recently_used_session_is_deleted_at_the_limit(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = (add_user(&store, 1, "ada").await, add_client(&store, "app").await);
         for number in 1..=3 {
@@ -70,7 +70,7 @@ on_both_engines! {
         assert_eq!(live.iter().map(|detail| detail.session.id).collect::<Vec<_>>(), [1, 3, 4].map(session_id));
     }
 
-    async fn r12_logins_at_once_never_leave_more_sessions_than_allowed(database: TestDatabase) {
+    async fn r12_concurrent_logins_never_exceed_the_session_limit(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = (add_user(&store, 1, "ada").await, add_client(&store, "app").await);
         let logins = (1..=20).map(|number| {
@@ -85,7 +85,7 @@ on_both_engines! {
         assert_eq!((displaced, store.sessions().of_user(user.id, None, 100, START).await.unwrap().len()), (17, 3));
     }
 
-    async fn a_success_settles_the_counts_of_failed_logins(database: TestDatabase) {
+    async fn a_success_resets_the_counters_of_failed_logins(database: TestDatabase) {
         use countersign::store::{AttemptKey, AttemptLimits};
         let store = database.open().await;
         let (user, client) = (add_user(&store, 1, "ada").await, add_client(&store, "app").await);
@@ -101,7 +101,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_refresh_rotates_and_moves_the_idle_end_alone(database: TestDatabase) {
+    async fn a_refresh_rotates_and_extends_only_the_idle_expiry(database: TestDatabase) {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
         let RotateOutcome::Rotated(detail) = rotate(&store, 1, 0, at(60)).await else { panic!("not rotated") };
@@ -111,7 +111,7 @@ on_both_engines! {
         assert_eq!((detail.username, detail.roles), (user.username, user.roles));
     }
 
-    async fn r4_a_lost_answer_is_given_again_within_the_window(database: TestDatabase) {
+    async fn r4_a_lost_answer_is_repeated_within_the_window(database: TestDatabase) {
         let store = database.open().await;
         ada_logged_in(&store).await;
         let RotateOutcome::Rotated(first) = rotate(&store, 1, 0, at(60)).await else { panic!("not rotated") };
@@ -123,7 +123,7 @@ on_both_engines! {
         assert_eq!(rotate(&store, 1, 0, at(71)).await, refused(RefreshRefusal::Reused));
     }
 
-    async fn r4_the_marks_never_shorten_the_window_and_at_most_double_it(database: TestDatabase) {
+    async fn r4_rounding_never_shortens_the_window_and_at_most_doubles_it(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         let mut dice = Dice::new(9);
@@ -164,7 +164,7 @@ on_both_engines! {
         }
     }
 
-    async fn c10_rotations_by_release_0_1_0_leave_its_own_rule_and_nothing_wider(database: TestDatabase) {
+    async fn c10_rotations_by_release_0_1_0_follow_its_own_retry_rule(database: TestDatabase) {
         let store = database.open().await;
         ada_logged_in(&store).await;
         for generation in 0..3 {
@@ -185,7 +185,7 @@ on_both_engines! {
         assert_eq!(rotate(&store, 1, 3, at(1104)).await, refused(RefreshRefusal::Reused));
     }
 
-    async fn r4_a_window_that_changes_holds_at_once_for_what_is_superseded_after(database: TestDatabase) {
+    async fn r4_a_changed_window_applies_to_tokens_superseded_afterwards(database: TestDatabase) {
         let store = database.open().await;
         ada_logged_in(&store).await;
         let present = async |generation: u32, seconds: u64, window: u64| {
@@ -208,7 +208,7 @@ on_both_engines! {
         assert_eq!(present(6, 4200, 10).await, refused(RefreshRefusal::Reused));
     }
 
-    async fn r5_a_rotation_that_asks_for_a_kind_of_session_leaves_any_other_as_it_was(database: TestDatabase) {
+    async fn r5_a_rotation_limited_to_one_kind_of_session_leaves_others_unchanged(database: TestDatabase) {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
         let list = |names: &[&str]| names.iter().map(|name| Audience::parse(name).unwrap()).collect::<Vec<_>>();
@@ -254,7 +254,7 @@ on_both_engines! {
         assert_eq!(state, SessionState::Ended(at(71), EndReason::Reused));
     }
 
-    async fn r7_a_foreign_client_or_family_is_refused_and_changes_nothing(database: TestDatabase) {
+    async fn r7_another_client_or_family_secret_is_refused_and_changes_nothing(database: TestDatabase) {
         let store = database.open().await;
         ada_logged_in(&store).await;
         rotate(&store, 1, 0, at(60)).await;
@@ -273,7 +273,7 @@ on_both_engines! {
         assert_eq!(store.sessions().by_id(session_id(1)).await.unwrap(), before);
     }
 
-    async fn r8_the_idle_and_the_absolute_end_hold_to_the_millisecond(database: TestDatabase) {
+    async fn r8_idle_and_absolute_expiry_are_exact_to_the_millisecond(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         let just_before = Duration::from_millis(1);
@@ -286,7 +286,7 @@ on_both_engines! {
         assert_eq!(rotate(&store, 2, 1, at(100)).await, refused(RefreshRefusal::Expired));
     }
 
-    async fn p9_a_deleted_client_or_a_moved_epoch_stops_a_retry_too(database: TestDatabase) {
+    async fn p9_a_deleted_client_or_a_raised_epoch_stops_a_retry_too(database: TestDatabase) {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
         rotate(&store, 1, 0, at(60)).await;
@@ -296,7 +296,7 @@ on_both_engines! {
         assert_eq!(store.sessions().of_user(user.id, None, 10, at(61)).await.unwrap(), []);
     }
 
-    async fn ending_is_idempotent_and_asks_whose_session_it_is(database: TestDatabase) {
+    async fn ending_a_session_is_idempotent_and_checks_its_owner(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         let stranger = countersign::domain::UserId::from_bytes([9; 16]);
@@ -319,7 +319,7 @@ on_both_engines! {
         assert_eq!(rotate(&store, 1, 0, at(4)).await, refused(RefreshRefusal::Ended));
     }
 
-    async fn sessions_are_listed_in_pages_and_only_while_they_live(database: TestDatabase) {
+    async fn sessions_are_listed_in_pages_and_only_while_live(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         for number in 2..=7 {
@@ -349,7 +349,7 @@ on_both_engines! {
 }
 
 #[tokio::test]
-async fn on_postgresql_a_refresh_rewrites_its_row_in_place() {
+async fn on_postgresql_a_refresh_is_a_heap_only_update() {
     if !Engine::Postgres.is_available() {
         return;
     }

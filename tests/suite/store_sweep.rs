@@ -44,7 +44,7 @@ async fn sweep(store: &Store, table: &str, now: countersign::domain::Timestamp) 
 }
 
 on_both_engines! {
-    async fn i12_the_feed_keeps_an_entry_for_an_hour_beyond_its_end(database: TestDatabase) {
+    async fn i12_the_feed_keeps_an_entry_for_an_hour_after_it_expires(database: TestDatabase) {
         let store = database.open().await;
         for (number, seconds) in [(1, 10), (2, 20)] {
             let jti = Jti::parse(&format!("jti-{number}")).unwrap();
@@ -55,7 +55,7 @@ on_both_engines! {
         assert_eq!(store.feed().load_all().await.unwrap().entries.len(), 1);
     }
 
-    async fn dead_sessions_go_and_live_ones_stay(database: TestDatabase) {
+    async fn the_sweep_deletes_expired_sessions_and_keeps_live_ones(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         let mut opened = Vec::new();
@@ -78,7 +78,7 @@ on_both_engines! {
         assert_eq!(left.iter().map(|detail| detail.session.id).collect::<Vec<_>>(), [1, 2, 6].map(session_id));
     }
 
-    async fn d7_a_differential_check_on_many_sessions_while_they_are_refreshed(database: TestDatabase) {
+    async fn d7_the_sweep_matches_a_model_while_sessions_are_refreshed(database: TestDatabase) {
         let count: u32 = size(3000, 10_000_000);
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
@@ -134,7 +134,7 @@ on_both_engines! {
         assert_eq!((left, client.id), (count as usize - expected, client_id("app")));
     }
 
-    async fn d7_a_differential_check_on_many_counts_and_known_addresses_while_attempts_are_made(database: TestDatabase) {
+    async fn d7_the_sweep_matches_a_model_while_attempts_are_counted(database: TestDatabase) {
         let count: u32 = size(3000, 10_000_000);
         let store = database.open().await;
         let (number, key) = match database.engine {
@@ -196,7 +196,7 @@ on_both_engines! {
         assert_eq!((left["login_attempts"], left["known_addresses"]), (expected, expected));
     }
 
-    async fn d7_a_table_that_cannot_be_swept_keeps_no_other_from_it(database: TestDatabase) {
+    async fn d7_a_table_that_cannot_be_swept_does_not_stop_the_others(database: TestDatabase) {
         let store = database.open().await;
         done(store.feed().revoke_jti(&Jti::parse("jti-1").unwrap(), at(10), START, None).await);
         store.assertions().remember([1; 32], at(10), START).await.unwrap();
@@ -213,7 +213,7 @@ on_both_engines! {
         assert_eq!(swept.failed.iter().map(|(table, _)| *table).collect::<Vec<_>>(), ["changes"]);
     }
 
-    async fn l6_an_attempt_that_is_taken_back_leaves_nothing_and_what_others_counted_stays(database: TestDatabase) {
+    async fn l6_a_withdrawn_attempt_removes_only_its_own_count(database: TestDatabase) {
         let store = database.open().await;
         let limits = AttemptLimits { free: 0, hard_stop: 10, window: Duration::from_secs(DAY) };
         let keys = [1, 2, 3].map(|number| AttemptKey([number; 32]));
@@ -237,7 +237,7 @@ on_both_engines! {
         assert_eq!(sweep(&store, "login_attempts", at(3 * DAY)).await, 0, "nothing is left to sweep");
     }
 
-    async fn d7_a_round_that_begins_in_the_middle_is_followed_by_a_whole_one(database: TestDatabase) {
+    async fn d7_a_round_that_starts_midway_is_followed_by_a_full_round(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         for number in 2..=9 {
@@ -250,7 +250,7 @@ on_both_engines! {
         assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, now).await.unwrap(), SweepStep::Deleted(6));
     }
 
-    async fn s4_a_session_that_expired_leaves_one_event_with_its_user_and_client(database: TestDatabase) {
+    async fn s4_an_expired_session_writes_one_audit_event_with_user_and_client(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         let absolute = NewSession {
@@ -286,7 +286,7 @@ on_both_engines! {
         assert!(events.iter().all(|event| event.at == now));
     }
 
-    async fn everything_else_goes_when_nothing_depends_on_it(database: TestDatabase) {
+    async fn other_rows_are_deleted_once_nothing_depends_on_them(database: TestDatabase) {
         let store = database.open().await;
         add_client(&store, "app").await;
         done(store.clients().add_secret(&client_id("app"), SecretDigest([2; 32]), at(50), START, None).await);

@@ -29,7 +29,7 @@ on_both_engines! {
         assert_eq!((credentials.user, credentials.password_hash.as_str()), (created, "hash-1"));
     }
 
-    async fn of_twenty_that_take_a_name_at_once_one_gets_it(database: TestDatabase) {
+    async fn of_twenty_concurrent_creations_with_one_name_one_succeeds(database: TestDatabase) {
         let store = database.open().await;
         let attempts = (0..20).map(|number| {
             let store = store.clone();
@@ -45,7 +45,7 @@ on_both_engines! {
         assert_eq!(created, 1);
     }
 
-    async fn s4_an_import_is_remembered_with_its_count_and_not_at_all_when_nothing_came_of_it(database: TestDatabase) {
+    async fn s4_an_import_is_audited_with_its_count_and_not_if_it_created_no_user(database: TestDatabase) {
         let store = database.open().await;
         let event = |detail: Option<&str>| {
             Some(AuditEvent { event: "users.imported", detail: detail.map(str::to_owned), ..AuditEvent::default() })
@@ -59,7 +59,7 @@ on_both_engines! {
         assert_eq!(details, [r#"{"created":1}"#, r#"{"address":"::1","created":2}"#]);
     }
 
-    async fn an_import_leaves_taken_names_alone_and_says_which(database: TestDatabase) {
+    async fn an_import_skips_and_reports_existing_names(database: TestDatabase) {
         let store = database.open().await;
         add_user(&store, 1, "ada").await;
         let users = vec![new_user(2, "bob"), new_user(3, "ada"), new_user(4, "eve"), new_user(5, "bob")];
@@ -114,7 +114,7 @@ on_both_engines! {
         assert_eq!(store.users().change_password(password(nobody, None, None), START).await.unwrap_err(), error);
     }
 
-    async fn disabling_moves_the_epoch_once_ends_sessions_and_is_undone_by_enabling(database: TestDatabase) {
+    async fn disabling_raises_the_epoch_once_and_ends_sessions_and_enabling_reverses_it(database: TestDatabase) {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
         let disabled = store.users().disable(user.id, at(REMEMBERED.as_secs()), at(5), None).await.unwrap();
@@ -129,7 +129,7 @@ on_both_engines! {
         assert!(matches!(rotate(&store, 1, 0, at(8)).await, RotateOutcome::Refused(RefreshRefusal::Ended)));
     }
 
-    async fn i13_logging_out_everywhere_costs_one_entry_on_the_feed(database: TestDatabase) {
+    async fn i13_logging_out_everywhere_writes_one_entry_to_the_feed(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         for number in 2..6 {
@@ -143,7 +143,7 @@ on_both_engines! {
         }
     }
 
-    async fn a_deleted_user_takes_sessions_along_and_leaves_a_revocation(database: TestDatabase) {
+    async fn deleting_a_user_deletes_the_sessions_and_writes_a_revocation(database: TestDatabase) {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
         let deleted = store.users().delete(user.id, at(99), at(1), None).await.unwrap();
@@ -153,7 +153,7 @@ on_both_engines! {
         assert_eq!(rotate(&store, 1, 0, at(2)).await, RotateOutcome::Refused(RefreshRefusal::Unknown));
     }
 
-    async fn p12_a_changed_password_ends_every_session_but_the_one_that_changed_it(database: TestDatabase) {
+    async fn p12_a_password_change_ends_every_session_but_its_own(database: TestDatabase) {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         done(store.sessions().open(new_session(2, &user, &client, START), START).await);
@@ -170,7 +170,7 @@ on_both_engines! {
         assert_eq!(credentials.password_hash, "new-hash");
     }
 
-    async fn p12_a_stolen_refresh_token_is_not_handed_its_successor_after_a_change_of_password(database: TestDatabase) {
+    async fn p12_after_a_password_change_an_older_refresh_token_gets_no_successor(database: TestDatabase) {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
         done(store.users().change_password(password(user.id, Some(0), Some(1)), at(1)).await);
@@ -179,7 +179,7 @@ on_both_engines! {
         assert_eq!(store.sessions().of_user(user.id, None, 10, at(2)).await.unwrap().len(), 1);
     }
 
-    async fn a_change_of_password_that_is_based_on_the_past_changes_nothing(database: TestDatabase) {
+    async fn a_password_change_against_an_outdated_hash_changes_nothing(database: TestDatabase) {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
         let conflict = |change| {
@@ -198,7 +198,7 @@ on_both_engines! {
         assert!(store.users().change_password(password(user.id, None, None), at(4)).await.is_ok());
     }
 
-    async fn p6_every_scheme_of_a_stored_hash_is_found_once(database: TestDatabase) {
+    async fn p6_each_scheme_of_stored_hashes_is_listed_once(database: TestDatabase) {
         let store = database.open().await;
         let bcrypt = |cost| format!("$2b${cost}$z8aqxIoWmhCWl.JLerepfeo41Bj8DTBraSPFL3Tok6sTPyMybsvRm");
         let hashes = ["$argon2id$v=19$m=7168,t=5,p=1$c2FsdA$b3V0", &bcrypt("12"), &bcrypt("10"), &bcrypt("12")];
@@ -215,7 +215,7 @@ on_both_engines! {
         assert_eq!(store.users().password_samples().await.unwrap(), [hashes[0]]);
     }
 
-    async fn a_better_hash_replaces_only_the_hash_it_was_made_from(database: TestDatabase) {
+    async fn an_upgraded_hash_replaces_only_the_hash_it_was_computed_for(database: TestDatabase) {
         let store = database.open().await;
         let user = add_user(&store, 1, "ada").await;
         assert!(!store.users().upgrade_hash(user.id, "hash-2", "better").await.unwrap());
@@ -224,7 +224,7 @@ on_both_engines! {
         assert_eq!(store.users().credentials_by_id(user.id).await.unwrap().unwrap().password_hash, "better");
     }
 
-    async fn p8_fail_closed_a_row_that_says_the_impossible_is_named(database: TestDatabase) {
+    async fn p8_an_invalid_row_is_an_error_that_names_it(database: TestDatabase) {
         let store = database.open().await;
         let (user, _) = ada_logged_in(&store).await;
         database.tamper("UPDATE users SET username = 'ADA'").await;

@@ -39,7 +39,7 @@ async fn refusal(answer: Response) -> (u16, String) {
 }
 
 on_both_engines! {
-    async fn a_client_gets_a_token_for_itself_without_a_session_and_without_a_query(database: TestDatabase) {
+    async fn client_credentials_issues_a_token_without_a_session_or_a_statement(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let robot = app.confidential("robot", machine(&["https://api.example"], "read write")).await;
         let answer = app.token_request(&robot, &[]).await;
@@ -59,7 +59,7 @@ on_both_engines! {
         crate::support::outage::bring_tables_back(&app.database).await;
     }
 
-    async fn scope_and_audience_are_within_what_the_client_may_have(database: TestDatabase) {
+    async fn scope_and_audience_are_limited_to_those_of_the_client(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let robot = app.confidential("robot", machine(&["a", "b"], "read write")).await;
         let said = async |more: &[(&str, &str)]| {
@@ -85,7 +85,7 @@ on_both_engines! {
         assert_eq!(refusal(app.token_request(&robot, &[("scope", &long)]).await).await.0, 400, "H5");
     }
 
-    async fn grants_are_those_of_the_client_and_there_is_no_password_grant(database: TestDatabase) {
+    async fn only_the_clients_grants_are_accepted_and_there_is_no_password_grant(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let robot = app.confidential("robot", machine(&["a"], "")).await;
         let portal = app.confidential("portal", portal()).await;
@@ -107,7 +107,7 @@ on_both_engines! {
         assert_eq!(refusal(as_client(&portal, &[("grant_type", "refresh_token")]).await.unwrap()).await, (400, "invalid_request".into()));
     }
 
-    async fn the_client_is_judged_before_anything_it_asks_for(database: TestDatabase) {
+    async fn the_client_is_authenticated_before_its_parameters_are_checked(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let robot = app.confidential("robot", machine(&["a"], "")).await;
         let refused = async |request: RequestBuilder| refusal(request.send().await.unwrap()).await;
@@ -125,7 +125,7 @@ on_both_engines! {
         assert_eq!(refused(differ).await, (400, "invalid_request".into()), "H3");
     }
 
-    async fn r7_a_refresh_token_is_good_for_its_own_client_alone(database: TestDatabase) {
+    async fn r7_a_refresh_token_is_accepted_from_its_own_client_only(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let (portal, thief) = (app.confidential("portal", portal()).await, app.confidential("thief", portal()).await);
         app.client("app", application("read")).await;
@@ -146,7 +146,7 @@ on_both_engines! {
         assert_eq!(tokens(refresh(&app, &portal, &second.refresh_token).send().await.unwrap()).await.session_id, first.session_id);
     }
 
-    async fn r3_r4_both_doors_of_refresh_are_one_rule(database: TestDatabase) {
+    async fn r3_r4_both_refresh_endpoints_follow_the_same_rules(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let portal = app.confidential("portal", portal()).await;
         let first = log_in_on(&app, &portal).await;
@@ -165,7 +165,7 @@ on_both_engines! {
         assert_eq!((event.len(), &event[0]["client"]), (1, &json!("portal")));
     }
 
-    async fn r9_a_refresh_may_name_one_audience_of_the_session_and_tokens_that_differ_have_their_own_jti(database: TestDatabase) {
+    async fn r9_a_refresh_may_select_one_audience_and_different_tokens_have_different_jtis(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let audiences = ["a", "b"].map(|audience| Audience::parse(audience).unwrap()).to_vec();
         app.client("web", ClientSettings { audiences, ..application("read write") }).await;
@@ -194,7 +194,7 @@ on_both_engines! {
         assert_eq!(jtis.len(), 5);
     }
 
-    async fn r9_several_resources_are_the_audiences_of_one_token_and_each_must_be_granted(database: TestDatabase) {
+    async fn r9_several_resources_become_the_audiences_of_one_token_and_each_must_be_granted(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let audiences = ["a", "b", "c"];
         let robot = app.confidential("robot", machine(&audiences, "")).await;
@@ -244,7 +244,7 @@ on_both_engines! {
         assert_eq!(tokens(ask(&second.refresh_token, "").await.unwrap()).await.scope, "read write");
     }
 
-    async fn h1_what_is_no_strict_form_is_an_rfc_6749_error(database: TestDatabase) {
+    async fn h1_a_malformed_form_is_an_rfc_6749_error(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let robot = app.confidential("robot", machine(&["a"], "")).await;
         let send = |content_type: &str, body: Vec<u8>| {
@@ -272,7 +272,7 @@ on_both_engines! {
         assert_eq!(refusal(query.send().await.unwrap()).await.0, 400, "H2: the query string is no place for parameters");
     }
 
-    async fn t9_a_clients_token_that_would_be_too_long_is_refused_by_name(database: TestDatabase) {
+    async fn t9_a_client_token_that_would_be_too_long_is_a_named_error(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let words = |count: usize, length: usize| (0..count).map(|n| format!("{n:0length$}")).collect::<Vec<_>>();
         let (audiences, issuer) = (words(64, 15), "i".repeat(10));

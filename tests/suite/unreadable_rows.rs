@@ -50,7 +50,7 @@ async fn spoil_client(app: &TestApp, id: &str, change: &str) {
 }
 
 on_both_engines! {
-    async fn d18_a_signing_key_that_cannot_be_opened_concerns_its_own_tokens_alone(database: TestDatabase) {
+    async fn d18_a_signing_key_that_cannot_be_opened_affects_only_its_own_tokens(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.service.keys.import_key(&pem("ed25519"), None, &Requester::command_line()).await.unwrap();
         let settings = ClientSettings { algorithm: Some(Algorithm::EdDsa), ..machine(&[], "") };
@@ -80,7 +80,7 @@ on_both_engines! {
         assert_eq!(problems(&app).await.len(), 1);
     }
 
-    async fn d18_a_key_row_that_says_the_impossible_concerns_its_own_tokens_alone(database: TestDatabase) {
+    async fn d18_an_invalid_key_row_affects_only_its_own_tokens(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.service.keys.import_key(&pem("ed25519"), None, &Requester::command_line()).await.unwrap();
         let settings = ClientSettings { algorithm: Some(Algorithm::EdDsa), ..machine(&[], "") };
@@ -99,7 +99,7 @@ on_both_engines! {
         assert_eq!(app.introspection(&concerned).await.status(), 503, "the row says no more than before");
     }
 
-    async fn d18_a_client_that_cannot_be_read_concerns_what_depends_on_it_alone(database: TestDatabase) {
+    async fn d18_an_unreadable_client_affects_only_what_depends_on_it(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let spoilt = app.confidential("spoilt", machine(&[], "")).await;
         let orders = app.confidential("orders", resource_server(&["https://orders.example"], IntrospectRight::Own)).await;
@@ -131,7 +131,7 @@ on_both_engines! {
         assert_eq!(problems(&app).await, [""; 0]);
     }
 
-    async fn d18_a_user_that_cannot_be_read_is_listed_apart_and_the_others_go_on(database: TestDatabase) {
+    async fn d18_an_unreadable_user_is_listed_separately_and_the_others_work(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.administer(Method::POST, "/admin/v1/users", Some(json!({"username": "bob", "password": PASSWORD}))).await;
         app.database.tamper("UPDATE users SET roles = '\"' WHERE username = 'bob'").await;
@@ -152,7 +152,7 @@ on_both_engines! {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d6_a_database_that_cannot_write_is_told_to_operators_until_it_can() {
+async fn d6_a_database_that_cannot_write_is_reported_to_operators_until_it_can() {
     if !Engine::Postgres.is_available() {
         return;
     }

@@ -41,7 +41,7 @@ async fn app() -> TestApp {
 }
 
 #[tokio::test]
-async fn h7_every_other_method_is_405_and_allow_names_those_that_there_are() {
+async fn h7_every_other_method_is_405_and_allow_lists_the_supported_ones() {
     let app = app().await;
     for (path, methods) in routes() {
         let mut allowed = methods.clone();
@@ -73,7 +73,7 @@ async fn h7_every_other_method_is_405_and_allow_names_those_that_there_are() {
 }
 
 #[tokio::test]
-async fn h7_trace_gives_nothing_back() {
+async fn h7_trace_echoes_nothing() {
     let app = app().await;
     for path in routes().keys().map(String::as_str).chain(["/v1/verify", "/v1/verify/x", "/"]) {
         let answer =
@@ -86,7 +86,7 @@ async fn h7_trace_gives_nothing_back() {
 }
 
 #[tokio::test]
-async fn h7_head_says_what_get_says_without_saying_it() {
+async fn h7_head_has_the_headers_of_get_and_no_body() {
     let app = app().await;
     let token = app.log_in().await.access_token;
     for (path, methods) in routes() {
@@ -103,7 +103,7 @@ async fn h7_head_says_what_get_says_without_saying_it() {
 }
 
 #[tokio::test]
-async fn h11_no_answer_lets_a_page_of_another_origin_in() {
+async fn h11_no_answer_allows_an_unlisted_origin() {
     let app = app().await;
     let open = [
         "/.well-known/jwks.json",
@@ -124,7 +124,7 @@ async fn h11_no_answer_lets_a_page_of_another_origin_in() {
 }
 
 #[tokio::test]
-async fn h11_pages_of_an_allowed_origin_may_call_what_people_and_public_clients_use() {
+async fn h11_an_allowed_origin_may_call_the_endpoints_of_users_and_public_clients() {
     const PAGE: &str = "https://app.example";
     let settings = "[cors]\nallowed_origins = [\"https://app.example\"]";
     let app = TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, settings).await;
@@ -187,7 +187,7 @@ async fn h11_a_preflight_of_the_public_documents_passes_for_every_origin() {
 }
 
 #[tokio::test]
-async fn h11_a_preflight_allows_the_headers_of_tracing_and_an_app_has_an_origin_too() {
+async fn h11_a_preflight_allows_tracing_headers_and_app_origins() {
     let settings = "[cors]\nallowed_origins = [\"capacitor://localhost\", \"tauri://localhost\"]";
     let app = TestApp::start_with(TestDatabase::fresh(Engine::Sqlite).await, settings).await;
     for (origin, allowed) in [("capacitor://localhost", "capacitor://localhost"), ("ionic://localhost", "")] {
@@ -232,7 +232,7 @@ async fn h11_a_refused_origin_is_logged_once_a_minute_with_the_setting() {
 }
 
 #[tokio::test]
-async fn h3_a_bearer_token_beside_a_login_or_refresh_is_no_client_authentication() {
+async fn h3_a_bearer_token_is_not_client_authentication_at_login_or_refresh() {
     let app = app().await;
     let old = app.log_in().await;
     for header in [format!("Bearer {}", old.access_token), "Bearer".to_owned(), "bearer undefined".to_owned()] {
@@ -256,7 +256,7 @@ async fn h3_a_bearer_token_beside_a_login_or_refresh_is_no_client_authentication
 }
 
 #[tokio::test]
-async fn a_path_that_is_not_there_is_404_in_the_shape_of_its_neighbours() {
+async fn an_unknown_path_is_404_in_the_error_format_of_its_api() {
     let app = app().await;
     for path in [
         "/v1",
@@ -287,7 +287,7 @@ async fn a_path_that_is_not_there_is_404_in_the_shape_of_its_neighbours() {
 }
 
 #[tokio::test]
-async fn paths_that_climb_are_looked_at_as_they_stand() {
+async fn dot_segments_in_a_path_are_not_resolved() {
     let app = app().await;
     let token = app.log_in().await.access_token;
     let raw = async |target: &str| {
@@ -317,7 +317,7 @@ async fn paths_that_climb_are_looked_at_as_they_stand() {
 }
 
 #[tokio::test]
-async fn a_body_where_none_is_read_changes_nothing() {
+async fn a_body_on_an_endpoint_without_one_changes_nothing() {
     let app = app().await;
     for path in ["/.well-known/jwks.json", "/livez", "/readyz", "/openapi.json"] {
         let plain = app.get(path).send().await.unwrap();
@@ -330,7 +330,7 @@ async fn a_body_where_none_is_read_changes_nothing() {
 }
 
 #[tokio::test]
-async fn h13_nothing_of_a_request_comes_back_in_an_error() {
+async fn h13_no_error_reflects_any_part_of_the_request() {
     let app = app().await;
     let canary = "canary<script>7";
     for (path, methods) in routes() {
@@ -353,7 +353,7 @@ async fn h13_nothing_of_a_request_comes_back_in_an_error() {
 }
 
 #[tokio::test]
-async fn every_answer_bears_a_request_id_the_callers_if_it_is_well_formed() {
+async fn every_answer_has_a_request_id_and_a_well_formed_one_is_kept() {
     let app = app().await;
     for (path, methods) in routes() {
         for method in methods {

@@ -63,7 +63,7 @@ async fn restore(database: &TestDatabase, fixture: &Value) {
 }
 
 on_both_engines! {
-    async fn c10_what_release_0_1_0_issued_revoked_and_sealed_stands_on_this_one(database: TestDatabase) {
+    async fn c10_tokens_revocations_and_keys_of_release_0_1_0_remain_valid(database: TestDatabase) {
         let fixture: Value = serde_json::from_str(RELEASE_0_1_0).unwrap();
         let held = |name: &str| fixture[name].as_str().unwrap();
         let database = TestDatabase::bare(database.engine).await;

@@ -35,7 +35,7 @@ async fn import(app: &TestApp, lines: String) -> Value {
 }
 
 on_both_engines! {
-    async fn p1_an_imported_user_logs_in_and_has_a_better_hash_from_then_on(database: TestDatabase) {
+    async fn p1_the_first_login_of_an_imported_user_upgrades_the_hash(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let sessions = Sessions::of(&app).await;
         assert_eq!(import(&app, lines()).await, json!({"created": 5, "skipped": 0, "errors": []}));
@@ -82,7 +82,7 @@ on_both_engines! {
         }
     }
 
-    async fn an_upgrade_that_cannot_be_written_does_not_cost_the_login(database: TestDatabase) {
+    async fn a_login_succeeds_although_the_hash_upgrade_cannot_be_written(database: TestDatabase) {
         let app = TestApp::start(database).await;
         import(&app, lines()).await;
         let broken = Broken::on(&app.database, "BEFORE UPDATE OF password_hash", "users").await;
@@ -101,7 +101,7 @@ on_both_engines! {
         assert_eq!(app.login(&json!({"username": "gone", "password": PASSWORD})).await.status(), 200);
     }
 
-    async fn p14_a_login_never_changes_which_passwords_an_imported_hash_accepts(database: TestDatabase) {
+    async fn p14_a_login_never_changes_the_set_of_passwords_that_an_imported_hash_accepts(database: TestDatabase) {
         let app = TestApp::start(database).await;
         // bcrypt compares 72 bytes: the system that made this hash also accepted every longer spelling.
         let seventy_two = "012345678901234567890123456789012345678901234567890123456789012345678901";
@@ -139,7 +139,7 @@ on_both_engines! {
         assert_eq!(error_of(answer).await, (401, "invalid_credentials".into()));
     }
 
-    async fn an_import_keeps_other_writes_waiting_for_a_few_users_only(database: TestDatabase) {
+    async fn an_import_delays_other_writes_by_one_small_batch_only(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let lines: Vec<_> = (0..120)
             .map(|number| json!({"username": format!("user{number}"), "password_hash": HASHES[0].1}).to_string())

@@ -139,7 +139,7 @@ fn wycheproof_262_p256_signatures_in_the_form_of_jose() {
 }
 
 #[test]
-fn wycheproof_776_rsa_signatures_and_keys_with_the_exponent_three_are_refused_whole() {
+fn wycheproof_776_rsa_signatures_and_every_key_with_exponent_3_is_refused() {
     use wycheproof::TestResult;
     use wycheproof::rsa_pkcs1_verify::{TestName, TestSet};
     let (mut judged, mut of_refused_keys) = (0, 0);
@@ -186,7 +186,7 @@ fn wycheproof_324_rsa_pss_signatures() {
 }
 
 #[test]
-fn wycheproof_174_hmacs_whole_and_truncated_as_refresh_tokens_have_them() {
+fn wycheproof_174_hmacs_whole_and_truncated_as_in_refresh_tokens() {
     use wycheproof::mac::{TestName, TestSet};
     let mut judged = 0;
     for group in TestSet::load(TestName::HmacSha256).unwrap().test_groups {

@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p6_schemes_are_learned_at_first_use_and_forgotten_when_replaced() {
+    async fn p6_schemes_are_recorded_at_first_use_and_removed_when_replaced() {
         let hasher = start(WEAKEST);
         let _ = hasher.verify(password("a wrong guess"), None, Priority::Normal).await;
         let plain = work_done(&hasher).await;
@@ -497,7 +497,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p5_five_hundred_logins_fill_the_queue_and_no_more() {
+    async fn p5_five_hundred_logins_never_exceed_the_queue_limit() {
         let hasher = start(WEAKEST);
         let release = occupied(&hasher).await;
         let mut waiting: Vec<_> = Vec::new();
@@ -574,7 +574,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p5_disconnected_callers_free_their_places_and_cost_no_hash() {
+    async fn p5_disconnected_callers_leave_the_queue_and_compute_no_hash() {
         let hasher = start(WEAKEST);
         let release = occupied(&hasher).await;
         for _ in 0..100 {
@@ -608,7 +608,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn p5_a_thread_holds_memory_from_its_first_hash_until_it_rests() {
+    async fn p5_a_thread_allocates_memory_at_its_first_hash_and_frees_it_when_idle() {
         let hasher = start(WEAKEST);
         let blocks = async || hasher.run(Priority::Normal, |workspace| Ok(workspace.held_blocks())).await.unwrap();
         assert_eq!(blocks().await, 0);

@@ -226,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn p13_the_greatest_value_that_a_refusal_names_is_accepted() {
+    fn p13_the_maximum_that_a_refusal_names_is_accepted() {
         let Err(HashRefusal::TooExpensive { most, .. }) = limits().check(Scheme::bcrypt(16).unwrap()) else { panic!() };
         assert_eq!(limits().check(Scheme::bcrypt(most).unwrap()), Ok(()));
         assert!(limits().check(Scheme::bcrypt(most + 1).unwrap()).is_err());

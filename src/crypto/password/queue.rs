@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn p5_low_priority_loses_its_place_in_a_full_queue_and_is_served_last_but_not_never() {
+    fn p5_low_priority_is_evicted_from_a_full_queue_and_served_last_without_starvation() {
         let queue = Arc::new(Queue::new(8));
         let mut low: Vec<_> = ["l0", "l1", "l2", "l3"].map(|item| place(&queue, Priority::Low, item)).into();
         let _normal: Vec<_> = ["n0", "n1", "n2", "n3"].map(|item| place(&queue, Priority::Normal, item)).into();

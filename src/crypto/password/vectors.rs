@@ -66,7 +66,7 @@ fn every_foreign_hash_matches_its_password_and_no_other() {
 }
 
 #[test]
-fn the_stored_text_is_one_of_four_forms_and_reads_back_as_itself() {
+fn the_stored_text_is_one_of_four_forms_and_round_trips() {
     for (name, password, hash) in HASHES {
         let read = PasswordHash::parse(hash).unwrap();
         assert_eq!(PasswordHash::parse(read.as_str()).as_ref(), Ok(&read), "{name}");
@@ -76,7 +76,7 @@ fn the_stored_text_is_one_of_four_forms_and_reads_back_as_itself() {
 }
 
 #[test]
-fn bcrypt_cuts_long_passwords_as_other_systems_do() {
+fn bcrypt_truncates_passwords_at_72_bytes_as_other_systems_do() {
     let hash = HASHES.iter().find(|(name, _, _)| *name == "bcrypt of 101 bytes").unwrap().2;
     assert!(matches(hash, LONG) && matches(hash, SEVENTY_TWO) && matches(hash, &format!("{SEVENTY_TWO}other")));
     assert!(!matches(hash, &SEVENTY_TWO[..71]));

@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn p6_every_refusal_does_the_same_in_the_same_order_whatever_hash_the_account_has() {
+    fn p6_every_refusal_does_the_same_work_in_the_same_order_whatever_hash_is_stored() {
         let mut cost = RefusalCost::of(schemes()[0], &limits(u32::MAX));
         for scheme in schemes() {
             assert!(cost.learn(scheme));
@@ -169,7 +169,7 @@ mod tests {
     }
 
     #[test]
-    fn a_match_under_the_current_scheme_pays_for_nothing_else() {
+    fn a_match_under_the_current_scheme_computes_no_other_hash() {
         let mut cost = RefusalCost::of(schemes()[0], &limits(u32::MAX));
         cost.learn(schemes()[4]);
         assert_eq!(cost.steps(Some(schemes()[0]))[0], Step::Verify);
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn p13_a_refusal_never_costs_more_than_the_limit_besides_the_current_hash() {
+    fn p13_a_refusal_costs_at_most_the_limit_plus_the_current_hash() {
         let current = Work::of(schemes()[0]).cost();
         let mut cost = RefusalCost::of(schemes()[0], &limits(24));
         let mut stored = schemes();

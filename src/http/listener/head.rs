@@ -321,7 +321,7 @@ mod tests {
     const BAD: Result<Framing, ProblemCode> = Err(ProblemCode::InvalidRequest);
 
     #[test]
-    fn h9_one_framing_is_read_and_two_are_refused() {
+    fn h9_one_framing_header_is_accepted_and_two_are_refused() {
         assert_eq!(screen_fields(""), Ok(Framing::Length(0)));
         assert_eq!(screen_fields("Content-Length: 7\r\n"), Ok(Framing::Length(7)));
         assert_eq!(screen_fields("content-length:\t 007 \r\n"), Ok(Framing::Length(7)));
@@ -352,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn h9_lines_that_can_be_read_in_two_ways_are_refused() {
+    fn h9_ambiguous_header_lines_are_refused() {
         for fields in [
             "X: a\r\n folded\r\n",
             "X: a\r\n\tfolded\r\n",
@@ -489,7 +489,7 @@ mod tests {
     }
 
     #[test]
-    fn h8_each_byte_of_a_target_is_refused_here_or_read_by_the_library() {
+    fn h8_each_byte_of_a_target_is_refused_here_or_parsed_by_hyper() {
         for byte in 0..=u8::MAX {
             for (before, after) in [
                 ("/", ""),
@@ -534,7 +534,7 @@ mod tests {
     }
 
     #[test]
-    fn h11_the_origin_of_a_refused_head_is_found_and_holds_no_line_break() {
+    fn h11_the_origin_of_a_refused_head_is_found_and_has_no_line_break() {
         for (head, origin) in [
             (&b"GET / HTTP/1.1\r\nHost: a\r\norigin:https://a \r\nX: y"[..], Some(&b"https://a"[..])),
             (b"GET / HTTP/1.1\nORIGIN: https://a\nOrigin: https://b\n", Some(b"https://a")),
@@ -552,7 +552,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn h8_the_library_reads_every_head_that_is_accepted_here(
+        fn h8_hyper_parses_every_head_that_is_accepted_here(
             method in "[!-~]{1,3}|GET|OPTIONS|CONNECT",
             start in "/|/[ -~]{0,8}[?]|[*]|[a-z+]{1,5}://|[a-z]{0,3}|http://[!-~]{0,12}/",
             rest in "[!-~]{0,16}",

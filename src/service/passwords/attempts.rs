@@ -241,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn l7_ipv6_is_counted_by_its_64_and_a_mapped_address_as_ipv4() {
+    fn l7_ipv6_is_counted_by_64_network_and_a_mapped_address_as_ipv4() {
         let of = |text: &str| network(text.parse().unwrap());
         assert_eq!(of("2001:db8:1:2:aaaa::1"), of("2001:db8:1:2:bbbb::2"));
         assert_ne!(of("2001:db8:1:2::1"), of("2001:db8:1:3::1"));

@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn c7_what_one_replica_bears_without_delay_blocks_none_whose_clock_is_behind() {
+    fn c7_an_attempt_recorded_by_a_faster_clock_causes_no_block() {
         let count = counted(None, &LIMITS, START.plus(Duration::from_secs(4)));
         assert_eq!(blocked_for(&count, &LIMITS, START), None);
     }

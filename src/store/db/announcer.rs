@@ -72,7 +72,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn c5_one_notification_speaks_for_every_commit_before_it_and_none_is_forgotten() {
+    async fn c5_one_notification_covers_every_earlier_commit_and_no_commit_is_missed() {
         let announcer = Announcer::default();
         let (sent, gate) = (Arc::new(AtomicUsize::new(0)), Arc::new(Semaphore::new(0)));
         let announce = || {

@@ -239,7 +239,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn callers_who_are_passed_over_are_counted_as_waiting() {
+    async fn callers_deferred_to_the_next_batch_are_counted_as_waiting() {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let deferred = Arc::new(AtomicUsize::new(0));
         let mut line = Line { queue: waiting, deferred: VecDeque::new(), deferred_count: Arc::clone(&deferred) };

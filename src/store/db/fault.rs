@@ -159,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mistake_in_sql_is_not_an_outage() {
+    fn an_sql_error_is_not_an_outage() {
         assert_eq!(of_postgres("42601"), (Fault::Statement, false));
         assert!(matches!(sqlite("1", String::new(), ErrorKind::Other).1, StoreError::Internal(_)));
     }

@@ -619,7 +619,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_became_right_after_the_attempt_is_tried_again() {
+    fn a_row_that_changed_after_the_attempt_is_retried() {
         assert!(matches!(verdict(|_, request| request.generation = 5), Verdict::Rotatable(_)));
     }
 }

@@ -36,7 +36,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn p6_the_scheme_of_a_hash_is_what_stands_before_its_salt() {
+    fn p6_the_scheme_of_a_hash_is_the_part_before_its_salt() {
         for (hash, scheme) in [
             ("$argon2id$v=19$m=19456,t=2,p=1$c2FsdA$b3V0cHV0", "$argon2id$v=19$m=19456,t=2,p=1"),
             ("$scrypt$ln=14,r=8,p=1$c2FsdA$b3V0cHV0", "$scrypt$ln=14,r=8,p=1"),

@@ -9,7 +9,7 @@ fn metrics() -> Metrics {
 }
 
 #[test]
-fn every_figure_of_the_contract_is_there_under_its_name() {
+fn every_documented_metric_is_exported_under_its_name() {
     let metrics = metrics();
     metrics.database("session_rotate", Duration::from_millis(2));
     metrics.route("/v1/login").observe("POST", 200, Duration::from_millis(40));
@@ -100,7 +100,7 @@ fn counting_by_index_reaches_the_series_of_that_name() {
 }
 
 #[test]
-fn what_callers_make_up_adds_no_series() {
+fn unknown_label_values_add_no_series() {
     let metrics = metrics();
     let route = metrics.route("/v1/me");
     for method in ["GET", "BREW", "get", "PROPFIND"] {
@@ -120,7 +120,7 @@ fn what_callers_make_up_adds_no_series() {
 }
 
 #[test]
-fn a_key_that_signs_no_more_leaves_the_figures_and_lost_lines_only_grow() {
+fn a_retired_key_leaves_the_metrics_and_the_lost_lines_counter_never_decreases() {
     let metrics = metrics();
     let kids = ["a", "b"].map(|letter| Kid::parse(&letter.repeat(43)).unwrap());
     metrics.gauges().set_signing_keys(kids.iter().map(|kid| (kid, Algorithm::EdDsa, 1.0)));
@@ -156,7 +156,7 @@ fn concurrent_scrapes_run_one_at_a_time() {
 }
 
 #[test]
-fn the_process_tells_what_it_takes() {
+fn process_metrics_are_exported() {
     let text = metrics().render();
     for name in ["cpu_seconds_total", "resident_memory_bytes", "virtual_memory_bytes", "threads", "open_fds", "max_fds"]
     {
@@ -170,7 +170,7 @@ fn the_process_tells_what_it_takes() {
 /// promtool is not installed on every machine, so the test only runs on request: `cargo test -- --ignored promtool`.
 #[test]
 #[ignore = "needs promtool; its path can be given as PROMTOOL"]
-fn promtool_finds_nothing_to_say_about_the_figures() {
+fn promtool_accepts_the_metrics() {
     let metrics = metrics();
     metrics.database("session_rotate", Duration::from_millis(2));
     metrics.route("/v1/login").observe("POST", 200, Duration::from_millis(40));

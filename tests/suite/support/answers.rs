@@ -47,7 +47,7 @@ fn names(route: &str, path: &str) -> bool {
 }
 
 #[test]
-fn an_answer_that_is_not_documented_is_found() {
+fn an_undocumented_answer_is_detected() {
     let line = |route: &str, method: &str, status: u16| {
         format!("countersign_http_requests_total{{method=\"{method}\",route=\"{route}\",status=\"{status}\"}} 1\n")
     };

@@ -258,7 +258,7 @@ impl<S: Subscriber> Layer<S> for Everything {
 }
 
 #[test]
-fn s1_a_secret_that_slips_out_is_found_in_every_spelling() {
+fn s1_a_leaked_secret_is_detected_in_every_encoding() {
     let ledger: &'static Ledger = Box::leak(Box::default());
     let secret = "cs_rt_AQIDBAUGBwgJCgsMDQ4PEBESExQVFhcYGRobHB0eHyAhIiMkJSYnKCkqKywtLi8wMTIzNDU2Nzg5";
     let bytes = URL_SAFE_NO_PAD.decode(&secret[secret.len() - 32..]).unwrap();
@@ -288,7 +288,7 @@ fn s1_a_secret_that_slips_out_is_found_in_every_spelling() {
 }
 
 #[test]
-fn s1_a_careless_line_at_any_level_is_seen() {
+fn s1_a_leak_at_any_log_level_is_detected() {
     let ledger: &'static Ledger = Box::leak(Box::default());
     let secret = "a password that no other test has";
     tracing::subscriber::with_default(tracing_subscriber::registry().with(Everything(ledger)), || {

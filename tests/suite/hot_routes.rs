@@ -123,7 +123,7 @@ fn request(app: &TestApp, base: &str, question: &(&str, Method, String, HeaderMa
 }
 
 on_both_engines! {
-    async fn the_short_way_answers_what_the_router_answers(database: TestDatabase) {
+    async fn hot_routes_answer_as_the_router_does(database: TestDatabase) {
         let app = TestApp::start_with(database, SETTINGS).await;
         let token = app.log_in().await.access_token;
         let secret = app.client(MACHINE, machine(&["a"], "read")).await.unwrap();
@@ -135,7 +135,7 @@ on_both_engines! {
         }
     }
 
-    async fn c2_both_ways_refuse_alike_when_the_view_is_stale(database: TestDatabase) {
+    async fn c2_hot_routes_and_router_answer_503_when_the_view_is_stale(database: TestDatabase) {
         let app = TestApp::start_with(database, SETTINGS).await;
         let token = app.log_in().await.access_token;
         assert!(app.is_active(&token).await, "the gateway's header is remembered from here on");
