@@ -57,7 +57,11 @@ pub(super) fn run(command: AdminKeyCommand, common: &Common) -> Result<(), CliEr
 
 async fn list(core: &Core, common: &Common) -> Result<(), CliError> {
     let keys = core.service.administration.admin_keys().await.map_err(CliError::failed)?;
+    for problem in keys.problems() {
+        tracing::error!(problem, "an admin key cannot be read");
+    }
     let rows: Vec<Value> = keys
+        .readable
         .iter()
         .map(|key| {
             json!({

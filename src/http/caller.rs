@@ -97,7 +97,15 @@ fn credentials_of<'a>(input: &'a ClientCredentialsInput, default: Option<&'a str
 /// Converts a failure to an OAuth error.
 pub fn oauth_failure(failure: Failure) -> OAuthError {
     match failure {
-        Failure::Unavailable(cause) => OAuthError::unavailable(RETRY_AFTER).because(cause),
+        Failure::Unavailable(cause) | Failure::UnreadableRow(cause) => {
+            OAuthError::unavailable(RETRY_AFTER).because(cause)
+        }
+        Failure::NotChanged(cause) => {
+            OAuthError::unavailable(RETRY_AFTER).described(OAuthDescription::NotChanged).because(cause)
+        }
+        Failure::OutcomeUnknown(cause) => {
+            OAuthError::unavailable(RETRY_AFTER).described(OAuthDescription::OutcomeUnknown).because(cause)
+        }
         Failure::TokenTooLong(cause) => {
             OAuthError::new(OAuthCode::InvalidScope, OAuthDescription::TokenTooLong).because(cause)
         }
@@ -108,7 +116,15 @@ pub fn oauth_failure(failure: Failure) -> OAuthError {
 impl From<Failure> for ApiError {
     fn from(failure: Failure) -> Self {
         match failure {
-            Failure::Unavailable(cause) => Self::new(ProblemCode::TemporarilyUnavailable).because(cause),
+            Failure::Unavailable(cause) | Failure::UnreadableRow(cause) => {
+                Self::new(ProblemCode::TemporarilyUnavailable).because(cause)
+            }
+            Failure::NotChanged(cause) => {
+                Self::new(ProblemCode::TemporarilyUnavailable).detail(NOT_CHANGED).because(cause)
+            }
+            Failure::OutcomeUnknown(cause) => {
+                Self::new(ProblemCode::TemporarilyUnavailable).detail(OUTCOME_UNKNOWN).because(cause)
+            }
             Failure::TokenTooLong(cause) => Self::new(ProblemCode::TokenTooLong)
                 .detail("Request fewer scopes or one audience, or remove roles of the user.")
                 .because(cause),
@@ -125,6 +141,11 @@ impl From<HashingError> for ApiError {
         }
     }
 }
+
+const NOT_CHANGED: &str = "The database is unavailable. Nothing was changed.";
+
+const OUTCOME_UNKNOWN: &str =
+    "The answer of the database was lost. The change may have been made: read the state before you repeat the request.";
 
 /// `Retry-After` of a 503: about the time in which a stale view becomes fresh again.
 pub const RETRY_AFTER: std::time::Duration = std::time::Duration::from_secs(1);

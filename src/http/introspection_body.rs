@@ -17,6 +17,9 @@ use crate::telemetry::metrics::IntrospectionResult;
 /// The complete inactive answer, byte-identical for every reason (security.md I3).
 pub const INACTIVE: &[u8] = b"{\"active\":false}";
 
+/// A token of a batch without a verdict. It has no `active`, because it is neither active nor inactive.
+const UNDECIDED: &[u8] = b"{\"error\":\"temporarily_unavailable\"}";
+
 /// Capacity for the headers of an answer, including those added by the middleware.
 const EXPECTED_HEADERS: usize = 5;
 
@@ -83,6 +86,25 @@ pub enum IntrospectionAnswer<'a> {
     Active(ActiveToken<'a>),
     /// The token is inactive or not visible to the caller.
     Inactive(InactiveToken),
+}
+
+/// A result of a batch.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(untagged)]
+#[expect(dead_code, clippy::large_enum_variant, reason = "describes what `body_of` writes; never constructed")]
+pub enum BatchResult<'a> {
+    /// As from `/oauth2/introspect`.
+    Judged(IntrospectionAnswer<'a>),
+    /// The token could not be judged, because a stored row cannot be read. Treat it as a 503 for this token.
+    Undecided(UndecidedToken),
+}
+
+/// Exactly `{"error":"temporarily_unavailable"}`.
+#[derive(Debug, Serialize, utoipa::ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UndecidedToken {
+    /// Always `temporarily_unavailable`.
+    error: &'static str,
 }
 
 /// Exactly `{"active":false}`, for every reason.
@@ -178,6 +200,7 @@ pub fn body_of(result: &Introspection, issuer: &str) -> Bytes {
         Introspection::Access(token) => token.introspection(|claims| ActiveToken::access(claims).to_bytes()).clone(),
         Introspection::Refresh(session) => ActiveToken::refresh(session, issuer).to_bytes(),
         Introspection::Inactive => Bytes::from_static(INACTIVE),
+        Introspection::Undecided => Bytes::from_static(UNDECIDED),
     }
 }
 
@@ -185,7 +208,7 @@ pub fn body_of(result: &Introspection, issuer: &str) -> Bytes {
 pub fn respond(introspected: &Introspected, issuer: &str, max_age: Duration) -> Response {
     let cache = match &introspected.result {
         Introspection::Access(token) => cache_control(max_age, token.claims.expires_at, introspected.at),
-        Introspection::Refresh(_) => HeaderValue::from_static("no-store"),
+        Introspection::Refresh(_) | Introspection::Undecided => HeaderValue::from_static("no-store"),
         Introspection::Inactive => INACTIVE_CACHE,
     };
     let mut headers = HeaderMap::with_capacity(EXPECTED_HEADERS);
@@ -202,6 +225,7 @@ pub fn label_of(introspected: &Introspected) -> IntrospectionResult {
     match introspected.result {
         Introspection::Access(_) | Introspection::Refresh(_) => IntrospectionResult::Active,
         Introspection::Inactive => IntrospectionResult::Inactive,
+        Introspection::Undecided => IntrospectionResult::Unavailable,
     }
 }
 

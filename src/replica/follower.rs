@@ -27,6 +27,9 @@ const LONGEST_WAIT: Duration = Duration::from_secs(3);
 /// moment. Each attempt has its own time limits.
 const RETRY_AFTER: Duration = Duration::from_millis(100);
 
+/// The interval at which unreadable clients and keys are read again.
+const REREAD_EVERY: Duration = Duration::from_secs(10);
+
 /// The shortest time between two syncs. Under a flood of revocations each sync reads many entries. The load on the
 /// database is therefore bounded, whatever the number of notifications.
 const MIN_SYNC_INTERVAL: Duration = Duration::from_millis(20);
@@ -271,9 +274,38 @@ impl Follower {
         }
     }
 
+    /// Reads the unreadable clients and keys again: an operator may have repaired them.
+    pub async fn reread_unreadable(&self) -> Result<(), SyncError> {
+        if self.view.has_unreadable_clients() {
+            // The cursor's lock is held, so that a concurrent sync cannot restore an older state of a row.
+            let _serialised = self.cursor.lock().await;
+            let clients = self.store.clients().all().await?;
+            if clients.unreadable.len() < self.view.unreadable_clients().len() {
+                let (clients, unreadable) = partition(clients);
+                self.view.replace_clients(clients, unreadable);
+            }
+        }
+        let unreadable_keys = self.keyring.keys().unreadable().len();
+        if unreadable_keys > 0 {
+            let _serialised = self.cursor.lock().await;
+            self.keyring.load().await?;
+            if self.keyring.keys().unreadable().len() < unreadable_keys {
+                self.view.bump_generation();
+            }
+        }
+        Ok(())
+    }
+
     async fn poll(&self) {
         let (mut was_failing, mut was_alarming) = (false, false);
+        let mut reread_at = now() + REREAD_EVERY;
         loop {
+            if now() >= reread_at {
+                reread_at = now() + REREAD_EVERY;
+                if let Err(error) = self.reread_unreadable().await {
+                    tracing::debug!(%error, "the unreadable rows could not be read again");
+                }
+            }
             match self.sync().await {
                 Ok(()) if was_failing => {
                     was_failing = false;

@@ -108,6 +108,13 @@ pub enum Unavailable {
     BehindCaller,
 }
 
+impl Unavailable {
+    /// Whether only verdicts that depend on an unreadable row are missing.
+    pub const fn is_of_row(&self) -> bool {
+        matches!(self, Self::UnreadableKey | Self::UnreadableClient)
+    }
+}
+
 /// A verified token, and the data to judge it again without verifying it again.
 #[derive(Debug)]
 pub struct JudgedToken {
@@ -262,7 +269,7 @@ impl Judge {
                 tokio::task::yield_now().await;
                 has_paused = true;
             }
-            let is_unavailable = matches!(judgement.verdict, Verdict::Unavailable(_));
+            let is_unavailable = matches!(&judgement.verdict, Verdict::Unavailable(reason) if !reason.is_of_row());
             judgements.push(judgement);
             if is_unavailable {
                 // The whole batch gets this answer, so the other tokens need not be judged.

@@ -129,6 +129,15 @@ pub enum Failure {
     /// A dependency is unavailable: 503 with `Retry-After`.
     #[error("{0}")]
     Unavailable(Box<dyn std::error::Error + Send + Sync>),
+    /// A stored row that the request needs cannot be read: 503 with `Retry-After`.
+    #[error("{0}")]
+    UnreadableRow(Box<dyn std::error::Error + Send + Sync>),
+    /// The database is unavailable, and nothing was changed: 503 with `Retry-After`.
+    #[error("{0}")]
+    NotChanged(Box<dyn std::error::Error + Send + Sync>),
+    /// The answer of the database was lost, and the change may have been made: 503 with `Retry-After`.
+    #[error("{0}")]
+    OutcomeUnknown(Box<dyn std::error::Error + Send + Sync>),
     /// The access token would exceed the maximum length (security.md T9): the user has too many roles, or the client too many
     /// audiences or scopes. 400; nothing was changed.
     #[error("{0}")]
@@ -146,7 +155,7 @@ impl Failure {
 
     /// Whether a later attempt may succeed.
     pub const fn is_outage(&self) -> bool {
-        matches!(self, Self::Unavailable(_))
+        matches!(self, Self::Unavailable(_) | Self::UnreadableRow(_) | Self::NotChanged(_) | Self::OutcomeUnknown(_))
     }
 
     fn no_verdict(reason: Unavailable) -> Self {
@@ -164,10 +173,10 @@ impl Failure {
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         match error {
+            StoreError::Unavailable(_) | StoreError::CannotWrite(_) => Self::NotChanged(Box::new(error)),
+            StoreError::OutcomeUnknown(_) => Self::OutcomeUnknown(Box::new(error)),
             // An unreadable row affects only requests that need it, until an operator repairs it.
-            StoreError::Unavailable(_) | StoreError::CannotWrite(_) | StoreError::Corrupt { .. } => {
-                Self::Unavailable(Box::new(error))
-            }
+            StoreError::Corrupt { .. } => Self::UnreadableRow(Box::new(error)),
             _ => Self::Internal(Box::new(error)),
         }
     }

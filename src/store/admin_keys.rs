@@ -6,7 +6,7 @@ use std::time::Duration;
 use crate::domain::Timestamp;
 use crate::store::columns::admin_key_columns;
 use crate::store::db::{Database, Row, values};
-use crate::store::{AuditEvent, StoreError, audit};
+use crate::store::{AuditEvent, Rows, StoreError, audit};
 
 /// The last use is recorded at most this often.
 const USE_RESOLUTION: Duration = Duration::from_secs(60);
@@ -68,9 +68,13 @@ impl AdminKeys<'_> {
     }
 
     /// Every key, in the order of their names.
-    pub async fn all(&self) -> Result<Vec<AdminKey>, StoreError> {
+    pub async fn all(&self) -> Result<Rows<AdminKey, String>, StoreError> {
         const READ: &str = concat!("SELECT ", admin_key_columns!(), " FROM admin_keys ORDER BY name");
-        self.0.rows("admin_keys_all", READ, Vec::new()).await?.iter().map(AdminKey::try_from).collect()
+        let mut keys = Rows::default();
+        for row in &self.0.rows("admin_keys_all", READ, Vec::new()).await? {
+            keys.add(|| row.of("admin_keys", "name").text("name").ok(), AdminKey::try_from(row));
+        }
+        Ok(keys)
     }
 
     /// The key with this digest, if it is accepted at `now`. Records the use.

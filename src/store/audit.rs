@@ -130,6 +130,8 @@ pub struct AuditFilter {
 pub struct AuditStep {
     /// The newest matching events, newest first.
     pub records: Vec<AuditRecord>,
+    /// Matching events that cannot be read.
+    pub unreadable: Vec<StoreError>,
     /// The start of the next step; none when no older event can match.
     pub next: Option<i64>,
 }
@@ -228,11 +230,19 @@ impl Audit<'_> {
         bound.extend(criteria.map(|value| Value::from(value.clone())));
         bound.extend(values![since, until, limit]);
         let rows = self.0.rows("audit_page", leader.page, bound).await?;
-        let records = rows.iter().map(AuditRecord::try_from).collect::<Result<Vec<_>, _>>()?;
-        let is_full = records.len() == usize::try_from(limit).unwrap_or(usize::MAX);
-        let next =
-            if is_full { records.last().map(|last| last.seq) } else { Some(floor).filter(|seq| *seq > i64::MIN) };
-        Ok(AuditStep { records, next })
+        let (mut records, mut unreadable) = (Vec::new(), Vec::new());
+        for row in &rows {
+            match AuditRecord::try_from(row) {
+                Ok(record) => records.push(record),
+                Err(error) => unreadable.push(error),
+            }
+        }
+        let is_full = rows.len() == usize::try_from(limit).unwrap_or(usize::MAX);
+        let next = match rows.last().filter(|_| is_full) {
+            Some(last) => Some(last.of("audit", "seq").int("seq")?),
+            None => Some(floor).filter(|seq| *seq > i64::MIN),
+        };
+        Ok(AuditStep { records, unreadable, next })
     }
 
     /// The oldest place that [`STEP`] index entries reach.

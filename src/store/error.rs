@@ -3,15 +3,18 @@
 /// A failure of the store. It contains no values from a caller and no secrets, so it may be logged.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum StoreError {
-    /// The database is unavailable: unreachable, starting, full, read-only, or every connection is taken. No change is
-    /// known to be committed, but a commit whose answer was lost may have happened. Answered with 503 and
-    /// `Retry-After`.
+    /// The database is unavailable: unreachable, starting, or every connection is taken. Nothing was changed. Answered
+    /// with 503 and `Retry-After`.
     #[error("the database is unavailable: {0}")]
     Unavailable(String),
     /// The database cannot store anything, or may not: its disk is full or fails, or it became read-only. Reads may
     /// still work. Answered as `Unavailable`.
     #[error("the database cannot write: {0}")]
     CannotWrite(String),
+    /// The answer to a commit was lost: the change may have been made. Answered with 503; the caller reads the state
+    /// again.
+    #[error("the database's answer was lost, and the change may have been made: {0}")]
+    OutcomeUnknown(String),
     /// A unique name is taken, or the row has changed since the caller read it.
     #[error("conflict: {what}")]
     Conflict {
@@ -59,6 +62,14 @@ pub enum StoreError {
 impl StoreError {
     /// Whether a retry may succeed without a change of code or configuration.
     pub const fn is_outage(&self) -> bool {
-        matches!(self, Self::Unavailable(_) | Self::CannotWrite(_))
+        matches!(self, Self::Unavailable(_) | Self::CannotWrite(_) | Self::OutcomeUnknown(_))
+    }
+
+    /// The error of a change that may have been committed before its connection was lost.
+    pub(super) fn after_commit_was_sent(self) -> Self {
+        match self {
+            Self::Unavailable(text) => Self::OutcomeUnknown(text),
+            other => other,
+        }
     }
 }

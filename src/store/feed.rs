@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use crate::domain::{Change, Jti, Revocation, RevocationKind, Timestamp};
-use crate::store::db::{ChangeListener, Database, Lane, Row, Sql, Written, values};
-use crate::store::{AuditEvent, StoreError, audit};
+use crate::store::db::{
+    ChangeListener, Database, Lane, Row, Sql, Written, is_subscriber, other_subscriptions, subscription, values,
+};
+use crate::store::{AuditEvent, Rows, StoreError, audit};
 
 /// How long a note such as "this client changed" stays on the feed. Revocations stay as long as the tokens they
 /// concern.
@@ -115,7 +117,7 @@ impl Feed<'_> {
     /// twice, which is harmless, and are never missed.
     pub async fn head(&self) -> Result<Reading, StoreError> {
         let heads = self.0.read("feed_head", Lane::Feed, HEAD, Vec::new()).await?;
-        let cursor = self.cursor(&heads)?;
+        let cursor = self.cursor(&heads).await?;
         let database_now = cursor.database_now;
         Ok(Reading { entries: Vec::new(), is_complete: true, rest: None, cursor, database_now })
     }
@@ -139,7 +141,7 @@ impl Feed<'_> {
     /// from [`Feed::each`].
     pub async fn read_since(&self, since: &FeedCursor) -> Result<Reading, StoreError> {
         let rows = self.follow(since, &Place { position: since.position, seq: i64::MIN }).await?;
-        let cursor = self.cursor(&rows)?;
+        let cursor = self.cursor(&rows).await?;
         if !cursor.continues(since) {
             return self.head().await;
         }
@@ -158,9 +160,17 @@ impl Feed<'_> {
         new_entries(&self.follow(since, place).await?)
     }
 
-    fn cursor(&self, rows: &[Row]) -> Result<FeedCursor, StoreError> {
-        let mut cursor = rows.first().map(cursor).transpose()?.ok_or_else(headless)?;
-        cursor.origin.push_str(&self.0.file());
+    async fn cursor(&self, rows: &[Row]) -> Result<FeedCursor, StoreError> {
+        let head = rows.first().ok_or_else(headless)?;
+        let fields = head.of("changes", "position");
+        if let Some(subscription) = fields.opt_text("subscription")? {
+            return Err(self.0.refuse_subscriber(is_subscriber(&subscription)));
+        }
+        if fields.opt_text("other_subscriptions")?.is_some() {
+            self.0.examine_again().await?;
+        }
+        let mut cursor = cursor(head)?;
+        cursor.origin.push_str(&self.0.origin());
         Ok(cursor)
     }
 
@@ -200,7 +210,7 @@ impl Feed<'_> {
         after: Option<i64>,
         limit: u32,
         now: Timestamp,
-    ) -> Result<Vec<LiveRevocation>, StoreError> {
+    ) -> Result<Rows<LiveRevocation, i64>, StoreError> {
         const PAGE: &str = "SELECT seq, kind, subject, epoch, created_at, expires_at FROM changes
             WHERE seq > $1 AND expires_at > $2 AND kind NOT IN ('client_changed', 'keys_changed')
               AND ($3 IS NULL OR kind = $3)
@@ -208,13 +218,17 @@ impl Feed<'_> {
         let kind = kind.map(RevocationKind::as_str);
         let values = values![after.unwrap_or(i64::MIN), now, kind, limit];
         let rows = self.0.rows("revocations_page", PAGE, values).await?;
-        let mut page = Vec::with_capacity(rows.len());
+        let mut page = Rows::default();
         for row in &rows {
-            let FeedEntry { change, created_at, expires_at } = FeedEntry::try_from(row)?;
-            if let Change::Revoked(revocation) = change {
-                let seq = row.of("changes", "seq").int("seq")?;
-                page.push(LiveRevocation { seq, revocation, created_at, expires_at });
-            }
+            let seq = row.of("changes", "seq").int("seq")?;
+            let entry = FeedEntry::try_from(row);
+            page.add(
+                || Some(seq),
+                entry.and_then(|FeedEntry { change, created_at, expires_at }| match change {
+                    Change::Revoked(revocation) => Ok(LiveRevocation { seq, revocation, created_at, expires_at }),
+                    _ => Err(row.of("changes", "seq").corrupt("kind", "is no revocation")),
+                }),
+            );
         }
         Ok(page)
     }
@@ -223,7 +237,7 @@ impl Feed<'_> {
 macro_rules! sqlite_head {
     () => {
         "(SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'changes'), 0) AS position,
-                '' AS snapshot, 'sqlite' AS origin, 0 AS is_standby,
+                '' AS snapshot, 'sqlite' AS origin, 0 AS is_standby, NULL AS subscription, NULL AS other_subscriptions,
                 CAST(unixepoch('subsec') * 1000 AS INTEGER) AS database_now) AS head"
     };
 }
@@ -234,13 +248,19 @@ macro_rules! sqlite_head {
 // children crashes. But a crash discards the statistics, so the start time of the statistics changes.
 macro_rules! postgres_head {
     () => {
-        "(SELECT pg_snapshot_xmin(snapshot)::text::bigint AS position, snapshot::text AS snapshot,
+        concat!(
+            "(SELECT pg_snapshot_xmin(snapshot)::text::bigint AS position, snapshot::text AS snapshot,
                 concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
                     extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()),
                     (SELECT oid FROM pg_database WHERE datname = current_database())) AS origin,
-                pg_is_in_recovery()::int::bigint AS is_standby,
+                pg_is_in_recovery()::int::bigint AS is_standby, ",
+            subscription!(),
+            " AS subscription, ",
+            other_subscriptions!(),
+            " AS other_subscriptions,
                 (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS database_now
             FROM (SELECT pg_current_snapshot() AS snapshot) AS taken) AS head"
+        )
     };
 }
 

@@ -32,6 +32,25 @@ impl<T, Id> Default for Rows<T, Id> {
 }
 
 impl<T, Id> Rows<T, Id> {
+    /// The number of rows.
+    pub const fn count(&self) -> usize {
+        self.readable.len() + self.unreadable.len()
+    }
+
+    /// The greatest key of a page, after which the next one begins.
+    pub fn last(&self, id: impl Fn(&T) -> Id) -> Option<Id>
+    where
+        Id: Ord + Clone,
+    {
+        let unreadable = self.unreadable.iter().filter_map(|row| row.id.clone());
+        self.readable.last().map(id).into_iter().chain(unreadable).max()
+    }
+
+    /// Why rows cannot be read, as texts for operators.
+    pub fn problems(&self) -> Vec<String> {
+        self.unreadable.iter().map(|row| row.error.to_string()).collect()
+    }
+
     /// Adds a row, or the reason why the row of `id` is unreadable.
     pub(super) fn add(&mut self, id: impl FnOnce() -> Option<Id>, row: Result<T, StoreError>) {
         match row {

@@ -122,6 +122,58 @@ async fn d16_a_logical_replication_subscriber_is_refused_and_a_publisher_is_not(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d16_a_subscriber_of_pglogical_spock_or_bdr_is_refused_by_name() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::alone().await;
+    for table in ["pglogical.subscription", "spock.subscription", "bdr.subscription", "bdr.bdr_connections"] {
+        let schema = table.split('.').next().unwrap();
+        database.tamper(&format!("CREATE SCHEMA {schema}; CREATE TABLE {table} (sub_name name)")).await;
+        database.open().await;
+        database.tamper(&format!("INSERT INTO {table} VALUES ('incoming')")).await;
+        let text = refusal(&database.settings).await;
+        assert!(text.contains(table) && text.contains("revocations would be missed"), "{text}");
+        database.tamper(&format!("DROP SCHEMA {schema} CASCADE")).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn d16_a_subscription_made_while_a_replica_runs_stops_its_sync_until_all_entries_were_read_again() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::alone().await;
+    let native = "CREATE PUBLICATION outgoing FOR ALL TABLES;
+        CREATE SUBSCRIPTION incoming CONNECTION 'dbname=nowhere' PUBLICATION outgoing WITH (connect = false);
+        INSERT INTO pg_subscription_rel (srsubid, srrelid, srsubstate)
+            SELECT oid, 'changes'::regclass, 'r' FROM pg_subscription WHERE subname = 'incoming'";
+    let spock = "CREATE SCHEMA spock; CREATE TABLE spock.subscription (sub_name name);
+        INSERT INTO spock.subscription VALUES ('incoming')";
+    let store = database.open().await;
+    let mut cursor = store.feed().load_all().await.unwrap().cursor;
+    for (made, removed) in [
+        (native, "ALTER SUBSCRIPTION incoming SET (slot_name = NONE); DROP SUBSCRIPTION incoming"),
+        (spock, "TRUNCATE spock.subscription"),
+    ] {
+        for statement in made.split(';') {
+            database.tamper(statement).await;
+        }
+        for _ in 0..2 {
+            let error = store.feed().read_since(&cursor).await.unwrap_err();
+            assert!(error.to_string().contains("revocations would be missed"), "{error}");
+        }
+        for statement in removed.split(';') {
+            database.tamper(statement).await;
+        }
+        let reading = store.feed().read_since(&cursor).await.unwrap();
+        assert!(reading.is_complete, "the replicated entries are missing in the view");
+        cursor = reading.cursor;
+        assert!(!store.feed().read_since(&cursor).await.unwrap().is_complete);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn d1_replicas_that_start_at_once_migrate_under_any_default_isolation() {
     if !Engine::Postgres.is_available() {
         return;

@@ -68,7 +68,10 @@ on_both_engines! {
         let stopped = outage::stop_writes(&app.database).await;
         let answer = app.refresh(&token).await;
         is_private(&answer);
-        assert_eq!(error_of(answer).await, (503, "temporarily_unavailable".into()));
+        assert_eq!(answer.status(), 503);
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["code"], "temporarily_unavailable");
+        assert_eq!(problem["detail"], "The database is unavailable. Nothing was changed.");
         drop(stopped);
         app.advance(BEYOND_THE_WINDOW).await;
         assert_eq!(app.refresh(&token).await.status(), 200);

@@ -184,13 +184,13 @@ on_both_engines! {
             revoke(&store, number).await;
         }
         done(store.users().revoke(user.id, at(10), START, None).await);
-        let count = async |kind, now| store.feed().live_revocations(kind, None, 100, now).await.unwrap().len();
+        let count = async |kind, now| store.feed().live_revocations(kind, None, 100, now).await.unwrap().readable.len();
         assert_eq!(count(None, at(9)).await, 6);
         assert_eq!(count(None, at(10)).await, 5);
         assert_eq!(count(Some(RevocationKind::User), at(9)).await, 1);
         assert_eq!(count(Some(RevocationKind::Key), at(9)).await, 0);
-        let first = store.feed().live_revocations(None, None, 4, at(9)).await.unwrap();
-        let second = store.feed().live_revocations(None, Some(first[3].seq), 4, at(9)).await.unwrap();
+        let first = store.feed().live_revocations(None, None, 4, at(9)).await.unwrap().readable;
+        let second = store.feed().live_revocations(None, Some(first[3].seq), 4, at(9)).await.unwrap().readable;
         assert_eq!((first.len(), second.len()), (4, 2));
     }
 

@@ -152,7 +152,7 @@ on_both_engines! {
         for second in [100, 130, 160] {
             assert_eq!(store.admin_keys().accept([1; 32], at(second)).await.unwrap().unwrap().name, "ops");
         }
-        let listed = store.admin_keys().all().await.unwrap();
+        let listed = store.admin_keys().all().await.unwrap().readable;
         let uses: Vec<_> = listed.iter().map(|key| (key.name.as_str(), key.last_used_at)).collect();
         assert_eq!(uses, [("ci", None), ("ops", Some(at(160)))]);
         assert!(store.admin_keys().delete("ops", START, None).await.unwrap());
@@ -222,7 +222,7 @@ on_both_engines! {
         assert_eq!((second.records.len(), second.next), (1, None));
         // A third criterion that few events meet makes the search find them directly.
         let rare = AuditFilter { subject: of("bob"), ..both };
-        assert_eq!(store.audit().step(&rare, None, 10).await.unwrap(), AuditStep { records: Vec::new(), next: None });
+        assert_eq!(store.audit().step(&rare, None, 10).await.unwrap(), AuditStep { records: Vec::new(), unreadable: Vec::new(), next: None });
     }
 
     async fn d8_after_a_restore_every_earlier_token_is_inactive(database: TestDatabase) {
@@ -231,11 +231,11 @@ on_both_engines! {
         let store = database.open().await;
         let (user, client) = ada_logged_in(&store).await;
         let cursor = store.feed().load_all().await.unwrap().cursor;
-        let before = store.sessions().of_user(user.id, None, 10, at(1)).await.unwrap().len();
+        let before = store.sessions().of_user(user.id, None, 10, at(1)).await.unwrap().readable.len();
         let _ = store.revoke_everything(at(99), START, Some(event("restored", "all"))).await.unwrap();
         assert_eq!(rotate(&store, 1, 0, at(1)).await, RotateOutcome::Refused(RefreshRefusal::Revoked));
-        let of_user = store.sessions().of_user(user.id, None, 10, at(1)).await.unwrap();
-        let of_client = store.sessions().of_client(&client.id, None, 10, at(1)).await.unwrap();
+        let of_user = store.sessions().of_user(user.id, None, 10, at(1)).await.unwrap().readable;
+        let of_client = store.sessions().of_client(&client.id, None, 10, at(1)).await.unwrap().readable;
         assert_eq!((before, of_user.len(), of_client.len()), (1, 0, 0));
         let changes: Vec<_> =
             store.feed().read_since(&cursor).await.unwrap().entries.into_iter().map(|entry| entry.change).collect();

@@ -4,7 +4,7 @@
 use std::time::{Duration, Instant};
 
 use countersign::domain::{RefreshRefusal, UserState};
-use countersign::store::{Location, PasswordChange, RotateOutcome, Store, StoreError, StoreSettings};
+use countersign::store::{Location, PasswordChange, RotateOutcome, RotateRequest, Store, StoreError, StoreSettings};
 use sqlx::{Connection, Executor};
 
 use crate::support::database::{Engine, START, TestDatabase, on_both_engines};
@@ -43,7 +43,7 @@ fn impatient(database: &TestDatabase) -> StoreSettings {
 }
 
 fn is_outage<T>(answer: &Result<T, StoreError>) -> bool {
-    matches!(answer, Err(StoreError::Unavailable(_)))
+    answer.as_ref().is_err_and(StoreError::is_outage)
 }
 
 on_both_engines! {
@@ -196,7 +196,7 @@ async fn a_command_can_write_while_a_server_writes_continuously() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn d6_reads_and_transactions_succeed_after_the_server_drops_every_connection() {
+async fn d6_the_next_operation_succeeds_after_the_server_drops_every_connection() {
     if !Engine::Postgres.is_available() {
         return;
     }
@@ -212,10 +212,39 @@ async fn d6_reads_and_transactions_succeed_after_the_server_drops_every_connecti
         database.tamper(drop_all).await;
         assert!(store.users().by_username(&username("ada")).await.unwrap().is_some());
     }
-    // One statement whose answer was lost may have been committed: it is not repeated, and the next attempt succeeds.
-    database.tamper(drop_all).await;
-    assert!(is_outage(&store.sessions().rotate(presented(1, 0), at(1)).await));
-    assert!(matches!(rotate(&store, 1, 0, at(1)).await, RotateOutcome::Rotated(_)));
+    for generation in 0..3 {
+        database.tamper(drop_all).await;
+        assert!(matches!(rotate(&store, 1, generation, at(1)).await, RotateOutcome::Rotated(_)));
+        database.tamper(drop_all).await;
+        assert!(store.assertions().remember([generation as u8; 32], at(99), START).await.unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_change_whose_answer_is_lost_is_neither_repeated_nor_reported_as_not_made() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let database = TestDatabase::alone().await;
+    let (proxy, store) = behind_a_proxy(&database).await;
+    ada_logged_in(&store).await;
+    let is_unknown = |error: Option<StoreError>| matches!(error, Some(StoreError::OutcomeUnknown(_)));
+
+    proxy.swallow_answer("COMMIT");
+    assert!(is_unknown(store.users().create(new_user(2, "bob"), START, None).await.err()));
+    assert!(store.users().by_username(&username("bob")).await.unwrap().is_some());
+
+    proxy.swallow_answer("INSERT 0 1");
+    assert!(is_unknown(store.assertions().remember([1; 32], at(99), START).await.err()));
+    assert!(!store.assertions().remember([1; 32], at(99), START).await.unwrap());
+
+    // Within the retry window, a lost rotation is answered as a retry.
+    proxy.swallow_answer("UPDATE 1");
+    assert!(matches!(rotate(&store, 1, 0, at(1)).await, RotateOutcome::Retried(_)));
+    let without_window = RotateRequest { retry_window: Duration::ZERO, ..presented(1, 1) };
+    proxy.swallow_answer("UPDATE 1");
+    assert!(is_unknown(store.sessions().rotate(without_window, at(2)).await.err()));
+    assert!(matches!(rotate(&store, 1, 2, at(3)).await, RotateOutcome::Rotated(_)), "the session goes on");
 }
 
 /// A store that reaches its database through a proxy.

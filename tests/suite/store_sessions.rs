@@ -66,7 +66,7 @@ on_both_engines! {
         assert_eq!(written.changes.iter().map(|entry| entry.change.clone()).collect::<Vec<_>>(), [revoked(2)]);
         let ended = store.sessions().by_id(session_id(2)).await.unwrap().unwrap();
         assert_eq!(ended.session.state, SessionState::Ended(at(11), EndReason::Displaced));
-        let live = store.sessions().of_user(user.id, None, 10, at(12)).await.unwrap();
+        let live = store.sessions().of_user(user.id, None, 10, at(12)).await.unwrap().readable;
         assert_eq!(live.iter().map(|detail| detail.session.id).collect::<Vec<_>>(), [1, 3, 4].map(session_id));
     }
 
@@ -82,7 +82,7 @@ on_both_engines! {
         for login in logins.collect::<Vec<_>>() {
             displaced += login.await.unwrap().displaced.len();
         }
-        assert_eq!((displaced, store.sessions().of_user(user.id, None, 100, START).await.unwrap().len()), (17, 3));
+        assert_eq!((displaced, store.sessions().of_user(user.id, None, 100, START).await.unwrap().readable.len()), (17, 3));
     }
 
     async fn a_success_resets_the_counters_of_failed_logins(database: TestDatabase) {
@@ -293,7 +293,7 @@ on_both_engines! {
         database.tamper("UPDATE users SET epoch = epoch + 1").await;
         assert_eq!(rotate(&store, 1, 0, at(61)).await, refused(RefreshRefusal::Revoked));
         assert_eq!(rotate(&store, 1, 1, at(61)).await, refused(RefreshRefusal::Revoked));
-        assert_eq!(store.sessions().of_user(user.id, None, 10, at(61)).await.unwrap(), []);
+        assert_eq!(store.sessions().of_user(user.id, None, 10, at(61)).await.unwrap().readable, []);
     }
 
     async fn ending_a_session_is_idempotent_and_checks_its_owner(database: TestDatabase) {
@@ -335,9 +335,9 @@ on_both_engines! {
             let (mut seen, mut after) = (Vec::new(), None);
             loop {
                 let page = if by_user {
-                    store.sessions().of_user(user.id, after, 2, at(50)).await.unwrap()
+                    store.sessions().of_user(user.id, after, 2, at(50)).await.unwrap().readable
                 } else {
-                    store.sessions().of_client(&client.id, after, 2, at(50)).await.unwrap()
+                    store.sessions().of_client(&client.id, after, 2, at(50)).await.unwrap().readable
                 };
                 let Some(last) = page.last() else { break };
                 after = Some(last.session.id);

@@ -74,7 +74,7 @@ on_both_engines! {
         assert_eq!(sweep(&store, "sessions", at(101 + HOUR)).await, 1);
         assert_eq!(sweep(&store, "sessions", at(100 + DAY)).await, 0);
         assert_eq!(sweep(&store, "sessions", at(101 + DAY)).await, 2);
-        let left = store.sessions().of_user(user.id, None, 10, at(DAY)).await.unwrap();
+        let left = store.sessions().of_user(user.id, None, 10, at(DAY)).await.unwrap().readable;
         assert_eq!(left.iter().map(|detail| detail.session.id).collect::<Vec<_>>(), [1, 2, 6].map(session_id));
     }
 
@@ -126,7 +126,7 @@ on_both_engines! {
         let mut left = 0;
         let mut after = None;
         loop {
-            let page = store.sessions().of_user(user.id, after, 1000, now).await.unwrap();
+            let page = store.sessions().of_user(user.id, after, 1000, now).await.unwrap().readable;
             let Some(last) = page.last() else { break };
             after = Some(last.session.id);
             left += page.len();

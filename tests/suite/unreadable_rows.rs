@@ -131,6 +131,81 @@ on_both_engines! {
         assert_eq!(problems(&app).await, [""; 0]);
     }
 
+    async fn d18_a_repaired_row_is_used_again_without_an_entry_on_the_feed(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let spoilt = app.confidential("spoilt", machine(&[], "")).await;
+        let concerned = app.token_of(&spoilt).await.access_token;
+        app.service.keys.import_key(&pem("ed25519"), None, &Requester::command_line()).await.unwrap();
+        spoil_client(&app, "spoilt", "audiences = '\"'").await;
+        app.database.tamper("UPDATE signing_keys SET announced_at = signs_from + 1 WHERE algorithm = 'EdDSA'").await;
+        app.sync().await;
+        let replica = restarted(&app).await;
+        assert_eq!(problems(&replica).await.len(), 2);
+        app.database.tamper("UPDATE clients SET audiences = '' WHERE id = 'spoilt'").await;
+        app.database.tamper("UPDATE signing_keys SET announced_at = signs_from WHERE algorithm = 'EdDSA'").await;
+        replica.follower.reread_unreadable().await.unwrap();
+        assert_eq!(problems(&replica).await, [""; 0]);
+        assert!(replica.is_active(&concerned).await);
+    }
+
+    async fn d18_lists_show_the_readable_rows_and_name_the_others(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let good = app.log_in().await;
+        let bad = app.log_in().await;
+        let sid = &bad.session_id;
+        let id = countersign::domain::SessionId::parse(sid).unwrap();
+        let hex: String = id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+        let literal = match app.database.engine {
+            Engine::Sqlite => format!("x'{hex}'"),
+            Engine::Postgres => format!("'\\x{hex}'"),
+        };
+        app.database.tamper(&format!("UPDATE sessions SET audience = '' WHERE id = {literal}")).await;
+        let user = app.user_id(USER).await;
+        let list = app.administer(Method::GET, &format!("/admin/v1/sessions?user={user}"), None).await;
+        assert_eq!(list["sessions"][0]["id"], good.session_id.as_str());
+        assert_eq!(list["sessions"].as_array().unwrap().len(), 1);
+        assert!(list["unreadable"][0].as_str().unwrap().contains(&hex), "{list}");
+        let own = app.get("/v1/me/sessions").bearer_auth(&good.access_token).send().await.unwrap();
+        let own: Value = own.json().await.unwrap();
+        assert_eq!((own["sessions"].as_array().unwrap().len(), &own["unreadable"]), (1, &Value::Null));
+        let (mut pages, mut cursor) = (0, String::new());
+        loop {
+            let page = app.administer(Method::GET, &format!("/admin/v1/sessions?user={user}&limit=1{cursor}"), None).await;
+            pages += page["sessions"].as_array().unwrap().len();
+            let Some(next) = page["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(pages, 1);
+
+        // The other tokens of a batch are judged, and this one is neither active nor inactive.
+        let tokens = [&*good.access_token, &bad.refresh_token, "no token"];
+        let answer: Value = app.batch(&app.gateway(), &tokens).await.json().await.unwrap();
+        assert_eq!(answer["results"][0]["active"], true);
+        assert_eq!(answer["results"][1], json!({"error": "temporarily_unavailable"}));
+        assert_eq!(answer["results"][2], json!({"active": false}));
+    }
+
+    async fn d18_an_unreadable_client_leaves_the_other_tokens_of_a_batch_judged(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let spoilt = app.confidential("spoilt", machine(&[], "")).await;
+        let concerned = app.token_of(&spoilt).await.access_token;
+        let other = app.log_in().await.access_token;
+        spoil_client(&app, "spoilt", "audiences = '\"'").await;
+        app.sync().await;
+        for tokens in [[&*concerned, &*other, "no token"], [&*other, "no token", &*concerned]] {
+            let answer: Value = app.batch(&app.gateway(), &tokens).await.json().await.unwrap();
+            for (token, result) in tokens.iter().zip(answer["results"].as_array().unwrap()) {
+                let expected = match *token {
+                    "no token" => json!({"active": false}),
+                    token if token == concerned => json!({"error": "temporarily_unavailable"}),
+                    _ => result.clone(),
+                };
+                assert_eq!(*result, expected);
+                assert_eq!(result.get("active") == Some(&json!(true)), *token == other);
+            }
+        }
+    }
+
     async fn d18_an_unreadable_user_is_listed_separately_and_the_others_work(database: TestDatabase) {
         let app = TestApp::start(database).await;
         app.administer(Method::POST, "/admin/v1/users", Some(json!({"username": "bob", "password": PASSWORD}))).await;

@@ -52,6 +52,9 @@ pub struct AuditItem {
 pub struct AuditList {
     /// Events, newest first.
     events: Vec<AuditItem>,
+    /// Rows of this page that cannot be read, each with its table, column and problem.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<String>,
     /// The `cursor` of the next page; absent on the last. A page of a search can have fewer events than `limit`, even
     /// none, and still have a `next_cursor`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -102,5 +105,9 @@ pub async fn list(
             request_id: event.request_id,
         })
         .collect();
-    Ok(JsonBody(AuditList { events, next_cursor: page.next.map(|before| before.to_string()) }))
+    Ok(JsonBody(AuditList {
+        events,
+        unreadable: page.unreadable,
+        next_cursor: page.next.map(|before| before.to_string()),
+    }))
 }

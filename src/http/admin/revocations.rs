@@ -56,6 +56,9 @@ pub struct RevocationItem {
 pub struct RevocationList {
     /// Revocations, oldest first.
     revocations: Vec<RevocationItem>,
+    /// Rows of this page that cannot be read, each with its table, column and problem.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    unreadable: Vec<String>,
     /// The `cursor` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_cursor: Option<String>,
@@ -94,7 +97,8 @@ pub async fn list(
         }
     };
     let next_cursor = page.next.map(|after| after.to_string());
-    Ok(JsonBody(RevocationList { revocations: page.items.iter().map(item).collect(), next_cursor }))
+    let revocations = page.items.iter().map(item).collect();
+    Ok(JsonBody(RevocationList { revocations, unreadable: page.unreadable, next_cursor }))
 }
 
 /// Revokes a token, session, user, client or key. When acknowledged, it is applied locally; every other replica applies

@@ -60,6 +60,7 @@ pub async fn list(
     };
     Ok(JsonBody(SessionList {
         sessions: page.sessions.iter().map(|session| SessionItem::new(session, None)).collect(),
+        unreadable: page.unreadable,
         next_cursor: page.next.map(|id| id.to_string()),
     }))
 }

@@ -130,6 +130,10 @@ pub enum OAuthDescription {
     Internal,
     /// The replica is unavailable.
     Unavailable,
+    /// The database is unavailable, and nothing was changed.
+    NotChanged,
+    /// The answer of the database was lost.
+    OutcomeUnknown,
     /// The caller reached a rate limit.
     TooManyRequests,
 }
@@ -166,6 +170,8 @@ impl fmt::Display for OAuthDescription {
             Self::TooSlow => "the request took too long",
             Self::Internal => "something went wrong on our side; the cause was logged under the request id",
             Self::Unavailable => "the service is temporarily unavailable",
+            Self::NotChanged => "the database is unavailable, and nothing was changed",
+            Self::OutcomeUnknown => "the answer of the database was lost, and the change may have been made",
             Self::TooManyRequests => "too many requests",
         };
         f.write_str(text)
@@ -214,6 +220,12 @@ impl OAuthError {
         Self::new(OAuthCode::TemporarilyUnavailable, OAuthDescription::TooManyRequests)
             .status(StatusCode::TOO_MANY_REQUESTS)
             .retry_after(retry_after)
+    }
+
+    /// Replaces the description with a more precise one.
+    #[must_use]
+    pub fn described(self, description: OAuthDescription) -> Self {
+        Self { description, ..self }
     }
 
     /// Replaces the status with a more precise one (413, 405, 429).
@@ -267,7 +279,7 @@ mod tests {
 
     use super::*;
 
-    const DESCRIPTIONS: [OAuthDescription; 27] = [
+    const DESCRIPTIONS: [OAuthDescription; 29] = [
         OAuthDescription::NotAForm,
         OAuthDescription::MalformedForm,
         OAuthDescription::RepeatedParameter,
@@ -294,6 +306,8 @@ mod tests {
         OAuthDescription::TooSlow,
         OAuthDescription::Internal,
         OAuthDescription::Unavailable,
+        OAuthDescription::NotChanged,
+        OAuthDescription::OutcomeUnknown,
         OAuthDescription::TooManyRequests,
     ];
 

@@ -133,6 +133,7 @@ fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
         Introspection::Refresh(session) => (Some(Subject::User(session.user)), "active"),
         Introspection::Inactive if introspected.is_hidden => (None, "denied"),
         Introspection::Inactive => (None, "inactive"),
+        Introspection::Undecided => (None, "unavailable"),
     };
     RequestFacts {
         caller: Some(middleware::Caller::Client(Arc::clone(&caller.client))),

@@ -12,7 +12,7 @@ use serde::Deserialize;
 
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::JsonText;
-use crate::http::introspection_body::{self, IntrospectionAnswer};
+use crate::http::introspection_body::{self, BatchResult};
 use crate::http::middleware::{self, RequestFacts};
 use crate::http::requester::Address;
 use crate::http::state::Shared;
@@ -42,8 +42,8 @@ struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 /// The results, in the order of the tokens.
 #[derive(serde::Serialize, utoipa::ToSchema)]
 pub struct BatchAnswer<'a> {
-    /// One result for each token, as from `/oauth2/introspect`.
-    results: Vec<IntrospectionAnswer<'a>>,
+    /// One result for each token.
+    results: Vec<BatchResult<'a>>,
 }
 
 /// Introspects up to 256 tokens for an authenticated client.

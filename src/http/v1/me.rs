@@ -100,6 +100,9 @@ impl SessionItem {
 pub struct SessionList {
     /// Sessions, ordered by id.
     pub sessions: Vec<SessionItem>,
+    /// For administrators: rows of this page that cannot be read, each with its table, column and problem.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unreadable: Vec<String>,
     /// The `cursor` of the next page; absent on the last.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub next_cursor: Option<String>,
@@ -172,6 +175,7 @@ pub async fn sessions(
     let page = shared.service.sessions.sessions_of_user(bearer.user, after, limit).await?;
     let list = JsonBody(SessionList {
         sessions: page.sessions.iter().map(|session| SessionItem::new(session, Some(&bearer.session))).collect(),
+        unreadable: Vec::new(),
         next_cursor: page.next.map(|id| id.to_string()),
     });
     Ok((bearer::facts(&bearer), list))

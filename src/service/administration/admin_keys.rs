@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::crypto;
 use crate::domain::SecretText;
 use crate::service::{ADMIN_KEY_PREFIX, Administration, Failure, Requester};
-use crate::store::{AdminKey, NewAdminKey, StoreError};
+use crate::store::{AdminKey, NewAdminKey, Rows, StoreError};
 
 /// Times are stored in milliseconds.
 const SHORTEST_LIFE: Duration = Duration::from_millis(1);
@@ -57,7 +57,7 @@ impl Administration {
     }
 
     /// All admin keys, without their secrets.
-    pub async fn admin_keys(&self) -> Result<Vec<AdminKey>, Failure> {
+    pub async fn admin_keys(&self) -> Result<Rows<AdminKey, String>, Failure> {
         Ok(self.replica.store.admin_keys().all().await?)
     }
 

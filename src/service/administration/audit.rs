@@ -3,22 +3,24 @@
 use tokio::sync::Semaphore;
 
 use crate::service::{Administration, Failure};
-use crate::store::{AuditFilter, AuditRecord, LiveRevocation};
+use crate::store::{AuditFilter, AuditRecord, LiveRevocation, Rows};
 
 /// A page of a list.
 #[derive(Debug)]
 pub struct Page<T> {
     pub items: Vec<T>,
+    /// Why rows of the page cannot be read.
+    pub unreadable: Vec<String>,
     /// Position of the next page; `None` on the last page.
     pub next: Option<i64>,
 }
 
 impl<T> Page<T> {
     /// Only a full page can have a next page.
-    fn new(items: Vec<T>, limit: u32, place: impl Fn(&T) -> i64) -> Self {
-        let is_full = items.len() == usize::try_from(limit).unwrap_or(usize::MAX);
-        let next = items.last().filter(|_| is_full).map(place);
-        Self { items, next }
+    fn new(rows: Rows<T, i64>, limit: u32, place: impl Fn(&T) -> i64) -> Self {
+        let is_full = rows.count() == usize::try_from(limit).unwrap_or(usize::MAX);
+        let next = if is_full { rows.last(place) } else { None };
+        Self { unreadable: rows.problems(), items: rows.readable, next }
     }
 }
 
@@ -48,13 +50,16 @@ impl Administration {
         limit: u32,
     ) -> Result<Page<AuditRecord>, Failure> {
         let _turn = if filter == AuditFilter::default() { None } else { self.audit_searches.0.acquire().await.ok() };
-        let mut page = Page { items: Vec::new(), next: before };
+        let mut page = Page { items: Vec::new(), unreadable: Vec::new(), next: before };
         for _ in 0..SEARCH_STEPS {
-            let wanted = limit.saturating_sub(u32::try_from(page.items.len()).unwrap_or(u32::MAX));
+            let found = page.items.len() + page.unreadable.len();
+            let wanted = limit.saturating_sub(u32::try_from(found).unwrap_or(u32::MAX));
             let step = self.replica.store.audit().step(&filter, page.next, wanted).await?;
             page.items.extend(step.records);
+            page.unreadable.extend(step.unreadable.iter().map(ToString::to_string));
             page.next = step.next;
-            if page.next.is_none() || page.items.len() >= usize::try_from(limit).unwrap_or(usize::MAX) {
+            let found = page.items.len() + page.unreadable.len();
+            if page.next.is_none() || found >= usize::try_from(limit).unwrap_or(usize::MAX) {
                 break;
             }
         }

@@ -26,6 +26,8 @@ pub enum Introspection {
     Refresh(Session),
     /// Any other text.
     Inactive,
+    /// In a batch: the verdict depends on a stored row that cannot be read. The other tokens are judged (security.md D18).
+    Undecided,
 }
 
 /// An introspection, and the time for which it holds.
@@ -112,8 +114,11 @@ impl Introspections {
         let mut found = Vec::with_capacity(tokens.len());
         for some in refresh.chunks(LOOKUPS_AT_ONCE) {
             let started = self.replica.clock.elapsed();
-            let looked_up =
-                try_join_all(some.iter().map(|index| self.introspect_refresh(caller, tokens[*index]))).await?;
+            let looked_up = try_join_all(some.iter().map(async |index| {
+                let judged = self.introspect_refresh(caller, tokens[*index]).await;
+                self.undecided_alone(judged)
+            }));
+            let looked_up = looked_up.await?;
             let took = self.replica.clock.elapsed().saturating_sub(started);
             found.extend(some.iter().copied().zip(looked_up).map(|(index, introspected)| (index, introspected, took)));
         }
@@ -122,11 +127,36 @@ impl Introspections {
         for (index, judgement) in access.into_iter().zip(self.judge.judge_all(&chosen, charge).await?) {
             let took = judgement.checked_at.saturating_sub(started);
             started = started.max(judgement.checked_at);
-            found.push((index, self.shown(caller, judgement)?, took));
+            found.push((index, self.undecided_alone(self.shown(caller, judgement))?, took));
         }
         self.end_what_has_ended(&mut found)?;
         found.sort_unstable_by_key(|(index, ..)| *index);
         Ok(found.into_iter().map(|(_, introspected, took)| (introspected, took)).collect())
+    }
+
+    /// Confines an unreadable row to the tokens of a batch that depend on it.
+    fn undecided_alone(
+        &self,
+        judged: Result<Introspected, IntrospectionError>,
+    ) -> Result<Introspected, IntrospectionError> {
+        let is_of_row = match &judged {
+            Err(IntrospectionError::Unavailable(reason)) => reason.is_of_row(),
+            Err(IntrospectionError::Failed(Failure::UnreadableRow(error))) => {
+                tracing::error!(%error, "a row on which a refresh token depends cannot be read");
+                true
+            }
+            _ => false,
+        };
+        if !is_of_row {
+            return judged;
+        }
+        Ok(Introspected {
+            result: Introspection::Undecided,
+            at: self.replica.clock.now(),
+            checked_at: self.replica.clock.elapsed(),
+            signature: Signature::Foreign,
+            is_hidden: false,
+        })
     }
 
     /// The result for a client without the right to introspect. No token is verified for it.

@@ -2,13 +2,15 @@
 
 use crate::domain::{ClientId, Session, SessionId, UserId};
 use crate::service::{Failure, Sessions};
-use crate::store::SessionDetail;
+use crate::store::{Rows, SessionDetail};
 
 /// A page of a user's or client's sessions.
 #[derive(Debug)]
 pub struct SessionPage {
     /// Ordered by id.
     pub sessions: Vec<Session>,
+    /// Why rows of the page cannot be read.
+    pub unreadable: Vec<String>,
     /// The id after which the next page begins; `None` on the last page.
     pub next: Option<SessionId>,
 }
@@ -44,9 +46,13 @@ impl Sessions {
 
 impl SessionPage {
     /// Only a full page can have a next page.
-    fn new(details: Vec<SessionDetail>, limit: u32) -> Self {
-        let is_full = details.len() == usize::try_from(limit).unwrap_or(usize::MAX);
-        let next = details.last().filter(|_| is_full).map(|last| last.session.id);
-        Self { sessions: details.into_iter().map(|detail| detail.session).collect(), next }
+    fn new(rows: Rows<SessionDetail, SessionId>, limit: u32) -> Self {
+        let is_full = rows.count() == usize::try_from(limit).unwrap_or(usize::MAX);
+        let next = if is_full { rows.last(|last| last.session.id) } else { None };
+        let unreadable = rows.problems();
+        for problem in &unreadable {
+            tracing::error!(problem, "a session cannot be read");
+        }
+        Self { sessions: rows.readable.into_iter().map(|detail| detail.session).collect(), unreadable, next }
     }
 }

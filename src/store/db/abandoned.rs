@@ -15,7 +15,6 @@
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
-use super::fault::{Failure, Fault};
 use super::pool::{Place, Pool};
 
 /// Delay before the server is first queried; each further pause is twice as long.
@@ -65,7 +64,7 @@ async fn watch(pool: Weak<Pool>) {
         let working = match pool.still_working(&asked).await {
             Ok(working) => working,
             // Other connections cannot reach the server either, so a freed slot opens no connection there.
-            Err(Failure { fault: Fault::Connection, .. }) => Vec::new(),
+            Err(failure) if failure.fault.is_of_connection() => Vec::new(),
             // The server has too many connections already.
             Err(_) => asked.clone(),
         };

@@ -16,9 +16,8 @@ use tokio::time::Instant;
 
 use super::connection::Sql;
 use super::pool::{Pool, Share};
-use super::repeat::{MAX_RUNS, pause};
 use super::value::{Row, Value, columns};
-use super::{Failure, Fault, run_once};
+use super::{ChangedRow, write_once};
 use crate::store::StoreError;
 
 /// Callers that may wait for a lane.
@@ -52,7 +51,7 @@ struct Waiting {
     asked: Asked,
     /// A caller that has waited longer is not served: its values, including the time, date from its arrival.
     until: Instant,
-    reply: oneshot::Sender<Result<Option<Row>, StoreError>>,
+    reply: oneshot::Sender<Result<ChangedRow, StoreError>>,
 }
 
 /// The handle through which callers reach the lanes.
@@ -97,13 +96,13 @@ impl Combiner {
 
     /// The row after the statement; none if its condition did not hold. The statement runs to its end even when the
     /// caller is cancelled.
-    pub(super) async fn ask(&self, asked: Asked) -> Result<Option<Row>, StoreError> {
+    pub(super) async fn ask(&self, asked: Asked) -> Result<ChangedRow, StoreError> {
         let (reply, answer) = oneshot::channel();
         let until = now() + self.acquire_timeout;
         let queued = tokio::time::timeout_at(until, self.queue.send(Waiting { asked, until, reply })).await;
         let stopped = || StoreError::Unavailable("the store is closed".to_owned());
         queued.map_err(|_| waited_too_long())?.map_err(|_| stopped())?;
-        answer.await.map_err(|_| stopped())?
+        answer.await.map_err(|_| stopped().after_commit_was_sent())?
     }
 
     /// Callers that wait for a lane, for the metrics.
@@ -137,29 +136,23 @@ impl Lanes {
         }
         let mut answer = self.execute(&batch).await;
         for waiting in batch {
-            let own = answer.as_mut().map(|changed| changed.take(&waiting.asked)).map_err(|error| error.clone());
+            let own = answer.as_mut().map(|(changed, is_certain)| {
+                let row = changed.take(&waiting.asked);
+                ChangedRow { row, is_certain: *is_certain }
+            });
+            let own = own.map_err(|error| error.clone());
             waiting.answer(own);
         }
     }
 
-    /// The changed rows. A statement whose answer was lost is not repeated, because it may have been committed.
-    async fn execute(&self, batch: &[Waiting]) -> Result<Changed, StoreError> {
-        let Some(first) = batch.first() else { return Ok(Changed::default()) };
+    /// The changed rows, and whether no other row was changed.
+    async fn execute(&self, batch: &[Waiting]) -> Result<(Changed, bool), StoreError> {
+        let Some(first) = batch.first() else { return Ok((Changed::default(), true)) };
         let sql = first.asked.sql;
         let rows: Vec<_> = batch.iter().map(|waiting| &waiting.asked.values).collect();
         let columns = columns(&rows, first.asked.values.len())?;
-        let mut runs = 1;
-        let rows = loop {
-            match run_once(&self.pool, Share::Refresh, self.patience, sql, &columns).await {
-                Ok(rows) => break rows,
-                Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => {
-                    pause(runs).await;
-                }
-                Err(failure) => return Err(failure.error),
-            }
-            runs += 1;
-        };
-        Changed::new(rows, first.asked.table)
+        let answer = write_once(&self.pool, Share::Refresh, self.patience, sql, &columns).await?;
+        Ok((Changed::new(answer.rows, first.asked.table)?, answer.is_certain))
     }
 }
 
@@ -228,7 +221,7 @@ fn waited_too_long() -> StoreError {
 }
 
 impl Waiting {
-    fn answer(self, answer: Result<Option<Row>, StoreError>) {
+    fn answer(self, answer: Result<ChangedRow, StoreError>) {
         // The caller may be gone; the commit remains valid.
         let _ = self.reply.send(answer);
     }

@@ -17,8 +17,17 @@ pub(super) enum Fault {
     Statement,
     /// The transaction lost a conflict: 40001 or 40P01, which rolled it back, or SQLITE_BUSY. A retry may succeed.
     Contention,
-    /// The connection is unusable, and other connections to the same server may be too.
+    /// The connection is closed or unusable, and other connections to the same server may be too.
     Connection,
+    /// The same, and the server may still work on the statement: it did not answer in time.
+    Silence,
+}
+
+impl Fault {
+    /// Whether the connection must not be used again.
+    pub(super) const fn is_of_connection(self) -> bool {
+        matches!(self, Self::Connection | Self::Silence)
+    }
 }
 
 /// A classified driver error.
@@ -32,7 +41,7 @@ impl Failure {
     /// No answer within `patience`: the server, or the network path to it, is gone.
     pub(super) fn no_answer(patience: Duration) -> Self {
         let error = StoreError::Unavailable(format!("no answer within {} ms", patience.as_millis()));
-        Self { fault: Fault::Connection, error }
+        Self { fault: Fault::Silence, error }
     }
 
     /// Treated as an outage: the next attempt may succeed.

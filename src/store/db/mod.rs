@@ -31,6 +31,7 @@ mod writer;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -46,6 +47,7 @@ pub use self::pool::PoolStatus;
 use self::pool::{Connector, Lease, Pool, Share};
 use self::postgres::PostgresConnector;
 pub use self::postgres::ReadAddress;
+pub(in crate::store) use self::postgres::{is_subscriber, other_subscriptions, subscription};
 pub(in crate::store) use self::repeat::pause;
 use self::repeat::{MAX_RUNS, run_until_committed};
 use self::sqlite::SqliteConnector;
@@ -63,6 +65,9 @@ const CLIENT_GRACE: Duration = Duration::from_millis(500);
 
 /// A success ends a write problem when no write has failed for this long. On a full disk some small writes succeed.
 const SETTLED_AFTER: Duration = Duration::from_secs(10);
+
+/// Shortest time between two examinations of a server that has tables of another replication system.
+const EXAMINE_EVERY_MILLIS: u64 = 2_000;
 
 /// SQLite answers from this machine's disk, and bounds its own waits.
 const NO_PATIENCE: Duration = Duration::MAX;
@@ -88,6 +93,10 @@ struct Inner {
     announcer: Announcer,
     /// Why the last write failed, if the database could not store it.
     write_problem: ArcSwapOption<WriteProblem>,
+    /// PostgreSQL: syncs that found a subscription to another database.
+    foreign_changes: AtomicU64,
+    /// When the server was last examined again ([`Clock::elapsed`], in milliseconds; 0: never).
+    examined_at: AtomicU64,
     clock: Arc<dyn Clock>,
     observer: Arc<dyn StoreObserver>,
 }
@@ -188,6 +197,8 @@ impl Database {
             feed_patience,
             announcer,
             write_problem,
+            foreign_changes: AtomicU64::new(0),
+            examined_at: AtomicU64::new(0),
             clock,
             observer,
         };
@@ -236,7 +247,7 @@ impl Database {
         let inner = Arc::clone(&self.inner);
         self.in_own_task(name, async move {
             match inner.run_once(lane, sql, &values).await {
-                Err(Failure { fault: Fault::Connection, .. }) => inner.run_once(lane, sql, &values).await,
+                Err(failure) if failure.fault.is_of_connection() => inner.run_once(lane, sql, &values).await,
                 other => other,
             }
             .map_err(|failure| failure.error)
@@ -244,8 +255,8 @@ impl Database {
         .await
     }
 
-    /// Writes with one statement. On PostgreSQL a statement whose answer was lost is not repeated, because it may have
-    /// been committed.
+    /// Writes with one statement, and returns its rows. The statement may be run twice on PostgreSQL: it must change
+    /// nothing the second time, and return no row then.
     pub(in crate::store) async fn write_one(
         &self,
         name: &'static str,
@@ -257,24 +268,16 @@ impl Database {
             if let Engine::Sqlite(writer) = &inner.engine {
                 return writer.write_one(sql, values).await;
             }
-            let mut runs = 1;
-            loop {
-                match inner.run_once(Lane::Requests, sql.into(), &values).await {
-                    Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => {
-                        pause(runs).await;
-                    }
-                    other => return other.map_err(|failure| failure.error),
-                }
-                runs += 1;
-            }
+            let answer = write_once(&inner.readers, Share::Rest, inner.patience, sql.into(), &values).await?;
+            if answer.rows.is_empty() && !answer.is_certain { Err(answer_lost()) } else { Ok(answer.rows) }
         })
         .await
     }
 
     /// Changes one row, and returns it if the statement's condition held. The statement changes the rows of many
     /// callers at once. On PostgreSQL it takes an array for each of `values`, on SQLite a JSON array of all callers'
-    /// values. `id` identifies the row. On PostgreSQL a statement whose answer was lost is not repeated, because it may
-    /// have been committed.
+    /// values. `id` identifies the row. The statement may be run twice on PostgreSQL: it must change nothing the second
+    /// time.
     pub(in crate::store) async fn write_row(
         &self,
         name: &'static str,
@@ -282,11 +285,14 @@ impl Database {
         sql: Sql,
         id: [u8; 16],
         values: Vec<Value>,
-    ) -> Result<Option<Row>, StoreError> {
+    ) -> Result<ChangedRow, StoreError> {
         let inner = Arc::clone(&self.inner);
         self.write_in_own_task(name, async move {
             match &inner.engine {
-                Engine::Sqlite(writer) => writer.write_row(Asked { id, sql, values, table }).await,
+                Engine::Sqlite(writer) => {
+                    let row = writer.write_row(Asked { id, sql, values, table }).await?;
+                    Ok(ChangedRow { row, is_certain: true })
+                }
                 Engine::Postgres(_, combiner) => combiner.ask(Asked { id, sql, values, table }).await,
             }
         })
@@ -323,9 +329,35 @@ impl Database {
         .await
     }
 
-    /// The file that was opened last, on SQLite. A cursor of the feed is valid only for that file.
-    pub(in crate::store) fn file(&self) -> String {
-        self.inner.file.as_ref().map_or_else(String::new, SqliteConnector::file)
+    /// Identifies the source of a feed cursor. On SQLite it is the file that was opened last, on PostgreSQL the number of
+    /// syncs that found changes of another database.
+    pub(in crate::store) fn origin(&self) -> String {
+        match &self.inner.file {
+            Some(connector) => connector.file(),
+            None => format!(" {}", self.inner.foreign_changes.load(Ordering::Acquire)),
+        }
+    }
+
+    /// Refuses a database that has become a subscriber. Its replicated entries are missing in every cursor so far.
+    pub(in crate::store) fn refuse_subscriber(&self, text: String) -> StoreError {
+        self.inner.foreign_changes.fetch_add(1, Ordering::AcqRel);
+        StoreError::Misconfigured(text)
+    }
+
+    /// Examines the server again, over a new connection, if that was not done for a while.
+    pub(in crate::store) async fn examine_again(&self) -> Result<(), StoreError> {
+        let now = u64::try_from(self.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let last = self.inner.examined_at.load(Ordering::Acquire);
+        if last != 0 && now.saturating_sub(last) < EXAMINE_EVERY_MILLIS {
+            return Ok(());
+        }
+        match self.inner.follower.examine().await {
+            Err(StoreError::Misconfigured(text)) => Err(self.refuse_subscriber(text)),
+            other => {
+                self.inner.examined_at.store(now.max(1), Ordering::Release);
+                other
+            }
+        }
     }
 
     /// A listener for new entries of the feed; none where the engine has no notifications.
@@ -455,14 +487,76 @@ async fn run_once(
     sql: Sql,
     values: &[Value],
 ) -> Result<Vec<Row>, Failure> {
-    let Lease { mut connection, slot } = pool.acquire(share).await?;
+    run_over(pool.acquire(share).await?, pool, patience, sql, values).await
+}
+
+/// The rows of a writing statement.
+struct Answer {
+    rows: Vec<Row>,
+    /// False if an earlier run of the statement got no answer. It may have changed the missing rows.
+    is_certain: bool,
+}
+
+/// The row that a statement changed for one caller.
+pub(in crate::store) struct ChangedRow {
+    /// None if the statement's condition did not hold.
+    pub(in crate::store) row: Option<Row>,
+    /// False if an earlier run of the statement got no answer. It may have changed the row.
+    pub(in crate::store) is_certain: bool,
+}
+
+/// A repeated statement found nothing to change: its first run may have been committed.
+fn answer_lost() -> StoreError {
+    StoreError::OutcomeUnknown("the connection was closed before the answer".to_owned())
+}
+
+/// One writing statement, run again after a conflict, and once more if its connection turns out to be closed. A server
+/// that does not answer may still work on the statement, so that one is not repeated.
+async fn write_once(
+    pool: &Arc<Pool>,
+    share: Share,
+    patience: Duration,
+    sql: Sql,
+    values: &[Value],
+) -> Result<Answer, StoreError> {
+    let (mut runs, mut is_certain) = (1, true);
+    loop {
+        let lease = match pool.acquire(share).await {
+            Ok(lease) => lease,
+            Err(Failure { error, .. }) if is_certain => return Err(error),
+            Err(Failure { error, .. }) => return Err(error.after_commit_was_sent()),
+        };
+        match run_over(lease, pool, patience, sql, values).await {
+            Ok(rows) => return Ok(Answer { rows, is_certain }),
+            Err(Failure { fault: Fault::Contention, .. }) if runs < MAX_RUNS => {
+                pause(runs).await;
+            }
+            Err(Failure { fault: Fault::Connection, error: StoreError::Unavailable(_) }) if is_certain => {
+                is_certain = false;
+            }
+            Err(Failure { fault, error }) if fault.is_of_connection() || !is_certain => {
+                return Err(error.after_commit_was_sent());
+            }
+            Err(Failure { error, .. }) => return Err(error),
+        }
+        runs += 1;
+    }
+}
+
+async fn run_over(
+    Lease { mut connection, slot }: Lease,
+    pool: &Pool,
+    patience: Duration,
+    sql: Sql,
+    values: &[Value],
+) -> Result<Vec<Row>, Failure> {
     let (answer, is_over) = match pool.postgres() {
         Some(connector) if connector.is_pooled() => {
             in_transaction(&mut connection, connector, patience, sql, values).await
         }
         _ => (connection.rows(sql, values, patience).await, true),
     };
-    let is_dead = matches!(&answer, Err(failure) if failure.fault == Fault::Connection);
+    let is_dead = matches!(&answer, Err(failure) if failure.fault.is_of_connection());
     if is_over && !is_dead {
         slot.give_back(connection);
     } else {
@@ -486,7 +580,7 @@ async fn in_transaction(
     };
     match answer {
         // On a dead connection a ROLLBACK would only wait for another timeout.
-        Err(failure) if failure.fault == Fault::Connection => (Err(failure), false),
+        Err(failure) if failure.fault.is_of_connection() => (Err(failure), false),
         Err(failure) => {
             let is_over = connection.script("ROLLBACK", patience).await.is_ok();
             (Err(failure), is_over)

@@ -171,6 +171,12 @@ impl Pool {
         Ok(())
     }
 
+    /// Opens a connection for the sake of its checks.
+    pub(super) async fn examine(&self) -> Result<(), StoreError> {
+        let opened = tokio::time::timeout(self.acquire_timeout, self.connector.connect()).await;
+        opened.map_err(|_| busy(self.acquire_timeout))?.map(drop).map_err(|failure| failure.error)
+    }
+
     /// The connector for PostgreSQL, if the pool uses it.
     pub(super) fn postgres(&self) -> Option<&PostgresConnector> {
         match &*self.connector {

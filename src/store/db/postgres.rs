@@ -33,20 +33,49 @@ fn pin_durability(is_local: bool) -> String {
     )
 }
 
-/// Queried on every new connection. A subscription here is one of logical replication that writes into a table of this
-/// service.
-const EXAMINE: &str = "SELECT pg_is_in_recovery()::int::bigint AS standby,
-        (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS synchronous_commit,
-        current_setting('server_encoding') AS encoding,
-        current_setting('server_version_num')::bigint AS version,
-        current_setting('fsync') AS fsync,
-        pg_backend_pid() AS backend,
-        (SELECT subname::text FROM pg_subscription_rel
+/// The name of a logical-replication subscription that writes into a table of this service, as an expression.
+macro_rules! subscription {
+    () => {
+        "(SELECT subname::text FROM pg_subscription_rel
             JOIN pg_subscription ON pg_subscription.oid = srsubid
             JOIN pg_class ON pg_class.oid = srrelid
             WHERE relnamespace = (SELECT oid FROM pg_namespace WHERE nspname = current_schema())
                 AND relname IN ('changes', 'users', 'clients', 'client_secrets', 'sessions', 'signing_keys', 'installation')
-            LIMIT 1) AS subscription";
+            LIMIT 1)"
+    };
+}
+pub(in crate::store) use subscription;
+
+/// The subscription tables of other replication systems that this database has, as an expression.
+macro_rules! other_subscriptions {
+    () => {
+        "nullif(concat_ws(' ', to_regclass('pglogical.subscription'), to_regclass('spock.subscription'),
+            to_regclass('bdr.subscription'), to_regclass('bdr.bdr_connections')), '')"
+    };
+}
+pub(in crate::store) use other_subscriptions;
+
+/// Whether a replication system writes into this database.
+const OTHER_SUBSCRIPTIONS: [(&str, &str); 4] = [
+    ("pglogical.subscription", "SELECT EXISTS (SELECT 1 FROM pglogical.subscription)"),
+    ("spock.subscription", "SELECT EXISTS (SELECT 1 FROM spock.subscription)"),
+    ("bdr.subscription", "SELECT EXISTS (SELECT 1 FROM bdr.subscription)"),
+    ("bdr.bdr_connections", "SELECT EXISTS (SELECT 1 FROM bdr.bdr_connections)"),
+];
+
+/// Queried on every new connection.
+const EXAMINE: &str = concat!(
+    "SELECT pg_is_in_recovery()::int::bigint AS standby,
+        (SELECT reset_val FROM pg_settings WHERE name = 'synchronous_commit') AS synchronous_commit,
+        current_setting('server_encoding') AS encoding,
+        current_setting('server_version_num')::bigint AS version,
+        current_setting('fsync') AS fsync,
+        pg_backend_pid() AS backend, ",
+    subscription!(),
+    " AS subscription, ",
+    other_subscriptions!(),
+    " AS other_subscriptions"
+);
 
 /// Servers that speak PostgreSQL's protocol, by a part of their `version()`.
 const OTHER_PRODUCTS: [(&str, &str); 7] = [
@@ -213,7 +242,7 @@ fn session_settings(statement: Duration) -> [(&'static str, String); 4] {
 async fn examine(raw: &mut PgConnection, greeting: &str) -> Result<i32, Failure> {
     let refuse = |text: String| Failure { fault: Fault::Connection, error: StoreError::Misconfigured(text) };
     // Fixed settings and two queries. Another product may answer the first and fail the rest.
-    let mut rows = sqlx::raw_sql(AssertSqlSafe(greeting)).fetch(raw);
+    let mut rows = sqlx::raw_sql(AssertSqlSafe(greeting)).fetch(&mut *raw);
     let product: String = rows
         .try_next()
         .await?
@@ -227,6 +256,9 @@ async fn examine(raw: &mut PgConnection, greeting: &str) -> Result<i32, Failure>
     }
     let row = rows.try_next().await?.ok_or_else(|| refuse("the database server did not answer".to_owned()))?;
     drop(rows);
+    if let Some(tables) = row.try_get::<Option<String>, _>("other_subscriptions")? {
+        refuse_other_subscriptions(raw, &tables).await?;
+    }
     let number = |column| row.try_get::<i64, _>(column);
     let text = |column| row.try_get::<String, _>(column);
     let refuse = |text: &str| Err(refuse(text.to_owned()));
@@ -237,10 +269,7 @@ async fn examine(raw: &mut PgConnection, greeting: &str) -> Result<i32, Failure>
         return refuse("the database server is a standby: point database.url at the primary");
     }
     if let Some(subscription) = row.try_get::<Option<String>, _>("subscription")? {
-        return refuse(&format!(
-            "the database is a logical-replication subscriber (subscription {subscription:?} writes its tables): replicated \
-             revocations would be missed; point database.url at the publisher, or drop the subscription"
-        ));
+        return refuse(&is_subscriber(&subscription));
     }
     if text("encoding")? != "UTF8" {
         return refuse("the database's encoding is not UTF8: create it with ENCODING 'UTF8'");
@@ -254,6 +283,34 @@ async fn examine(raw: &mut PgConnection, greeting: &str) -> Result<i32, Failure>
         tracing::warn!("the database server runs with fsync = off: a crash of its machine loses data");
     }
     Ok(row.try_get("backend")?)
+}
+
+/// Why a database with a logical-replication subscription is refused.
+pub(in crate::store) fn is_subscriber(subscription: &str) -> String {
+    format!(
+        "the database is a logical-replication subscriber (subscription {subscription:?} writes its tables): replicated \
+         revocations would be missed; point database.url at the publisher, or drop the subscription"
+    )
+}
+
+/// Refuses a database into which pglogical, Spock or BDR replicates. `tables` are those of [`other_subscriptions`].
+async fn refuse_other_subscriptions(raw: &mut PgConnection, tables: &str) -> Result<(), Failure> {
+    let installed = OTHER_SUBSCRIPTIONS.iter().filter(|(table, _)| tables.split(' ').any(|found| found == *table));
+    for (table, sql) in installed {
+        let text = match sqlx::raw_sql(*sql).fetch_one(&mut *raw).await {
+            Ok(row) if !row.try_get::<bool, _>(0)? => continue,
+            Ok(_) => format!(
+                "the database receives changes by the replication of {table}: replicated revocations would be missed; point \
+                 database.url at their source, or remove the subscription"
+            ),
+            Err(sqlx::Error::Database(error)) => {
+                format!("{table} shows whether this database receives changes, and cannot be read: {}", error.message())
+            }
+            Err(error) => return Err(error.into()),
+        };
+        return Err(Failure { fault: Fault::Connection, error: StoreError::Misconfigured(text) });
+    }
+    Ok(())
 }
 
 /// The name of a server that only speaks PostgreSQL's protocol.

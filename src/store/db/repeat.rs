@@ -45,10 +45,13 @@ where
             Err(error) => error,
         };
         let fault = tx.fault();
-        if fault == Some(Fault::Connection) {
+        if fault.is_some_and(Fault::is_of_connection) {
             slot.give_up(tx.into_connection());
+            if is_committing {
+                return Err(error.after_commit_was_sent());
+            }
             // Before the commit was sent, a dead connection means that no change was made.
-            if is_committing || runs > 1 {
+            if runs > 1 {
                 return Err(error);
             }
             continue;

@@ -181,7 +181,7 @@ impl Writer {
     {
         let (reply, answer) = oneshot::channel();
         self.queue(Box::new(Job { input, job, outcome: None, reply })).await?;
-        answer.await.map_err(|_| stopped())?
+        answer.await.map_err(|_| stopped().after_commit_was_sent())?
     }
 
     /// Runs one statement in its turn: a single step for the connection's thread. A job takes one more step before and
@@ -189,14 +189,14 @@ impl Writer {
     pub(super) async fn write_one(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.queue(Box::new(OneStatement { sql, values, outcome: None, reply })).await?;
-        answer.await.map_err(|_| stopped())?
+        answer.await.map_err(|_| stopped().after_commit_was_sent())?
     }
 
     /// Changes one row in its turn, together with the rows of neighbouring jobs in the queue.
     pub(super) async fn write_row(&self, asked: Asked) -> Result<Option<Row>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.queue(Box::new(OneRow { asked, outcome: None, reply })).await?;
-        answer.await.map_err(|_| stopped())?
+        answer.await.map_err(|_| stopped().after_commit_was_sent())?
     }
 
     async fn queue(&self, job: Box<dyn Queued>) -> Result<(), StoreError> {
@@ -287,7 +287,7 @@ async fn run_first(waiting: &mut [Box<dyn Queued>], tx: &mut Tx) -> Result<usize
         tx.start_job();
         // A failure undoes the one statement, and each of its jobs gets that failure as its answer.
         return match change_rows(together, tx).await {
-            Err(error) if tx.fault() == Some(Fault::Connection) => Err(error),
+            Err(error) if tx.fault().is_some_and(Fault::is_of_connection) => Err(error),
             _ => Ok(count),
         };
     }
@@ -309,7 +309,7 @@ async fn run_alone(job: &mut dyn Queued, tx: &mut Tx) -> Result<(), StoreError> 
     }
     let outcome = job.run(tx).await;
     match (outcome, tx.fault()) {
-        (Err(error), Some(Fault::Connection)) => Err(error),
+        (Err(error), Some(fault)) if fault.is_of_connection() => Err(error),
         (_, _) if !needs_savepoint => Ok(()),
         (Err(_), _) => tx.control("ROLLBACK TO job; RELEASE job").await.map_err(lost),
         (Ok(()), _) => tx.control("RELEASE job").await.map_err(lost),

@@ -15,7 +15,7 @@ use crate::domain::{ClientId, Role, Session, SessionId, Timestamp, UserId, Usern
 use crate::store::columns::{installation_epoch, session_columns};
 use crate::store::db::{Database, Row, values};
 use crate::store::rows::{roles, username, words};
-use crate::store::{AuditEvent, StoreError};
+use crate::store::{AuditEvent, Rows, StoreError};
 
 /// A session with the user data for its tokens.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,7 +67,7 @@ impl Sessions<'_> {
         after: Option<SessionId>,
         limit: u32,
         now: Timestamp,
-    ) -> Result<Vec<SessionDetail>, StoreError> {
+    ) -> Result<Rows<SessionDetail, SessionId>, StoreError> {
         const PAGE: &str = concat!(
             "SELECT ",
             session_columns!(),
@@ -81,7 +81,7 @@ impl Sessions<'_> {
             ORDER BY sessions.id LIMIT $4"
         );
         let rows = self.database.rows("sessions_of_user", PAGE, values![user, start(after), now, limit]).await?;
-        rows.iter().map(SessionDetail::try_from).collect()
+        Ok(listed(&rows))
     }
 
     /// Number of sessions that have neither ended nor expired: of a user, of a client, or of all.
@@ -105,7 +105,7 @@ impl Sessions<'_> {
         after: Option<SessionId>,
         limit: u32,
         now: Timestamp,
-    ) -> Result<Vec<SessionDetail>, StoreError> {
+    ) -> Result<Rows<SessionDetail, SessionId>, StoreError> {
         const PAGE: &str = concat!(
             "SELECT ",
             session_columns!(),
@@ -119,8 +119,18 @@ impl Sessions<'_> {
             ORDER BY sessions.id LIMIT $4"
         );
         let rows = self.database.rows("sessions_of_client", PAGE, values![client, start(after), now, limit]).await?;
-        rows.iter().map(SessionDetail::try_from).collect()
+        Ok(listed(&rows))
     }
+}
+
+/// The sessions of a page.
+fn listed(rows: &[Row]) -> Rows<SessionDetail, SessionId> {
+    let mut sessions = Rows::default();
+    for row in rows {
+        let id = || row.of("sessions", "id").array("id").ok().map(SessionId::from_bytes);
+        sessions.add(id, SessionDetail::try_from(row));
+    }
+    sessions
 }
 
 /// `event` about the session of a row with `id`, `user_id` and `client_id`.

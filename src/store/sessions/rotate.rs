@@ -233,7 +233,8 @@ impl Sessions<'_> {
             let values = [proof, values![audiences.as_deref(), most_chars, BETWEEN_LISTS]].concat();
             let sql = if attempts == 0 { ROTATE } else { ROTATE_UNLOCKED };
             let id = *session.as_bytes();
-            if let Some(row) = self.database.write_row("session_rotate", "sessions", sql, id, values).await? {
+            let changed = self.database.write_row("session_rotate", "sessions", sql, id, values).await?;
+            if let Some(row) = changed.row {
                 return Ok(unchanged(RotateOutcome::Rotated(SessionDetail::try_from(&row)?)));
             }
             let found = self.look(Lane::Refreshes, session).await?;
@@ -243,6 +244,11 @@ impl Sessions<'_> {
                 Verdict::Refuse(refusal) => {
                     log_refusal(&request, found.as_ref(), refusal);
                     return Ok(unchanged(RotateOutcome::Refused(refusal)));
+                }
+                // This request may have rotated the session itself, without getting the answer.
+                Verdict::Reuse if !changed.is_certain => {
+                    let text = "the connection was closed before the answer of a rotation".to_owned();
+                    return Err(StoreError::OutcomeUnknown(text));
                 }
                 Verdict::Reuse => {
                     log_refusal(&request, found.as_ref(), RefreshRefusal::Reused);

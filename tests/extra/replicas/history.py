@@ -52,6 +52,7 @@ RULES = (
     "one live branch per session",
     "no session is lost by a retry",
     "no refresh after the end was acknowledged",
+    "a stolen refresh token ends its session",
     "no 5xx but 503",
     "503 only under a fault",
     "503 names Retry-After",
@@ -261,6 +262,9 @@ class Judge:
     def _check_refreshes(self):
         for event in self.history.of("refresh"):
             endings = list(self._endings_of_session(event["sid"]))
+            if event["outcome"] == "ok" and event.get("is_stolen"):
+                self._report("a stolen refresh token ends its session",
+                             f"session {event['sid']}: {event['replica']} answered a token superseded before the window")
             if event["outcome"] == "ok":
                 for ending in filter(self._is_acknowledged, endings):
                     if ending is not event and event["start"] > ending["end"]:

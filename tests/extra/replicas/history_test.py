@@ -60,6 +60,8 @@ def run():
          {"no session is lost by a retry"}),
         (with_event("refresh", 5.0, 5.1, presented="r1", refresh="r2", jti="t2", **pair),
          {"no refresh after the end was acknowledged"}),
+        (with_event("refresh", 1.9, 1.95, presented="r0", refresh="r1", jti="t1", is_stolen=True, **pair),
+         {"a stolen refresh token ends its session"}),
         (with_event("introspect", 3.2, 3.3, jti="t1", outcome="unexpected", status=500, replica="b"), {"no 5xx but 503"}),
         (with_event("introspect", 3.2, 3.3, jti="t1", outcome="unavailable", status=503, replica="b", retry_after="1"),
          {"503 only under a fault"}),

@@ -316,15 +316,18 @@ def tail(path, lines=15):
     return "\n".join(Path(path).read_text(errors="replace").splitlines()[-lines:])
 
 
+# Seconds; longer than the faults, so that every retry must succeed.
+RETRY_WINDOW = 30.0
+
+
 def replica_settings(postgres_port, database, **more):
-    """Settings shared by every replica of one installation. The retry window is longer than the faults, so every retry in
-    this suite must succeed."""
+    """Settings shared by every replica of one installation."""
     return {
         "ISSUER": "http://localhost:8080",
         "DATABASE__URL": f"postgres://postgres@127.0.0.1:{postgres_port}/{database}",
         "LIMITS__ENABLED": "false",
         "PASSWORDS__THREADS": "1",
-        "REFRESH__RETRY_WINDOW": "30s",
+        "REFRESH__RETRY_WINDOW": f"{RETRY_WINDOW:.0f}s",
         "SHUTDOWN__DELAY": "1s",
         "SHUTDOWN__DRAIN": "10s",
         "LOG__FORMAT": "json",

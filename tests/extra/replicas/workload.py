@@ -15,6 +15,9 @@ APPLICATION, GATEWAY, PASSWORD = "application", "gateway", "correct horse batter
 # Seconds for which an operation is retried before the client gives up; below the retry window.
 PERSISTENCE = 24.0
 
+# Seconds after which a superseded refresh token counts as stolen; a little more than the retry window.
+STOLEN_AFTER = parts.RETRY_WINDOW + 2.0
+
 
 class Installation:
     """A database with replicas, and the credentials that the workload needs."""
@@ -214,7 +217,7 @@ class Person:
             "kid": client.header(body["access_token"])["kid"],
         }
 
-    def try_refresh(self, session, presented, attempt, walk_away_after=None):
+    def try_refresh(self, session, presented, attempt, walk_away_after=None, is_stolen=False):
         """One attempt; returns its outcome."""
         name, port = self.installation.someone(self.dice)
         body = {"refresh_token": presented, "client_id": APPLICATION}
@@ -231,7 +234,7 @@ class Person:
         replica = self.installation.served_by(name, answer)
         walked_away = walk_away_after is not None
         self.workload.record("refresh", answer, replica, name is None, outcome, presented=presented, attempt=attempt,
-                             end_at=end, walked_away=walked_away, **fields)
+                             end_at=end, walked_away=walked_away, is_stolen=is_stolen, **fields)
         return outcome
 
     def refresh(self, session, attempt=0):
@@ -288,9 +291,9 @@ class Person:
         self.workload.tokens.end(sid=session["sid"])
 
     def reuse(self, session):
-        """A stolen token comes back: the session ends, everywhere."""
-        if len(session["chain"]) >= 3:
-            self.try_refresh(session, session["chain"][-3], 0)
+        """A stolen token comes back after the retry window: the session ends, everywhere."""
+        if len(session["chain"]) >= 3 and not self.workload.stop.wait(STOLEN_AFTER):
+            self.try_refresh(session, session["chain"][-3], 0, is_stolen=True)
             self.workload.tokens.end(sid=session["sid"])
 
 
