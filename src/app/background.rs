@@ -16,12 +16,12 @@ use crate::telemetry::{Logger, Metrics};
 
 /// The interval between two checks whether a key is due.
 const MAINTAIN_KEYS_EVERY: Duration = Duration::from_secs(10);
-/// The interval between two sweeps with nothing more to do, and between two rounds through a table.
+/// The interval between two sweeps when no deletable rows are left, and between two rounds through a table.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
 /// The interval between two batches of a round. A batch costs the database a few milliseconds, so the load is some
 /// tenths of a percent of one core. A round through ten million sessions takes three hours.
 const STEP_EVERY: Duration = Duration::from_secs(1);
-/// The interval after a batch with rows to delete. It is as short as the refreshes permit.
+/// The interval after a batch that deleted rows. A shorter one would slow refreshes down.
 const STEP_AFTER_DELETING: Duration = Duration::from_millis(200);
 /// The interval between two checks of the stored passwords' schemes: another process may import users.
 const LEARN_SCHEMES_EVERY: Duration = Duration::from_secs(60);
@@ -191,7 +191,7 @@ const fn until_next_step(look: SweepStep) -> Duration {
     }
 }
 
-/// The last write follows the stop, so that an orderly end loses no counted events.
+/// Writes once more after the stop, so that an orderly end loses no counted events.
 async fn audit_counts(service: Arc<Service>, stop: CancellationToken) {
     loop {
         pause(AUDIT_COUNTS_EVERY, &stop).await;

@@ -13,10 +13,9 @@ const MIB: u64 = 1024 * KIB;
 /// The expected maximum of memory per connection. Hostile clients reach 50 KiB of buffers over TLS (42 KiB without).
 /// The kernel holds as much again of bytes that neither side has read.
 const CONNECTION_BYTES: u64 = 128 * KIB;
-/// Connections may take one part in this many of the memory by default. Password hashes, caches and the view have the
-/// rest.
+/// By default, connections may use the memory divided by this. Password hashes, caches and the view have the rest.
 const PART_OF_CONNECTIONS: u64 = 4;
-/// Unfinished bodies may take one part in this many of the memory.
+/// Unfinished bodies may use the memory divided by this.
 const PART_OF_BODIES: u64 = 16;
 const LEAST_CONNECTIONS: u64 = 64;
 const LEAST_BODY_MEMORY: u64 = 4 * MIB;

@@ -1,4 +1,4 @@
-//! `countersign admin-key`: keys that open the administration to scripts.
+//! `countersign admin-key`: admin keys, with which scripts use the administration API.
 
 use std::time::Duration;
 

@@ -31,8 +31,8 @@ const SLEW: i64 = 20;
 /// Maximum drift of a clock that is not stepped: one part in this number (1000 ppm).
 const DRIFT_RATE: i64 = 1_000;
 
-/// During a longer exchange, in milliseconds, the process or the network paused. Only the part of the offset that the
-/// pause cannot explain is reported.
+/// Longest exchange without a pause of the process or the network, in milliseconds. After a longer one, only the part
+/// of the offset that the pause cannot explain is reported.
 const LONGEST_EXCHANGE: i64 = 3_000;
 
 /// Why the time is unreliable.

@@ -12,14 +12,14 @@ const POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Six polls: one lost packet does not make a replica unavailable, and the revocation bound stays at a few seconds.
 const MAX_LAG: Duration = Duration::from_secs(3);
 
-/// It adds to the revocation bound. Five seconds already save a busy gateway almost every call.
+/// This time adds to the revocation bound. Five seconds already save a busy gateway almost every call.
 const MAX_AGE: Duration = Duration::from_secs(5);
 /// Enough for a hundred thousand concurrent users. An entry takes up to 3 KiB, so the cache takes at most 300 MiB.
 const CACHE_ENTRIES: usize = 100_000;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Revocation {
-    /// Time between two polls of the change feed, even when notifications arrive.
+    /// Time between two regular polls of the change feed. Notifications cause additional polls.
     pub poll_interval: Duration,
     /// Maximum view age. Above it, the replica gives no verdict.
     pub max_lag: Duration,

@@ -17,9 +17,9 @@ const RETENTION: Duration = Duration::from_secs(90 * 86_400);
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shutdown {
-    /// Not ready, but still accepting connections.
+    /// How long the replica is not ready but still accepts connections.
     pub delay: Duration,
-    /// Accepting no connections, but completing accepted requests.
+    /// How long accepted requests may then take to complete. No connection is accepted.
     pub drain: Duration,
 }
 

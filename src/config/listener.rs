@@ -26,7 +26,7 @@ const GRPC_CONNECTIONS: usize = 1024;
 
 /// A peer on the slowest link sends a header block within one second; the rest allows for retransmissions (security.md H6).
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// As `HEADER_TIMEOUT`.
+/// For the same reason as `HEADER_TIMEOUT`.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// Longer than the waits for a password hash and the database together, and shorter than the usual timeouts of gateways.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
@@ -54,13 +54,13 @@ pub struct Listener {
     pub max_connections: Option<usize>,
     /// Not applied to trusted proxies. `None`: a quarter of `max_connections`.
     pub max_connections_per_address: Option<usize>,
-    /// From the start of waiting for the request's first byte until its header block is complete.
+    /// Time from the start of waiting for the request's first byte until its header block is complete.
     pub header_timeout: Duration,
-    /// From the end of the header block until the body is complete.
+    /// Time from the end of the header block until the body is complete.
     pub body_timeout: Duration,
-    /// From the end of the header block until the response is ready.
+    /// Time from the end of the header block until the response is ready.
     pub request_timeout: Duration,
-    /// Between a response and the next request.
+    /// Time between a response and the next request.
     pub idle_timeout: Duration,
     /// How long a peer may read nothing of a response.
     pub write_timeout: Duration,

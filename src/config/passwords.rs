@@ -5,13 +5,13 @@ use crate::domain::{HASHING_QUEUE, HASHING_THREADS, LEGACY_COST, LEGACY_MEMORY_K
 
 /// The minimum of security.md P1 and the first recommendation of OWASP: about 30 ms on one core.
 const MEMORY_KIB: u32 = 19_456;
-/// As `MEMORY_KIB`.
+/// From the same recommendation as `MEMORY_KIB`.
 const ITERATIONS: u32 = 2;
 /// More lanes would take cores from other logins.
 const PARALLELISM: u32 = 1;
 /// Stored hashes have the same limit (security.md P11).
 const MOST_MEMORY_KIB: u32 = 1024 * 1024;
-/// As `MOST_MEMORY_KIB`.
+/// Stored hashes have the same limit (security.md P11).
 const MOST_ITERATIONS: u32 = 16;
 /// About one second of waiting time on two cores (security.md P5).
 const QUEUE: usize = 64;
@@ -24,7 +24,7 @@ const MIN_LENGTH: usize = 12;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Passwords {
-    /// Of one hash.
+    /// Memory of one hash in KiB.
     pub memory_kib: u32,
     pub iterations: u32,
     /// Lanes of one hash.

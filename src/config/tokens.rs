@@ -73,9 +73,9 @@ impl Tokens {
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sessions {
-    /// Since the last refresh.
+    /// Maximum time since the last refresh.
     pub idle_ttl: Duration,
-    /// Since the login.
+    /// Maximum time since the login.
     pub absolute_ttl: Duration,
     /// A further login ends the oldest session.
     pub max_per_user: u32,

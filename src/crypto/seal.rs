@@ -54,8 +54,8 @@ impl Sealer {
         Self { current: SealingKey::new(current), previous: previous.map(SealingKey::new) }
     }
 
-    /// Seals `plaintext`; it opens only with the same `context`. Nonces are random 96-bit values, safe for 2^32
-    /// values per key; there are only a few.
+    /// Seals `plaintext`; it opens only with the same `context`. Nonces are random 96-bit values, which are safe for
+    /// 2^32 sealed values per key. An installation seals only a few.
     pub fn seal(&self, plaintext: &[u8], context: &[u8], random: &dyn Random) -> Result<Vec<u8>, SealError> {
         let nonce: [u8; NONCE_LEN] = random.bytes();
         let mut sealed = Vec::with_capacity(PREFIX_LEN + NONCE_LEN + plaintext.len() + MAX_TAG_LEN);

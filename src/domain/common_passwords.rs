@@ -1,8 +1,8 @@
 //! The list of common passwords.
 
-/// 30,000 passwords from published breaches: lower-case ASCII, one per line, in byte order. It is the list by which
-/// the estimator zxcvbn ranks passwords (MIT; see `common_passwords.LICENSE`). The binary search runs on the text in
-/// the binary.
+/// 30,000 passwords from published breaches: lower-case ASCII, one per line, in byte order. It is the list by which the
+/// estimator zxcvbn ranks passwords (MIT; see `common_passwords.LICENSE`). The text is embedded in the program and
+/// searched in place.
 static LIST: &str = include_str!("common_passwords.txt");
 
 /// Whether the list contains exactly this word, which must be lower-case.

@@ -16,8 +16,8 @@ use crate::domain::{
     Audience, Client, ClientId, Jti, Kid, Revocation, RevocationKind, Session, SessionId, Timestamp, UserId,
 };
 
-/// The largest accepted change, since the last sync, of the difference between the time and the stopwatch. A larger one
-/// makes the view stale: the process was suspended between the two readings.
+/// Maximum accepted change of the offset between the time and the monotonic clock since the last sync. A larger change
+/// means that the process was suspended between the two readings, and makes the view stale.
 const TOLERATED_STEP_MILLIS: i64 = 1_000;
 
 /// The properties of a token that a revocation check needs.
@@ -66,7 +66,7 @@ pub struct View {
     loaded: AtomicBool,
     /// [`Clock::elapsed`] when the last successful sync began, in milliseconds.
     synced_at: AtomicU64,
-    /// The time minus the stopwatch when the sync ended.
+    /// The time minus the monotonic clock when the sync ended.
     wall_origin: AtomicI64,
     max_lag: Duration,
 }
@@ -118,15 +118,15 @@ impl View {
         }
     }
 
-    /// Whether the view may judge tokens now. The stopwatch counts suspension, so a resumed process detects that its
-    /// view is stale before its first answer (security.md C11).
+    /// Whether the view may judge tokens now. The monotonic clock counts suspension, so a resumed process detects that
+    /// its view is stale before its first answer (security.md C11).
     pub fn freshness(&self, clock: &dyn Clock) -> Freshness {
         let now = clock.now();
         self.freshness_at(clock, now, clock.elapsed())
     }
 
-    /// The same for a given time and a stopwatch value that was read after it. If the process was suspended between the
-    /// two readings, the view is stale.
+    /// The same for a given time, and a reading of the monotonic clock that was taken after it. If the process was
+    /// suspended between the two readings, the view is stale.
     pub fn freshness_at(&self, clock: &dyn Clock, now: Timestamp, elapsed: Duration) -> Freshness {
         if !self.is_loaded() {
             return Freshness::Empty;
@@ -326,7 +326,7 @@ impl View {
     }
 }
 
-/// The time minus the stopwatch.
+/// The time minus the monotonic clock.
 fn wall_origin(now: Timestamp, elapsed: Duration) -> i64 {
     let elapsed = i64::try_from(elapsed.as_millis()).unwrap_or(i64::MAX);
     now.millis().saturating_sub(elapsed)

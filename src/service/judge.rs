@@ -173,7 +173,7 @@ pub enum Signature {
 pub struct Judgement {
     pub verdict: Verdict,
     pub signature: Signature,
-    /// The time for which the verdict holds.
+    /// The instant at which the verdict was true.
     pub at: Timestamp,
     /// [`Clock::elapsed`] when the freshness of the view was checked.
     pub checked_at: Duration,

@@ -82,7 +82,7 @@ impl AuditEvent {
 /// A recorded event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRecord {
-    /// Its place in the trail: the cursor of the next page.
+    /// Its position in the trail: the cursor of the next page.
     pub seq: i64,
     /// When it happened.
     pub at: Timestamp,
@@ -119,9 +119,9 @@ pub struct AuditFilter {
     pub user: Option<String>,
     /// Concerning this session alone.
     pub session: Option<String>,
-    /// From here on.
+    /// At or after this time.
     pub since: Option<Timestamp>,
-    /// Before this.
+    /// Before this time.
     pub until: Option<Timestamp>,
 }
 
@@ -141,9 +141,9 @@ const STEP: u32 = 10_000;
 
 /// The statements of a search that reads one index. Each has its own text, so that the server plans it separately.
 struct Leader {
-    /// The page of matches between two places of the trail.
+    /// Reads the matching events between two positions of the trail.
     page: &'static str,
-    /// The oldest place among the next [`STEP`] entries of the index.
+    /// Reads the position of the oldest of the next [`STEP`] entries of the index.
     reach: &'static str,
 }
 
@@ -168,7 +168,7 @@ macro_rules! leader {
     };
 }
 
-/// In the order of [`AuditFilter`]'s members.
+/// One for each criterion, in the order of [`AuditFilter`]'s members.
 const LEADERS: [Leader; 6] = [
     leader!("event = $1"),
     leader!("actor = $1"),
@@ -178,7 +178,7 @@ const LEADERS: [Leader; 6] = [
     leader!("session = $1"),
 ];
 
-/// Reads the trail itself, in its own order.
+/// Reads the trail itself, without an index on a criterion.
 const UNLED: Leader = leader!("$1 IS NULL");
 
 /// The audit trail.
@@ -245,7 +245,7 @@ impl Audit<'_> {
         Ok(AuditStep { records, unreadable, next })
     }
 
-    /// The oldest place that [`STEP`] index entries reach.
+    /// The position of the oldest of the next [`STEP`] index entries.
     async fn reach(&self, leader: &Leader, value: Option<&String>, before: i64) -> Result<i64, StoreError> {
         let row = self.0.row("audit_reach", leader.reach, values![value.cloned(), before, STEP - 1]).await?;
         row.map_or(Ok(i64::MIN), |row| row.of("audit", "seq").int("seq"))

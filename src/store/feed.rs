@@ -21,7 +21,7 @@ const LARGEST_STEP_BACK: Duration = Duration::from_secs(1);
 /// Maximum number of entries that one statement returns, so that it stays within its time limit. [`Feed::read_on`]
 /// returns the rest.
 const MOST_NEWS: i64 = 10_000;
-/// Rows read at once while loading: the process keeps the memory that they take besides their content.
+/// Rows per read during a full load. The process does not return the memory that one read takes.
 const CHUNK: i64 = 1_000;
 
 /// A change, and its lifetime.

@@ -22,17 +22,17 @@ const ENDED_GRACE: Duration = Duration::from_secs(3600);
 /// Counts of failed logins stay for this long after their window, for replicas whose clocks are behind.
 const ATTEMPT_GRACE: Duration = Duration::from_secs(60);
 
-/// Sessions stay for this long after their idle or absolute end, and keys for this long after they are gone or
+/// Sessions stay for this long after their idle or absolute end, and keys for this long after they were retired or
 /// withdrawn.
 const DAY: Duration = Duration::from_secs(86_400);
 
-/// A table that is scanned repeatedly in key order, because no index finds its dead rows. Such an index would hold an
-/// end that almost every use of a row moves. No row could then be rewritten in place.
+/// A table that is scanned repeatedly in key order, because no index finds its dead rows. Such an index would contain
+/// an expiry that almost every use of a row changes. PostgreSQL could then rewrite no row in place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Round {
-    /// Sessions, whose idle end every refresh moves.
+    /// Sessions, whose idle expiry every refresh extends.
     Sessions,
-    /// Counts of failed logins, whose end every attempt may move.
+    /// Counts of failed logins, whose expiry every attempt may change.
     LoginAttempts,
 }
 
@@ -63,8 +63,7 @@ pub struct Swept {
     pub failed: Vec<(&'static str, StoreError)>,
 }
 
-/// A table whose dead rows an index finds, or a table that always stays small. An installation has a few secrets per
-/// client, which an administrator makes, and a few signing keys.
+/// A table whose dead rows are found by an index, or a table that always stays small: client secrets and signing keys.
 struct Rule {
     table: &'static str,
     delete: &'static str,

@@ -8,12 +8,12 @@ const MINUTE_MILLIS: u64 = 60_000;
 /// Permits one line per minute.
 #[derive(Debug, Default)]
 pub struct OncePerMinute {
-    /// The stopwatch time from which the next line is permitted, in milliseconds.
+    /// When the next line is permitted, in milliseconds of the monotonic clock.
     due_at: AtomicU64,
 }
 
 impl OncePerMinute {
-    /// Whether to write the line now. `now` is the time of a stopwatch.
+    /// Whether to write the line now. `now` is monotonic time.
     pub fn is_due(&self, now: Duration) -> bool {
         let now = u64::try_from(now.as_millis()).unwrap_or(u64::MAX);
         let next = |due_at: u64| (now >= due_at).then(|| now.saturating_add(MINUTE_MILLIS));

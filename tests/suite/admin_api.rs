@@ -17,7 +17,7 @@ use crate::support::sessions::Broken;
 const NOBODY: &str = "usr_AAAAAAAAAAAAAAAAAAAAAA";
 const NO_SESSION: &str = "ses_AAAAAAAAAAAAAAAAAAAAAA";
 
-/// Every operation of the administration as the API document lists it, with ids that name nothing.
+/// Every operation of the administration that the API document lists, with ids that do not exist.
 fn operations() -> Vec<(Method, String, Option<String>)> {
     let api: Value = serde_json::from_str(document()).unwrap();
     let mut found = Vec::new();

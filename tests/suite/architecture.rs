@@ -102,7 +102,7 @@ fn both_engines_have_the_same_migrations() {
 
 #[test]
 fn c10_no_statement_selects_all_columns() {
-    // A column that the next release adds would change what a statement returns that was prepared before.
+    // A column that the next release adds would change the result of a `SELECT *` that was prepared before.
     for (path, room, code) in sources() {
         if room != "store" {
             continue;

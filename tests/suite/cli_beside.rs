@@ -9,7 +9,7 @@ use super::support::app::{Tokens, error_of};
 use super::support::database::{Engine, TestDatabase, on_both_engines};
 use super::support::process::{Home, PASSWORD, Server};
 
-/// The poll interval four times over: far above the bound of 1 s only where the machine is busy with other tests.
+/// Four poll intervals. The promised bound is 1 s; the rest allows for a machine that is busy with other tests.
 const BOUND: Duration = Duration::from_secs(2);
 
 on_both_engines! {
@@ -131,8 +131,8 @@ on_both_engines! {
     }
 }
 
-/// Repeats the check until it succeeds, at most for the time in which the service must follow the feed. The interval
-/// keeps refused clients far from their limit.
+/// Repeats the check until it succeeds, at most for [`BOUND`]. The pause between two checks keeps refused clients below
+/// their rate limit.
 async fn until(what: &str, is_reached: impl AsyncFn() -> bool) {
     #[expect(clippy::disallowed_methods, reason = "the process under test has the machine's clock")]
     let started = Instant::now();

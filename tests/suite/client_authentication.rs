@@ -293,7 +293,7 @@ on_both_engines! {
         for replica in [&app, &other, &app] {
             assert_eq!(status(with_assertion(replica, "/oauth2/token", &assertion, &[])).await, refused());
         }
-        // The same jti in another assertion is a replay as well; of ten at once one passes.
+        // The same jti in another assertion is a replay as well. Of ten concurrent requests, one passes.
         let mut again = claims.clone();
         again["exp"] = json!(START.seconds() + 61);
         assert_eq!(status(with_assertion(&other, "/oauth2/introspect", &signer.sign(&again), &[])).await, refused());

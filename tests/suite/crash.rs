@@ -245,7 +245,8 @@ impl Session {
         assert!(refreshed.is_none(), "{context}: an ended session was refreshed");
     }
 
-    /// The session with new tokens, or an error with the session if it has ended, where that was possible.
+    /// Refreshes a session that should be live. Returns it with new tokens, or as an error if it has ended and may
+    /// have.
     async fn check_living(mut self, replica: &Replica, context: &str) -> Result<Self, Self> {
         for token in &self.revoked {
             assert!(!replica.is_active(token).await, "{context}: a revoked token is active");
@@ -333,7 +334,7 @@ async fn eventually(context: &str, is_reached: impl AsyncFn() -> bool) {
     }
 }
 
-/// Numbers from the seed; the race between processes limits how far a run can be repeated.
+/// Random numbers from a seed. A run is repeatable only as far as the timing of its processes allows.
 #[derive(Clone)]
 struct Chance(Arc<SeededRandom>);
 

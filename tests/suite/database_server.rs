@@ -20,7 +20,7 @@ use crate::support::store::*;
 use crate::support::tls_front::TlsFront;
 use crate::support::{secrets, write_private};
 
-/// A certificate as PostgreSQL's documentation makes it, X.509 version 1, with its key.
+/// A certificate of X.509 version 1 with its key, made by the commands in PostgreSQL's documentation.
 const VERSION_1: &str = include_str!("fixtures/x509-version-1.pem");
 
 /// A password that a log must not hold.
@@ -52,7 +52,7 @@ fn lead_to(database: &mut TestDatabase, address: SocketAddr, query: Option<&str>
     database.set_url(&url);
 }
 
-/// A role that the server asks for its password, with every right on the tables and none to make others.
+/// A role that must log in with a password. It has every right on the tables, and no right to create tables.
 async fn role_with_password(database: &TestDatabase, password: &str) -> String {
     let role = format!("{}_role", database.url().path().trim_start_matches('/'));
     database
@@ -396,7 +396,7 @@ async fn d17_a_rotated_password_is_read_from_its_file_without_a_restart() {
     database.tamper_as(&owner, &format!("{drop_connections}; DROP OWNED BY {role}; DROP ROLE {role}")).await;
 }
 
-/// A database behind TLS with this certificate; the front must be kept.
+/// A database behind TLS with this certificate. TLS ends when the returned proxy is dropped.
 async fn behind_tls(certificate: CertificateDer<'static>, key: PrivateKeyDer<'static>) -> (TestDatabase, TlsFront) {
     let database = TestDatabase::alone().await;
     let front = TlsFront::to(server_of(&database), certificate, key).await;

@@ -43,7 +43,7 @@ const END_HEADERS: u8 = 4;
 const END_STREAM: u8 = 1;
 /// `POST http://a/`, by the static table of RFC 7541.
 const POST_ROOT: &[u8] = &[0x83, 0x86, 0x84, 0x41, 0x01, b'a'];
-/// Reasons (RFC 9113 §7).
+/// Error codes (RFC 9113 §7).
 const REFUSED_STREAM: u32 = 7;
 const ENHANCE_YOUR_CALM: u32 = 11;
 
@@ -56,7 +56,7 @@ struct Frame {
 }
 
 impl Frame {
-    /// The reason of a reset or of the connection's end.
+    /// The error code of a RST_STREAM or GOAWAY frame.
     fn reason(&self) -> Option<u32> {
         let at = match self.kind {
             RST_STREAM => 0,
@@ -138,7 +138,7 @@ async fn greet<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S) {
     assert_eq!(next(stream).await.expect("settings").kind, SETTINGS);
 }
 
-/// A request on a connection of its own; the answer's body.
+/// Sends a request on its own connection, and returns the body of the answer.
 async fn ask(address: SocketAddr) -> String {
     let stream = TokioIo::new(TcpStream::connect(address).await.unwrap());
     let (mut sender, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await.unwrap();
@@ -246,7 +246,7 @@ async fn h5_a_header_block_above_16_kib_is_refused() {
         let frame = next(&mut stream).await.expect("two answers");
         if frame.kind == HEADERS || frame.kind == RST_STREAM {
             let answer = &mut answers[if frame.stream == 1 { 0 } else { 1 }];
-            // A 200 begins so, by the static table; 431 is written out.
+            // Status 200 is the one byte 0x88 of the static table (RFC 7541). Status 431 has no entry there.
             answer.get_or_insert(frame.kind == HEADERS && frame.payload[0] == 0x88);
         }
     }
@@ -266,7 +266,7 @@ async fn h10_a_frame_above_16_kib_closes_the_connection() {
 #[tokio::test]
 async fn h10_a_flood_of_pings_and_settings_does_not_grow_memory() {
     let server = start(ListenSettings { write: Duration::from_millis(300), ..ListenSettings::default() });
-    // The socket buffers of both ends must be full first, megabytes on a busy machine: they are kept minimal here.
+    // A write stalls only when the socket buffers of both ends are full. The client's buffer is therefore small.
     let socket = TcpSocket::new_v4().unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     let mut stream = socket.connect(server.address).await.unwrap();

@@ -1,5 +1,5 @@
-//! The routes that the listener answers past the router answer as the router does. Below an issuer's path the router answers
-//! the same endpoints, so each request is sent both ways.
+//! Hot routes answer as the router does. Below an issuer's path the router serves the same endpoints, so each request
+//! is sent to both paths.
 
 use reqwest::header::HeaderMap;
 use reqwest::{Method, RequestBuilder, Response};

@@ -287,7 +287,8 @@ async fn h9_a_request_with_a_chunked_body_is_the_last_one_of_its_connection() {
         for bytes in row.as_bytes().chunks(piece) {
             let _ = stream.write_all(bytes).await;
         }
-        // The reset that follows unread bytes may overtake the end of the stream, not the answer.
+        // Closing with unread bytes resets the connection. The reset may replace the end of the stream, but not the
+        // answer.
         let mut answer = Vec::new();
         let _ = timeout(PATIENCE, stream.read_to_end(&mut answer)).await.expect("the connection ends");
         let answer = String::from_utf8(answer).unwrap();
@@ -377,7 +378,7 @@ async fn h8_a_target_that_hyper_cannot_parse_is_refused_like_any_malformed_head(
     }
 }
 
-/// Contract.md section 4: gateways understand no other answer to a malformed head.
+/// Gateways understand no other answer to a malformed head.
 #[tokio::test]
 async fn h8_forward_auth_refuses_a_malformed_head_with_401_or_503_only() {
     let server = Server::start(ListenSettings { base_path: "/auth".into(), ..patient() });
@@ -717,7 +718,7 @@ async fn p5_r10_a_request_ends_when_its_client_disconnects_and_is_logged_as_499(
             read_until(&mut stream, "fine").await;
             stream.write_all(request.as_bytes()).await.unwrap();
             if is_reset {
-                // Until the request is read: a reset throws away what was not.
+                // Waits until the request is read, because a reset discards unread bytes.
                 while server.unread(&stream) {
                     sleep(Duration::from_millis(5)).await;
                 }
@@ -819,7 +820,7 @@ async fn h18_near_the_limit_the_longest_idle_connection_is_closed_for_a_new_one(
         stream.write_all(b"GET /ok HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         read_until(&mut stream, "fine").await;
         idle.push(stream);
-        // The clock that orders them is coarse.
+        // Idle connections are ordered by the coarse clock, so each begins at a different reading.
         let began = CoarseInstant::now();
         while CoarseInstant::now() <= began {
             sleep(Duration::from_millis(1)).await;
@@ -909,7 +910,7 @@ async fn h15_a_request_over_the_drain_timeout_is_503_and_not_499() {
     let server = Server::start_draining(patient(), Duration::from_millis(100));
     let mut stream = server.connect().await;
     stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
-    // Its connection was accepted before this one was answered.
+    // The first connection is accepted before this one, and so before the answer to this one.
     server.exchange("GET /ok HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
     server.shutdown.stopped.cancel();
     let answer = read_to_end(&mut stream).await;

@@ -48,7 +48,7 @@ on_both_engines! {
         let status = answer.status();
         let body: Value = answer.json().await.unwrap();
         assert_eq!((status, &body["errors"][0]["field"]), (StatusCode::BAD_REQUEST, &json!("tokens")));
-        // As long as tokens can be, 256 of them fit.
+        // A batch of 256 tokens of the maximum length is accepted.
         let long = "a".repeat(4096);
         assert_eq!(app.batch(&gateway, &vec![long.as_str(); 256]).await.status(), 200);
         let longer = "a".repeat(5000);
@@ -224,11 +224,11 @@ async fn c1_a_token_revoked_while_its_batch_waits_for_the_database_is_not_active
     };
     let (session, ended) = (log_in().await, log_in().await);
     let (token, kept) = (app.token_of(&machine).await.access_token, app.token_of(&machine).await.access_token);
-    // Looking up refresh tokens waits.
+    // Looking up refresh tokens waits for the database.
     let batch = [token.as_str(), &session, &ended, &kept];
     let active = active_after_waiting(&app, &portal, &batch, "sessions", revoke(&machine, &token)).await;
     assert_eq!(active, [false, true, true, true]);
-    // So does verification, for an unknown key.
+    // Verifying a token of an unknown key waits for the database too.
     let forge = Forge::import(&app, &kept).await;
     let unknown = forge.under(&forge.header_with("kid", json!("unknown")));
     let token = app.token_of(&machine).await.access_token;

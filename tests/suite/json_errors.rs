@@ -11,7 +11,7 @@ use crate::support::sessions::*;
 
 const JSON: &str = "application/json";
 
-/// Method, path, whether it takes a bearer, a field of text, the limit of its body.
+/// Method, path, whether it takes a bearer token, the name of a text field, and the limit of the body in bytes.
 type Endpoint = (&'static str, &'static str, bool, &'static str, usize);
 
 /// Every endpoint for users that reads a body.

@@ -137,7 +137,7 @@ on_both_engines! {
         let mut alive: BTreeMap<String, (Duration, String)> = BTreeMap::new();
         let mut withdrawn: HashSet<String> = HashSet::new();
         let mut announced: BTreeMap<String, Duration> = BTreeMap::new();
-        // Keys that had to sign before their time: the first key, and successors of signing keys that were withdrawn.
+        // Keys that signed without the usual announcement: the first key, and successors of withdrawn signing keys.
         let mut hurried: HashSet<String> = first.published().await.into_iter().collect();
         let store = first.database.open().await;
         for round in 0..STEPS * size(6, 10_000) {
@@ -266,7 +266,7 @@ on_both_engines! {
         assert_eq!(kid_of(&app.token_of(&batch).await.access_token), signing);
         app.advance(HOUR).await;
         assert_eq!(kid_of(&app.token_of(&batch).await.access_token), announced, "at its own time");
-        // No key is made either if none is announced.
+        // Withdrawing a retiring key creates no key, even if none is announced.
         withdraw(&app, &signing).await;
         assert_eq!(states(&app).await, [(announced, "signing".to_owned())]);
     }
@@ -471,7 +471,7 @@ on_both_engines! {
         assert_eq!(header_of(&token)["typ"], "JWT");
         assert!(app.is_active(&token).await);
         assert_eq!(app.verify("", &token).send().await.unwrap().status(), 200);
-        // One client only.
+        // The same setting for one client only.
         let app = TestApp::start(TestDatabase::fresh(engine).await).await;
         let spring = app.confidential("spring", machine(&[], "")).await;
         let batch = app.confidential("batch", machine(&[], "")).await;
@@ -490,7 +490,7 @@ on_both_engines! {
         let forge = Forge::import(&app, &app.log_in().await.access_token).await;
         let queries = async || app.figure("countersign_database_seconds_count{query=\"keys_all\"}").await;
         let unknown = |number: u32| forge.under(&forge.header_with("kid", json!(format!("unknown-{number}"))));
-        // They claim to be older than any key that is unknown to the replica.
+        // Their `iat` is older than any key that is unknown to the replica.
         app.advance(2 * MINUTE).await;
         let before = queries().await;
         let judge = app.service.judge();

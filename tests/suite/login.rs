@@ -205,7 +205,8 @@ on_both_engines! {
             }
         }
         assert!(busy > 0);
-        // Attempts may reach a lock and then go unchecked and uncounted. The lock was still valid while it lasted.
+        // A lock may have been reached by attempts that were counted first, and removed from the count when the full
+        // queue refused them.
         let of_the_storm = app.audit("login.locked").await.len();
         while app.login(&wrong).await.status() == 401 {
             looked_at += 1;
@@ -300,7 +301,8 @@ on_both_engines! {
         let caller = Caller { client, authenticated: false };
         let ended = async || app.settled("countersign_database_seconds_count{query=\"session_end\"}").await;
         let (mut polls, mut completed) = (0, 0);
-        // How often a login is polled depends on what is ready when: until one was dropped with its session open.
+        // The number of polls of a login varies. The loop continues until a login was dropped after its session was
+        // opened.
         while completed < 30 && (completed == 0 || ended().await == 0) {
             polls += 1;
             let login = Login {
@@ -312,7 +314,7 @@ on_both_engines! {
             let from = Requester::command_line();
             let mut login = std::pin::pin!(app.service.sessions.log_in(&caller, login, &from));
             let mut left = polls;
-            // Dropped when it is woken after so many polls, with the next result waiting to be read.
+            // The login is dropped at its next wake-up after `polls` polls, before it reads the result that woke it.
             let outcome = std::future::poll_fn(|context| {
                 if left == 0 {
                     return std::task::Poll::Ready(None);

@@ -68,7 +68,7 @@ on_both_engines! {
             assert_eq!(claims_of(&answer.access_token)["aud"], audience);
             assert_eq!(asked().await, (before.0 + 1.0, before.1), "{audience}");
         }
-        // A session that says more than fits a token beyond doubt is read before it is rotated.
+        // A session whose claims may not fit a token is read before it is rotated.
         let token = log_in(json!({})).await;
         let roles = (0..14).map(|number| Role::parse(&format!("{number:064}")).unwrap()).collect();
         app.service.users.set_roles(app.user_id(USER).await, roles, &Requester::command_line()).await.unwrap();
@@ -137,7 +137,8 @@ on_both_engines! {
             }
             other.sync().await;
             assert!(other.is_active(&access[4]).await);
-            // The last generation but one was superseded within the window, every older one before it.
+            // The generation before the current one is still within the window. Every older one was superseded too long
+            // ago.
             let old = dice.below(4) as usize;
             assert_eq!(refusal(&app, &chain[old]).await, REUSED, "round {round}, generation {old}");
             other.sync().await;

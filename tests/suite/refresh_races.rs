@@ -22,7 +22,8 @@ async fn three_replicas(database: TestDatabase, settings: &str) -> [Arc<TestApp>
     [Arc::new(first), Arc::new(second), Arc::new(third)]
 }
 
-/// The answers to the same token from so many requests at once, spread over the replicas.
+/// Presents one token in this many concurrent requests, spread over the replicas. Returns the tokens of the successes
+/// and the codes of the refusals.
 async fn at_once(replicas: &[Arc<TestApp>; 3], token: &str, requests: u64) -> (Vec<Tokens>, Vec<String>) {
     let mut racing = JoinSet::new();
     for number in 0..requests {
@@ -32,7 +33,7 @@ async fn at_once(replicas: &[Arc<TestApp>; 3], token: &str, requests: u64) -> (V
                 let answer = app.refresh(&token).await;
                 match answer.status().as_u16() {
                     200 => return Ok(tokens(answer).await),
-                    // More than a replica accepts at once: it has not processed the requests that it refused.
+                    // The replica has reached its limit of concurrent requests, and has not processed this one.
                     503 => tokio::task::yield_now().await,
                     _ => return Err(error_of(answer).await),
                 }

@@ -213,7 +213,7 @@ on_both_engines! {
             assert_eq!(answer.status(), 200);
         };
         for round in 0..10 {
-            // Neither replica has heard of the other's edit, nor of its own round before from the other.
+            // Neither replica has applied the other's edit, of this round or of the previous one.
             let (name, ttl) = (format!("round {round}"), 60 + round);
             tokio::join!(edit(&a, json!({"display_name": name})), edit(&b, json!({"access_ttl": ttl})));
             let answer = a.admin(Method::PATCH, "/admin/v1/clients/machine").json(&json!({})).send().await.unwrap();
@@ -307,7 +307,7 @@ on_both_engines! {
         let owner = a_machine(&app).await;
         for _ in 0..40 {
             let token = app.token_of(&owner).await.access_token;
-            // New to the cache for each of them: verifying, remembering and revoking all race.
+            // The token is not in the cache yet, so verifying, caching and revoking race.
             let judging = async { tokio::join!(app.is_active(&token), app.is_active(&token), app.is_active(&token)) };
             let (_, revoked) = tokio::join!(judging, revoke(&app, &owner, &token));
             assert_eq!(revoked.status(), 200);
@@ -414,7 +414,7 @@ on_both_engines! {
             a.sync().await;
             assert!(!a.is_active(&token).await, "skew {skew} ms");
         }
-        // Until the last second of a token's life, the record is there.
+        // The revocation is stored until the last token that it affects expires.
         let last = a.token_of(&owner).await.access_token;
         assert_eq!(revoke(&a, &owner, &last).await.status(), 200);
         a.advance(Duration::from_secs(3599)).await;
@@ -446,7 +446,7 @@ on_both_engines! {
             Engine::Sqlite => format!("randomblob(16) FROM (WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {number}) SELECT i FROM n)"),
             Engine::Postgres => format!("decode(md5(i::text), 'hex') FROM generate_series(1, {number}) AS i"),
         };
-        // More than one reading of the feed fetches at once, before and after the one that matters.
+        // More entries than one read of the feed returns, before and after the relevant one.
         let expires = START.plus(Duration::from_secs(3600)).millis();
         let fill = format!(
             "INSERT INTO changes (kind, epoch, created_at, expires_at, subject) SELECT 'session', 0, {}, {expires}, {}",
@@ -514,7 +514,7 @@ on_both_engines! {
         let (read, generation) = (reads.so_far(), view.generation());
         follower.sync().await.unwrap();
         assert_eq!(reads.so_far() - read, 1);
-        // Two for the revocation of the deleted client and for the clients together.
+        // One change for the revocation of the deleted client, and one for all clients together.
         assert_eq!(view.generation() - generation, 2);
         assert!(view.client("client-7").is_none());
         assert!((0..50).filter(|number| *number != 7).all(|number| view.client(&format!("client-{number}")).is_some()));
@@ -742,7 +742,7 @@ on_both_engines! {
         assert_eq!(b.service.keys.reseal_keys().await.unwrap(), 1);
         a.sync().await;
         assert_eq!(a.published().await.len(), 2);
-        // Reuse is recognised across the two spellings of a token.
+        // Reuse is detected across the two encodings of a token.
         a.advance(Duration::from_secs(11)).await;
         b.sync().await;
         assert_eq!(error_of(a.refresh(&first.refresh_token).await).await, (401, "refresh_token_reused".into()));

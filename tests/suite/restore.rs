@@ -136,7 +136,7 @@ fn kids(home: &Home) -> Vec<String> {
     column(home, &["keys", "list"], "keys", "kid").iter().map(|kid| kid.as_str().unwrap().to_owned()).collect()
 }
 
-/// One member of everything that a command lists.
+/// One member of each item that a command lists.
 fn column(home: &Home, command: &[&str], list: &str, member: &str) -> Vec<Value> {
     home.json(command)[list].as_array().unwrap().iter().map(|item| item[member].clone()).collect()
 }

@@ -102,7 +102,7 @@ on_both_engines! {
         let store = database.open().await;
         let mut reading = store.feed().load_all().await.unwrap();
         let user = add_user(&store, 1, "ada").await;
-        // The revocation is written before the session that is to be kept is found missing.
+        // The job writes the revocation, and then fails because the session to keep does not exist.
         let change = countersign::store::PasswordChange {
             user: user.id,
             expected_epoch: Some(0),
@@ -161,7 +161,7 @@ on_both_engines! {
         let reading = store.feed().read_since(&cursor).await.unwrap();
         let (rest, further) = store.feed().read_on(&cursor, &reading.rest.unwrap()).await.unwrap();
         assert!(reading.entries.len() == 10_000 && rest.is_empty() && further.is_none());
-        // Ten thousand of one transaction, and others: at any page boundary, no entry is missed or repeated.
+        // Ten thousand entries of one transaction, and others. No entry is missed or repeated at any page boundary.
         database.tamper(&fill(10_000).replace("'jti-' || i", "'jti-' || (i + 10000)")).await;
         for number in 20_001..20_005 {
             revoke(&store, number).await;

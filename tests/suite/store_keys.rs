@@ -86,7 +86,7 @@ on_both_engines! {
         let again = store.keys().rotate(&kid("b"), at(300), at(400), new_key("a", 300), START, None).await;
         assert_eq!(again.unwrap_err(), StoreError::Conflict { what: "kid" });
         assert_eq!(stored(&store, "b").await.schedule.retires_at, None);
-        // Nor is the new key for another algorithm than the old one.
+        // A successor must have the algorithm of the key that it replaces.
         let rsa = NewKey { algorithm: Algorithm::Rs256, ..new_key("c", 300) };
         assert!(!done(store.keys().rotate(&kid("b"), at(300), at(400), rsa, START, None).await));
     }

@@ -137,7 +137,7 @@ on_both_engines! {
             }
             assert_eq!(accepted, 1);
         }
-        // One that has expired is refused for that reason elsewhere; here it is only not kept for ever.
+        // An expired assertion is refused before it reaches the store. The store only does not keep it for ever.
         assert!(replicas[0].assertions().remember([1; 32], at(200), at(60)).await.unwrap());
     }
 
@@ -242,7 +242,7 @@ on_both_engines! {
         let epoch = store.installation_epoch().await.unwrap();
         assert_eq!(changes, [Change::Revoked(Revocation::Everything(epoch))]);
         assert_eq!(count_of(&store, "restored").await, 1);
-        // A login that began before it opens no session, and the dead one is swept.
+        // A login that began before the revocation opens no session, and the ended session is swept.
         assert_eq!(store.sessions().open(new_session(2, &user, &client, START), START).await.unwrap().value, None);
         let mut cursor = SweepCursor::default();
         assert_eq!(store.sweep_round(Round::Sessions, &mut cursor, at(1)).await.unwrap(), SweepStep::Deleted(1));
@@ -257,7 +257,7 @@ on_both_engines! {
             assert!(epoch > last, "{seconds} s");
             last = epoch;
         }
-        // A backup from before all of these.
+        // Simulates a backup that is older than all of these epochs.
         database.tamper("UPDATE installation SET epoch = 0").await;
         let _ = store.revoke_everything(at(9999), at(61), None).await.unwrap();
         assert!(store.installation_epoch().await.unwrap() > last);

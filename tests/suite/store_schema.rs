@@ -15,7 +15,7 @@ fn current() -> SchemaStatus {
     SchemaStatus { current: latest, latest, pending: 0 }
 }
 
-/// Rounds of starts at once on an empty database.
+/// Rounds of concurrent starts on an empty database.
 const STARTS: usize = 4;
 
 async fn refusal(settings: &StoreSettings) -> StoreError {

@@ -30,7 +30,7 @@ on_both_engines! {
         assert_eq!((&session.scope, &session.audience, session.state), (&new.scope, &new.audience, SessionState::Live));
         assert_eq!((&detail.methods, &detail.username, &detail.roles), (&new.methods, &user.username, &user.roles));
         assert_eq!(store.users().by_id(user.id).await.unwrap().unwrap().last_login_at, Some(at(5)));
-        // The same id again would be a broken generator: nothing is overwritten.
+        // A repeated id means a broken random generator. Nothing is overwritten.
         assert!(matches!(store.sessions().open(new, at(6)).await, Err(StoreError::Conflict { .. })));
     }
 
@@ -201,7 +201,7 @@ on_both_engines! {
             assert!(matches!(present(generation, 1000 + u64::from(generation), 3600).await, RotateOutcome::Rotated(_)));
         }
         assert!(matches!(present(3, 4000, 3600).await, RotateOutcome::Retried(_)));
-        // Back to 10 s: one rotation later the old copies are theft again.
+        // Back to 10 s: one rotation later the old copies are reuse again.
         assert!(matches!(present(7, 4100, 10).await, RotateOutcome::Rotated(_)));
         assert!(matches!(present(7, 4110, 10).await, RotateOutcome::Retried(_)));
         assert!(matches!(present(8, 4200, 10).await, RotateOutcome::Rotated(_)));

@@ -16,7 +16,8 @@ use crate::support::store::*;
 const HOUR: u64 = 3600;
 const DAY: u64 = 86_400;
 
-/// Sweeps until nothing is left to do, once through the tables that are swept in rounds; the number of deleted rows by table.
+/// Sweeps until nothing is left to do, and makes one round through each table that is swept in rounds. Returns the
+/// number of deleted rows by table.
 async fn sweep_all(store: &Store, now: countersign::domain::Timestamp) -> BTreeMap<&'static str, usize> {
     let mut deleted = BTreeMap::new();
     loop {
@@ -147,7 +148,7 @@ on_both_engines! {
                 "convert_to(lpad(i::text, 32, '0'), 'UTF8')",
             ),
         };
-        // Every third is over. Each count has one failure.
+        // Every third count has expired. Each count has one failure.
         let (now, until, over) = (at(30 * DAY), at(40 * DAY), at(DAY).millis());
         let live = until.millis();
         database

@@ -1,4 +1,4 @@
-//! Undocumented methods, paths and bodies: every route answers them in its own shape (security.md H1, H7).
+//! Undocumented methods, paths and bodies: every route answers them in the format of its API (security.md H1, H7).
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::support::app::{PASSWORD, TestApp, USER, error_of};
 use crate::support::database::{Engine, TestDatabase};
 use crate::support::judging::*;
 
-/// Path, with parameters filled in, to its methods; forward-auth takes all of them and is left out.
+/// The methods of each path, with its parameters filled in. Forward-auth accepts every method and is left out.
 fn routes() -> BTreeMap<String, Vec<String>> {
     let api: Value = serde_json::from_str(document()).unwrap();
     let mut routes = BTreeMap::new();

@@ -71,7 +71,8 @@ fn wycheproof_26_key_sets_are_judged_as_labelled() {
     vectors.for_each(|group, id, test| {
         judged += 1;
         assert_eq!(any_algorithm(group, test), is_valid(test), "tcId {id}: {}", test["comment"]);
-        // The service's own reader takes no symmetric key, sound or not (security.md T1): four valid vectors are HMAC's.
+        // The service's own reader accepts no symmetric key (security.md T1), so it refuses the four valid HMAC
+        // vectors.
         if service(group, test) != is_valid(test) {
             symmetric.push(id);
         }

@@ -59,7 +59,7 @@ pub enum ClientError {
 /// How often an edit is tried when others edit the same client concurrently.
 const MAX_EDITS: u32 = 4;
 
-/// Keeps clients, and authenticates them.
+/// Manages clients, and authenticates them.
 pub struct Clients {
     pub(crate) replica: Replica,
     pub(crate) judge: Arc<Judge>,

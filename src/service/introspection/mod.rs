@@ -30,11 +30,11 @@ pub enum Introspection {
     Undecided,
 }
 
-/// An introspection, and the time for which it holds.
+/// The result of an introspection, and the instant at which it was true.
 #[derive(Debug)]
 pub struct Introspected {
     pub result: Introspection,
-    /// The time for which the result holds.
+    /// The instant at which the result was true.
     pub at: Timestamp,
     /// [`crate::clock::Clock::elapsed`] when the freshness of the view was checked.
     pub checked_at: Duration,

@@ -32,7 +32,7 @@ pub enum UserError {
     Failed(#[from] Failure),
 }
 
-/// Keeps users.
+/// Manages users.
 pub struct Users {
     pub(crate) replica: Replica,
     pub(crate) passwords: Arc<Passwords>,

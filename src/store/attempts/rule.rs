@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::domain::Timestamp;
 
-/// Delays between failures beyond the free ones, after Kanidm's schedule: up to this many failures, this long.
+/// Delays after failures beyond the free ones, as in Kanidm: the maximum number of such failures, and the delay after
+/// each.
 const STEPS: [(u32, Duration); 3] =
     [(2, Duration::from_secs(1)), (8, Duration::from_secs(3)), (24, Duration::from_secs(5))];
 
@@ -15,8 +16,8 @@ const LAST_STEP: Duration = Duration::from_secs(10);
 /// differ by far less.
 const CLOCK_TOLERANCE: Duration = Duration::from_secs(30);
 
-/// Earlier than every clock's present. "Until now" would not suffice: it is still in the future for a replica whose
-/// clock is behind.
+/// An instant that is in the past on every replica. The current time would not do: it is still in the future for a
+/// replica whose clock is behind.
 pub(super) const NOT_BLOCKED: Timestamp = Timestamp::from_millis(0);
 
 /// The limits on failures.

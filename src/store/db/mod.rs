@@ -88,7 +88,7 @@ struct Inner {
     /// The feed's own connection: followers can sync even while requests wait for connections.
     follower: Arc<Pool>,
     patience: Duration,
-    /// The same for reads on the feed's connection.
+    /// As `patience`, for reads on the feed's connection.
     feed_patience: Duration,
     announcer: Announcer,
     /// Why the last write failed, if the database could not store it.
@@ -386,7 +386,7 @@ impl Database {
         self.inner.patience
     }
 
-    /// The stopwatch's time.
+    /// The monotonic clock.
     pub(in crate::store) fn elapsed(&self) -> Duration {
         self.inner.clock.elapsed()
     }

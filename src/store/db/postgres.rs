@@ -24,8 +24,8 @@ const IDLE_IN_TRANSACTION: Duration = Duration::from_secs(1);
 /// Sent first: not every server that speaks the protocol knows the queries that follow.
 const PRODUCT: &str = "SELECT version() AS product; ";
 
-/// Keeps the commits of this service durable if the server's `synchronous_commit` is lowered while it runs. Stronger values
-/// than `on` stay. A block, because a `SELECT` would return a row.
+/// Keeps the commits of this service durable if the server's `synchronous_commit` is lowered while it runs. Stronger
+/// values than `on` stay. It is a `DO` block, because a `SELECT` would return a row.
 fn pin_durability(is_local: bool) -> String {
     format!(
         "DO $$ BEGIN PERFORM set_config('synchronous_commit', CASE WHEN current_setting('synchronous_commit') IN ('off', 'local')

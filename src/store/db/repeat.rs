@@ -11,7 +11,7 @@ use super::postgres::PostgresConnector;
 use super::tx::{Tx, Written};
 use crate::store::StoreError;
 
-/// Maximum number of runs of a transaction after conflicts, and the shortest pause between two runs.
+/// Maximum number of runs of a transaction after conflicts. The pause between two runs is at least [`PAUSE`].
 pub(super) const MAX_RUNS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(10);
 /// The longest pause, as a multiple of the shortest.

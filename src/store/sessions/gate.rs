@@ -32,7 +32,7 @@ pub(in crate::store) struct SessionGate {
 /// A session that no refresh token can rotate any more.
 #[derive(Clone)]
 struct Over {
-    /// By the database's stopwatch.
+    /// When the end became known, by the monotonic clock.
     known_since: Duration,
     /// None: the row was deleted.
     row: Option<Arc<Found>>,

@@ -86,7 +86,8 @@ macro_rules! rotate_in_sqlite {
 /// sessions at once.
 ///
 /// On PostgreSQL it skips rows that may be locked, because all its callers would wait for the lock. The `xmax` of a
-/// locked row is not zero. Nor is it zero after a rolled-back update, so [`ROTATE_UNLOCKED`] follows.
+/// locked row is not zero. It is not zero after a rolled-back update either, so [`ROTATE_UNLOCKED`] then tries the
+/// skipped rows.
 const ROTATE: Sql = Sql::each(
     rotate_in_sqlite!(),
     concat!(
@@ -405,8 +406,8 @@ enum Verdict {
     Retry(Box<SessionDetail>),
     Refuse(RefreshRefusal),
     Reuse,
-    /// The token rotates this session now. Since the attempt the row changed, or it is locked, or the attempt had
-    /// further conditions.
+    /// The token would rotate this session now. The attempt failed because the row has changed since, was locked, or
+    /// did not meet the further conditions of the attempt.
     Rotatable(Box<SessionDetail>),
 }
 

@@ -23,14 +23,14 @@ use labels::{options, register};
 use super::request::CacheUse;
 use crate::domain::{Grant, Timestamp};
 
-/// From a look-up in memory to a queue for a busy core.
+/// In seconds: from a look-up in memory to a wait for a busy core.
 const INTROSPECTION_BUCKETS: [f64; 12] =
     [0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
-/// Around the 30 ms of the default parameters, and up to a delay that users notice.
+/// In seconds: around the 30 ms of the default parameters, and up to a delay that users notice.
 const HASH_BUCKETS: [f64; 10] = [0.005, 0.01, 0.02, 0.03, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
-/// Around the documented bounds: tens of milliseconds, one second, `revocation.max_lag`.
+/// In seconds: around the documented bounds of tens of milliseconds, one second and `revocation.max_lag`.
 const LAG_BUCKETS: [f64; 12] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0];
-/// From an embedded read to the statement timeout.
+/// In seconds: from a read of the embedded database to the statement timeout.
 const DATABASE_BUCKETS: [f64; 13] =
     [0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 

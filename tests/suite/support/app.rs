@@ -153,7 +153,7 @@ impl TestApp {
         self
     }
 
-    /// Creates a client; its secret, if it has one.
+    /// Creates a client, and returns its secret if it has one.
     pub async fn client(&self, id: &str, settings: ClientSettings) -> Option<String> {
         let from = Requester::command_line();
         let created =

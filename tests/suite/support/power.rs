@@ -28,7 +28,7 @@ struct Change {
 }
 
 impl Disk {
-    /// Makes one. Needs `cc`, as the linker does.
+    /// Creates the simulated disk. Requires `cc`, as linking does.
     pub fn below(database: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let source = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/data/lost_writes.c");

@@ -121,13 +121,13 @@ impl Home {
         serde_json::from_str(&self.out(&[arguments, &["--json"]].concat())).unwrap()
     }
 
-    /// Creates a user with [`PASSWORD`]; the id.
+    /// Creates a user with [`PASSWORD`], and returns the id.
     pub fn user(&self, name: &str) -> String {
         let arguments = ["users", "create", name, "--password-stdin"];
         self.run_with(&arguments, PASSWORD).ok(&arguments).trim_end().to_owned()
     }
 
-    /// Creates the confidential client `gateway`, which may introspect every token; its secret.
+    /// Creates the confidential client `gateway`, which may introspect every token, and returns its secret.
     pub fn gateway(&self) -> String {
         let made = self.json(&["clients", "create", "gateway", "--type", "confidential", "--introspect", "any"]);
         made["client_secret"].as_str().unwrap().to_owned()
@@ -216,7 +216,7 @@ impl Server {
         assert!(Command::new("kill").args(["-s", name, &pid]).status().unwrap().success());
     }
 
-    /// Waits for the end of the process; the exit code.
+    /// Waits for the end of the process, and returns the exit code.
     pub fn wait(mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }

@@ -169,7 +169,7 @@ pub struct Broken<'a> {
 }
 
 impl<'a> Broken<'a> {
-    /// `what` is when and on which statement, such as `BEFORE UPDATE`.
+    /// `what` is the event of a trigger, such as `BEFORE UPDATE`.
     pub async fn on(database: &'a TestDatabase, what: &str, table: &'static str) -> Self {
         let sql = match database.engine {
             Engine::Sqlite => {

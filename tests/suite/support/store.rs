@@ -140,7 +140,7 @@ pub async fn count_of(store: &Store, event: &str) -> usize {
     store.audit().step(&filter, None, 1000).await.unwrap().records.len()
 }
 
-/// The same generator in every run.
+/// A random generator with a fixed seed, so that every run is the same.
 pub struct Dice(u64);
 
 impl Dice {
