@@ -15,19 +15,19 @@ const COLUMNS: [&str; 4] = ["name", "created_at", "expires_at", "last_used_at"];
 
 #[derive(Debug, Subcommand)]
 pub(super) enum AdminKeyCommand {
-    /// Make a key and print it, this once
+    /// Create an admin key and print it once
     Create {
-        /// A name for people, which the audit trail bears
+        /// Name of the key, shown in the audit trail
         name: String,
-        /// When it stops working, such as 90d [default: never]
+        /// Lifetime, such as 90d [default: never]
         #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
         expires_in: Option<Duration>,
     },
-    /// List the keys
+    /// List the admin keys
     List,
-    /// Delete a key: it is dead at once
+    /// Delete an admin key; it stops working at once
     Delete {
-        /// Its name
+        /// Name of the key
         name: String,
     },
 }

@@ -17,22 +17,23 @@ const LONGEST_JWKS: u64 = 64 * 1024;
 /// Every option of `create` and `set`. An omitted option leaves its setting unchanged.
 #[derive(Debug, Args)]
 pub(super) struct ClientOptions {
-    /// A name for people
+    /// Display name
     #[arg(long, value_name = "TEXT")]
     display_name: Option<String>,
     /// Ways to obtain tokens: client_credentials, refresh_token, password_login
     #[arg(long, value_name = "A,B", value_parser = grants)]
     grants: Option<Grants>,
-    /// A resource server that the client is, or that its tokens are for; repeat it for more, an empty text takes all away
+    /// Resource server that the client represents, or that its tokens are for; repeat the option for several; an empty
+    /// text removes all
     #[arg(long = "audience", value_name = "AUDIENCE")]
     audiences: Option<Vec<String>>,
-    /// Scopes that it may ask for, separated by spaces
+    /// Scopes that it may request, separated by spaces
     #[arg(long, value_name = "\"A B\"", value_parser = ScopeSet::parse)]
     scopes: Option<ScopeSet>,
     /// Whose tokens it may introspect: own, any, none
     #[arg(long, value_name = "WHOSE", value_parser = IntrospectRight::parse)]
     introspect: Option<IntrospectRight>,
-    /// Life of its access tokens, such as 5m, or `default`
+    /// Lifetime of its access tokens, such as 5m, or `default`
     #[arg(long, value_name = "DURATION", value_parser = or_default(humantime::parse_duration))]
     access_ttl: Option<Choice<Duration>>,
     /// ES256, EdDSA, RS256, PS256, or `default`
@@ -41,8 +42,8 @@ pub(super) struct ClientOptions {
     /// `typ` of its access tokens: at+jwt, JWT, or `default`
     #[arg(long, value_name = "TYPE", value_parser = or_default(TokenType::parse))]
     token_type: Option<Choice<TokenType>>,
-    /// File with its public keys for private_key_jwt (a JWK set), instead of a secret; `-` is standard input, `none` takes
-    /// them away
+    /// File with its public keys (a JWK set) for private_key_jwt, instead of a secret; `-` is standard input, `none`
+    /// removes them
     #[arg(long, value_name = "FILE")]
     jwks: Option<PathBuf>,
 }

@@ -36,11 +36,11 @@ const FIELDS: [&str; 14] = [
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ClientsCommand {
-    /// Create a client and print its secret, this once
+    /// Create a client and print its secret once
     Create {
         /// The client's id
         id: String,
-        /// `confidential`: it can keep a secret; `public`: an app or a browser
+        /// `confidential` if it can keep a secret; `public` for an app or a browser
         #[arg(long = "type", value_name = "TYPE", value_parser = ClientKind::parse)]
         kind: ClientKind,
         #[command(flatten)]
@@ -53,32 +53,32 @@ pub(super) enum ClientsCommand {
         /// The client's id
         id: String,
     },
-    /// Change a client; what is left out stays
+    /// Change a client; omitted options keep their values
     Set {
         /// The client's id
         id: String,
         #[command(flatten)]
         options: ClientOptions,
     },
-    /// Give a client a new secret and print it, this once
+    /// Create a new secret for a client and print it once
     NewSecret {
         /// The client's id
         id: String,
-        /// How long the secrets before it go on working; 0s ends them at once
+        /// How long the previous secret stays valid; 0s expires it at once
         #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = humantime::parse_duration)]
         grace: Duration,
     },
-    /// Shut a client out: every token and session of it ends
+    /// Disable a client: its requests are refused, its tokens and sessions end
     Disable {
         /// The client's id
         id: String,
     },
-    /// Let a client in again
+    /// Enable a disabled client
     Enable {
         /// The client's id
         id: String,
     },
-    /// Delete a client with its sessions
+    /// Delete a client and its sessions
     Delete {
         /// The client's id
         id: String,

@@ -10,9 +10,9 @@ use crate::config::{ConfigError, ConfigErrors, Origin, Sources, reference};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum ConfigCommand {
-    /// Report every configuration error at once, also of the TLS files
+    /// Report all configuration errors at once, including those of the TLS files
     Check,
-    /// Print what is in force and where each value came from, secrets hidden
+    /// Print the effective settings and the origin of each; secrets are hidden
     Show,
     /// Print the page that describes every setting
     Reference,

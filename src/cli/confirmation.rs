@@ -8,7 +8,7 @@ use super::CliError;
 
 #[derive(Debug, Args)]
 pub(super) struct Confirmation {
-    /// Do not ask; needed where there is no terminal
+    /// Do not ask for confirmation; required without a terminal
     #[arg(long)]
     yes: bool,
 }

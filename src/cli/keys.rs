@@ -24,7 +24,7 @@ pub(super) enum KeysCommand {
     List,
     /// Announce a new key now; it signs after `keys.announce_for`
     Rotate {
-        /// Instead of `tokens.algorithm`
+        /// Algorithm of the new key [default: `tokens.algorithm`]
         #[arg(long, value_parser = Algorithm::parse)]
         algorithm: Option<Algorithm>,
     },
@@ -42,7 +42,7 @@ pub(super) enum KeysCommand {
         /// The file; `-` is standard input
         file: PathBuf,
     },
-    /// Seal every key under the present master key, after it was replaced
+    /// Reseal every key under the current master key, after it was replaced
     Reseal,
 }
 

@@ -70,26 +70,26 @@ enum Command {
     /// Check or show the configuration
     #[command(subcommand)]
     Config(config::ConfigCommand),
-    /// People who log in
+    /// Manage users
     #[command(subcommand)]
     Users(users::UsersCommand),
-    /// Applications, resource servers and gateways
+    /// Manage clients: applications, resource servers and gateways
     #[command(subcommand)]
     Clients(Box<clients::ClientsCommand>),
-    /// Signing keys
+    /// Manage signing keys
     #[command(subcommand)]
     Keys(keys::KeysCommand),
     /// Make tokens and sessions inactive everywhere
     Revoke(revoke::RevokeArgs),
-    /// Look at a token, or verify it offline
+    /// Decode a token, or verify it offline
     #[command(subcommand)]
     Token(token::TokenCommand),
-    /// Keys that open the administration to scripts
+    /// Manage admin keys, with which scripts use the administration API
     #[command(subcommand)]
     AdminKey(admin_key::AdminKeyCommand),
     /// Print the OpenAPI document
     Openapi,
-    /// Exit 0 when the service is ready, for container health checks
+    /// Exit with 0 if the service is ready; for container health checks
     Healthcheck(healthcheck::HealthcheckArgs),
     /// Print a completion script for a shell
     Completions(completions::CompletionsArgs),

@@ -17,10 +17,10 @@ use crate::service::{Target, Verdict};
 #[derive(Debug, Args)]
 #[group(required = true, multiple = false, args = ["user", "client", "session", "jti", "token", "token_file", "everything"])]
 pub(super) struct RevokeArgs {
-    /// Every token and session of a user so far: name or id
+    /// All current tokens and sessions of a user, by name or id
     #[arg(long, value_name = "USER")]
     user: Option<String>,
-    /// Every token and session of a client so far
+    /// All current tokens and sessions of a client
     #[arg(long, value_name = "ID")]
     client: Option<String>,
     /// A session, with its refresh token and access tokens
@@ -29,13 +29,13 @@ pub(super) struct RevokeArgs {
     /// One access token, by its id
     #[arg(long, value_name = "JTI", allow_hyphen_values = true)]
     jti: Option<String>,
-    /// A token that is read from a prompt or standard input: an access token, or a refresh token with its session
+    /// A token, read from a prompt or standard input: an access token, or a refresh token with its session
     #[arg(long)]
     token: bool,
-    /// A token that is read from a file
+    /// A token, read from a file
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Everything issued so far, after a restore from a backup
+    /// All tokens and sessions issued so far; for use after a restore from a backup
     #[arg(long)]
     everything: bool,
     #[command(flatten)]

@@ -22,7 +22,7 @@ const OTHER_FILES: usize = 64;
 
 #[derive(Debug, Args)]
 pub(super) struct ServeArgs {
-    /// Try it out: an embedded database in a temporary folder, a user, a gateway, and commands to paste
+    /// Try the service: an embedded database in a temporary folder, a user, a gateway, and commands to paste
     #[arg(long)]
     demo: bool,
 }

@@ -24,14 +24,14 @@ pub(super) enum TokenCommand {
         /// The file that holds the token [default: standard input, or a prompt]
         file: Option<PathBuf>,
     },
-    /// Verify signature, issuer and times as a resource server does; revocation is known to introspection alone
+    /// Verify signature, issuer and times as a resource server does; only introspection checks revocation
     Verify {
         /// The file that holds the token [default: standard input, or a prompt]
         file: Option<PathBuf>,
-        /// The issuer that the token must come from, and whose keys are fetched [default: `issuer` of the configuration]
+        /// Required issuer of the token, whose keys are fetched [default: `issuer` of the configuration]
         #[arg(long, value_name = "URL")]
         issuer: Option<String>,
-        /// Take the keys from this file instead of fetching them
+        /// Read the keys from this file instead of fetching them
         #[arg(long, value_name = "FILE")]
         jwks: Option<PathBuf>,
     },

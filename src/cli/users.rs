@@ -39,17 +39,17 @@ pub(super) enum UsersCommand {
         /// Name or id
         user: String,
     },
-    /// Lock a user out: every token and session ends
+    /// Disable a user: logins are refused, every token and session ends
     Disable {
         /// Name or id
         user: String,
     },
-    /// Let a user in again
+    /// Enable a disabled user
     Enable {
         /// Name or id
         user: String,
     },
-    /// Set a user's password: every session ends
+    /// Set a user's password and end every session
     SetPassword {
         /// Name or id
         user: String,
@@ -60,19 +60,20 @@ pub(super) enum UsersCommand {
     SetRoles {
         /// Name or id
         user: String,
-        /// Roles, separated by commas; an empty text takes all away
+        /// Roles, separated by commas; an empty text removes all
         roles: String,
     },
-    /// Delete a user with every session; the id is never used again
+    /// Delete a user and every session; the id is never reused
     Delete {
         /// Name or id
         user: String,
         #[command(flatten)]
         confirmation: Confirmation,
     },
-    /// Import users with the password hashes that they have; run it again to resume
+    /// Import users with their existing password hashes; run it again to resume
     Import {
-        /// JSON Lines with `username` and `password_hash`, perhaps `roles`, `disabled`, `created_at`; `-` is standard input
+        /// JSON Lines with `username` and `password_hash`, optionally `roles`, `disabled`, `created_at`; `-` is
+        /// standard input
         file: PathBuf,
     },
 }
