@@ -277,7 +277,7 @@ mod tests {
             }
         }
         // With S = 0, the signature verifies if the key's multiple is the neutral element. For these keys, that is at
-        // least one message in eight. The points that ring decodes show it.
+        // least one message in eight. The test proves it for the points that ring decodes.
         let mut neutral = vec![0; 64];
         neutral[0] = 1;
         let forged = |point: &[u8; 32]| {

@@ -467,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn sweeping_keeps_what_is_live() {
+    fn sweeping_keeps_live_entries() {
         let view = view();
         view.revoke(&Revocation::Jti(Jti::parse("one").unwrap()), NOW.plus(Duration::from_secs(60)));
         view.revoke(&Revocation::Jti(Jti::parse("two").unwrap()), NOW);

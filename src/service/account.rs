@@ -39,7 +39,7 @@ pub enum PasswordChangeError {
     Failed(#[from] Failure),
 }
 
-/// What users may do with their own account.
+/// Operations of users on their own account.
 pub struct Account {
     pub(crate) replica: Replica,
     pub(crate) passwords: Arc<Passwords>,

@@ -180,8 +180,8 @@ impl Keys {
             let before = others().filter(|key| key.schedule.retires_at.is_some_and(|at| now < at)).find(was_to_retire);
             return Ok(before.map_or(AfterWithdrawal::Nothing, |key| AfterWithdrawal::Reinstate(key.kid.clone())));
         }
-        // If the master key does not open the withdrawn key, it may be the wrong one. No replica could then open a key that it
-        // seals, so the replicas create the next key.
+        // If this process cannot open the withdrawn key, it may have the wrong master key. No replica could then open a
+        // key that it creates. It creates none, and the replicas create the next key.
         let is_ours = || self.sealer.open(&withdrawn.sealed, &seal_context(kid, algorithm)).is_ok();
         // Of several keys, the one that has been published longest.
         match in_phase(KeyPhase::Announced).min_by_key(|key| key.schedule.signs_from) {

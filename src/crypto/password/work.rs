@@ -82,10 +82,10 @@ impl RefusalCost {
         true
     }
 
-    /// The steps of a refusal. The verification replaces the same work at its place in the order, because earlier
-    /// work affects its time through the caches. The current scheme comes first, so that its users pay for nothing
-    /// else on a match. A scheme that was not learned is verified alone, so that no refusal costs more than one hash
-    /// above the limit.
+    /// The steps of a refusal, always in the same order, because earlier work affects the time of later work through
+    /// the caches. The step with the work of the stored hash verifies that hash. The current scheme comes first, so
+    /// that a match under it costs no other work. A scheme that was not learned is verified alone, so that no refusal
+    /// costs more than one hash above the limit.
     pub(super) fn steps(&self, stored: Option<Scheme>) -> Vec<Step> {
         let own = stored.map(Work::of);
         let is_learned = |own: Work| self.kinds.iter().any(|known| known.kind == own.kind && known.units >= own.units);

@@ -194,7 +194,7 @@ impl Line {
                 batch.push(next);
             } else {
                 passed.push_back(next);
-                // A flood for one row must not be read repeatedly.
+                // Limits how many deferred callers are examined for each statement, if many wait for one row.
                 if passed.len() >= MAX_BATCH {
                     break;
                 }

@@ -171,7 +171,7 @@ impl Pool {
         Ok(())
     }
 
-    /// Opens a connection for the sake of its checks.
+    /// Opens a connection, which makes every check of the server, and closes it.
     pub(super) async fn examine(&self) -> Result<(), StoreError> {
         let opened = tokio::time::timeout(self.acquire_timeout, self.connector.connect()).await;
         opened.map_err(|_| busy(self.acquire_timeout))?.map(drop).map_err(|failure| failure.error)

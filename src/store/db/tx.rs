@@ -147,8 +147,8 @@ impl Tx {
         self.publish(FeedEntry { change: Change::Revoked(revocation), created_at: now, expires_at }).await
     }
 
-    /// The answer of a job that concealed no failure. PostgreSQL answers the commit of a failed transaction with a
-    /// silent rollback.
+    /// Returns `value`, or an error if the job ignored the failure of a statement. PostgreSQL would answer the commit
+    /// of such a transaction with a silent rollback.
     pub(super) fn unless_failed<T>(&self, value: T) -> Result<T, StoreError> {
         match self.fault {
             None => Ok(value),

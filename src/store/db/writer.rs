@@ -184,8 +184,8 @@ impl Writer {
         answer.await.map_err(|_| stopped().after_commit_was_sent())?
     }
 
-    /// Runs one statement in its turn: a single step for the connection's thread. A job takes one more step before and
-    /// one after itself.
+    /// Runs one statement in its turn. It is a single step for the connection's thread; a job takes two more, for its
+    /// savepoint.
     pub(super) async fn write_one(&self, sql: &'static str, values: Vec<Value>) -> Result<Vec<Row>, StoreError> {
         let (reply, answer) = oneshot::channel();
         self.queue(Box::new(OneStatement { sql, values, outcome: None, reply })).await?;

@@ -46,8 +46,8 @@ impl Disk {
             .with_variable("LOST_WRITES_TO", &text(self.folder.path()))
     }
 
-    /// Simulates a power failure after every writer was killed. All unsynced changes are lost, or some, in any order;
-    /// `chance` draws below a bound. Returns the number of lost changes.
+    /// Simulates a power failure after every writer was killed. Loses all or some of the unsynced changes, in any
+    /// order. `chance` returns a random number below its argument. Returns the number of lost changes.
     pub fn fail(&self, chance: impl Fn(usize) -> usize) -> usize {
         let mut lost = 0;
         for suffix in ["", "-wal"] {
