@@ -77,7 +77,7 @@ fn threads_for(cores: usize) -> usize {
 }
 
 fn attempt_rules(limits: &config::Limits) -> AttemptRules {
-    // A count without a hard stop restarts when a full burst of attempts has been regained.
+    // An address has no hard stop. Its count restarts after the time in which a full burst is refilled.
     let refilled = u64::from(limits.address.burst) * 60 / u64::from(limits.address.per_minute);
     let address = AttemptLimits {
         free: limits.address.burst,

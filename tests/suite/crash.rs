@@ -22,7 +22,7 @@ const WORKERS: usize = 4;
 const SESSIONS: usize = 3;
 /// The number of ended sessions that later rounds check again.
 const REMEMBERED: usize = 5;
-/// A statement that the killed process had sent may still be under way when the next one starts.
+/// A statement that the killed process had sent may still run when the next process starts.
 const LATE: Duration = Duration::from_secs(2);
 
 on_both_engines! {
@@ -138,7 +138,7 @@ impl Worker {
         Self { id: home.user(&name), name, sessions: Vec::new(), ended: Vec::new() }
     }
 
-    /// Sends request after request, until one is not answered. Returns how many were.
+    /// Sends requests one after the other until one is not answered. Returns the number of answered requests.
     async fn work_until_it_breaks(
         mut self,
         replica: Arc<Replica>,
