@@ -88,7 +88,7 @@ on_both_engines! {
             assert_eq!(attempt(&app, &format!("198.51.100.{address}"), USER, "wrong password").await.0, 401);
         }
         let (status, wait) = attempt(&app, "198.51.100.7", USER, PASSWORD).await;
-        assert_eq!((status, wait), (429, 3600), "unknown_clients wait, with the right password too");
+        assert_eq!((status, wait), (429, 3600), "unknown addresses wait, with the right password too");
         assert_eq!(app.audit("login.locked").await.len(), 1);
         let other = app.beside(2, &settings).await;
         assert_eq!(app.refresh(&session.refresh_token).await.status(), 200, "a lock is no logout");

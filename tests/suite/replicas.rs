@@ -268,7 +268,7 @@ on_both_engines! {
         });
         assert!(join_all(crowd).await.iter().all(|status| *status == 401));
         let looks = app.figure(READS).await - before;
-        assert!((1.0..200.0).contains(&looks), "{looks} looks for 400 unknown_clients");
+        assert!((1.0..200.0).contains(&looks), "{looks} syncs for 400 unknown clients");
     }
 
     async fn a_replica_that_confirms_an_earlier_logout_has_applied_it(database: TestDatabase) {

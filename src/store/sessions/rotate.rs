@@ -445,7 +445,7 @@ fn judge(found: Option<&Found>, request: &RotateRequest, now: Timestamp) -> Verd
     if is_recent && !window.is_zero() { Verdict::Retry(Box::new(detail.clone())) } else { Verdict::Reuse }
 }
 
-/// The outcome that a request shares with an equal one. Without a retry window, a second use of a token is theft, so a
+/// The outcome that a request shares with an equal one. Without a retry window, a second use of a token is reuse, so a
 /// rotation is not shared.
 fn repeated(
     outcome: &Result<Written<RotateOutcome>, StoreError>,
