@@ -205,7 +205,7 @@ pub(super) fn service(
             assertion_audiences: assertion_audiences(issuer),
             unknown_clients: Semaphore::new(UNKNOWN_CLIENTS),
             cache: ClientCache::default(),
-            settings: settings.clone(),
+            tokens: Arc::clone(&tokens),
         },
         users: Users { replica: replica.clone(), passwords: Arc::clone(&passwords), policy },
         administration: Administration {

@@ -120,7 +120,7 @@ pub(super) async fn find(core: &Core, text: &str) -> Result<User, CliError> {
 }
 
 fn create(name: &str, roles: Vec<Role>, password: &PasswordSource, common: &Common) -> Result<(), CliError> {
-    let name = Username::parse(name).map_err(|error| CliError::Usage(error.to_string()))?;
+    let name = Username::parse_new(name).map_err(|error| CliError::Usage(error.to_string()))?;
     let password = password.read()?;
     on_database(common, Creation::Forbidden, async |core| {
         let user =

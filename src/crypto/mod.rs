@@ -51,9 +51,7 @@ pub use password::{
 };
 pub use random::{Random, SeededRandom, SystemRandom};
 pub use raw_jwk::JwkError;
-pub use refresh::{
-    FamilyDigest, FamilySecret, GenerationsExhausted, NotOurs, RefreshCodec, RefreshToken, looks_like_refresh_token,
-};
+pub use refresh::{FamilyDigest, FamilySecret, NotOurs, RefreshCodec, RefreshToken, looks_like_refresh_token};
 pub use rsa_checks::WeakRsaKey;
 pub use seal::{Opened, SealError, Sealer};
 pub use signing_key::{KeyError, SigningError, SigningKey};

@@ -65,14 +65,6 @@ impl RingSigner {
         }
     }
 
-    /// Length of a signature in bytes.
-    pub(super) fn signature_len(&self) -> usize {
-        match self {
-            Self::Es256(_) | Self::EdDsa(_) => 64,
-            Self::Rs256(pair) | Self::Ps256(pair) => pair.public().modulus_len(),
-        }
-    }
-
     pub(super) fn verifier(&self) -> Result<RingVerifier, Error> {
         let rsa = |pair: &RsaKeyPair| {
             let PublicKeyComponents { n, e } = PublicKeyComponents::<Vec<u8>>::from(pair.public());

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::ParseError;
+use super::{ParseError, ScopeSet};
 
 /// A resource server's name: the value of `aud` (RFC 7519 §4.1.3), often a URL. 1 to 256 visible ASCII characters
 /// without `"` and `\`; compared byte for byte.
@@ -53,31 +53,37 @@ impl fmt::Display for Role {
     }
 }
 
-/// Longest list of one user's roles, or of one client's audiences, in bytes including separators. Every token carries
-/// the list and must fit into 4 KiB (security.md T9).
-const MAX_LISTED_BYTES: usize = 1024;
-/// Maximum number of roles of a user, and of audiences of a client.
-const MAX_LISTED: usize = 64;
+/// Most bytes that a user's roles take in a token.
+const MAX_ROLES_BYTES: usize = 512;
+/// Most bytes that a client's audiences and scopes take in a token.
+const MAX_CLIENT_BYTES: usize = 1024;
 
+/// Every token of a user lists the roles. Together with the bounds of [`check_client`] and of user names, an access
+/// token has at most 4 KiB (security.md T9), whatever signs it.
 pub fn check_roles(roles: &[Role]) -> Result<(), ParseError> {
-    if fits(roles.iter().map(Role::as_str)) {
+    if listed_bytes(roles.iter().map(Role::as_str)) <= MAX_ROLES_BYTES {
         return Ok(());
     }
-    Err(ParseError("a user can have at most 64 roles, of at most 1024 bytes in total, because every token lists them"))
+    Err(ParseError("the roles of a user take at most 512 bytes as a JSON array, because every token lists them"))
 }
 
-pub fn check_audiences(audiences: &[Audience]) -> Result<(), ParseError> {
-    if fits(audiences.iter().map(Audience::as_str)) {
+/// Every token of a client lists the client's audiences and scopes. The error begins with the field that takes more.
+pub fn check_client(audiences: &[Audience], scopes: &ScopeSet) -> Result<(), (&'static str, &'static str)> {
+    let audiences = listed_bytes(audiences.iter().map(Audience::as_str));
+    let scopes = scopes.iter().map(|scope| scope.len() + 1).sum::<usize>();
+    if audiences + scopes <= MAX_CLIENT_BYTES {
         return Ok(());
     }
-    Err(ParseError(
-        "a client can have at most 64 audiences, of at most 1024 bytes in total, because every token lists them",
+    let field = if audiences > scopes { "audiences" } else { "scopes" };
+    Err((
+        field,
+        "audiences (as a JSON array) and scopes of a client take at most 1024 bytes, because every token lists them",
     ))
 }
 
-fn fits<'a>(words: impl Iterator<Item = &'a str>) -> bool {
-    let (count, bytes) = words.fold((0, 0), |(count, bytes), word| (count + 1, bytes + word.len() + 1));
-    count <= MAX_LISTED && bytes <= MAX_LISTED_BYTES + 1
+/// The length of a JSON array of these texts, which need no escapes.
+fn listed_bytes<'a>(texts: impl Iterator<Item = &'a str>) -> usize {
+    1 + texts.map(|text| text.len() + r#""","#.len()).sum::<usize>()
 }
 
 #[cfg(test)]
@@ -101,10 +107,12 @@ mod tests {
     #[test]
     fn t9_what_every_token_lists_is_bounded() {
         let roles = |count, length| vec![Role::parse(&"r".repeat(length)).unwrap(); count];
-        assert!(check_roles(&roles(64, 15)).is_ok() && check_roles(&roles(65, 1)).is_err());
-        assert!(check_roles(&roles(64, 16)).is_err() && check_roles(&[]).is_ok());
-        let audiences = |count, length| vec![Audience::parse(&"a".repeat(length)).unwrap(); count];
-        assert!(check_audiences(&audiences(4, 255)).is_ok() && check_audiences(&audiences(4, 256)).is_err());
+        assert!(check_roles(&[]).is_ok() && check_roles(&roles(73, 4)).is_ok() && check_roles(&roles(74, 4)).is_err());
+        let audiences = |length| [Audience::parse(&"a".repeat(length)).unwrap()];
+        let scopes = |length| ScopeSet::parse(&"s".repeat(length)).unwrap();
+        assert!(check_client(&audiences(256), &scopes(763)).is_ok());
+        assert_eq!(check_client(&audiences(256), &scopes(764)).unwrap_err().0, "scopes");
+        assert_eq!(check_client(&[audiences(256), audiences(256)].concat(), &scopes(505)).unwrap_err().0, "audiences");
     }
 
     #[test]

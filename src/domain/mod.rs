@@ -19,7 +19,7 @@ mod session;
 mod time;
 mod user;
 
-pub use audience::{Audience, Role, check_audiences, check_roles};
+pub use audience::{Audience, Role, check_client, check_roles};
 pub use claims::{AccessClaims, LoginClaims, Subject, TokenType};
 pub use client::{Client, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, SecretDigest, StoredSecret};
 pub use id::{ClientId, IdText, Jti, Kid, SessionId, UserId};

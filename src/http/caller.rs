@@ -106,9 +106,6 @@ pub fn oauth_failure(failure: Failure) -> OAuthError {
         Failure::OutcomeUnknown(cause) => {
             OAuthError::unavailable(RETRY_AFTER).described(OAuthDescription::OutcomeUnknown).because(cause)
         }
-        Failure::TokenTooLong(cause) => {
-            OAuthError::new(OAuthCode::InvalidScope, OAuthDescription::TokenTooLong).because(cause)
-        }
         Failure::Internal(cause) => OAuthError::internal(cause),
     }
 }
@@ -125,9 +122,6 @@ impl From<Failure> for ApiError {
             Failure::OutcomeUnknown(cause) => {
                 Self::new(ProblemCode::TemporarilyUnavailable).detail(OUTCOME_UNKNOWN).because(cause)
             }
-            Failure::TokenTooLong(cause) => Self::new(ProblemCode::TokenTooLong)
-                .detail("Request fewer scopes or one audience, or remove roles of the user.")
-                .because(cause),
             Failure::Internal(cause) => Self::internal(cause),
         }
     }

@@ -138,10 +138,6 @@ pub enum Failure {
     /// The answer of the database was lost, and the change may have been made: 503 with `Retry-After`.
     #[error("{0}")]
     OutcomeUnknown(Box<dyn std::error::Error + Send + Sync>),
-    /// The access token would exceed the maximum length (security.md T9): the user has too many roles, or the client too many
-    /// audiences or scopes. 400; nothing was changed.
-    #[error("{0}")]
-    TokenTooLong(Box<dyn std::error::Error + Send + Sync>),
     /// A fault of the service: 500 with a fixed text.
     #[error("{0}")]
     Internal(Box<dyn std::error::Error + Send + Sync>),

@@ -40,8 +40,8 @@ pub use self::migrate::SchemaStatus;
 pub use self::rows::{Rows, UnreadableRow};
 use self::sessions::SessionGate;
 pub use self::sessions::{
-    Answerable, EndOutcome, EndRequest, MatchingSession, NewSession, Opened, Owner, RotateOutcome, RotateRequest,
-    SessionDetail, Sessions,
+    EndOutcome, EndRequest, MatchingSession, NewSession, Opened, Owner, RotateOutcome, RotateRequest, SessionDetail,
+    Sessions,
 };
 pub use self::settings::{Location, StoreSettings};
 pub use self::sweep::{Round, SWEEP_BATCH, SweepCursor, SweepStep, Swept};

@@ -302,6 +302,8 @@ on_both_engines! {
             (json!({"username": "henry", "password": "short"}), "password_rejected"),
             (json!({"username": "henry", "password": "a long enough pass phrase 1", "roles": ["a b"]}), "invalid_request"),
             (json!({"username": "henry", "password": "a long enough pass phrase 1", "admin": true}), "invalid_request"),
+            (json!({"username": "\"".repeat(51), "password": "a long enough pass phrase 1"}), "invalid_request"),
+            (json!({"username": "henry", "password": "a long enough pass phrase 1", "roles": (0..8).map(|n| format!("{n:064}")).collect::<Vec<_>>()}), "invalid_request"),
         ] {
             assert_eq!(refusal(&app, Method::POST, "/admin/v1/users", bad).await, (400, code.into()));
         }
@@ -474,6 +476,8 @@ on_both_engines! {
             (json!({"client_id": "x", "type": "public", "introspect": "all"}), Some("introspect")),
             (json!({"client_id": "x", "type": "public", "audiences": ["ok", "a b"]}), Some("audiences[1]")),
             (json!({"client_id": "x", "type": "public", "scopes": "a  b"}), Some("scopes")),
+            (json!({"client_id": "x", "type": "public", "scopes": "s".repeat(1008)}), Some("scopes")),
+            (json!({"client_id": "x", "type": "public", "audiences": ["a".repeat(256), "b".repeat(256)], "scopes": "s".repeat(512)}), Some("audiences")),
             (json!({"client_id": "x", "type": "public", "access_ttl": 29}), Some("access_ttl")),
             (json!({"client_id": "x", "type": "public", "access_ttl": 3601}), Some("access_ttl")),
             (json!({"client_id": "x", "type": "public", "access_ttl": "5m"}), Some("access_ttl")),

@@ -155,7 +155,7 @@ pub async fn create(
     Administrator(from): Administrator,
     Json(request): Json<NewUserRequest>,
 ) -> Result<(StatusCode, JsonBody<UserItem>), ApiError> {
-    let username = Username::parse(&request.username).map_err(|error| ApiError::unparsable("username", &error))?;
+    let username = Username::parse_new(&request.username).map_err(|error| ApiError::unparsable("username", &error))?;
     let password = Password::parse(&request.password).map_err(|error| ApiError::unparsable("password", &error))?;
     let user = shared.service.users.create_user(username, password, roles(&request.roles)?, &from).await?;
     Ok((StatusCode::CREATED, JsonBody(UserItem::from(&user))))

@@ -49,8 +49,6 @@ catalogue! {
     InvalidScope = "invalid_scope", BAD_REQUEST, "The scope cannot be granted";
     /// The client may not request this audience.
     InvalidAudience = "invalid_audience", BAD_REQUEST, "The audience cannot be granted";
-    /// The access token would exceed 4 KiB.
-    TokenTooLong = "token_too_long", BAD_REQUEST, "The access token would be too long";
     /// Unknown user, wrong password, disabled user: one answer.
     InvalidCredentials = "invalid_credentials", UNAUTHORIZED, "The credentials are not valid";
     /// Required credentials are missing.

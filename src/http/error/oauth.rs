@@ -114,8 +114,6 @@ pub enum OAuthDescription {
     ScopeNotGranted,
     /// An audience cannot be granted.
     AudienceNotGranted,
-    /// The access token would exceed 4 KiB.
-    TokenTooLong,
     /// The token belongs to another client.
     NotYourToken,
     /// The service has no authorization endpoint.
@@ -162,7 +160,6 @@ impl fmt::Display for OAuthDescription {
             Self::GrantNotOffered => "the grant type is not offered",
             Self::ScopeNotGranted => "the scope cannot be granted",
             Self::AudienceNotGranted => "the audience cannot be granted",
-            Self::TokenTooLong => "the access token would be too long: ask for fewer scopes or for one audience",
             Self::NotYourToken => "the token was issued to another client",
             Self::ResponseTypeNotOffered => "the response type is not offered",
             Self::MethodNotAllowed => "the method is not allowed here",
@@ -279,7 +276,7 @@ mod tests {
 
     use super::*;
 
-    const DESCRIPTIONS: [OAuthDescription; 29] = [
+    const DESCRIPTIONS: [OAuthDescription; 28] = [
         OAuthDescription::NotAForm,
         OAuthDescription::MalformedForm,
         OAuthDescription::RepeatedParameter,
@@ -298,7 +295,6 @@ mod tests {
         OAuthDescription::GrantNotOffered,
         OAuthDescription::ScopeNotGranted,
         OAuthDescription::AudienceNotGranted,
-        OAuthDescription::TokenTooLong,
         OAuthDescription::NotYourToken,
         OAuthDescription::ResponseTypeNotOffered,
         OAuthDescription::MethodNotAllowed,

@@ -13,13 +13,12 @@ use tokio::sync::Semaphore;
 use crate::crypto;
 use crate::crypto::{JwkSetError, PublicKeySet};
 use crate::domain::{
-    Client, ClientId, ClientKind, ClientSettings, Grant, ParseError, SecretDigest, SecretText, Timestamp,
-    check_audiences,
+    Audience, Client, ClientId, ClientKind, ClientSettings, Grant, SecretDigest, SecretText, Timestamp, check_client,
 };
 use crate::replica::Replica;
 use crate::service::{
     ADMIN_SCOPE, AssertionKeys, BUILT_IN_CLIENT, ClientCache, ClientFailures, Failure, Judge, REVOCATION_LIFE,
-    Requester, Settings,
+    Requester, Tokens,
 };
 use crate::store::{ClientChange, NewClient, StoreError};
 
@@ -70,7 +69,7 @@ pub struct Clients {
     /// [`UNKNOWN_CLIENTS`](super::UNKNOWN_CLIENTS) permits.
     pub(crate) unknown_clients: Semaphore,
     pub(crate) cache: ClientCache,
-    pub(crate) settings: Settings,
+    pub(crate) tokens: Arc<Tokens>,
 }
 
 impl Clients {
@@ -108,7 +107,9 @@ impl Clients {
             if settings == client.settings && enabled.is_none() {
                 return Ok(client);
             }
-            self.check(&settings)?;
+            if settings != client.settings {
+                self.check(&settings)?;
+            }
             let event = |name| Some(from.event(name).on(id));
             let now = self.replica.clock.now();
             let change = ClientChange {
@@ -184,10 +185,17 @@ impl Clients {
 
     /// Checks a client's settings against each other and against those of the service.
     fn check(&self, settings: &ClientSettings) -> Result<(), ClientError> {
-        if settings.access_ttl.is_some_and(|ttl| ttl > self.settings.idle_ttl) {
+        if settings.access_ttl.is_some_and(|ttl| ttl > self.tokens.settings.idle_ttl) {
             let problem = "is longer than sessions.idle_ttl, so a session would end before its access token";
             return Err(ClientError::Invalid { field: "access_ttl", problem });
         }
+        // The tokens of a client without audiences can have these two.
+        let defaults =
+            || [self.tokens.settings.default_audience.clone()].into_iter().chain(Audience::parse(&self.tokens.issuer));
+        let own = Some(&settings.audiences).filter(|own| !own.is_empty());
+        let audiences = own.map_or_else(|| defaults().collect(), Clone::clone);
+        check_client(&audiences, &settings.scopes)
+            .map_err(|(field, problem)| ClientError::Invalid { field, problem })?;
         check(settings)
     }
 
@@ -250,9 +258,6 @@ fn check(settings: &ClientSettings) -> Result<(), ClientError> {
     let lifetimes = Duration::from_secs(30)..=Duration::from_secs(3600);
     if settings.access_ttl.is_some_and(|ttl| !lifetimes.contains(&ttl)) {
         return invalid("access_ttl", "an access token lives between 30 s and 1 h");
-    }
-    if let Err(ParseError(problem)) = check_audiences(&settings.audiences) {
-        return invalid("audiences", problem);
     }
     if settings.display_name.len() > 256 {
         return invalid("display_name", "a display name is at most 256 bytes");

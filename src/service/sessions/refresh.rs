@@ -1,13 +1,10 @@
 //! Refresh: issues the next pair of a session, or the current pair again for a retry (design.md §4).
 
 use crate::crypto::RefreshToken;
-use crate::domain::{Client, ClientKind, EndReason, Grant, RefreshRefusal, SessionState, Timestamp};
+use crate::domain::{Audience, Client, ClientKind, EndReason, Grant, RefreshRefusal, SessionState, Timestamp};
 use crate::service::tokens::granted::{Granted, Narrowing, NotGranted};
 use crate::service::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Sessions};
-use crate::store::{Answerable, MatchingSession, RotateOutcome, RotateRequest, SessionDetail};
-
-/// Maximum number of bytes in JSON for one character of a claim: an escape, UTF-8, or a list item of one letter.
-const BYTES_OF_CHAR: usize = 6;
+use crate::store::{MatchingSession, RotateOutcome, RotateRequest, SessionDetail};
 
 const UNDECIDED: &str = "a rotation that asked for no kind of session was left undecided";
 
@@ -81,7 +78,7 @@ impl Sessions {
         }
     }
 
-    /// Rotates the session of a presented token after checking that the tokens of the next generation can be issued.
+    /// Rotates the session of a presented token after checking that its scope and audience can be granted.
     async fn decide(
         &self,
         client: &Client,
@@ -89,7 +86,9 @@ impl Sessions {
         asked: &Narrowing,
         from: &Requester,
     ) -> Result<RotateOutcome, RefreshError> {
-        let successor = presented.successor().map_err(Failure::internal)?;
+        if presented.generation == u32::MAX {
+            return Err(RefreshError::Refused(RefreshRefusal::Expired));
+        }
         let now = self.replica.clock.now();
         let family_digest = presented.family.digest().0;
         let mut request = RotateRequest {
@@ -101,21 +100,21 @@ impl Sessions {
             retry_window: self.settings.retry_window,
             revocation_expires_at: now.plus(REVOCATION_LIFE),
             reuse_audit: from.event("session.reused").noting("reason", EndReason::Reused.as_str()),
-            only: None,
+            audiences: None,
         };
         if !asked.is_none() {
             let found = self.replica.store.sessions().matching_for_refresh(presented.session, family_digest).await;
             let found = found.map_err(Failure::from)?;
             if let Some(found) = found.filter(|found| is_next(found, presented, client, now)) {
-                self.check_answerable(found.detail, &successor, client, asked, now)?;
+                self.grant(&found.detail, client, asked)?;
             }
         } else {
-            request.only = Some(self.answerable(&successor, client, now)?);
+            request.audiences = Some(self.usual_audiences(client));
         }
         let outcome = self.rotate(request.clone(), now).await?;
         if let RotateOutcome::Undecided(detail) = outcome {
-            self.check_answerable(*detail, &successor, client, asked, now)?;
-            return Ok(self.rotate(RotateRequest { only: None, ..request }, now).await?);
+            self.grant(&detail, client, asked)?;
+            return Ok(self.rotate(RotateRequest { audiences: None, ..request }, now).await?);
         }
         Ok(outcome)
     }
@@ -124,34 +123,13 @@ impl Sessions {
         Ok(self.replica.follower.apply_locally(self.replica.store.sessions().rotate(request, now).await?).await)
     }
 
-    /// The conditions under which the next tokens of a session can certainly be issued, if no narrowing is requested. One
-    /// statement then decides and rotates, without reading first. Almost all sessions meet the conditions. For the others,
-    /// [`Service::check_answerable`] decides.
-    fn answerable(&self, successor: &RefreshToken, client: &Client, now: Timestamp) -> Result<Answerable, Failure> {
+    /// The lists of audiences that the sessions of a client usually have: all of the client's, or one of them. A session
+    /// with such a list can be refreshed without reading it first. [`Sessions::grant`] decides about any other session
+    /// before the refresh token is consumed (security.md R5).
+    fn usual_audiences(&self, client: &Client) -> Vec<Vec<Audience>> {
         let all = self.tokens.audience_for(client, &[]).unwrap_or_default();
-        let each = all.iter().map(|audience| vec![audience.clone()]).filter(|_| all.len() > 1);
-        let audiences = std::iter::once(all.clone()).chain(each).collect();
-        Ok(Answerable {
-            audiences,
-            most_chars: self.tokens.remaining_token_length(successor, client, now)? / BYTES_OF_CHAR,
-        })
-    }
-
-    /// Refuses a refresh that cannot be answered, before the refresh token is consumed (security.md R5). The causes are a wider
-    /// scope, another audience, a client without the session's audiences, and a token that would be too long. A rotation
-    /// changes none of them.
-    fn check_answerable(
-        &self,
-        mut detail: SessionDetail,
-        successor: &RefreshToken,
-        client: &Client,
-        asked: &Narrowing,
-        now: Timestamp,
-    ) -> Result<(), RefreshError> {
-        let granted = self.grant(&detail, client, asked)?;
-        detail.session.generation = successor.generation;
-        detail.session.rotated_at = now;
-        Ok(self.tokens.check_length(&detail, successor, client, granted)?)
+        let each: Vec<_> = all.iter().map(|audience| vec![audience.clone()]).filter(|_| all.len() > 1).collect();
+        [vec![all], each].concat()
     }
 
     fn answer(

@@ -5,10 +5,9 @@ pub(crate) mod granted;
 
 use std::time::Duration;
 
-use crate::crypto::{RefreshCodec, RefreshToken, SigningError, SigningKey};
+use crate::crypto::{RefreshCodec, RefreshToken};
 use crate::domain::{
-    AccessClaims, Algorithm, Client, Jti, LoginClaims, ScopeSet, SecretText, Session, SessionId, Subject, Timestamp,
-    TokenType, UserId,
+    AccessClaims, Client, Jti, LoginClaims, ScopeSet, SecretText, Session, SessionId, Subject, Timestamp,
 };
 use crate::replica::Replica;
 use crate::service::tokens::granted::Granted;
@@ -76,52 +75,6 @@ impl Tokens {
         })
     }
 
-    /// Checks that the access token of [`Service::tokens_of_generation`] will not be too long. Called before the session is
-    /// changed.
-    pub(crate) fn check_length(
-        &self,
-        detail: &SessionDetail,
-        token: &RefreshToken,
-        client: &Client,
-        granted: Granted,
-    ) -> Result<(), Failure> {
-        let claims = self.claims_of_session(detail, token, client, granted);
-        self.with_signer(client, self.replica.clock.now(), |key, typ| key.check_length(&claims, typ))
-    }
-
-    /// Length in bytes that remains for scope, audience, methods, roles and user name in a session's access token, if all
-    /// other claims have their maximum length.
-    pub(crate) fn remaining_token_length(
-        &self,
-        token: &RefreshToken,
-        client: &Client,
-        now: Timestamp,
-    ) -> Result<usize, Failure> {
-        let issued_at = now.floor_to_second();
-        let claims = AccessClaims {
-            issuer: self.issuer.clone(),
-            subject: Subject::User(UserId::from_bytes([u8::MAX; 16])),
-            audience: Vec::new(),
-            expires_at: issued_at.plus(self.access_ttl(client)),
-            issued_at,
-            not_before: issued_at,
-            jti: token.access_jti(""),
-            client: client.id.clone(),
-            scope: ScopeSet::default(),
-            login: Some(LoginClaims {
-                session: token.session,
-                authenticated_at: issued_at,
-                methods: Vec::new(),
-                roles: Vec::new(),
-                username: String::new(),
-            }),
-            user_epoch: u32::MAX,
-            client_epoch: u32::MAX,
-            installation_epoch: u32::MAX,
-        };
-        self.with_signer(client, now, |key, typ| key.remaining_payload(&claims, typ))
-    }
-
     /// An access token whose subject is the client itself (RFC 6749 §4.4).
     pub(crate) fn client_token(&self, client: &Client, granted: Granted) -> Result<IssuedTokens, Failure> {
         let now = self.replica.clock.now();
@@ -183,24 +136,11 @@ impl Tokens {
     }
 
     fn sign(&self, claims: &AccessClaims, client: &Client, now: Timestamp) -> Result<SecretText, Failure> {
-        self.with_signer(client, now, |key, typ| key.sign_access_token(claims, typ))
-    }
-
-    /// Calls `job` with the signing key and the `typ` for the client's access tokens.
-    fn with_signer<T>(
-        &self,
-        client: &Client,
-        now: Timestamp,
-        job: impl FnOnce(&SigningKey, TokenType) -> Result<T, SigningError>,
-    ) -> Result<T, Failure> {
-        let algorithm: Algorithm = client.settings.algorithm.unwrap_or(self.settings.algorithm);
-        let token_type: TokenType = client.settings.token_type.unwrap_or(self.settings.token_type);
+        let algorithm = client.settings.algorithm.unwrap_or(self.settings.algorithm);
+        let token_type = client.settings.token_type.unwrap_or(self.settings.token_type);
         let keys = self.replica.keyring.keys();
         let key = keys.signer(algorithm, now).ok_or_else(|| Failure::no_signing_key(algorithm))?;
-        job(&key.signing, token_type).map_err(|error| match error {
-            SigningError::TooLong(_) => Failure::TokenTooLong(Box::new(error)),
-            error => Failure::internal(error),
-        })
+        key.signing.sign_access_token(claims, token_type).map_err(Failure::internal)
     }
 
     /// When the access token of a session's current generation expires.

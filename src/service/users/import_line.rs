@@ -144,7 +144,7 @@ impl ImportedUser {
         }
         let line: Line = serde_json::from_slice(line).map_err(members_error)?;
         Ok(Some(Self {
-            username: Username::parse(text("username", &line.username)?).map_err(ImportLineError::Username)?,
+            username: Username::parse_new(text("username", &line.username)?).map_err(ImportLineError::Username)?,
             password_hash: PasswordHash::parse(text("password_hash", &line.password_hash)?)
                 .map_err(ImportLineError::PasswordHash)?,
             roles: roles(&line.roles)?,
@@ -364,7 +364,7 @@ mod tests {
         assert_eq!(parse(&format!("{padded} ")), Err(ImportLineError::TooLong));
         let many =
             |count| format!(",\"roles\":[{}]", (0..count).map(|n| format!("\"r{n}\"")).collect::<Vec<_>>().join(","));
-        assert!(with(&many(64)).is_ok() && with(&many(65)).is_err());
+        assert!(with(&many(86)).is_ok() && with(&many(87)).is_err());
     }
 
     #[test]

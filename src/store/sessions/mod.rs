@@ -10,7 +10,7 @@ use std::sync::Arc;
 pub use self::end::{EndOutcome, EndRequest, Owner};
 pub(in crate::store) use self::gate::SessionGate;
 pub use self::open::{NewSession, Opened};
-pub use self::rotate::{Answerable, MatchingSession, RotateOutcome, RotateRequest};
+pub use self::rotate::{MatchingSession, RotateOutcome, RotateRequest};
 use crate::domain::{ClientId, Role, Session, SessionId, Timestamp, UserId, Username};
 use crate::store::columns::{installation_epoch, session_columns};
 use crate::store::db::{Database, Row, values};

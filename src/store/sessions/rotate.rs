@@ -24,8 +24,6 @@ macro_rules! rotate_condition {
           AND installation_epoch = ",
             installation_epoch!(),
             "
-          AND (most_chars IS NULL OR length(scope) + length(audience) + length(methods)
-              + length(users.roles) + length(users.username) <= most_chars)
           AND (asked.audiences IS NULL
               OR replace(asked.audiences, mark || audience || mark, '') <> asked.audiences)"
         )
@@ -51,7 +49,7 @@ macro_rules! asked_in_sqlite {
     () => {
         "(SELECT unhex(value ->> 0) AS id, value ->> 1 AS generation, unhex(value ->> 2) AS family_digest,
             value ->> 3 AS client_id, value ->> 4 AS at, value ->> 5 AS idle_end, value ->> 6 AS retry_window,
-            value ->> 7 AS audiences, value ->> 8 AS most_chars, value ->> 9 AS mark FROM json_each($1)) AS asked,
+            value ->> 7 AS audiences, value ->> 8 AS mark FROM json_each($1)) AS asked,
             users, clients
         "
     };
@@ -60,8 +58,8 @@ macro_rules! asked_in_sqlite {
 macro_rules! asked_in_postgres {
     () => {
         "unnest($1::bytea[], $2::bigint[], $3::bytea[], $4::text[], $5::bigint[], $6::bigint[], $7::bigint[],
-                $8::text[], $9::bigint[], $10::text[])
-            AS asked (id, generation, family_digest, client_id, at, idle_end, retry_window, audiences, most_chars, mark)"
+                $8::text[], $9::text[])
+            AS asked (id, generation, family_digest, client_id, at, idle_end, retry_window, audiences, mark)"
     };
 }
 
@@ -145,17 +143,9 @@ pub struct RotateRequest {
     /// The event to write if this is reuse. It is written once, however many requests present the token at the same
     /// time.
     pub reuse_audit: AuditEvent,
-    /// Rotate only such a session. None: rotate any session, because the caller has read it before.
-    pub only: Option<Answerable>,
-}
-
-/// Sessions whose next tokens the caller can issue without having read the row.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answerable {
-    /// The audience equals one of these lists, word for word.
-    pub audiences: Vec<Vec<Audience>>,
-    /// Scope, audience, methods, roles and user name together have no more characters than this.
-    pub most_chars: usize,
+    /// Rotate only a session whose audience equals one of these lists, word for word. None: rotate any session, because
+    /// the caller has read it before.
+    pub audiences: Option<Vec<Vec<Audience>>>,
 }
 
 /// The outcome for a presented refresh token.
@@ -166,7 +156,7 @@ pub enum RotateOutcome {
     /// The token was superseded within the retry window. Holds the session as of the latest rotation, so that its
     /// current pair can be answered again (security.md R4).
     Retried(SessionDetail),
-    /// No change: this token would rotate this session, but the session does not match [`RotateRequest::only`].
+    /// No change: this token would rotate this session, but the session has none of [`RotateRequest::audiences`].
     Undecided(Box<SessionDetail>),
     /// Refused. After [`RefreshRefusal::Reused`] the session has ended.
     Refused(RefreshRefusal),
@@ -189,14 +179,14 @@ pub(super) struct RotateKey {
     client: ClientId,
     idle_ttl: Duration,
     retry_window: Duration,
-    only: Option<Answerable>,
+    audiences: Option<Vec<Vec<Audience>>>,
 }
 
 impl From<&RotateRequest> for RotateKey {
     fn from(request: &RotateRequest) -> Self {
         let RotateRequest { generation, family_digest, idle_ttl, retry_window, .. } = *request;
-        let (client, only) = (request.client.clone(), request.only.clone());
-        Self { generation, family_digest, client, idle_ttl, retry_window, only }
+        let (client, audiences) = (request.client.clone(), request.audiences.clone());
+        Self { generation, family_digest, client, idle_ttl, retry_window, audiences }
     }
 }
 
@@ -223,15 +213,14 @@ impl Sessions<'_> {
         if let Some(refusal) = self.known_refusal(&request, now) {
             return Ok(unchanged(RotateOutcome::Refused(refusal)));
         }
-        let RotateRequest { session, generation, family_digest, ref client, ref only, .. } = request;
-        let most_chars = only.as_ref().map(|only| i64::try_from(only.most_chars).unwrap_or(i64::MAX));
-        let audiences = only.as_ref().map(|only| listed(&only.audiences));
+        let RotateRequest { session, generation, family_digest, ref client, ref audiences, .. } = request;
+        let audiences = audiences.as_deref().map(listed);
         let window = i64::try_from(request.retry_window.as_millis()).unwrap_or(i64::MAX);
         let (mut attempts, mut waited) = (0, Duration::ZERO);
         loop {
             let idle_expires_at = now.plus(request.idle_ttl);
             let proof = values![session, generation, family_digest, client, now, idle_expires_at, window];
-            let values = [proof, values![audiences.as_deref(), most_chars, BETWEEN_LISTS]].concat();
+            let values = [proof, values![audiences.as_deref(), BETWEEN_LISTS]].concat();
             let sql = if attempts == 0 { ROTATE } else { ROTATE_UNLOCKED };
             let id = *session.as_bytes();
             let changed = self.database.write_row("session_rotate", "sessions", sql, id, values).await?;
@@ -255,7 +244,7 @@ impl Sessions<'_> {
                     log_refusal(&request, found.as_ref(), RefreshRefusal::Reused);
                     return self.end_reused(request, now).await;
                 }
-                Verdict::Rotatable(detail) if request.only.is_some() => {
+                Verdict::Rotatable(detail) if request.audiences.is_some() => {
                     return Ok(unchanged(RotateOutcome::Undecided(detail)));
                 }
                 Verdict::Rotatable(_) if waited >= self.database.patience() => {
@@ -507,7 +496,7 @@ mod tests {
             retry_window: WINDOW,
             revocation_expires_at: NOW,
             reuse_audit: AuditEvent::default(),
-            only: None,
+            audiences: None,
         }
     }
 

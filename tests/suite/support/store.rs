@@ -115,7 +115,7 @@ pub fn presented(number: u8, generation: u32) -> RotateRequest {
         retry_window: WINDOW,
         revocation_expires_at: START.plus(REMEMBERED),
         reuse_audit: AuditEvent { event: "session.reused", ..AuditEvent::default() },
-        only: None,
+        audiences: None,
     }
 }
 
