@@ -16,21 +16,18 @@ pub(super) fn master_keys(
     parts: &Parts,
     may_make: bool,
 ) -> Result<(MasterKey, Option<MasterKey>), StartError> {
-    let previous = config.master_key_previous.as_ref().map(|key| MasterKey::parse(key.expose())).transpose()?;
     let current = match (&config.master_key, config.embedded_key_file()) {
-        (Some(key), _) => MasterKey::parse(key.expose())?,
+        (Some(key), _) => key.clone(),
         (None, Some(path)) => {
             if may_make {
                 make_key_file(&path, parts).map_err(|error| in_key_file(&path, error))?;
             }
-            {
-                let text = read_key_file(&path).map_err(|error| in_key_file(&path, error))?;
-                MasterKey::parse(without_byte_order_mark(&text).trim())?
-            }
+            let text = read_key_file(&path).map_err(|error| in_key_file(&path, error))?;
+            MasterKey::parse(without_byte_order_mark(&text))?
         }
         (None, None) => return Err(StartError::Setting("master_key: is needed with PostgreSQL".to_owned())),
     };
-    Ok((current, previous))
+    Ok((current, config.master_key_previous.clone()))
 }
 
 fn in_key_file(path: &Path, error: io::Error) -> StartError {

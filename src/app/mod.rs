@@ -20,7 +20,7 @@ pub use self::examine::examine;
 use self::master_key::master_keys;
 pub use self::memory::Memory;
 pub use self::wiring::store_settings;
-use self::wiring::{cors, grpc_listener, http_settings, listener, service};
+use self::wiring::{grpc_listener, http_settings, listener, service};
 use crate::clock::Clock;
 use crate::config::{Config, ConfigErrors};
 use crate::crypto::{MasterKeyError, Random, RefreshCodec, Sealer, SettingsError};
@@ -341,7 +341,8 @@ impl App {
         };
         let grpc = grpc_listener(&config.grpc)?
             .map(|listener| (listener, grpc::routes(Arc::clone(&shared)).layer(edge(&[], None)).into()));
-        let around = edge(&config.public.trusted_proxies, Some(cors(&config)?));
+        let origins = config.cors.allowed_origins.iter().map(|origin| origin.0.clone()).collect();
+        let around = edge(&config.public.trusted_proxies, Some(Cors::new(origins)));
         let direct = Direct::new(Arc::clone(&shared), around.clone());
         let public = (public, Routes { router: routes.layer(around), direct: Some(direct) });
         let routes = http::operations(shared).layer(edge(&config.operations.trusted_proxies, None));

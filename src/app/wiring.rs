@@ -6,7 +6,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use http::HeaderValue;
 use tokio::sync::Semaphore;
 
 use crate::config;
@@ -14,7 +13,7 @@ use crate::config::{Config, Pooler};
 use crate::crypto::{HashSettings, PasswordHasher, RefreshCodec, Sealer};
 use crate::domain::{HASHING_THREADS, PasswordPolicy};
 use crate::http::listener::{ListenSettings, Listener, Protocol, TlsIdentity};
-use crate::http::middleware::{Cors, TrustedProxies};
+use crate::http::middleware::TrustedProxies;
 use crate::http::{ForwardAuthHeaders, HttpSettings};
 use crate::replica::Replica;
 use crate::service::{
@@ -129,7 +128,7 @@ fn settings(config: &Config) -> Settings {
 }
 
 pub(super) fn http_settings(config: &Config) -> Result<HttpSettings, StartError> {
-    let forward_auth = ForwardAuthHeaders::new(&config.forward_auth.header_prefix)
+    let forward_auth = ForwardAuthHeaders::new(&config.forward_auth.header_prefix.0)
         .ok_or_else(|| StartError::Setting("forward_auth.header_prefix: makes no header name".to_owned()))?;
     Ok(HttpSettings {
         introspection_max_age: config.introspection.max_age,
@@ -229,14 +228,6 @@ pub(super) fn service(
         keys,
         passwords,
     })
-}
-
-/// The origins whose pages may read answers (CORS).
-pub(super) fn cors(config: &Config) -> Result<Cors, StartError> {
-    let header = |origin: &String| {
-        HeaderValue::from_str(origin).map_err(|error| StartError::Setting(format!("cors.allowed_origins: {error}")))
-    };
-    config.cors.allowed_origins.iter().map(header).collect::<Result<_, _>>().map(Cors::new)
 }
 
 /// A listener for HTTP/1.1. `base_path` is the issuer's path.

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use url::Url;
 
-use super::reader::{Hidden, Reader};
+use super::reader::Hidden;
+use super::section::section;
 use super::value::choice;
 use crate::domain::SecretText;
 
@@ -22,20 +23,35 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(2);
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Database {
-    pub url: DatabaseUrl,
-    /// The file that `url` was read from. It is read again when a password was rotated.
-    pub url_file: Option<PathBuf>,
-    /// Whether a missing embedded database is created. A mistyped path must not start an empty service (security.md D4).
-    pub create_if_missing: bool,
-    /// For requests of this replica. The connections for the change feed and for notifications are not included.
-    pub max_connections: u32,
-    /// How long a request waits for a connection before it gets 503.
-    pub acquire_timeout: Duration,
-    /// After this time, a statement is cancelled.
-    pub statement_timeout: Duration,
-    pub pooler: Pooler,
+section! {
+    Database(read) in ["database"] as "Database" {
+        /// The URL, with the password.
+        url: DatabaseUrl, load read
+            .secret(
+                "database.url",
+                DEFAULT_URL,
+                "`sqlite://PATH` for a single replica, `postgres://…` for several. The password is never shown. The whole \
+                 URL can be read from a file: set `database.url_file` to its path.",
+            )
+            .unwrap_or_else(|| DatabaseUrl { engine: Engine::Sqlite, text: SecretText::new(DEFAULT_URL) });
+        /// The file that `url` was read from. It is read again when a password was rotated.
+        url_file: Option<PathBuf>, load read.secret_file("database.url");
+        /// Whether `serve` creates an embedded database that does not exist; `countersign migrate` always does. The
+        /// default is false if `database.url` is set, so that a mistyped path does not start an empty service.
+        create_if_missing: bool = !read.is_set("database.url");
+        /// Connections for the requests of one replica. Two further connections read the change feed and listen for
+        /// notifications. Two of this number are reserved for refreshes (one of two; a single one is shared).
+        /// Introspection uses none.
+        max_connections: u32 = MAX_CONNECTIONS, in 1..=1000;
+        /// How long a request waits for a connection before it gets 503. A poll of the change feed waits at most half of
+        /// `revocation.max_lag`.
+        acquire_timeout: Duration = ACQUIRE_TIMEOUT, in Duration::from_millis(50)..=MINUTE / 2;
+        /// Time after which a statement is cancelled.
+        statement_timeout: Duration = STATEMENT_TIMEOUT, in Duration::from_millis(100)..=MINUTE;
+        /// `transaction` behind a pooler in transaction mode, such as PgBouncer. Replicas then learn of changes only by
+        /// polling, and no statement is prepared.
+        pooler: Pooler = Pooler::Session;
+    }
 }
 
 /// How connections reach PostgreSQL.
@@ -62,56 +78,6 @@ pub enum Engine {
 pub struct DatabaseUrl {
     engine: Engine,
     text: SecretText,
-}
-
-impl Database {
-    pub(super) fn load(read: &mut Reader<'_>) -> Self {
-        read.section("Database");
-        let url = read.secret(
-            "database.url",
-            DEFAULT_URL,
-            "`sqlite://PATH` for a single replica, `postgres://…` for several. The password is never shown. The whole URL can \
-             be read from a file: set `database.url_file` to its path.",
-        );
-        let is_default = !read.is_set("database.url");
-        Self {
-            url_file: read.secret_file("database.url"),
-            url: url.unwrap_or_else(|| DatabaseUrl { engine: Engine::Sqlite, text: SecretText::new(DEFAULT_URL) }),
-            create_if_missing: read.setting(
-                "database.create_if_missing",
-                is_default,
-                "Whether `serve` creates an embedded database that does not exist; `countersign migrate` always does. The \
-                 default is false if `database.url` is set, so that a mistyped path does not start an empty service.",
-            ),
-            max_connections: read.within(
-                "database.max_connections",
-                MAX_CONNECTIONS,
-                1..=1000,
-                "Connections for the requests of one replica. Two further connections read the change feed and listen for \
-                 notifications. Two of this number are reserved for refreshes (one of two; a single one is shared). \
-                 Introspection uses none.",
-            ),
-            acquire_timeout: read.within(
-                "database.acquire_timeout",
-                ACQUIRE_TIMEOUT,
-                Duration::from_millis(50)..=MINUTE / 2,
-                "How long a request waits for a connection before it gets 503. A poll of the change feed waits at most half of \
-                 `revocation.max_lag`.",
-            ),
-            statement_timeout: read.within(
-                "database.statement_timeout",
-                STATEMENT_TIMEOUT,
-                Duration::from_millis(100)..=MINUTE,
-                "Time after which a statement is cancelled.",
-            ),
-            pooler: read.setting(
-                "database.pooler",
-                Pooler::Session,
-                "`transaction` behind a pooler in transaction mode, such as PgBouncer. Replicas then learn of changes only by \
-                 polling, and no statement is prepared.",
-            ),
-        }
-    }
 }
 
 impl DatabaseUrl {

@@ -1,62 +1,36 @@
 //! Settings for gateways (forward-auth) and browsers (CORS).
 
+use http::HeaderValue;
 use url::Url;
 
 use super::raw::Raw;
-use super::reader::Reader;
+use super::section::section;
 use super::value::{Fault, Value};
 
 /// The prefix that oauth2-proxy uses.
 const HEADER_PREFIX: &str = "X-Auth-Request-";
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ForwardAuth {
-    /// Prefix of the response headers that name the subject, such as `X-Auth-Request-` in `X-Auth-Request-User`.
-    pub header_prefix: String,
-    /// Whether forward-auth accepts CORS preflight requests without a token. Browsers send none with them.
-    pub allow_preflight: bool,
-}
-
-impl ForwardAuth {
-    pub(super) fn load(read: &mut Reader<'_>) -> Self {
-        read.section("Gateways and browsers");
-        Self {
-            header_prefix: read
-                .setting(
-                    "forward_auth.header_prefix",
-                    HeaderPrefix(HEADER_PREFIX.to_owned()),
-                    "Prefix of the headers that name the subject in a forward-auth response.",
-                )
-                .0,
-            allow_preflight: read.setting(
-                "forward_auth.allow_preflight",
-                false,
-                "Whether forward-auth accepts CORS preflight requests without a token. Browsers send none with them.",
-            ),
-        }
+section! {
+    ForwardAuth(read) in ["forward_auth"] as "Gateways and browsers" {
+        /// Prefix of the headers that name the subject in a forward-auth response.
+        header_prefix: HeaderPrefix = HeaderPrefix(HEADER_PREFIX.to_owned());
+        /// Whether forward-auth accepts CORS preflight requests without a token. Browsers send none with them.
+        allow_preflight: bool = false;
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Cors {
-    /// Origins that may call the routes for users and public clients. An `Origin` header is never simply reflected.
-    pub allowed_origins: Vec<String>,
-}
-
-impl Cors {
-    pub(super) fn load(read: &mut Reader<'_>) -> Self {
-        let origins: Vec<WebOrigin> = read.setting(
-            "cors.allowed_origins",
-            Vec::new(),
-            "Origins of pages that may call login, refresh, logout, `/v1/me`, `/oauth2/token` and `/oauth2/revoke`. Examples: \
-             `https://app.example.com`, or `capacitor://localhost` for a mobile app. Pages can never call introspection and \
-             forward-auth, which are for servers. Every origin may fetch the JWKS and the metadata.",
-        );
-        Self { allowed_origins: origins.into_iter().map(|origin| origin.0).collect() }
+section! {
+    Cors(read) in ["cors"] {
+        /// Origins of pages that may call login, refresh, logout, `/v1/me`, `/oauth2/token` and `/oauth2/revoke`. Examples:
+        /// `https://app.example.com`, or `capacitor://localhost` for a mobile app. Pages can never call introspection and
+        /// forward-auth, which are for servers. Every origin may fetch the JWKS and the metadata.
+        allowed_origins: Vec<WebOrigin> = Vec::new();
     }
 }
 
-struct HeaderPrefix(String);
+/// Begins the response headers that name the subject, such as `X-Auth-Request-` in `X-Auth-Request-User`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeaderPrefix(pub String);
 
 impl Value for HeaderPrefix {
     const FORM: &'static str = "write letters, digits and -, beginning with a letter and ending with -, 40 at most";
@@ -74,7 +48,9 @@ impl Value for HeaderPrefix {
     }
 }
 
-struct WebOrigin(String);
+/// An `Origin` header as browsers send it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebOrigin(pub HeaderValue);
 
 impl Value for WebOrigin {
     const FORM: &'static str = "write origins such as \"https://app.example.com\" or \"capacitor://localhost\", as a browser sends \
@@ -90,11 +66,11 @@ impl Value for WebOrigin {
             // An app's web view or a browser extension sends its scheme and host unchanged.
             scheme => text.strip_prefix(scheme).and_then(|rest| rest.strip_prefix("://")).is_some_and(is_host_and_port),
         };
-        if is_origin { Ok(Self(text.to_owned())) } else { Err(Fault::Form) }
+        if is_origin { HeaderValue::from_str(text).map(Self).map_err(|_| Fault::Form) } else { Err(Fault::Form) }
     }
 
     fn show(&self) -> String {
-        self.0.clone()
+        self.0.to_str().unwrap_or_default().to_owned()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::reader::Reader;
+use super::section::section;
 
 const SECOND: Duration = Duration::from_secs(1);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -15,49 +15,18 @@ const DRAIN: Duration = Duration::from_secs(25);
 /// Incidents are often discovered after weeks.
 const RETENTION: Duration = Duration::from_secs(90 * 86_400);
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Shutdown {
-    /// How long the replica is not ready but still accepts connections.
-    pub delay: Duration,
-    /// How long accepted requests may then take to complete. No connection is accepted.
-    pub drain: Duration,
-}
-
-impl Shutdown {
-    pub(super) fn load(read: &mut Reader<'_>) -> Self {
-        read.section("Shutdown and audit");
-        Self {
-            delay: read.within(
-                "shutdown.delay",
-                DELAY,
-                Duration::ZERO..=300 * SECOND,
-                "After a stop signal, `/readyz` fails for this long before connections are refused.",
-            ),
-            drain: read.within(
-                "shutdown.drain",
-                DRAIN,
-                SECOND..=600 * SECOND,
-                "How long accepted requests may then take to complete.",
-            ),
-        }
+section! {
+    Shutdown(read) in ["shutdown"] as "Shutdown and audit" {
+        /// After a stop signal, `/readyz` fails for this long before connections are refused.
+        delay: Duration = DELAY, in Duration::ZERO..=300 * SECOND;
+        /// How long accepted requests may then take to complete.
+        drain: Duration = DRAIN, in SECOND..=600 * SECOND;
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Audit {
-    /// Older events are deleted.
-    pub retention: Duration,
-}
-
-impl Audit {
-    pub(super) fn load(read: &mut Reader<'_>) -> Self {
-        Self {
-            retention: read.within(
-                "audit.retention",
-                RETENTION,
-                DAY..=3650 * DAY,
-                "Audit events older than this are deleted.",
-            ),
-        }
+section! {
+    Audit(read) in ["audit"] {
+        /// Audit events older than this are deleted.
+        retention: Duration = RETENTION, in DAY..=3650 * DAY;
     }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::reader::Reader;
+use super::section::section;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const DAY: Duration = Duration::from_secs(86_400);
@@ -26,27 +27,35 @@ const HARD_STOP_FOR: Duration = Duration::from_secs(86_400);
 /// About 100 bytes each, so at most 10 MiB, regardless of the number of addresses and names tried (security.md L6).
 const MAX_ENTRIES: usize = 100_000;
 
-/// Limits on logins and on failed client authentication (security.md L).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Limits {
-    /// False turns all of these limits off.
-    pub enabled: bool,
-    /// Login attempts from one address (IPv6: one /64).
-    pub address: RateLimit,
-    /// Failed logins of one account before delays begin.
-    pub account_free: u32,
-    /// Failed logins of one account from one address before delays begin.
-    pub pair_free: u32,
-    /// Failed authentications of one client from one address.
-    pub client: RateLimit,
-    /// Access tokens revoked by one client at one replica.
-    pub revocation: RateLimit,
-    /// Consecutive failures after which an account accepts logins only from addresses it has logged in from before.
-    pub hard_stop: u32,
-    /// How long the hard stop lasts.
-    pub hard_stop_for: Duration,
-    /// Maximum number of counters of each kind in memory.
-    pub max_entries: usize,
+section! {
+    /// Limits on logins and on failed client authentication (security.md L).
+    Limits(read) in ["limits"] as "Limits" {
+        /// Turn the limits off only if a component in front of the service limits attempts per account.
+        enabled: bool = true;
+        /// Login attempts from one address (IPv6: one /64).
+        address: RateLimit,
+            load RateLimit::load(read, "address", ADDRESS, "login attempts from one address (IPv6: one /64)");
+        /// Failed logins of one account, over all replicas, before delays of 1 to 10 s begin.
+        account_free as "account.free": u32 = ACCOUNT_FREE, in 1..=HARD_STOP;
+        /// Failed logins of one account from one address before such delays begin.
+        pair_free as "pair.free": u32 = PAIR_FREE, in 1..=HARD_STOP;
+        /// Failed authentications of one client from one address.
+        client: RateLimit,
+            load RateLimit::load(read, "client", CLIENT, "failed authentications of one client from one address");
+        /// Access tokens revoked by one client at one replica.
+        revocation: RateLimit, load RateLimit::load(
+            read,
+            "revocation",
+            REVOCATION,
+            "access tokens that one client revokes at one replica. Revocations of sessions and users are not limited",
+        );
+        /// Consecutive failures after which an account accepts logins only from addresses it has logged in from before.
+        hard_stop: u32 = HARD_STOP, in 1..=HARD_STOP;
+        /// How long that stop lasts.
+        hard_stop_for: Duration = HARD_STOP_FOR, in MINUTE..=7 * DAY;
+        /// Maximum number of counters of each kind in memory. Beyond it, the least used are removed.
+        max_entries: usize = MAX_ENTRIES, in 1_000..=10_000_000;
+    }
 }
 
 /// A token bucket of `burst` attempts, refilled with `per_minute` attempts a minute.
@@ -54,52 +63,6 @@ pub struct Limits {
 pub struct RateLimit {
     pub burst: u32,
     pub per_minute: u32,
-}
-
-impl Limits {
-    pub(super) fn load(read: &mut Reader<'_>) -> Self {
-        read.section("Limits");
-        Self {
-            enabled: read.setting(
-                "limits.enabled",
-                true,
-                "Turn the limits off only if a component in front of the service limits attempts per account.",
-            ),
-            address: RateLimit::load(read, "address", ADDRESS, "login attempts from one address (IPv6: one /64)"),
-            account_free: read.within(
-                "limits.account.free",
-                ACCOUNT_FREE,
-                1..=HARD_STOP,
-                "Failed logins of one account, over all replicas, before delays of 1 to 10 s begin.",
-            ),
-            pair_free: read.within(
-                "limits.pair.free",
-                PAIR_FREE,
-                1..=HARD_STOP,
-                "Failed logins of one account from one address before such delays begin.",
-            ),
-            client: RateLimit::load(read, "client", CLIENT, "failed authentications of one client from one address"),
-            revocation: RateLimit::load(
-                read,
-                "revocation",
-                REVOCATION,
-                "access tokens that one client revokes at one replica. Revocations of sessions and users are not limited",
-            ),
-            hard_stop: read.within(
-                "limits.hard_stop",
-                HARD_STOP,
-                1..=HARD_STOP,
-                "Consecutive failures after which an account accepts logins only from addresses it has logged in from before.",
-            ),
-            hard_stop_for: read.within("limits.hard_stop_for", HARD_STOP_FOR, MINUTE..=7 * DAY, "How long that stop lasts."),
-            max_entries: read.within(
-                "limits.max_entries",
-                MAX_ENTRIES,
-                1_000..=10_000_000,
-                "Maximum number of counters of each kind in memory. Beyond it, the least used are removed.",
-            ),
-        }
-    }
 }
 
 impl RateLimit {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnet::IpNet;
 
 use super::reader::Reader;
+use super::section::section;
 
 /// A loopback address: without configuration, other machines cannot reach the service.
 pub(super) const fn loopback(port: u16) -> SocketAddr {
@@ -41,41 +42,48 @@ const MOST_CONNECTIONS: usize = 1_000_000;
 const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// The public or the operations listener.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listener {
-    /// Port 0 means any free port.
-    pub listen: SocketAddr,
-    /// `None`: plain HTTP.
-    pub tls: Option<TlsFiles>,
-    /// Peers whose `X-Forwarded-For` and `Forwarded` headers are used (security.md L7).
-    pub trusted_proxies: Vec<IpNet>,
-    /// `None`: derived from the available memory.
-    pub max_connections: Option<usize>,
-    /// Not applied to trusted proxies. `None`: a quarter of `max_connections`.
-    pub max_connections_per_address: Option<usize>,
-    /// Time from the start of waiting for the request's first byte until its header block is complete.
-    pub header_timeout: Duration,
-    /// Time from the end of the header block until the body is complete.
-    pub body_timeout: Duration,
-    /// Time from the end of the header block until the response is ready.
-    pub request_timeout: Duration,
-    /// Time between a response and the next request.
-    pub idle_timeout: Duration,
-    /// How long a peer may read nothing of a response.
-    pub write_timeout: Duration,
+section! {
+    /// The public or the operations listener.
+    Listener(read, prefix: &str, default: SocketAddr, connections: Option<usize>) in [prefix] {
+        /// Address and port. Port 0 means any free port.
+        listen: SocketAddr = default;
+        /// `None`: plain HTTP.
+        tls: Option<TlsFiles>, load TlsFiles::load(read, prefix);
+        /// Addresses and networks of proxies whose `X-Forwarded-For` and `Forwarded` headers are used. From other
+        /// peers, these headers are ignored.
+        trusted_proxies: Vec<IpNet> = Vec::new();
+        /// `None`: derived from the available memory.
+        max_connections: Option<usize>, load max_connections(read, format!("{prefix}.max_connections"), connections);
+        /// Not applied to trusted proxies. `None`: a quarter of `max_connections`.
+        max_connections_per_address: Option<usize>, load per_address(read, prefix);
+        /// Time from the start of waiting for a request's first byte until its header block is complete. On a
+        /// connection that has served a request, `idle_timeout` bounds the wait for the first byte.
+        header_timeout: Duration = HEADER_TIMEOUT, in SECOND..=MINUTE;
+        /// Time from the end of the header block until the body is complete.
+        body_timeout: Duration = BODY_TIMEOUT, in SECOND..=MINUTE;
+        /// Time from the end of the header block until the response is ready. After it, the response is 503.
+        request_timeout: Duration = REQUEST_TIMEOUT, in SECOND..=5 * MINUTE;
+        /// How long a connection may wait for its next request.
+        idle_timeout: Duration = IDLE_TIMEOUT, in SECOND..=60 * MINUTE;
+        /// How long a peer may read nothing of a response before the connection is closed.
+        write_timeout: Duration = WRITE_TIMEOUT, in SECOND..=MINUTE;
+    }
 }
 
-/// The listener for Envoy's gRPC calls.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grpc {
-    /// `None`: the listener is off.
-    pub listen: Option<SocketAddr>,
-    /// `None`: plain HTTP/2.
-    pub tls: Option<TlsFiles>,
-    pub max_connections: usize,
-    /// `None`: a quarter of `max_connections`.
-    pub max_connections_per_address: Option<usize>,
+section! {
+    /// The listener for Envoy's gRPC calls.
+    Grpc(read) in ["grpc"] as "gRPC listener" {
+        /// Address and port for Envoy's external authorization over gRPC (`envoy.service.auth.v3.Authorization`). Port 0
+        /// means any free port. If it is not set, there is no gRPC listener.
+        listen: Option<SocketAddr>, else "off";
+        /// `None`: plain HTTP/2.
+        tls: Option<TlsFiles>, load TlsFiles::load(read, "grpc");
+        /// Maximum number of open connections. Further connections wait in the kernel's queue. Envoy opens one
+        /// connection per worker thread.
+        max_connections: usize = GRPC_CONNECTIONS, in 1..=MOST_CONNECTIONS;
+        /// `None`: a quarter of `max_connections`.
+        max_connections_per_address: Option<usize>, load per_address(read, "grpc");
+    }
 }
 
 /// The files of a TLS identity. They are read again when they change.
@@ -97,86 +105,17 @@ impl Listener {
         read.section("Operations listener");
         Self::load(read, "operations", loopback(9090), Some(OPERATIONS_CONNECTIONS))
     }
-
-    fn load(read: &mut Reader<'_>, prefix: &str, listen: SocketAddr, connections: Option<usize>) -> Self {
-        const CONNECTIONS: &str = "Maximum number of open connections. Near the limit, the connections that have been idle \
-                                   longest are closed. At the limit, new connections wait in the kernel's queue.";
-        let name = |key: &str| format!("{prefix}.{key}");
-        Self {
-            listen: read.setting(name("listen"), listen, "Address and port. Port 0 means any free port."),
-            tls: TlsFiles::load(read, prefix),
-            trusted_proxies: read.setting(
-                name("trusted_proxies"),
-                Vec::new(),
-                "Addresses and networks of proxies whose `X-Forwarded-For` and `Forwarded` headers are used. From other \
-                 peers, these headers are ignored.",
-            ),
-            max_connections: match connections {
-                Some(connections) => {
-                    Some(read.within(name("max_connections"), connections, 1..=MOST_CONNECTIONS, CONNECTIONS))
-                }
-                None => read.optional_within(
-                    name("max_connections"),
-                    format!("one per 512 KiB of memory, {MOST_DEFAULT_CONNECTIONS} at most"),
-                    1..=MOST_CONNECTIONS,
-                    CONNECTIONS,
-                ),
-            },
-            max_connections_per_address: per_address(read, prefix),
-            header_timeout: read.within(
-                name("header_timeout"),
-                HEADER_TIMEOUT,
-                SECOND..=MINUTE,
-                "Time from the start of waiting for a request's first byte until its header block is complete. On a \
-                 connection that has served a request, `idle_timeout` bounds the wait for the first byte.",
-            ),
-            body_timeout: read.within(
-                name("body_timeout"),
-                BODY_TIMEOUT,
-                SECOND..=MINUTE,
-                "Time from the end of the header block until the body is complete.",
-            ),
-            request_timeout: read.within(
-                name("request_timeout"),
-                REQUEST_TIMEOUT,
-                SECOND..=5 * MINUTE,
-                "Time from the end of the header block until the response is ready. After it, the response is 503.",
-            ),
-            idle_timeout: read.within(
-                name("idle_timeout"),
-                IDLE_TIMEOUT,
-                SECOND..=60 * MINUTE,
-                "How long a connection may wait for its next request.",
-            ),
-            write_timeout: read.within(
-                name("write_timeout"),
-                WRITE_TIMEOUT,
-                SECOND..=MINUTE,
-                "How long a peer may read nothing of a response before the connection is closed.",
-            ),
-        }
-    }
 }
 
-impl Grpc {
-    pub(super) fn load(read: &mut Reader<'_>) -> Self {
-        read.section("gRPC listener");
-        Self {
-            listen: read.optional(
-                "grpc.listen",
-                "off",
-                "Address and port for Envoy's external authorization over gRPC (`envoy.service.auth.v3.Authorization`). Port 0 \
-                 means any free port. If it is not set, there is no gRPC listener.",
-            ),
-            tls: TlsFiles::load(read, "grpc"),
-            max_connections: read.within(
-                "grpc.max_connections",
-                GRPC_CONNECTIONS,
-                1..=MOST_CONNECTIONS,
-                "Maximum number of open connections. Further connections wait in the kernel's queue. Envoy opens one \
-                 connection per worker thread.",
-            ),
-            max_connections_per_address: per_address(read, "grpc"),
+fn max_connections(read: &mut Reader<'_>, name: String, default: Option<usize>) -> Option<usize> {
+    const MEANING: &str = "Maximum number of open connections. Near the limit, the connections that have been idle longest \
+                           are closed. At the limit, new connections wait in the kernel's queue.";
+    let range = 1..=MOST_CONNECTIONS;
+    match default {
+        Some(default) => Some(read.within(name, default, range, MEANING)),
+        None => {
+            let otherwise = format!("one per 512 KiB of memory, {MOST_DEFAULT_CONNECTIONS} at most");
+            read.optional_within(name, otherwise, range, MEANING)
         }
     }
 }

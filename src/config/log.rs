@@ -3,15 +3,19 @@
 use tracing::level_filters::LevelFilter;
 
 use super::raw::Raw;
-use super::reader::Reader;
+use super::section::section;
 use super::value::{Fault, Value, choice};
 
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Log {
-    pub format: LogFormat,
-    pub level: LogLevels,
-    /// Whether a line is logged for every request.
-    pub requests: bool,
+section! {
+    Log(read) in ["log"] as "Log" {
+        /// `auto` is `text` on a terminal and `json` elsewhere.
+        format: LogFormat = LogFormat::Auto;
+        /// `off`, `error`, `warn`, `info`, `debug` or `trace`. Levels of single modules can follow:
+        /// `info,countersign::store=debug`.
+        level: LogLevels = LogLevels::all(LevelFilter::INFO);
+        /// Log one line per request.
+        requests: bool = true;
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,22 +41,6 @@ pub struct LogLevels {
 impl LogLevels {
     pub const fn all(level: LevelFilter) -> Self {
         Self { default: level, modules: Vec::new() }
-    }
-}
-
-impl Log {
-    pub(super) fn load(read: &mut Reader<'_>) -> Self {
-        read.section("Log");
-        Self {
-            format: read.setting("log.format", LogFormat::Auto, "`auto` is `text` on a terminal and `json` elsewhere."),
-            level: read.setting(
-                "log.level",
-                LogLevels::all(LevelFilter::INFO),
-                "`off`, `error`, `warn`, `info`, `debug` or `trace`. Levels of single modules can follow: \
-                 `info,countersign::store=debug`.",
-            ),
-            requests: read.setting("log.requests", true, "Log one line per request."),
-        }
     }
 }
 

@@ -20,6 +20,7 @@ mod passwords;
 mod raw;
 mod reader;
 pub mod reference;
+mod section;
 mod show;
 mod sources;
 #[cfg(test)]
@@ -47,17 +48,16 @@ pub use tokens::{Refresh, Sessions, Tokens};
 
 use reader::Reader;
 
-use crate::domain::SecretText;
+use crate::crypto::MasterKey;
 
 /// The validated configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub issuer: Issuer,
     pub database: Database,
-    /// 32 bytes in padded standard base64. May be `None` with an embedded database: see [`Config::embedded_key_file`].
-    pub master_key: Option<SecretText>,
-    /// In the form of `master_key`.
-    pub master_key_previous: Option<SecretText>,
+    /// May be `None` with an embedded database: see [`Config::embedded_key_file`].
+    pub master_key: Option<MasterKey>,
+    pub master_key_previous: Option<MasterKey>,
     pub public: Listener,
     pub operations: Listener,
     pub grpc: Grpc,
@@ -144,16 +144,19 @@ impl Config {
         let issuer = Issuer::load(read);
         let database = Database::load(read);
         let (master_key, master_key_previous) = keys::load_master_keys(read);
-        let public = Listener::load_public(read);
-        let operations = Listener::load_operations(read);
-        let grpc = Grpc::load(read);
-        let tokens = Tokens::load(read, &issuer);
-        let sessions = Sessions::load(read);
-        let refresh = Refresh::load(read);
-        let revocation = Revocation::load(read);
-        let introspection = Introspection::load(read);
-        let keys = Keys::load(read, &revocation);
         Self {
+            database,
+            master_key,
+            master_key_previous,
+            public: Listener::load_public(read),
+            operations: Listener::load_operations(read),
+            grpc: Grpc::load(read),
+            tokens: Tokens::load(read, &issuer),
+            sessions: Sessions::load(read),
+            refresh: Refresh::load(read),
+            revocation: Revocation::load(read),
+            introspection: Introspection::load(read),
+            keys: Keys::load(read),
             passwords: Passwords::load(read),
             limits: Limits::load(read),
             forward_auth: ForwardAuth::load(read),
@@ -162,23 +165,14 @@ impl Config {
             shutdown: Shutdown::load(read),
             audit: Audit::load(read),
             issuer,
-            database,
-            master_key,
-            master_key_previous,
-            public,
-            operations,
-            grpc,
-            tokens,
-            sessions,
-            refresh,
-            revocation,
-            introspection,
-            keys,
         }
     }
 
     /// Checks rules that span several sections.
     fn check(&self, read: &mut Reader<'_>) {
+        self.sessions.check(read);
+        self.revocation.check(read);
+        self.keys.check(read, &self.revocation);
         read.rule(
             &["master_key", "database.url"],
             self.master_key.is_some() || self.database.url.engine() == Engine::Sqlite,

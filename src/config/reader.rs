@@ -270,7 +270,7 @@ impl<'a> Reader<'a> {
     ) -> Setting {
         let variable = environment::variable_name(name);
         let section = self.section;
-        let (name, meaning) = (name.to_owned(), meaning.into());
+        let (name, meaning) = (name.to_owned(), meaning.into().trim_start().to_owned());
         Setting { name, variable, section, value, default, allowed, meaning, origin, secret: false }
     }
 

@@ -329,10 +329,10 @@ fn a_secret_can_be_read_from_a_file_and_must_not_be_set_twice() {
         })
     };
     let loaded = load("master_key_file = \"/run/key\"", &[]).unwrap();
-    assert_eq!(loaded.config.master_key, Some(SecretText::new(KEY)));
+    assert_eq!(loaded.config.master_key, MasterKey::parse(KEY).ok());
     assert_eq!(setting(&loaded, "master_key").origin.to_string(), "file /run/key, named by cs.toml, line 1");
     let wins = load(&format!("master_key = \"{OTHER_KEY}\""), &[("COUNTERSIGN_MASTER_KEY_FILE", "/run/key")]).unwrap();
-    assert_eq!(wins.config.master_key, Some(SecretText::new(KEY)));
+    assert_eq!(wins.config.master_key, MasterKey::parse(KEY).ok());
     let twice = [("COUNTERSIGN_MASTER_KEY", KEY), ("COUNTERSIGN_MASTER_KEY_FILE", "/run/key")];
     assert!(load("", &twice).unwrap_err().to_string().contains("is given twice"));
     assert!(load("master_key_file = \"/etc/shadow\"", &[]).unwrap_err().to_string().contains("cannot be read"));

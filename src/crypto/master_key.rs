@@ -9,7 +9,7 @@ use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use zeroize::Zeroizing;
 
 use super::Random;
-use super::digest::derive_key;
+use super::digest::{constant_time_eq, derive_key};
 use crate::domain::SecretText;
 
 /// Padding depends on the tool that wrote the key, so it is optional.
@@ -30,15 +30,8 @@ pub struct MasterKeyId(pub(super) [u8; 4]);
 
 /// Why a text is not a master key. Does not contain the text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum MasterKeyError {
-    #[error("the master key is not base64; make one with `openssl rand -base64 32`")]
-    NotBase64,
-    #[error("the master key is {0} bytes long instead of 32; make one with `openssl rand -base64 32`")]
-    WrongLength(usize),
-    /// One byte repeated 32 times, such as a placeholder in an example.
-    #[error("the master key is one repeated byte and protects nothing; make one with `openssl rand -base64 32`")]
-    Placeholder,
-}
+#[error("the master key {}; create one with `openssl rand -base64 32`", .0)]
+pub struct MasterKeyError(pub &'static str);
 
 impl MasterKey {
     /// Reads 32 bytes in standard or URL-safe base64, padded or not. Surrounding white space is ignored, because
@@ -46,16 +39,11 @@ impl MasterKey {
     pub fn parse(text: &str) -> Result<Self, MasterKeyError> {
         let text = text.trim_ascii();
         let decoded = STANDARD_READER.decode(text).or_else(|_| URL_SAFE_READER.decode(text));
-        let decoded = Zeroizing::new(decoded.map_err(|_| MasterKeyError::NotBase64)?);
-        let mut key = Zeroizing::new([0; 32]);
-        if decoded.len() != key.len() {
-            return Err(MasterKeyError::WrongLength(decoded.len()));
-        }
-        key.copy_from_slice(&decoded);
-        if key.iter().all(|byte| *byte == key[0]) {
-            return Err(MasterKeyError::Placeholder);
-        }
-        Ok(Self(key))
+        let decoded = Zeroizing::new(decoded.map_err(|_| MasterKeyError("is not base64"))?);
+        let key: &[u8; 32] = decoded.as_slice().try_into().map_err(|_| MasterKeyError("is not 32 bytes long"))?;
+        // A random key has about thirty different bytes. The check only catches `AAAA…` and keyboard patterns.
+        let distinct = (0..=u8::MAX).filter(|byte| key.contains(byte)).count();
+        if distinct < 16 { Err(MasterKeyError("is not random")) } else { Ok(Self(Zeroizing::new(*key))) }
     }
 
     pub fn generate(random: &dyn Random) -> Self {
@@ -76,6 +64,14 @@ impl MasterKey {
         derive_key(self.0.as_slice(), label)
     }
 }
+
+impl PartialEq for MasterKey {
+    fn eq(&self, other: &Self) -> bool {
+        constant_time_eq(self.0.as_slice(), other.0.as_slice())
+    }
+}
+
+impl Eq for MasterKey {}
 
 impl fmt::Debug for MasterKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -115,11 +111,17 @@ mod tests {
 
     #[test]
     fn s6_wrong_lengths_placeholders_and_other_text_are_refused() {
-        assert_eq!(MasterKey::parse("").unwrap_err(), MasterKeyError::WrongLength(0));
-        assert_eq!(MasterKey::parse(&STANDARD.encode([7; 31])).unwrap_err(), MasterKeyError::WrongLength(31));
-        assert_eq!(MasterKey::parse(&STANDARD.encode([7; 33])).unwrap_err(), MasterKeyError::WrongLength(33));
-        assert_eq!(MasterKey::parse("correct horse battery").unwrap_err(), MasterKeyError::NotBase64);
-        assert_eq!(MasterKey::parse(&STANDARD.encode([0; 32])).unwrap_err(), MasterKeyError::Placeholder);
+        let few: Vec<u8> = (0..32).map(|index| index % 15).collect();
+        for (text, problem) in [
+            (String::new(), "is not 32 bytes long"),
+            (STANDARD.encode([7; 31]), "is not 32 bytes long"),
+            (STANDARD.encode([7; 33]), "is not 32 bytes long"),
+            ("correct horse battery".to_owned(), "is not base64"),
+            (STANDARD.encode([0; 32]), "is not random"),
+            (STANDARD.encode(few), "is not random"),
+        ] {
+            assert_eq!(MasterKey::parse(&text), Err(MasterKeyError(problem)), "{text}");
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ const MAY_IMPORT: [(&str, &[&str]); 11] = [
     ("crypto", &["domain", "clock"]),
     ("store", &["domain", "clock", "request_id"]),
     ("replica", &["domain", "clock", "crypto", "store"]),
-    ("config", &["domain"]),
+    ("config", &["domain", "crypto"]),
     ("telemetry", &["domain", "clock", "config", "request_id"]),
     ("service", &["domain", "clock", "crypto", "store", "replica"]),
     ("http", &["domain", "clock", "config", "request_id", "telemetry", "service"]),
