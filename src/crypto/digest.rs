@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use ring::{digest, hmac};
+use ring::{digest, hkdf};
 use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
@@ -34,16 +34,14 @@ pub fn random_secret(random: &dyn Random) -> SecretText {
     SecretText::new(URL_SAFE_NO_PAD.encode(bytes.as_slice()))
 }
 
-/// HKDF-SHA256 (RFC 5869) without salt: the first block, as the key for `label`. Labels are constants of this crate;
-/// each has one purpose.
+/// HKDF-SHA256 (RFC 5869) without salt: the key for `label`. Labels are constants of this crate; each has one purpose.
+#[expect(clippy::expect_used, reason = "HKDF-SHA256 fails only for outputs of more than 255 blocks")]
 pub(super) fn derive_key(secret: &[u8], label: &'static str) -> Zeroizing<[u8; 32]> {
-    // ring's `hkdf` returns a Result when it fills the key. Written with HMAC, the derivation cannot fail.
-    let extract = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &[0; 32]), secret);
-    let mut expand = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, extract.as_ref()));
-    expand.update(label.as_bytes());
-    expand.update(&[1]);
     let mut key = Zeroizing::new([0; 32]);
-    key.copy_from_slice(expand.sign().as_ref());
+    let pseudorandom_key = hkdf::Salt::new(hkdf::HKDF_SHA256, &[]).extract(secret);
+    let info = [label.as_bytes()];
+    let output = pseudorandom_key.expand(&info, hkdf::HKDF_SHA256);
+    output.and_then(|output| output.fill(key.as_mut_slice())).expect("one block of output");
     key
 }
 

@@ -71,11 +71,6 @@ impl PublicKeySet {
             _ => None,
         }
     }
-
-    /// The keys in the order of the set.
-    pub fn keys(&self) -> &[VerifyingKey] {
-        &self.0
-    }
 }
 
 impl KeySource for PublicKeySet {

@@ -196,7 +196,7 @@ mod tests {
         let audience = vec![Audience::parse(&"a".repeat(256)).unwrap(); 2];
         let scope = ScopeSet::parse(&"s".repeat(504)).unwrap();
         assert!(check_roles(&roles).is_ok() && check_client(&audience, &scope).is_ok());
-        let username = Username::parse_new(&format!("{}{}", "\"".repeat(50), "u".repeat(206))).unwrap().to_string();
+        let username = Username::parse_new(&format!("{}{}", "\"".repeat(48), "u".repeat(208))).unwrap().to_string();
         let mut claims = AccessClaims {
             issuer: format!("https://{}", "i".repeat(248)),
             audience,

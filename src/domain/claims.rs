@@ -79,32 +79,19 @@ pub struct LoginClaims {
     pub username: String,
 }
 
-/// The `typ` header of access tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum TokenType {
-    /// `at+jwt` (RFC 9068 §2.1).
-    #[default]
-    AtJwt,
-    /// `JWT`, for verifiers that reject the registered type.
-    Jwt,
+texts! {
+    /// The `typ` header of access tokens.
+    #[derive(Default)]
+    TokenType else "a token type is `at+jwt` or `JWT`" {
+        /// `at+jwt` (RFC 9068 §2.1).
+        #[default]
+        AtJwt = "at+jwt",
+        /// `JWT`, for verifiers that reject the registered type.
+        Jwt = "JWT",
+    }
 }
 
 impl TokenType {
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
-        match text {
-            "at+jwt" => Ok(Self::AtJwt),
-            "JWT" => Ok(Self::Jwt),
-            _ => Err(ParseError("a token type is `at+jwt` or `JWT`")),
-        }
-    }
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AtJwt => "at+jwt",
-            Self::Jwt => "JWT",
-        }
-    }
-
     /// Whether a token's `typ` is of this type. Media types are compared without case, and `application/` may be
     /// omitted (RFC 7515 §4.1.9, security.md T2).
     pub fn admits(self, typ: &str) -> bool {

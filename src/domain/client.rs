@@ -2,61 +2,27 @@
 
 use std::time::Duration;
 
-use super::{Algorithm, Audience, ClientId, ParseError, ScopeSet, Timestamp, TokenType};
+use super::{Algorithm, Audience, ClientId, ScopeSet, Timestamp, TokenType};
 
-/// Whether a client can keep a secret (RFC 6749 §2.1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum ClientKind {
-    /// Authenticates with a secret or a key.
-    Confidential,
-    /// Sends its id only: a mobile or browser app.
-    Public,
-}
-
-impl ClientKind {
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
-        match text {
-            "confidential" => Ok(Self::Confidential),
-            "public" => Ok(Self::Public),
-            _ => Err(ParseError("a client type is `confidential` or `public`")),
-        }
-    }
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Confidential => "confidential",
-            Self::Public => "public",
-        }
+texts! {
+    /// Whether a client can keep a secret (RFC 6749 §2.1).
+    ClientKind else "a client type is `confidential` or `public`" {
+        /// Authenticates with a secret or a key.
+        Confidential = "confidential",
+        /// Sends its id only: a mobile or browser app.
+        Public = "public",
     }
 }
 
-/// How a client may obtain tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Grant {
-    /// RFC 6749 §4.4; confidential clients only.
-    ClientCredentials,
-    /// RFC 6749 §6.
-    RefreshToken,
-    /// The first-party login endpoint `/v1/login`; not an OAuth grant (RFC 9700 §2.4).
-    PasswordLogin,
-}
-
-impl Grant {
-    pub const ALL: [Self; 3] = [Self::ClientCredentials, Self::RefreshToken, Self::PasswordLogin];
-
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
-        Self::ALL
-            .into_iter()
-            .find(|grant| grant.as_str() == text)
-            .ok_or(ParseError("a grant is one of client_credentials, refresh_token, password_login"))
-    }
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientCredentials => "client_credentials",
-            Self::RefreshToken => "refresh_token",
-            Self::PasswordLogin => "password_login",
-        }
+texts! {
+    /// How a client may obtain tokens.
+    Grant else "a grant is one of client_credentials, refresh_token, password_login" {
+        /// RFC 6749 §4.4; confidential clients only.
+        ClientCredentials = "client_credentials",
+        /// RFC 6749 §6.
+        RefreshToken = "refresh_token",
+        /// The first-party login endpoint `/v1/login`; not an OAuth grant (RFC 9700 §2.4).
+        PasswordLogin = "password_login",
     }
 }
 
@@ -82,34 +48,17 @@ impl Grants {
     }
 }
 
-/// The tokens that a client may introspect (security.md I2).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum IntrospectRight {
-    /// Tokens issued to it, and tokens for one of its audiences.
-    #[default]
-    Own,
-    /// Every access token; for gateways.
-    Any,
-    /// No token.
-    None,
-}
-
-impl IntrospectRight {
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
-        match text {
-            "own" => Ok(Self::Own),
-            "any" => Ok(Self::Any),
-            "none" => Ok(Self::None),
-            _ => Err(ParseError("an introspection right is `own`, `any` or `none`")),
-        }
-    }
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Own => "own",
-            Self::Any => "any",
-            Self::None => "none",
-        }
+texts! {
+    /// The tokens that a client may introspect (security.md I2).
+    #[derive(Default)]
+    IntrospectRight else "an introspection right is `own`, `any` or `none`" {
+        /// Tokens issued to it, and tokens for one of its audiences.
+        #[default]
+        Own = "own",
+        /// Every access token; for gateways.
+        Any = "any",
+        /// No token.
+        None = "none",
     }
 }
 

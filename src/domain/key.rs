@@ -1,41 +1,23 @@
 //! Signing algorithms, and the phases of a signing key.
 
-use super::{ParseError, Timestamp};
+use super::Timestamp;
 
-/// A signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1). There is no symmetric one (security.md T1).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Algorithm {
-    /// ECDSA on P-256 with SHA-256.
-    Es256,
-    /// Ed25519, always under its RFC 8037 name, because verifiers reject the name of RFC 9864.
-    EdDsa,
-    /// RSASSA-PKCS1-v1_5 with SHA-256.
-    Rs256,
-    /// RSASSA-PSS with SHA-256.
-    Ps256,
+texts! {
+    /// A signature algorithm (RFC 7518 §3.1, RFC 8037 §3.1), in the order of the JWKS. The names are case-sensitive (RFC
+    /// 8725bis §3.1). There is no symmetric one (security.md T1).
+    Algorithm else "an algorithm is one of ES256, EdDSA, RS256, PS256" {
+        /// ECDSA on P-256 with SHA-256.
+        Es256 = "ES256",
+        /// Ed25519, always under its RFC 8037 name, because verifiers reject the name of RFC 9864.
+        EdDsa = "EdDSA",
+        /// RSASSA-PKCS1-v1_5 with SHA-256.
+        Rs256 = "RS256",
+        /// RSASSA-PSS with SHA-256.
+        Ps256 = "PS256",
+    }
 }
 
 impl Algorithm {
-    /// Every algorithm, in the order of the JWKS.
-    pub const ALL: [Self; 4] = [Self::Es256, Self::EdDsa, Self::Rs256, Self::Ps256];
-
-    /// Reads a registered name, case-sensitively (RFC 8725bis §3.1).
-    pub fn parse(text: &str) -> Result<Self, ParseError> {
-        Self::ALL
-            .into_iter()
-            .find(|algorithm| algorithm.as_str() == text)
-            .ok_or(ParseError("an algorithm is one of ES256, EdDSA, RS256, PS256"))
-    }
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Es256 => "ES256",
-            Self::EdDsa => "EdDSA",
-            Self::Rs256 => "RS256",
-            Self::Ps256 => "PS256",
-        }
-    }
-
     /// Whether the service generates keys for this algorithm. ring generates no RSA keys; they are imported.
     pub const fn is_generated(self) -> bool {
         matches!(self, Self::Es256 | Self::EdDsa)
@@ -48,27 +30,17 @@ impl std::fmt::Display for Algorithm {
     }
 }
 
-/// The phase of a signing key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KeyPhase {
-    /// In the JWKS, does not sign yet, so that verifiers fetch it before its first token.
-    Announced,
-    /// In the JWKS, and signs.
-    Signing,
-    /// In the JWKS, signs no more; its last tokens have not expired.
-    Retiring,
-    /// Retired or withdrawn: not in the JWKS, and its tokens are inactive.
-    Gone,
-}
-
-impl KeyPhase {
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Announced => "announced",
-            Self::Signing => "signing",
-            Self::Retiring => "retiring",
-            Self::Gone => "gone",
-        }
+texts! {
+    /// The phase of a signing key.
+    KeyPhase {
+        /// In the JWKS, does not sign yet, so that verifiers fetch it before its first token.
+        Announced = "announced",
+        /// In the JWKS, and signs.
+        Signing = "signing",
+        /// In the JWKS, signs no more; its last tokens have not expired.
+        Retiring = "retiring",
+        /// Retired or withdrawn: not in the JWKS, and its tokens are inactive.
+        Gone = "gone",
     }
 }
 

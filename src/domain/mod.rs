@@ -3,6 +3,37 @@
 //! Nothing here reads a clock, draws random numbers, does I/O or knows a wire format. `parse` is the only constructor
 //! of types that hold text, so every value is valid.
 
+/// Declares an enum whose values have fixed texts. With an error, `parse` reads them.
+macro_rules! texts {
+    (
+        $(#[$attribute:meta])*
+        $Name:ident $(else $error:literal)? { $($(#[$about:meta])* $Value:ident = $text:literal,)* }
+    ) => {
+        $(#[$attribute])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum $Name {
+            $($(#[$about])* $Value,)*
+        }
+
+        impl $Name {
+            pub const ALL: [Self; [$($text),*].len()] = [$(Self::$Value),*];
+
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$Value => $text,)*
+                }
+            }
+
+            $(
+                pub fn parse(text: &str) -> Result<Self, $crate::domain::ParseError> {
+                    let found = Self::ALL.into_iter().find(|value| value.as_str() == text);
+                    found.ok_or($crate::domain::ParseError($error))
+                }
+            )?
+        }
+    };
+}
+
 mod audience;
 mod claims;
 mod client;

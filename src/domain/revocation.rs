@@ -32,29 +32,15 @@ impl Revocation {
     }
 }
 
-/// The kinds of [`Revocation`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum RevocationKind {
-    Jti,
-    Session,
-    User,
-    Client,
-    Key,
-    Everything,
-}
-
-impl RevocationKind {
-    pub const ALL: [Self; 6] = [Self::Jti, Self::Session, Self::User, Self::Client, Self::Key, Self::Everything];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Jti => "jti",
-            Self::Session => "session",
-            Self::User => "user",
-            Self::Client => "client",
-            Self::Key => "key",
-            Self::Everything => "everything",
-        }
+texts! {
+    /// The kinds of [`Revocation`].
+    RevocationKind {
+        Jti = "jti",
+        Session = "session",
+        User = "user",
+        Client = "client",
+        Key = "key",
+        Everything = "everything",
     }
 }
 

@@ -2,32 +2,19 @@
 
 use super::{Audience, ClientId, ScopeSet, SessionId, Timestamp, UserId};
 
-/// Why a session ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum EndReason {
-    /// The user or the client ended it (logout, RFC 7009 revocation).
-    LoggedOut,
-    /// A refresh token was reused after its retry window (RFC 9700 §4.14).
-    Reused,
-    /// An administrator ended it.
-    Administrator,
-    /// The user changed the password in another session, or logged out everywhere.
-    UserRevoked,
-    /// The user exceeded the session limit, and this was the oldest session.
-    Displaced,
-}
-
-impl EndReason {
-    pub const ALL: [Self; 5] = [Self::LoggedOut, Self::Reused, Self::Administrator, Self::UserRevoked, Self::Displaced];
-
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::LoggedOut => "logged_out",
-            Self::Reused => "reused",
-            Self::Administrator => "administrator",
-            Self::UserRevoked => "user_revoked",
-            Self::Displaced => "displaced",
-        }
+texts! {
+    /// Why a session ended.
+    EndReason {
+        /// The user or the client ended it (logout, RFC 7009 revocation).
+        LoggedOut = "logged_out",
+        /// A refresh token was reused after its retry window (RFC 9700 §4.14).
+        Reused = "reused",
+        /// An administrator ended it.
+        Administrator = "administrator",
+        /// The user changed the password in another session, or logged out everywhere.
+        UserRevoked = "user_revoked",
+        /// The user exceeded the session limit, and this was the oldest session.
+        Displaced = "displaced",
     }
 }
 
@@ -117,36 +104,22 @@ impl Session {
     }
 }
 
-/// Why a refresh token was refused. The caller learns only whether it was reuse; logs have the reason.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RefreshRefusal {
-    /// Malformed, or the MAC does not verify. The database was not read.
-    Forged,
-    /// No such session, or the family secret does not match.
-    Unknown,
-    /// The session belongs to another client; nothing was changed (security.md R7).
-    ForeignClient,
-    /// The idle or the absolute lifetime has ended.
-    Expired,
-    /// The session was ended.
-    Ended,
-    /// The user or the client was disabled, deleted or revoked.
-    Revoked,
-    /// The token was superseded before the retry window; the session was ended now.
-    Reused,
-}
-
-impl RefreshRefusal {
-    /// The label in metrics and logs.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Forged => "forged",
-            Self::Unknown => "unknown",
-            Self::ForeignClient => "foreign_client",
-            Self::Expired => "expired",
-            Self::Ended => "ended",
-            Self::Revoked => "revoked",
-            Self::Reused => "reused",
-        }
+texts! {
+    /// Why a refresh token was refused. The caller learns only whether it was reuse; logs have the reason.
+    RefreshRefusal {
+        /// Malformed, or the MAC does not verify. The database was not read.
+        Forged = "forged",
+        /// No such session, or the family secret does not match.
+        Unknown = "unknown",
+        /// The session belongs to another client; nothing was changed (security.md R7).
+        ForeignClient = "foreign_client",
+        /// The idle or the absolute lifetime has ended.
+        Expired = "expired",
+        /// The session was ended.
+        Ended = "ended",
+        /// The user or the client was disabled, deleted or revoked.
+        Revoked = "revoked",
+        /// The token was superseded before the retry window; the session was ended now.
+        Reused = "reused",
     }
 }

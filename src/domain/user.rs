@@ -10,7 +10,7 @@ use super::{ParseError, Role, Timestamp, UserId};
 
 /// Maximum length of a user name in bytes, before and after mapping.
 const MAX_USERNAME_BYTES: usize = 256;
-const MAX_ESCAPES: usize = 50;
+const MAX_ESCAPES: usize = 48;
 
 /// A user name in canonical form: PRECIS UsernameCaseMapped (RFC 8265 §3.3). Width, case and normalization variants
 /// of a name are one account (security.md P7).
@@ -39,7 +39,7 @@ impl Username {
     pub fn parse_new(text: &str) -> Result<Self, ParseError> {
         let name = Self::parse(text)?;
         if name.0.bytes().filter(|byte| matches!(byte, b'"' | b'\\')).count() > MAX_ESCAPES {
-            return Err(ParseError("a user name has at most 50 of the characters \" and \\"));
+            return Err(ParseError("a user name has at most 48 of the characters \" and \\"));
         }
         Ok(name)
     }

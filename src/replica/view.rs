@@ -4,12 +4,13 @@
 //! each revocation and shrink when it expires. Expiry is checked on read; sweeping only frees memory.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::hash::{BuildHasherDefault, Hash, Hasher};
+use std::hash::Hash;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use foldhash::fast::RandomState;
 
 use crate::clock::{Clock, ClockFault};
 use crate::domain::{
@@ -333,11 +334,11 @@ fn wall_origin(now: Timestamp, elapsed: Duration) -> i64 {
 }
 
 /// Revoked subjects, with the expiry of each record.
-struct Revoked<K>(papaya::HashMap<K, Timestamp, IdHasher>);
+struct Revoked<K>(papaya::HashMap<K, Timestamp, RandomState>);
 
 impl<K> Default for Revoked<K> {
     fn default() -> Self {
-        Self(papaya::HashMap::with_hasher(IdHasher::default()))
+        Self(papaya::HashMap::with_hasher(RandomState::default()))
     }
 }
 
@@ -359,11 +360,11 @@ impl<K: Hash + Eq + Clone> Revoked<K> {
 }
 
 /// Subjects whose tokens below an epoch are revoked.
-struct Floors<K>(papaya::HashMap<K, (u32, Timestamp), IdHasher>);
+struct Floors<K>(papaya::HashMap<K, (u32, Timestamp), RandomState>);
 
 impl<K> Default for Floors<K> {
     fn default() -> Self {
-        Self(papaya::HashMap::with_hasher(IdHasher::default()))
+        Self(papaya::HashMap::with_hasher(RandomState::default()))
     }
 }
 
@@ -383,28 +384,6 @@ impl<K: Hash + Eq + Clone> Floors<K> {
 
     fn sweep(&self, now: Timestamp) {
         self.0.pin().retain(|_, (_, expires_at)| now < *expires_at);
-    }
-}
-
-/// Hashes ids that are random, or few and chosen by operators. Folds eight bytes at a time.
-type IdHasher = BuildHasherDefault<Fold>;
-
-/// The fold of [`IdHasher`]: FxHash's step over words (rotate, exclusive or, multiply). At the end, the high bits,
-/// which the multiplication mixes best, are folded into the low bits.
-#[derive(Debug, Default, Clone, Copy)]
-struct Fold(u64);
-
-impl Hasher for Fold {
-    fn write(&mut self, bytes: &[u8]) {
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            self.0 = (self.0.rotate_left(5) ^ u64::from_le_bytes(word)).wrapping_mul(0x517c_c1b7_2722_0a95);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0 ^ (self.0 >> 32)
     }
 }
 

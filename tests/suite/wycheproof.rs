@@ -251,19 +251,21 @@ fn public_keys(group: &Value) -> Value {
 
 /// The verdict of the service's own code: its key-set reader, its strict JWS layer, its four algorithms.
 fn service(group: &Value, test: &Value) -> bool {
-    PublicKeySet::parse(&public_keys(group).to_string()).is_ok_and(|set| verifies(&text_of(&test["jws"]), set.keys()))
+    PublicKeySet::parse(&public_keys(group).to_string())
+        .is_ok_and(|set| verifies(&text_of(&test["jws"]), |kid| set.by_kid(kid)))
 }
 
 /// The same verdict, with the algorithms that only these vectors need below the same JWS layer, so that all vectors
 /// test its rules.
 fn any_algorithm(group: &Value, test: &Value) -> bool {
     service(group, test)
-        || VectorKey::set(&public_keys(group)).is_some_and(|keys| verifies(&text_of(&test["jws"]), &keys))
+        || VectorKey::set(&public_keys(group))
+            .is_some_and(|keys| verifies(&text_of(&test["jws"]), |kid| keys.iter().find(|key| key.kid() == kid)))
 }
 
-fn verifies(token: &str, keys: &[impl SignatureKey]) -> bool {
+fn verifies<'a, K: SignatureKey + 'a>(token: &str, find: impl FnOnce(&str) -> Option<&'a K>) -> bool {
     let Ok(jws) = UnverifiedJws::parse(token) else { return false };
-    let key = keys.iter().find(|key| Some(key.kid()) == jws.kid());
+    let key = jws.kid().and_then(find);
     key.is_some_and(|key| jws.verify(key).is_ok())
 }
 

@@ -152,11 +152,6 @@ impl PasswordHasher {
         self.pool.0.limits.check(hash.scheme())
     }
 
-    /// The scheme of new hashes. A stored hash of another scheme is replaced at its next match.
-    pub fn scheme(&self) -> Scheme {
-        self.pool.0.scheme
-    }
-
     /// Callers that wait for a thread.
     pub fn queue_depth(&self) -> usize {
         self.pool.0.queue.depth()
@@ -427,7 +422,7 @@ mod tests {
                 continue;
             }
             let replacement = verdict.replacement.unwrap();
-            assert_eq!(replacement.scheme(), hasher.scheme(), "{name}");
+            assert_eq!(replacement.scheme(), hasher.pool.0.scheme, "{name}");
             let again = hasher.verify(password(text), Some(replacement), Priority::Normal).await.unwrap();
             assert_eq!(again, Verdict { matches: true, replacement: None }, "{name}");
         }

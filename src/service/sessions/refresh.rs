@@ -6,7 +6,7 @@ use crate::service::tokens::granted::{Granted, Narrowing, NotGranted};
 use crate::service::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Sessions};
 use crate::store::{MatchingSession, RotateOutcome, RotateRequest, SessionDetail};
 
-const UNDECIDED: &str = "a rotation that asked for no kind of session was left undecided";
+const UNDECIDED: &str = "a rotation that names no audiences was left undecided";
 
 #[derive(Debug)]
 pub enum Refreshed {
