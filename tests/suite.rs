@@ -87,6 +87,8 @@ mod restore;
 mod revocation;
 #[path = "suite/revocation_races.rs"]
 mod revocation_races;
+#[path = "suite/round_trips.rs"]
+mod round_trips;
 #[path = "suite/sessions.rs"]
 mod sessions;
 #[path = "suite/sqlite_to_postgres.rs"]

@@ -59,6 +59,14 @@ macro_rules! attempt_columns {
     };
 }
 
+/// The text of a user's or session's id, as an expression of PostgreSQL.
+macro_rules! id_text {
+    ($prefix:literal, $column:literal) => {
+        concat!("'", $prefix, "' || translate(rtrim(encode(", $column, ", 'base64'), '='), '+/', '-_')")
+    };
+}
+
 pub(super) use {
-    admin_key_columns, attempt_columns, client_columns, installation_epoch, key_columns, session_columns, user_columns,
+    admin_key_columns, attempt_columns, client_columns, id_text, installation_epoch, key_columns, session_columns,
+    user_columns,
 };

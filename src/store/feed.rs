@@ -6,6 +6,7 @@ use crate::domain::{Change, Jti, Revocation, RevocationKind, Timestamp};
 use crate::store::db::{
     ChangeListener, Database, Lane, Row, Sql, Written, is_subscriber, other_subscriptions, subscription, values,
 };
+use crate::store::rows::change_columns;
 use crate::store::{AuditEvent, Rows, StoreError, audit};
 
 /// How long a note such as "this client changed" stays on the feed. Revocations stay as long as the tokens they
@@ -193,6 +194,23 @@ impl Feed<'_> {
         now: Timestamp,
         audit: Option<AuditEvent>,
     ) -> Result<Written<()>, StoreError> {
+        const REVOKE: &str = "WITH revoked AS (
+                INSERT INTO changes (kind, subject, epoch, created_at, expires_at) VALUES ($1, $2, 0, $3, $4)),
+            audited AS (
+                INSERT INTO audit (at, event, actor, subject, client, user_id, session, request_id, detail)
+                SELECT $3, $6, $7, $8, $9, $10, $11, $12, $13 WHERE $5 = 1)
+            SELECT 1::bigint AS is_revoked";
+        let entry = FeedEntry { change: Change::Revoked(Revocation::Jti(jti.clone())), created_at: now, expires_at };
+        let (kind, subject, _) = change_columns(&entry.change);
+        let event = audit.clone().unwrap_or_default();
+        let bound = [
+            values![kind, subject, now, expires_at, audit.is_some(), event.event, event.actor, event.subject],
+            values![event.client, event.user, event.session, event.request_id, event.detail],
+        ];
+        let read = move |_| Ok(Written { value: (), changes: vec![entry] });
+        if let Some(written) = self.0.write_together("revoke_jti", REVOKE, bound.concat(), read).await? {
+            return Ok(written);
+        }
         self.0
             .write("revoke_jti", (jti.clone(), expires_at, now, audit), |tx, (jti, expires_at, now, audit)| {
                 Box::pin(async move {

@@ -20,6 +20,54 @@ fn event(event: &'static str, subject: &str) -> AuditEvent {
     AuditEvent { event, subject: Some(subject.to_owned()), ..AuditEvent::default() }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn l2_both_engines_decide_a_random_series_of_attempts_alike() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let databases = [TestDatabase::fresh(Engine::Sqlite).await, TestDatabase::fresh(Engine::Postgres).await];
+    let stores = [databases[0].open().await, databases[1].open().await];
+    let mut dice = Dice::new(2);
+    let key = |number: u64| AttemptKey([u8::try_from(number).unwrap(); 32]);
+    let mut now = START;
+    let (mut allowed, mut blocked) = (0, 0);
+    for step in 0..1500 {
+        // The clock mostly advances. Sometimes it is stepped back by up to a minute.
+        let longest = [10, 1_500, 12_000, 120_000][dice.below(4) as usize];
+        let by = Duration::from_millis(dice.below(longest));
+        now = if dice.below(20) == 0 { now.minus(by.min(Duration::from_secs(60))) } else { now.plus(by) };
+        let limits = AttemptLimits {
+            free: dice.below(4) as u32,
+            hard_stop: 1 + dice.below(8) as u32,
+            window: Duration::from_secs([5, 60, 3600][dice.below(3) as usize]),
+        };
+        let keys: Vec<_> = (0..1 + dice.below(3)).map(|place| (key(1 + 3 * place + dice.below(3)), limits)).collect();
+        let exemption =
+            Some(Exemption { from: keys[0].0, known: key(100 + dice.below(2)) }).filter(|_| dice.below(2) == 0);
+        let settlements: Vec<_> = (0..dice.below(4))
+            .map(|place| match dice.below(6) {
+                0 => Settlement::Forget(key(1 + 3 * place)),
+                1 => Settlement::Know(key(100 + dice.below(2)), now.plus(Duration::from_secs(3600 * dice.below(60)))),
+                _ => Settlement::TakeBack(key(1 + 3 * place + dice.below(3)), now),
+            })
+            .collect();
+        let mut decisions = Vec::new();
+        for store in &stores {
+            let mut decision = store.attempts().register(keys.clone(), exemption, now).await.unwrap();
+            if let Decision::Allowed { counted, .. } = &mut decision {
+                counted.sort_unstable();
+            }
+            decisions.push(decision);
+            if step % 3 != 0 {
+                store.attempts().settle(settlements.clone()).await.unwrap();
+            }
+        }
+        assert_eq!(decisions[0], decisions[1], "step {step}: {keys:?} {exemption:?}");
+        *if decisions[0].is_allowed() { &mut allowed } else { &mut blocked } += 1;
+    }
+    assert!(allowed > 200 && blocked > 200, "{allowed} {blocked}");
+}
+
 on_both_engines! {
     async fn l3_two_hundred_concurrent_attempts_on_three_replicas_pass_only_up_to_the_free_burst(database: TestDatabase) {
         let replicas = [database.open().await, database.open().await, database.open().await];

@@ -5,11 +5,13 @@
 //! later failure of the request rolls it back (P8).
 
 mod rule;
+mod together;
 
 use std::time::Duration;
 
 pub use self::rule::AttemptLimits;
 use self::rule::{Count, NOT_BLOCKED, blocked_for, counted};
+pub(super) use self::together::{settle_together, settled_values};
 use crate::domain::Timestamp;
 use crate::store::StoreError;
 use crate::store::columns::attempt_columns;
@@ -20,6 +22,9 @@ const MAX_KEYS: usize = 4;
 
 /// A known address is recorded again only if that extends its expiry by this much.
 const NOTED_AFTER: Duration = Duration::from_secs(86_400);
+
+/// Maximum number of times that an attempt is counted again after a concurrent one blocked some of its keys.
+const MAX_COUNTS: u32 = 5;
 
 /// The key of a count: a digest of an account, an address, or both, made by the caller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -84,6 +89,9 @@ impl Attempts<'_> {
         exemption: Option<Exemption>,
         now: Timestamp,
     ) -> Result<Decision, StoreError> {
+        if let Some(decision) = self.register_together(&keys, exemption, now).await? {
+            return Ok(decision);
+        }
         // A flood of attempts on a blocked key costs a read, and no lock.
         const LOOK: &str = concat!("SELECT ", attempt_columns!(), " FROM login_attempts WHERE key IN ($1, $2, $3, $4)");
         let Some(&(first, _)) = keys.first() else {
@@ -118,6 +126,9 @@ impl Attempts<'_> {
 
     /// Settles counts after a success that writes nothing else. A login settles them when it opens its session.
     pub async fn settle(&self, settlements: Vec<Settlement>) -> Result<(), StoreError> {
+        if self.settle_in_one(&settlements).await?.is_some() {
+            return Ok(());
+        }
         let written = self.0.write("attempts_settle", settlements, |tx, settlements| Box::pin(settle(tx, settlements)));
         written.await.map(|written| written.value)
     }

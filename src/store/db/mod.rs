@@ -1,13 +1,14 @@
 //! The only module that distinguishes the two engines.
 //!
-//! Statements are written once, with `$N` placeholders. There is one way to read, and there are three ways to write:
+//! Statements are written once, with `$N` placeholders. There is one way to read, and there are four ways to write:
 //!
 //! - [`Database::rows`] reads outside of transactions.
 //! - [`Database::write`] runs a job in one transaction. On PostgreSQL the job has its own connection and is repeated
 //!   after a conflict with another transaction. On SQLite it waits for the one writer and shares its commit with other
 //!   jobs.
 //! - [`Database::write_one`] writes one statement that needs no explicit transaction: one round trip on PostgreSQL.
-//! - [`Database::write_row`] does the same for one row. Concurrent callers share one statement.
+//! - [`Database::write_together`] does the same on PostgreSQL for a statement with several changes.
+//! - [`Database::write_row`] writes one row. Concurrent callers share one statement.
 //!
 //! Every call runs in its own task. A caller cancelled while waiting leaves either the old or the new state, and a
 //! reusable connection (security.md R10).
@@ -299,6 +300,37 @@ impl Database {
         .await
     }
 
+    /// PostgreSQL: one statement with several changes, as common table expressions, in one round trip and one commit.
+    /// `read` takes its rows, and returns the entries that it put on the feed. None on SQLite, where statements cost no
+    /// round trip: the caller runs a job.
+    ///
+    /// All parts of the statement see the same snapshot, from before it waited for a lock. The statement may be run
+    /// twice: the second run must fail or return no row.
+    pub(in crate::store) async fn write_together<T: Send + 'static>(
+        &self,
+        name: &'static str,
+        sql: &'static str,
+        values: Vec<Value>,
+        read: impl FnOnce(Vec<Row>) -> Result<Written<T>, StoreError> + Send + 'static,
+    ) -> Result<Option<Written<T>>, StoreError> {
+        if matches!(self.inner.engine, Engine::Sqlite(_)) {
+            return Ok(None);
+        }
+        let inner = Arc::clone(&self.inner);
+        let written = self.write_in_own_task(name, async move {
+            let answer = write_once(&inner.readers, Share::Rest, inner.patience, sql.into(), &values).await?;
+            if answer.rows.is_empty() && !answer.is_certain {
+                return Err(answer_lost());
+            }
+            let written = read(answer.rows)?;
+            if !written.changes.is_empty() {
+                inner.announce();
+            }
+            Ok(written)
+        });
+        written.await.map(Some)
+    }
+
     /// Runs `job` on `input` in one transaction and commits it. The job may be run more than once, each time from the
     /// start in a new transaction. When it returns an error, its changes are rolled back.
     pub(in crate::store) async fn write<I, T, F>(
@@ -534,9 +566,9 @@ async fn write_once(
             Err(Failure { fault: Fault::Connection, error: StoreError::Unavailable(_) }) if is_certain => {
                 is_certain = false;
             }
-            Err(Failure { fault, error }) if fault.is_of_connection() || !is_certain => {
-                return Err(error.after_commit_was_sent());
-            }
+            Err(Failure { fault, error }) if fault.is_of_connection() => return Err(error.after_commit_was_sent()),
+            // The first run may have made the change with which the second conflicts.
+            Err(Failure { error, .. }) if !is_certain => return Err(StoreError::OutcomeUnknown(error.to_string())),
             Err(Failure { error, .. }) => return Err(error),
         }
         runs += 1;

@@ -216,6 +216,12 @@ impl Fields<'_> {
         self.bytes(column)?.try_into().map_err(|_| self.corrupt(column, "has the wrong length"))
     }
 
+    /// Exactly `N` bytes, or null.
+    pub fn opt_array<const N: usize>(&self, column: &'static str) -> Result<Option<[u8; N]>, StoreError> {
+        let bytes = self.opt_bytes(column)?;
+        bytes.map(|bytes| bytes.try_into().map_err(|_| self.corrupt(column, "has the wrong length"))).transpose()
+    }
+
     /// A counter that fits 32 bits.
     pub fn count(&self, column: &'static str) -> Result<u32, StoreError> {
         u32::try_from(self.int(column)?).map_err(|_| self.corrupt(column, "is out of range"))

@@ -2,9 +2,10 @@
 
 use super::rotate::interrupted;
 use super::{Sessions, about_session_in};
-use crate::domain::{ClientId, EndReason, Revocation, SessionId, Timestamp, UserId};
-use crate::store::db::{Tx, Value, Written, values};
-use crate::store::{AuditEvent, StoreError, audit};
+use crate::domain::{Change, ClientId, EndReason, Revocation, SessionId, Timestamp, UserId};
+use crate::store::columns::id_text;
+use crate::store::db::{Database, Row, Tx, Value, Written, values};
+use crate::store::{AuditEvent, FeedEntry, StoreError, audit};
 
 /// A session to be ended.
 #[derive(Debug, Clone)]
@@ -52,13 +53,65 @@ impl Sessions<'_> {
     pub async fn end(&self, request: EndRequest, now: Timestamp) -> Result<Written<EndOutcome>, StoreError> {
         let key = (request.owner.clone(), request.reason);
         let (database, session) = (self.database.clone(), request.session);
-        let work = async move {
-            database.write("session_end", (request, now), |tx, (request, now)| Box::pin(end(tx, request, *now))).await
-        };
+        let work = async move { end_session(&database, "session_end", request, now).await };
         let ended = self.gate.ends.run(session, key, |outcome| Some(repeated(outcome)), work).await;
         ended.unwrap_or_else(|| Err(interrupted("session_end")))
     }
 }
+
+/// Ends a session, with its revocation and its audit event.
+pub(super) async fn end_session(
+    database: &Database,
+    name: &'static str,
+    request: EndRequest,
+    now: Timestamp,
+) -> Result<Written<EndOutcome>, StoreError> {
+    let (session, until) = (request.session, request.revocation_expires_at);
+    let event = request.audit.clone();
+    let (is_written, event) = (event.is_some(), event.unwrap_or_default());
+    let mut values = owned(&request);
+    values.extend(values![now, request.reason.as_str(), until, is_written]);
+    values.extend(values![event.event, event.actor, event.request_id, event.detail]);
+    let read = move |rows: Vec<Row>| {
+        let row = rows.first().map(|row| row.of("sessions", "ended"));
+        let is = |column| row.map_or(Ok(0), |row| row.int(column)).map(|number| number > 0);
+        let outcome = match (is("ended")?, is("existed")?) {
+            (true, _) => EndOutcome::Ended,
+            (false, true) => EndOutcome::AlreadyEnded,
+            (false, false) => EndOutcome::Unknown,
+        };
+        let change = Change::Revoked(Revocation::Session(session));
+        let entry = FeedEntry { change, created_at: now, expires_at: until };
+        let changes = if outcome == EndOutcome::Ended { vec![entry] } else { Vec::new() };
+        Ok(Written { value: outcome, changes })
+    };
+    if let Some(ended) = database.write_together(name, END_TOGETHER, values, read).await? {
+        return Ok(ended);
+    }
+    database.write(name, (request, now), |tx, (request, now)| Box::pin(end(tx, request, *now))).await
+}
+
+/// The statements of [`end`] in one.
+const END_TOGETHER: &str = concat!(
+    "WITH owned AS (
+        SELECT id FROM sessions WHERE id = $1 AND ($2 IS NULL OR user_id = $2) AND ($3 IS NULL OR family_digest = $3)
+            AND ($4 IS NULL OR client_id = $4)),
+    ended AS (
+        UPDATE sessions SET ended_at = $5, end_reason = $6
+        WHERE id = (SELECT id FROM owned) AND ended_at IS NULL RETURNING id, user_id, client_id),
+    revoked AS (
+        INSERT INTO changes (kind, subject, epoch, created_at, expires_at) SELECT 'session', id, 0, $5, $7 FROM ended),
+    audited AS (
+        INSERT INTO audit (at, event, actor, subject, client, user_id, session, request_id, detail)
+        SELECT $5, $9, $10, ",
+    id_text!("ses_", "id"),
+    ", client_id, ",
+    id_text!("usr_", "user_id"),
+    ", ",
+    id_text!("ses_", "id"),
+    ", $11, $12 FROM ended WHERE $8 = 1)
+    SELECT (SELECT count(*) FROM ended) AS ended, (SELECT count(*) FROM owned) AS existed"
+);
 
 /// The outcome that a request shares with an equal one.
 fn repeated(outcome: &Result<Written<EndOutcome>, StoreError>) -> Result<Written<EndOutcome>, StoreError> {

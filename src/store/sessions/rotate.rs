@@ -3,14 +3,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::{SessionDetail, Sessions, about_session_in};
+use super::end::end_session;
+use super::{EndRequest, Owner, SessionDetail, Sessions};
 use crate::domain::{
-    Audience, ClientId, EndReason, RefreshRefusal, Revocation, ScopeSet, Session, SessionId, SessionState, Timestamp,
+    Audience, ClientId, EndReason, RefreshRefusal, ScopeSet, Session, SessionId, SessionState, Timestamp,
 };
 use crate::store::columns::{installation_epoch, session_columns};
-use crate::store::db::{Lane, Row, Sql, Tx, Written, pause, values};
+use crate::store::db::{Lane, Row, Sql, Written, pause, values};
 use crate::store::rows::joined;
-use crate::store::{AuditEvent, StoreError, audit};
+use crate::store::{AuditEvent, StoreError};
 
 /// `asked` holds the presented tokens, one for each session.
 macro_rules! rotate_condition {
@@ -328,22 +329,16 @@ impl Sessions<'_> {
     /// Ends a session whose old token was presented again, with its revocation and its audit event. The commit remains
     /// although the answer is a refusal. Of many requests that detect the same reuse, one ends the session.
     async fn end_reused(&self, request: RotateRequest, now: Timestamp) -> Result<Written<RotateOutcome>, StoreError> {
-        let written = self
-            .database
-            .write("session_reused", (request, now), |tx, (request, now)| Box::pin(end_reused(tx, request, *now)));
-        Ok(written.await?.map(|()| RotateOutcome::Refused(RefreshRefusal::Reused)))
+        let request = EndRequest {
+            session: request.session,
+            owner: Owner::Family(request.family_digest, None),
+            reason: EndReason::Reused,
+            revocation_expires_at: request.revocation_expires_at,
+            audit: Some(request.reuse_audit),
+        };
+        let ended = end_session(self.database, "session_reused", request, now).await?;
+        Ok(ended.map(|_| RotateOutcome::Refused(RefreshRefusal::Reused)))
     }
-}
-
-async fn end_reused(tx: &mut Tx, request: &RotateRequest, now: Timestamp) -> Result<(), StoreError> {
-    const END: &str = "UPDATE sessions SET ended_at = $1, end_reason = $2
-        WHERE id = $3 AND family_digest = $4 AND ended_at IS NULL RETURNING id, user_id, client_id";
-    let values = values![now, EndReason::Reused.as_str(), request.session, request.family_digest];
-    if let Some(row) = tx.row(END, values).await? {
-        tx.revoke(Revocation::Session(request.session), now, request.revocation_expires_at).await?;
-        audit::record(tx, now, [&about_session_in(&row, &request.reuse_audit)?]).await?;
-    }
-    Ok(())
 }
 
 /// Separates lists of audiences, and encloses them. It cannot occur within a list, whose words are separated by spaces.

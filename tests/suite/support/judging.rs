@@ -68,6 +68,13 @@ impl TestApp {
     }
 
     /// A request of `caller` about `token`.
+    /// A session on a confidential client.
+    pub async fn log_in_on_confidential(&self, client: &Credentials) -> Tokens {
+        let login = json!({"username": USER, "password": PASSWORD, "client_id": client.id});
+        let request = self.post_json("/v1/login", &login).basic_auth(&client.id, Some(&client.secret));
+        tokens(request.send().await.unwrap()).await
+    }
+
     pub fn ask(&self, caller: &Credentials, token: &str) -> RequestBuilder {
         self.post_form("/oauth2/introspect", &[("token", token)]).basic_auth(&caller.id, Some(&caller.secret))
     }

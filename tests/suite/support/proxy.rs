@@ -1,17 +1,28 @@
-//! A TCP proxy that can stop forwarding, as a cut cable does: no byte, no reset, no end of stream.
+//! A TCP proxy that can stop forwarding, as a cut cable does: no byte, no reset, no end of stream. It counts the round
+//! trips of PostgreSQL's protocol.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
+/// The round trips over one connection to PostgreSQL.
+#[derive(Default)]
+struct Trips {
+    count: AtomicU64,
+    /// The connection of the change feed or of notifications.
+    is_of_feed: AtomicBool,
+}
+
 pub struct Proxy {
     pub address: SocketAddr,
     is_cut: watch::Sender<bool>,
     last_words: Arc<Mutex<Option<&'static str>>>,
     swallowed: Arc<Mutex<Option<&'static str>>>,
+    connections: Arc<Mutex<Vec<Arc<Trips>>>>,
     accepting: tokio::task::JoinHandle<()>,
 }
 
@@ -30,17 +41,30 @@ impl Proxy {
         let last_words = Arc::<Mutex<Option<&'static str>>>::default();
         let swallowed = Arc::<Mutex<Option<&'static str>>>::default();
         let (cutter, words, swallow) = (is_cut.clone(), Arc::clone(&last_words), Arc::clone(&swallowed));
+        let connections = Arc::<Mutex<Vec<Arc<Trips>>>>::default();
+        let registry = Arc::clone(&connections);
         let accepting = tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let (cut, target) = (cut.clone(), Arc::clone(&target));
                 let (cutter, words, swallow) = (cutter.clone(), Arc::clone(&words), Arc::clone(&swallow));
+                let trips = Arc::<Trips>::default();
+                registry.lock().unwrap().push(Arc::clone(&trips));
                 tokio::spawn(async move {
                     let Ok(server) = TcpStream::connect(&*target).await else { return };
                     let (client_reads, client_writes) = client.into_split();
                     let (server_reads, server_writes) = server.into_split();
-                    tokio::spawn(pass_on(client_reads, server_writes, cut.clone(), |_| true, |_| ()));
+                    let noted = Arc::clone(&trips);
+                    let note_feed = move |request: &[u8]| {
+                        let says = |words: &str| request.windows(words.len()).any(|part| part == words.as_bytes());
+                        if says("pg_snapshot_xmin") || says("LISTEN") || says("NOTIFY") {
+                            noted.is_of_feed.store(true, Ordering::Relaxed);
+                        }
+                    };
+                    tokio::spawn(pass_on(client_reads, server_writes, cut.clone(), |_| true, note_feed));
+                    let mut messages = Messages::default();
                     let passes = |answer: &[u8]| !takes(&swallow, answer);
-                    let cut_after = |answer: &[u8]| {
+                    let cut_after = move |answer: &[u8]| {
+                        trips.count.fetch_add(messages.ready_for_query(answer), Ordering::Relaxed);
                         if takes(&words, answer) {
                             cutter.send_replace(true);
                         }
@@ -49,7 +73,14 @@ impl Proxy {
                 });
             }
         });
-        Self { address, is_cut, last_words, swallowed, accepting }
+        Self { address, is_cut, last_words, swallowed, connections, accepting }
+    }
+
+    /// Round trips so far over the connections of requests. The connections must not use TLS.
+    pub fn round_trips(&self) -> u64 {
+        let connections = self.connections.lock().unwrap();
+        let of_requests = connections.iter().filter(|trips| !trips.is_of_feed.load(Ordering::Relaxed));
+        of_requests.map(|trips| trips.count.load(Ordering::Relaxed)).sum()
     }
 
     /// From now on nothing passes, in either direction.
@@ -79,6 +110,38 @@ impl Drop for Proxy {
     }
 }
 
+/// The server's messages: a type, a length that includes itself, and a body.
+#[derive(Default)]
+struct Messages {
+    head: Vec<u8>,
+    body_left: usize,
+}
+
+impl Messages {
+    /// The number of `ReadyForQuery` in the next bytes: the server ends each round trip with one.
+    fn ready_for_query(&mut self, mut bytes: &[u8]) -> u64 {
+        let mut found = 0;
+        while let Some((&byte, rest)) = bytes.split_first() {
+            if self.body_left > 0 {
+                let skipped = self.body_left.min(bytes.len());
+                self.body_left -= skipped;
+                bytes = &bytes[skipped..];
+                continue;
+            }
+            self.head.push(byte);
+            bytes = rest;
+            if let [kind, length @ ..] = self.head.as_slice()
+                && let Ok(length) = <[u8; 4]>::try_from(length)
+            {
+                found += u64::from(*kind == b'Z');
+                self.body_left = u32::from_be_bytes(length) as usize - 4;
+                self.head.clear();
+            }
+        }
+        found
+    }
+}
+
 /// Whether the answer contains the words; they are then forgotten.
 fn takes(words: &Mutex<Option<&'static str>>, answer: &[u8]) -> bool {
     let mut words = words.lock().unwrap();
@@ -95,7 +158,7 @@ async fn pass_on(
     mut to: tokio::net::tcp::OwnedWriteHalf,
     mut cut: watch::Receiver<bool>,
     passes: impl Fn(&[u8]) -> bool,
-    and_then: impl Fn(&[u8]),
+    mut and_then: impl FnMut(&[u8]),
 ) {
     let mut buffer = vec![0; 16 * 1024];
     loop {
