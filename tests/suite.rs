@@ -33,6 +33,8 @@ mod database_server;
 mod discovery;
 #[path = "suite/ext_authz.rs"]
 mod ext_authz;
+#[path = "suite/feed.rs"]
+mod feed;
 #[path = "suite/forgeries.rs"]
 mod forgeries;
 #[path = "suite/forward_auth.rs"]

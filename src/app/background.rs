@@ -121,6 +121,7 @@ pub fn fill_gauges(metrics: &Metrics, service: &Arc<Service>, logger: &Logger) {
         gauges.clock_offset_seconds.set(status.clock_offset_millis as f64 / 1000.0);
         gauges.verified_cache_entries.set(as_i64(status.cached_tokens));
         gauges.password_queue_depth.set(as_i64(status.password_queue));
+        gauges.feed_readers.set(as_i64(service.feed.readers()));
         let pool = service.status.pool_status();
         gauges.database_pool_in_use.set(as_i64(pool.in_use));
         gauges.database_pool_idle.set(as_i64(pool.idle));

@@ -18,7 +18,7 @@ use crate::http::{ForwardAuthHeaders, HttpSettings};
 use crate::replica::Replica;
 use crate::service::{
     Account, Administration, AssertionKeys, AttemptRules, AuditSearches, ClientCache, ClientFailures, Clients, Denials,
-    FailedLogins, Introspections, Judge, Keys, Passwords, Refusals, ReplicaStatus, RevocationLimit, Revocations,
+    FailedLogins, Feed, Introspections, Judge, Keys, Passwords, Refusals, ReplicaStatus, RevocationLimit, Revocations,
     Service, Sessions, Settings, Tokens, UNKNOWN_CLIENTS, Users,
 };
 use crate::store::{AttemptLimits, Location, ReadAddress, StoreSettings};
@@ -132,6 +132,7 @@ pub(super) fn http_settings(config: &Config) -> Result<HttpSettings, StartError>
         .ok_or_else(|| StartError::Setting("forward_auth.header_prefix: makes no header name".to_owned()))?;
     Ok(HttpSettings {
         introspection_max_age: config.introspection.max_age,
+        longest_wait: config.public.request_timeout.saturating_sub(Duration::from_secs(1)),
         forward_auth,
         allow_preflight: config.forward_auth.allow_preflight,
     })
@@ -169,6 +170,7 @@ pub(super) fn service(
         passwords: Arc::clone(&passwords),
         settings: settings.clone(),
     });
+    let stopping = Arc::new(AtomicBool::new(false));
     let keys = Arc::new(Keys { replica: replica.clone(), sealer, settings: settings.clone() });
     let revocations = Arc::new(Revocations {
         replica: replica.clone(),
@@ -207,6 +209,13 @@ pub(super) fn service(
             tokens: Arc::clone(&tokens),
         },
         users: Users { replica: replica.clone(), passwords: Arc::clone(&passwords), policy },
+        feed: Feed {
+            replica: replica.clone(),
+            judge: Arc::clone(&judge),
+            readers: Arc::new(Semaphore::new(config.feed.max_readers)),
+            max_readers: config.feed.max_readers,
+            stopping: Arc::clone(&stopping),
+        },
         administration: Administration {
             replica: replica.clone(),
             judge: Arc::clone(&judge),
@@ -218,7 +227,7 @@ pub(super) fn service(
             judge: Arc::clone(&judge),
             passwords: Arc::clone(&passwords),
             settings,
-            stopping: AtomicBool::new(false),
+            stopping,
             start_problem: ArcSwapOption::empty(),
         },
         tokens,

@@ -8,7 +8,7 @@ use clap::Args;
 use super::CliError;
 use super::workplace::read_text;
 use crate::domain::{
-    Algorithm, Audience, ClientSettings, Grant, Grants, IntrospectRight, ParseError, ScopeSet, TokenType,
+    Algorithm, Audience, ClientSettings, FeedRight, Grant, Grants, IntrospectRight, ParseError, ScopeSet, TokenType,
 };
 
 /// A limit above the size of any accepted key set.
@@ -33,6 +33,9 @@ pub(super) struct ClientOptions {
     /// Whose tokens it may introspect: own, any, none
     #[arg(long, value_name = "WHOSE", value_parser = IntrospectRight::parse)]
     introspect: Option<IntrospectRight>,
+    /// The part of the revocation feed that it may read: none, revocations, edge
+    #[arg(long, value_name = "WHAT", value_parser = FeedRight::parse)]
+    feed: Option<FeedRight>,
     /// Lifetime of its access tokens, such as 5m, or `default`
     #[arg(long, value_name = "DURATION", value_parser = or_default(humantime::parse_duration))]
     access_ttl: Option<Choice<Duration>>,
@@ -70,6 +73,7 @@ impl ClientOptions {
             settings.scopes = scopes.clone();
         }
         settings.introspect = self.introspect.unwrap_or(settings.introspect);
+        settings.feed = self.feed.unwrap_or(settings.feed);
         settings.access_ttl = chosen(self.access_ttl.as_ref(), settings.access_ttl);
         settings.algorithm = chosen(self.algorithm.as_ref(), settings.algorithm);
         settings.token_type = chosen(self.token_type.as_ref(), settings.token_type);

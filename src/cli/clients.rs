@@ -17,7 +17,7 @@ use crate::http::ClientItem;
 use crate::service::{ClientError, ClientSecret};
 
 const COLUMNS: [&str; 6] = ["client_id", "type", "enabled", "grants", "introspect", "display_name"];
-const FIELDS: [&str; 14] = [
+const FIELDS: [&str; 15] = [
     "client_id",
     "type",
     "display_name",
@@ -26,6 +26,7 @@ const FIELDS: [&str; 14] = [
     "audiences",
     "scopes",
     "introspect",
+    "feed",
     "access_ttl",
     "algorithm",
     "token_type",

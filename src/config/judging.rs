@@ -28,6 +28,17 @@ section! {
     }
 }
 
+/// A reader takes up to 24 KiB, so the default takes at most 24 MiB.
+const MAX_READERS: usize = 1_000;
+
+section! {
+    Feed(read) in ["feed"] {
+        /// Maximum number of requests that read the revocation feed at one time. Further ones are answered 503 with
+        /// `Retry-After`.
+        max_readers: usize = MAX_READERS, in 0..=100_000;
+    }
+}
+
 section! {
     Introspection(read) in ["introspection"] {
         /// How long a gateway may reuse an answer for an active token (`Cache-Control: max-age`). It adds to the

@@ -36,7 +36,7 @@ pub use database::{Database, DatabaseUrl, Engine, Pooler};
 pub use error::{ConfigError, ConfigErrors, Origin};
 pub use gateway::{Cors, ForwardAuth};
 pub use issuer::Issuer;
-pub use judging::{Introspection, Revocation};
+pub use judging::{Feed, Introspection, Revocation};
 pub use keys::Keys;
 pub use lifecycle::{Audit, Shutdown};
 pub use limits::{Limits, RateLimit};
@@ -65,6 +65,7 @@ pub struct Config {
     pub sessions: Sessions,
     pub refresh: Refresh,
     pub revocation: Revocation,
+    pub feed: Feed,
     pub introspection: Introspection,
     pub keys: Keys,
     pub passwords: Passwords,
@@ -155,6 +156,7 @@ impl Config {
             sessions: Sessions::load(read),
             refresh: Refresh::load(read),
             revocation: Revocation::load(read),
+            feed: Feed::load(read),
             introspection: Introspection::load(read),
             keys: Keys::load(read),
             passwords: Passwords::load(read),

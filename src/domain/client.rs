@@ -62,6 +62,20 @@ texts! {
     }
 }
 
+texts! {
+    /// The part of the revocation feed that a client may read.
+    #[derive(Default)]
+    FeedRight else "a feed right is `none`, `revocations` or `edge`" {
+        /// Nothing.
+        #[default]
+        None = "none",
+        /// Revocations and the state of clients, to judge tokens offline.
+        Revocations = "revocations",
+        /// Also what authenticates callers of introspection: their rights, secret digests and public keys.
+        Edge = "edge",
+    }
+}
+
 /// SHA-256 of a client secret. Secrets have 256 random bits, so a plain digest cannot be brute-forced (security.md
 /// S5).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -102,6 +116,7 @@ pub struct ClientSettings {
     pub token_type: Option<TokenType>,
     /// Public keys for `private_key_jwt` (RFC 7523 §2.2) as a JWK set in JSON; unset: secrets only.
     pub jwks: Option<String>,
+    pub feed: FeedRight,
 }
 
 impl ClientSettings {
@@ -118,6 +133,7 @@ impl ClientSettings {
             algorithm: None,
             token_type: None,
             jwks: None,
+            feed: FeedRight::default(),
         }
     }
 }

@@ -52,7 +52,9 @@ mod user;
 
 pub use audience::{Audience, Role, check_client, check_roles};
 pub use claims::{AccessClaims, LoginClaims, Subject, TokenType};
-pub use client::{Client, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, SecretDigest, StoredSecret};
+pub use client::{
+    Client, ClientKind, ClientSettings, FeedRight, Grant, Grants, IntrospectRight, SecretDigest, StoredSecret,
+};
 pub use id::{ClientId, IdText, Jti, Kid, SessionId, UserId};
 pub use key::{Algorithm, KeyPhase, KeySchedule, signer_of};
 pub use password::{HASHING_QUEUE, HASHING_THREADS, LEGACY_COST, LEGACY_MEMORY_KIB, Password};

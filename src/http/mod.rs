@@ -76,6 +76,8 @@ fn machines() -> Router<Arc<Shared>> {
         .route("/v1/verify/", any(v1::verify::verify))
         .route("/v1/verify/{*path}", any(v1::verify::verify))
         .route("/v1/introspect", post(v1::introspect_batch::introspect_batch))
+        .route("/v1/revocations", get(v1::revocations::revocations))
+        .route("/v1/revocations/events", get(v1::revocations::events))
         .route("/oauth2/introspect", post(oauth::introspect::introspect))
         .route("/oauth2/authorize", get(oauth::authorize::authorize))
         .route("/.well-known/jwks.json", get(well_known::jwks::jwks))

@@ -29,6 +29,8 @@ pub struct Shared {
 pub struct HttpSettings {
     /// `introspection.max_age`.
     pub introspection_max_age: Duration,
+    /// The longest wait for an item of the revocation feed. It is shorter than `public.request_timeout`.
+    pub longest_wait: Duration,
     /// `forward_auth.header_prefix`.
     pub forward_auth: super::ForwardAuthHeaders,
     /// `forward_auth.allow_preflight`.

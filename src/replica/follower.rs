@@ -14,6 +14,7 @@ use crate::clock::{Clock, ClockEvent};
 use crate::crypto::Random;
 use crate::domain::{Change, Client, ClientId, Revocation};
 use crate::replica::keyring::{Keyring, KeyringError};
+use crate::replica::log::Log;
 use crate::replica::view::{Freshness, View};
 use crate::store::{FeedCursor, FeedEntry, Rows, Store, StoreError, Written};
 
@@ -46,6 +47,7 @@ pub struct Follower {
     store: Store,
     view: Arc<View>,
     keyring: Arc<Keyring>,
+    log: Arc<Log>,
     clock: Arc<dyn Clock>,
     random: Arc<dyn Random>,
     poll_interval: Duration,
@@ -117,6 +119,7 @@ impl Follower {
             store,
             view,
             keyring,
+            log: Arc::default(),
             clock,
             random,
             poll_interval,
@@ -221,18 +224,21 @@ impl Follower {
                 requested_at = self.clock.elapsed();
                 reading = self.store.feed().head().await?;
             }
-            self.load_everything().await?;
+            reading.entries = self.load_everything().await?;
         } else {
             self.apply(&reading.entries).await?;
         }
+        let mut entries = reading.entries;
         let mut rest = reading.rest;
         while let (Some(known), Some(place)) = (&*cursor, &rest) {
-            let (entries, further) = self.store.feed().read_on(known, place).await?;
-            self.apply(&entries).await?;
+            let (page, further) = self.store.feed().read_on(known, place).await?;
+            self.apply(&page).await?;
+            entries.extend(page);
             rest = further;
         }
-        *cursor = Some(reading.cursor);
         self.view.mark_synced(requested_at, &*self.clock);
+        self.log.publish(entries, reading.is_complete, &reading.cursor, requested_at);
+        *cursor = Some(reading.cursor);
         Ok(())
     }
 
@@ -244,6 +250,10 @@ impl Follower {
                 self.view.revoke(revocation, entry.expires_at);
             }
         }
+        if !written.changes.is_empty() {
+            // Readers of the feed get the entries from the next sync.
+            self.wake();
+        }
         if written.changes.iter().any(|entry| is_to_be_read(&entry.change)) {
             // The cursor's lock is held, so that a concurrent sync cannot restore an older state of a row.
             let _serialised = self.cursor.lock().await;
@@ -253,6 +263,11 @@ impl Follower {
             }
         }
         written.value
+    }
+
+    /// The entries that this follower has applied.
+    pub const fn log(&self) -> &Arc<Log> {
+        &self.log
     }
 
     /// Why the last sync failed, if it did.
@@ -381,18 +396,21 @@ impl Follower {
     }
 
     /// Applies the clients and the keys first. A revocation is then never in the view without its subject.
-    async fn load_everything(&self) -> Result<(), SyncError> {
+    async fn load_everything(&self) -> Result<Vec<FeedEntry>, SyncError> {
         self.view.raise_installation_epoch(self.store.installation_epoch().await?);
         let clients = self.store.clients().all().await?;
         self.keyring.load().await?;
         let (clients, unreadable) = partition(clients);
         self.view.replace_clients(clients, unreadable);
+        let mut entries = Vec::new();
         let revoke = |entry: FeedEntry| {
             if let Change::Revoked(revocation) = &entry.change {
                 self.view.revoke(revocation, entry.expires_at);
             }
+            entries.push(entry);
         };
-        Ok(self.store.feed().each(revoke).await?)
+        self.store.feed().each(revoke).await?;
+        Ok(entries)
     }
 
     async fn apply(&self, entries: &[FeedEntry]) -> Result<(), SyncError> {

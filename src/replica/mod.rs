@@ -1,5 +1,5 @@
 //! A replica's in-memory state: revocations and clients ([`view`]), signing keys ([`keyring`]), and the [`follower`] that
-//! keeps both in step with the change feed.
+//! keeps both in step with the change feed. The [`log`] keeps the entries for readers of the feed.
 
 use std::sync::Arc;
 
@@ -13,6 +13,7 @@ use self::view::View;
 
 pub mod follower;
 pub mod keyring;
+pub mod log;
 pub mod view;
 
 /// The database and the in-memory state that all use cases share.

@@ -4,6 +4,7 @@
 mod account;
 mod administration;
 mod clients;
+mod feed;
 mod introspection;
 mod judge;
 mod keys;
@@ -31,6 +32,7 @@ pub use clients::authenticate::{Caller, CallerError, ClientAuth};
 pub use clients::cache::{BeforeAuthentication, ClientCache};
 pub use clients::failures::ClientFailures;
 pub use clients::{ClientError, ClientSecret, Clients};
+pub use feed::{ClientItem, Feed, FeedError, FeedItem, Fresh, FullRead, Part, Reader};
 pub use introspection::denials::Denials;
 pub use introspection::{Introspected, Introspection, IntrospectionError, Introspections};
 pub use judge::{Inactivity, Judge, JudgedToken, Judgement, Signature, Unavailable, Verdict};
@@ -53,7 +55,7 @@ pub use users::import_line::MAX_LINE_BYTES as MAX_IMPORT_LINE_BYTES;
 pub use users::{UserError, Users};
 
 pub use crate::crypto::HashingError;
-pub use crate::store::{AuditFilter, AuditRecord, LiveRevocation, Owner as SessionOwner};
+pub use crate::store::{AuditFilter, AuditRecord, LiveRevocation, Owner as SessionOwner, PublicCursor};
 
 /// The built-in public client, used by logins without a `client_id`.
 pub const BUILT_IN_CLIENT: &str = "countersign";
@@ -95,6 +97,7 @@ pub struct Service {
     pub clients: Clients,
     pub users: Users,
     pub keys: Arc<Keys>,
+    pub feed: Feed,
     pub administration: Administration,
     pub status: ReplicaStatus,
     pub passwords: Arc<Passwords>,

@@ -56,7 +56,7 @@ pub struct ReplicaStatus {
     pub(crate) judge: Arc<Judge>,
     pub(crate) passwords: Arc<Passwords>,
     pub(crate) settings: Settings,
-    pub(crate) stopping: AtomicBool,
+    pub(crate) stopping: Arc<AtomicBool>,
     /// Why the replica has not started yet.
     pub(crate) start_problem: ArcSwapOption<String>,
 }
@@ -170,6 +170,7 @@ impl ReplicaStatus {
     pub fn sweep_view(&self, now: Timestamp) {
         self.replica.view.sweep(now);
         self.judge.sweep(now);
+        self.replica.follower.log().sweep(now);
     }
 
     /// Seconds until a key stops signing: until its retirement, or until its regular rotation if it has no successor.

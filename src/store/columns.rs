@@ -33,8 +33,8 @@ macro_rules! installation_epoch {
 macro_rules! client_columns {
     () => {
         "clients.id, clients.kind, clients.display_name, clients.grants, clients.audiences, clients.scopes, \
-         clients.introspect, clients.access_ttl_ms, clients.algorithm, clients.token_type, clients.jwks, clients.epoch, \
-         clients.disabled_at, clients.created_at"
+         clients.introspect, clients.access_ttl_ms, clients.algorithm, clients.token_type, clients.jwks, clients.feed, \
+         clients.epoch, clients.disabled_at, clients.created_at"
     };
 }
 

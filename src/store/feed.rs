@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use sha2::{Digest, Sha256};
+
 use crate::domain::{Change, Jti, Revocation, RevocationKind, Timestamp};
 use crate::store::db::{
     ChangeListener, Database, Lane, Row, Sql, Written, is_subscriber, other_subscriptions, subscription, values,
@@ -34,9 +38,11 @@ pub struct FeedEntry {
     pub created_at: Timestamp,
     /// From this time on the change has no effect.
     pub expires_at: Timestamp,
+    /// The place from which it was read; `None` for an entry that was just written.
+    pub place: Option<Place>,
 }
 
-/// A follower's position in the feed. It is valid only for the database that made it, and it identifies that database.
+/// A position in the feed. It is valid only for the database that made it, and it identifies that database.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FeedCursor {
     /// SQLite: the highest sequence number given out. PostgreSQL: the snapshot's xmin, below which every transaction
@@ -61,15 +67,100 @@ impl FeedCursor {
         let was_away = self.database_now.since(since.database_now) > LONGEST_ABSENCE;
         !is_another && !was_away
     }
+
+    /// The cursor as readers of the feed get it: the same text on every replica.
+    pub fn to_public(&self) -> PublicCursor {
+        PublicCursor {
+            origin: origin_digest(&self.origin),
+            at: self.database_now,
+            snapshot: if self.snapshot.is_empty() {
+                Snapshot { end: self.position.saturating_add(1), open: Vec::new() }
+            } else {
+                Snapshot::parse(&self.snapshot).unwrap_or_default()
+            },
+        }
+    }
 }
 
-/// The position up to which the new entries of one poll were read.
+/// A reader's position in the feed: what a replica had applied when the reader was in step with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PublicCursor {
+    origin: [u8; 8],
+    /// The database's clock when the cursor was made.
+    at: Timestamp,
+    snapshot: Snapshot,
+}
+
+/// The entries that a cursor covers: below `end`, except those of the transactions in `open`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Snapshot {
+    end: i64,
+    open: Vec<i64>,
+}
+
+impl Snapshot {
+    /// PostgreSQL's text form: `xmin:xmax:xip_list`.
+    fn parse(text: &str) -> Option<Self> {
+        let (_, rest) = text.split_once(':')?;
+        let (end, open) = rest.split_once(':')?;
+        let open = open.split(',').filter(|number| !number.is_empty()).map(str::parse);
+        Some(Self { end: end.parse().ok()?, open: open.collect::<Result<_, _>>().ok()? })
+    }
+
+    fn covers(&self, position: i64) -> bool {
+        position < self.end && !self.open.contains(&position)
+    }
+}
+
+impl PublicCursor {
+    /// Reads the text that [`PublicCursor`]'s `Display` writes. A made-up cursor deceives only its sender.
+    pub fn parse(text: &str) -> Option<Self> {
+        let bytes = URL_SAFE_NO_PAD.decode(text).ok()?;
+        let (origin, rest) = bytes.split_first_chunk::<8>()?;
+        let mut numbers = std::str::from_utf8(rest).ok()?.splitn(3, ':');
+        let at = Timestamp::from_millis(numbers.next()?.parse().ok()?);
+        let end = numbers.next()?.parse().ok()?;
+        let open = numbers.next()?.split(',').filter(|number| !number.is_empty()).map(str::parse);
+        let open = open.collect::<Result<_, _>>().ok()?;
+        Some(Self { origin: *origin, at, snapshot: Snapshot { end, open } })
+    }
+
+    /// Whether a replica at `self` can tell what a reader at `since` lacks. The reader may be ahead: another replica
+    /// applied more.
+    pub fn continues(&self, since: &Self) -> bool {
+        let away = self.at.since(since.at).max(since.at.since(self.at));
+        self.origin == since.origin && away <= LONGEST_ABSENCE
+    }
+
+    /// Whether the reader has the entry at `place`.
+    pub fn covers(&self, place: Place) -> bool {
+        self.snapshot.covers(place.position)
+    }
+}
+
+impl std::fmt::Display for PublicCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let open: Vec<_> = self.snapshot.open.iter().map(ToString::to_string).collect();
+        let text = format!("{}:{}:{}", self.at.millis(), self.snapshot.end, open.join(","));
+        let bytes = [&self.origin[..], text.as_bytes()].concat();
+        f.write_str(&URL_SAFE_NO_PAD.encode(bytes))
+    }
+}
+
+/// The origin without the details of the server.
+fn origin_digest(origin: &str) -> [u8; 8] {
+    let mut short = [0; 8];
+    short.copy_from_slice(&Sha256::digest(origin)[..8]);
+    short
+}
+
+/// The place of an entry in the feed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
-    /// SQLite: the sequence number of the last entry. PostgreSQL: its transaction's number.
-    position: i64,
-    /// PostgreSQL: its sequence number, which distinguishes it from others of the same transaction.
-    seq: i64,
+    /// SQLite: the sequence number. PostgreSQL: the number of the transaction that wrote the entry.
+    pub(super) position: i64,
+    /// The sequence number. It grows with every change of the same subject.
+    pub seq: i64,
 }
 
 /// An answer of the feed, read in one snapshot.
@@ -125,11 +216,15 @@ impl Feed<'_> {
 
     /// Passes on every entry in turn. Even of a million entries, memory holds no more than one chunk.
     pub async fn each(&self, mut take: impl FnMut(FeedEntry) + Send) -> Result<(), StoreError> {
-        const NEXT: &str = "SELECT seq, kind, subject, epoch, created_at, expires_at FROM changes
-            WHERE seq > $1 ORDER BY seq LIMIT $2";
+        const NEXT: Sql = Sql::each(
+            "SELECT seq, seq AS place, kind, subject, epoch, created_at, expires_at FROM changes
+            WHERE seq > $1 ORDER BY seq LIMIT $2",
+            "SELECT seq, xid AS place, kind, subject, epoch, created_at, expires_at FROM changes
+            WHERE seq > $1 ORDER BY seq LIMIT $2",
+        );
         let mut last = i64::MIN;
         loop {
-            let rows = self.0.read("feed_load", Lane::Feed, NEXT.into(), values![last, CHUNK]).await?;
+            let rows = self.0.read("feed_load", Lane::Feed, NEXT, values![last, CHUNK]).await?;
             let Some(end) = rows.last() else { return Ok(()) };
             last = end.of("changes", "seq").int("seq")?;
             for row in &rows {
@@ -200,7 +295,12 @@ impl Feed<'_> {
                 INSERT INTO audit (at, event, actor, subject, client, user_id, session, request_id, detail)
                 SELECT $3, $6, $7, $8, $9, $10, $11, $12, $13 WHERE $5 = 1)
             SELECT 1::bigint AS is_revoked";
-        let entry = FeedEntry { change: Change::Revoked(Revocation::Jti(jti.clone())), created_at: now, expires_at };
+        let entry = FeedEntry {
+            change: Change::Revoked(Revocation::Jti(jti.clone())),
+            created_at: now,
+            expires_at,
+            place: None,
+        };
         let (kind, subject, _) = change_columns(&entry.change);
         let event = audit.clone().unwrap_or_default();
         let bound = [
@@ -229,7 +329,7 @@ impl Feed<'_> {
         limit: u32,
         now: Timestamp,
     ) -> Result<Rows<LiveRevocation, i64>, StoreError> {
-        const PAGE: &str = "SELECT seq, kind, subject, epoch, created_at, expires_at FROM changes
+        const PAGE: &str = "SELECT seq, seq AS place, kind, subject, epoch, created_at, expires_at FROM changes
             WHERE seq > $1 AND expires_at > $2 AND kind NOT IN ('client_changed', 'keys_changed')
               AND ($3 IS NULL OR kind = $3)
             ORDER BY seq LIMIT $4";
@@ -242,7 +342,7 @@ impl Feed<'_> {
             let entry = FeedEntry::try_from(row);
             page.add(
                 || Some(seq),
-                entry.and_then(|FeedEntry { change, created_at, expires_at }| match change {
+                entry.and_then(|FeedEntry { change, created_at, expires_at, .. }| match change {
                     Change::Revoked(revocation) => Ok(LiveRevocation { seq, revocation, created_at, expires_at }),
                     _ => Err(row.of("changes", "seq").corrupt("kind", "is no revocation")),
                 }),
@@ -270,7 +370,7 @@ macro_rules! postgres_head {
             "(SELECT pg_snapshot_xmin(snapshot)::text::bigint AS position, snapshot::text AS snapshot,
                 concat_ws(' ', extract(epoch FROM pg_postmaster_start_time()),
                     extract(epoch FROM pg_stat_get_bgwriter_stat_reset_time()),
-                    (SELECT oid FROM pg_database WHERE datname = current_database())) AS origin,
+                    (SELECT oid FROM pg_database WHERE datname = current_database()), 'changes'::regclass::oid) AS origin,
                 pg_is_in_recovery()::int::bigint AS is_standby, ",
             subscription!(),
             " AS subscription, ",
@@ -337,9 +437,10 @@ fn new_entries(rows: &[Row]) -> Result<(Vec<FeedEntry>, Option<Place>), StoreErr
     for row in rows {
         let fields = row.of("changes", "seq");
         // If there are no entries, the head is returned with a row of nulls.
-        if let Some(seq) = fields.opt_int("seq")? {
-            entries.push(FeedEntry::try_from(row)?);
-            last = Some(Place { position: fields.int("place")?, seq });
+        if fields.opt_int("seq")?.is_some() {
+            let entry = FeedEntry::try_from(row)?;
+            last = entry.place;
+            entries.push(entry);
         }
     }
     let is_cut_off = i64::try_from(rows.len()).is_ok_and(|rows| rows >= MOST_NEWS);

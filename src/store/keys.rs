@@ -233,5 +233,6 @@ async fn replace(tx: &mut Tx, withdrawn: &Kid, then: &AfterWithdrawal, now: Time
 }
 
 async fn note_change(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
-    tx.publish(FeedEntry { change: Change::KeysChanged, created_at: now, expires_at: now.plus(NOTE_LIFE) }).await
+    tx.publish(FeedEntry { change: Change::KeysChanged, created_at: now, expires_at: now.plus(NOTE_LIFE), place: None })
+        .await
 }

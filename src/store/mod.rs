@@ -34,7 +34,7 @@ pub use self::clients::{ClientChange, Clients, NewClient};
 use self::db::Database;
 pub use self::db::{AddressError, ChangeListener, PoolStatus, ReadAddress, Written};
 pub use self::error::StoreError;
-pub use self::feed::{Feed, FeedCursor, FeedEntry, LiveRevocation, Reading};
+pub use self::feed::{Feed, FeedCursor, FeedEntry, LiveRevocation, Place, PublicCursor, Reading};
 pub use self::keys::{AfterWithdrawal, Keys, NewKey, StoredKey};
 pub use self::migrate::SchemaStatus;
 pub use self::rows::{Rows, UnreadableRow};

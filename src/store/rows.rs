@@ -5,7 +5,7 @@ use crate::domain::{
     SessionId, SessionState, User, UserId, UserState, Username,
 };
 use crate::store::db::{Fields, Row};
-use crate::store::{FeedEntry, StoreError};
+use crate::store::{FeedEntry, Place, StoreError};
 
 /// Rows of one table. An unreadable row does not withhold the others (security.md D18).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,7 +121,12 @@ impl TryFrom<&Row> for FeedEntry {
 
     fn try_from(row: &Row) -> Result<Self, StoreError> {
         let row = row.of("changes", "seq");
-        Ok(Self { change: change(&row)?, created_at: row.time("created_at")?, expires_at: row.time("expires_at")? })
+        Ok(Self {
+            change: change(&row)?,
+            created_at: row.time("created_at")?,
+            expires_at: row.time("expires_at")?,
+            place: Some(Place { position: row.int("place")?, seq: row.int("seq")? }),
+        })
     }
 }
 

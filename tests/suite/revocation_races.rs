@@ -212,7 +212,7 @@ async fn c6_ten_thousand_revocations_race_a_thread_that_judges_continuously() {
         }
         let jti = Jti::parse(claims_of(token)["jti"].as_str().unwrap()).unwrap();
         let change = Change::Revoked(Revocation::Jti(jti));
-        let entry = FeedEntry { change, created_at: START, expires_at: LATER };
+        let entry = FeedEntry { change, created_at: START, expires_at: LATER, place: None };
         app.follower.apply_locally(Written { value: (), changes: vec![entry] }).await;
         stage.fetch_add(1, Ordering::SeqCst);
         let is_active = matches!(app.service.judge().judge(token).await.verdict, Verdict::Active(_));

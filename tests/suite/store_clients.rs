@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign::domain::{
-    Algorithm, Change, ClientKind, ClientSettings, RefreshRefusal, Revocation, SecretDigest, TokenType,
+    Algorithm, Change, ClientKind, ClientSettings, FeedRight, RefreshRefusal, Revocation, SecretDigest, TokenType,
 };
 use countersign::store::{ClientChange, NewClient, RotateOutcome, StoreError};
 
@@ -26,6 +26,7 @@ on_both_engines! {
             algorithm: Some(Algorithm::Rs256),
             token_type: Some(TokenType::Jwt),
             jwks: Some("{\"keys\":[]}".to_owned()),
+            feed: FeedRight::Edge,
             ..settings()
         };
         let new = NewClient { id: client_id("app"), settings: settings.clone(), secret: None, disabled: false };

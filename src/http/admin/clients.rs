@@ -10,8 +10,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Administrator;
 use crate::domain::{
-    Algorithm, Audience, Client, ClientId, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, ScopeSet,
-    StoredSecret, Timestamp, TokenType,
+    Algorithm, Audience, Client, ClientId, ClientKind, ClientSettings, FeedRight, Grant, Grants, IntrospectRight,
+    ScopeSet, StoredSecret, Timestamp, TokenType,
 };
 use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, OptionalJson, PathSegment, QueryParams};
@@ -39,6 +39,8 @@ pub struct ClientItem {
     scopes: String,
     /// `own`, `any` or `none`.
     introspect: &'static str,
+    /// `none`, `revocations` or `edge`.
+    feed: &'static str,
     /// Lifetime of access tokens in seconds; `null` for the service's default.
     access_ttl: Option<u64>,
     algorithm: Option<&'static str>,
@@ -65,6 +67,7 @@ impl ClientItem {
             audiences: settings.audiences.iter().map(ToString::to_string).collect(),
             scopes: settings.scopes.to_string(),
             introspect: settings.introspect.as_str(),
+            feed: settings.feed.as_str(),
             access_ttl: settings.access_ttl.map(|ttl| ttl.as_secs()),
             algorithm: settings.algorithm.map(Algorithm::as_str),
             token_type: settings.token_type.map(TokenType::as_str),
@@ -104,6 +107,8 @@ pub struct ClientFields {
     scopes: Option<String>,
     /// `own`, `any` or `none`.
     introspect: Option<String>,
+    /// The part of the revocation feed that the client may read: `none`, `revocations` or `edge`.
+    feed: Option<String>,
     /// Lifetime of access tokens in seconds, 30 to 3600; `null` or `"default"` for the service's default.
     #[serde(deserialize_with = "given")]
     #[schema(value_type = Option<AccessTtl>)]
@@ -330,6 +335,9 @@ impl ClientFields {
         if let Some(right) = &self.introspect {
             settings.introspect =
                 IntrospectRight::parse(right).map_err(|error| ApiError::unparsable("introspect", &error))?;
+        }
+        if let Some(right) = &self.feed {
+            settings.feed = FeedRight::parse(right).map_err(|error| ApiError::unparsable("feed", &error))?;
         }
         if let Some(seconds) = self.access_ttl {
             settings.access_ttl = seconds.and_then(AccessTtl::own);

@@ -265,6 +265,10 @@ struct AnswerFuture {
     refusal: Option<Refusal>,
 }
 
+/// Marks an answer that is written for as long as its body lasts. Only a peer that reads nothing ends it.
+#[derive(Debug, Clone, Copy)]
+pub struct Streamed;
+
 /// The hot routes or the router.
 enum Inner {
     Routed(RouteFuture<Infallible>),
@@ -291,7 +295,8 @@ impl Future for AnswerFuture {
             // Only the middleware answers refusals. A router without it has to be overridden here.
             response = refusal.answer();
         }
-        if self.state.end_request() {
+        let is_stream = response.extensions_mut().remove::<Streamed>().is_some();
+        if self.state.end_request(is_stream) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
         }
         Poll::Ready(Ok(response))

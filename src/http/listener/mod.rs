@@ -17,7 +17,7 @@ mod tls;
 mod wire;
 
 pub use accept::{ConnectionCounts, Listener, Protocol};
-pub use connection::{Arrival, RequestBody, RequestBodyError};
+pub use connection::{Arrival, RequestBody, RequestBodyError, Streamed};
 pub use settings::{ListenSettings, Shutdown};
 pub use state::{CoarseInstant, Refusal, Stage};
 pub use tls::{TlsError, TlsIdentity};

@@ -364,10 +364,14 @@ impl ConnectionState {
         Admission { deadline: self.request.get(), refusal: self.refusal.get().copied() }
     }
 
-    /// Records that the service has an answer; returns whether the connection must end after it.
-    pub(super) fn end_request(&self) -> bool {
+    /// Records that the service has an answer, which may be a stream; returns whether the connection must end after it.
+    pub(super) fn end_request(&self, is_stream: bool) -> bool {
         self.enter(Phase::Answer);
-        self.request.set(CoarseInstant::now() + self.settings.idle);
+        if is_stream {
+            self.request.clear();
+        } else {
+            self.request.set(CoarseInstant::now() + self.settings.idle);
+        }
         self.read.clear();
         self.hang_up.clear();
         self.must_linger() || self.stage.is_announced()

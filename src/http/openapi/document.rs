@@ -67,6 +67,7 @@ impl Servers<'_> {
         v1::login::login, v1::refresh::refresh, v1::logout::logout,
         v1::me::me, v1::me::change_password, v1::me::sessions, v1::me::end_session, v1::me::end_all_sessions,
         v1::verify::verify, v1::introspect_batch::introspect_batch,
+        v1::revocations::revocations, v1::revocations::events,
         oauth::token::token, oauth::introspect::introspect, oauth::revoke::revoke, oauth::authorize::authorize,
         well_known::jwks::jwks, well_known::metadata::oauth, well_known::metadata::openid,
         openapi::json, openapi::root, openapi::page, health::livez, health::readyz, health::metrics,

@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 use crate::crypto;
 use crate::crypto::{JwkSetError, PublicKeySet};
 use crate::domain::{
-    Audience, Client, ClientId, ClientKind, ClientSettings, Grant, SecretDigest, SecretText, Timestamp, check_client,
+    Audience, Client, ClientId, ClientKind, ClientSettings, FeedRight, Grant, SecretDigest, SecretText, Timestamp,
+    check_client,
 };
 use crate::replica::Replica;
 use crate::service::{
@@ -245,6 +246,9 @@ fn check(settings: &ClientSettings) -> Result<(), ClientError> {
     }
     if is_public && settings.introspect == crate::domain::IntrospectRight::Any {
         return invalid("introspect", "only a confidential client may introspect every token");
+    }
+    if is_public && settings.feed != FeedRight::None {
+        return invalid("feed", "only a confidential client may read the revocation feed");
     }
     let acts_for_itself_alone =
         settings.grants.allow(Grant::ClientCredentials) && !settings.grants.allow(Grant::PasswordLogin);

@@ -120,7 +120,7 @@ impl Clients<'_> {
 async fn apply(tx: &mut Tx, id: &ClientId, change: &ClientChange, now: Timestamp) -> Result<Client, StoreError> {
     const LOCK: &str = "UPDATE clients SET kind = kind WHERE id = $1 RETURNING id";
     const UPDATE: &str = "UPDATE clients SET kind = $2, display_name = $3, grants = $4, audiences = $5, scopes = $6,
-        introspect = $7, access_ttl_ms = $8, algorithm = $9, token_type = $10, jwks = $11
+        introspect = $7, access_ttl_ms = $8, algorithm = $9, token_type = $10, jwks = $11, feed = $12
         WHERE id = $1 RETURNING id";
     if tx.row(LOCK, values![id]).await?.is_none() {
         return Err(StoreError::NotFound { what: "client" });
@@ -144,8 +144,8 @@ const READ_ONE: &str = read_where!("clients.id = $1");
 
 async fn insert(tx: &mut Tx, new: &NewClient, now: Timestamp) -> Result<Client, StoreError> {
     const INSERT: &str = "INSERT INTO clients (id, kind, display_name, grants, audiences, scopes, introspect,
-            access_ttl_ms, algorithm, token_type, jwks, created_at, disabled_at)
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)
+            access_ttl_ms, algorithm, token_type, jwks, feed, created_at, disabled_at)
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
         ON CONFLICT (id) DO NOTHING RETURNING id";
     // A separate statement. The insertion may have waited for the transaction that deletes the former client, and does
     // not see its entry on the feed.
@@ -185,5 +185,5 @@ async fn changed(tx: &mut Tx, id: &ClientId, now: Timestamp, audit: &Option<Audi
 
 pub(super) async fn note_change(tx: &mut Tx, id: &ClientId, now: Timestamp) -> Result<(), StoreError> {
     let change = Change::ClientChanged(id.clone());
-    tx.publish(FeedEntry { change, created_at: now, expires_at: now.plus(NOTE_LIFE) }).await
+    tx.publish(FeedEntry { change, created_at: now, expires_at: now.plus(NOTE_LIFE), place: None }).await
 }

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::domain::{
-    Algorithm, Audience, Client, ClientId, ClientKind, ClientSettings, Grant, Grants, IntrospectRight, ScopeSet,
-    SecretDigest, StoredSecret, TokenType,
+    Algorithm, Audience, Client, ClientId, ClientKind, ClientSettings, FeedRight, Grant, Grants, IntrospectRight,
+    ScopeSet, SecretDigest, StoredSecret, TokenType,
 };
 use crate::store::db::{Fields, Row, Value, values};
 use crate::store::rows::{joined, words};
@@ -48,7 +48,7 @@ pub(super) fn collect_one(rows: &[Row]) -> Result<Option<Client>, StoreError> {
     }
 }
 
-/// The operator's settings, in the order of the columns from `kind` to `jwks`.
+/// The operator's settings, in the order of the columns from `kind` to `feed`.
 pub(super) fn settings_values(settings: &ClientSettings) -> Vec<Value> {
     let access_ttl = settings.access_ttl.map(|ttl| i64::try_from(ttl.as_millis()).unwrap_or(i64::MAX));
     values![
@@ -62,6 +62,7 @@ pub(super) fn settings_values(settings: &ClientSettings) -> Vec<Value> {
         settings.algorithm.map(Algorithm::as_str),
         settings.token_type.map(TokenType::as_str),
         settings.jwks.clone(),
+        settings.feed.as_str(),
     ]
 }
 
@@ -79,6 +80,7 @@ fn client(row: &Fields<'_>, id: ClientId) -> Result<Client, StoreError> {
             algorithm: optional(row, "algorithm", Algorithm::parse)?,
             token_type: optional(row, "token_type", TokenType::parse)?,
             jwks: row.opt_text("jwks")?,
+            feed: row.parsed("feed", FeedRight::parse)?,
         },
         secrets: Vec::new(),
         epoch: row.count("epoch")?,

@@ -144,7 +144,7 @@ impl Tx {
         now: Timestamp,
         expires_at: Timestamp,
     ) -> Result<(), StoreError> {
-        self.publish(FeedEntry { change: Change::Revoked(revocation), created_at: now, expires_at }).await
+        self.publish(FeedEntry { change: Change::Revoked(revocation), created_at: now, expires_at, place: None }).await
     }
 
     /// Returns `value`, or an error if the job ignored the failure of a statement. PostgreSQL would answer the commit

@@ -81,7 +81,7 @@ pub(super) async fn end_session(
             (false, false) => EndOutcome::Unknown,
         };
         let change = Change::Revoked(Revocation::Session(session));
-        let entry = FeedEntry { change, created_at: now, expires_at: until };
+        let entry = FeedEntry { change, created_at: now, expires_at: until, place: None };
         let changes = if outcome == EndOutcome::Ended { vec![entry] } else { Vec::new() };
         Ok(Written { value: outcome, changes })
     };

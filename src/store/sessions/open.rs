@@ -101,6 +101,7 @@ impl Sessions<'_> {
                 change: Change::Revoked(Revocation::Session(*id)),
                 created_at: now,
                 expires_at: until,
+                place: None,
             };
             let changes = displaced.iter().map(revoked).collect();
             let opened = (!rows.is_empty()).then_some(Opened { displaced });

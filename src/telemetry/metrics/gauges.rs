@@ -23,6 +23,8 @@ pub struct Gauges {
     pub database_pool_idle: IntGauge,
     /// `database_pool_waiting`.
     pub database_pool_waiting: IntGauge,
+    /// `feed_readers`.
+    pub feed_readers: IntGauge,
     /// `sqlite_wal_bytes`.
     pub sqlite_wal_bytes: IntGauge,
     connections: Family<ListenerName, IntGauge>,
@@ -48,13 +50,14 @@ impl Gauges {
             options("signing_key_expires_seconds", "Time until the key stops signing; negative when that is overdue.");
         Ok(Self {
             revocations_live: Family::gauges(registry, "revocations_live", "Revocations that are in force.", "kind")?,
-            view_age_seconds: real("view_age_seconds", "Age of the last proven look at the revocations.")?,
+            view_age_seconds: real("view_age_seconds", "Age of the view: time since the last successful sync began.")?,
             clock_offset_seconds: real("clock_offset_seconds", "This machine's clock minus the database's.")?,
             verified_cache_entries: integer("verified_cache_entries", "Tokens whose signature is remembered.")?,
             password_queue_depth: integer("password_queue_depth", "Logins that wait for a password hash.")?,
             database_pool_in_use: integer("database_pool_in_use", "Database connections at work.")?,
             database_pool_idle: integer("database_pool_idle", "Database connections without work.")?,
             database_pool_waiting: integer("database_pool_waiting", "Requests that wait for a database connection.")?,
+            feed_readers: integer("feed_readers", "Requests that read the revocation feed.")?,
             sqlite_wal_bytes: integer("sqlite_wal_bytes", "Size of SQLite's write-ahead log; 0 with PostgreSQL.")?,
             connections: Family::gauges(registry, "connections", "Open connections of callers.", "listener")?,
             connections_refused: Family::counters(

@@ -51,6 +51,20 @@ macro_rules! label {
 }
 
 label! {
+    /// The type of an item of the revocation feed.
+    FeedItemType {
+        Token = "token",
+        Session = "session",
+        Subject = "subject",
+        Client = "client",
+        Key = "key",
+        All = "all",
+        Keys = "keys",
+        Caller = "caller",
+    }
+}
+
+label! {
     /// How an introspection ended.
     IntrospectionResult {
         /// The token is active.

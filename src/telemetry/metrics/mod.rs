@@ -16,7 +16,9 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounter, IntGaugeVec
 
 pub use gauges::Gauges;
 pub use http::Route;
-pub use labels::{Family, Grid, IntrospectionResult, Label, Limit, ListenerName, LoginResult, RefreshResult};
+pub use labels::{
+    Family, FeedItemType, Grid, IntrospectionResult, Label, Limit, ListenerName, LoginResult, RefreshResult,
+};
 
 use labels::{options, register};
 
@@ -55,6 +57,10 @@ pub struct Metrics {
     pub password_hash_seconds: Histogram,
     /// `revocation_lag_seconds`.
     pub revocation_lag_seconds: Histogram,
+    /// `feed_items_total{type}`.
+    pub feed_items: Family<FeedItemType, IntCounter>,
+    /// `feed_delivery_seconds`.
+    pub feed_delivery_seconds: Histogram,
     cache_hits: IntCounter,
     cache_misses: IntCounter,
     database_seconds: HistogramVec,
@@ -100,7 +106,18 @@ impl Metrics {
             password_hash_seconds: histogram("password_hash_seconds", "Time of one password hash.", &HASH_BUCKETS)?,
             revocation_lag_seconds: histogram(
                 "revocation_lag_seconds",
-                "Time from when another replica began to write a revocation until this one honoured it.",
+                "Time from when another replica began to write a revocation until this one applied it.",
+                &LAG_BUCKETS,
+            )?,
+            feed_items: Family::counters(
+                &registry,
+                "feed_items_total",
+                "Items of the revocation feed sent to readers.",
+                "type",
+            )?,
+            feed_delivery_seconds: histogram(
+                "feed_delivery_seconds",
+                "Time from the start of a revocation's write until it was sent to a reader of the feed's stream.",
                 &LAG_BUCKETS,
             )?,
             cache_hits: counter("verified_cache_hits_total", "Tokens whose signature was remembered.")?,

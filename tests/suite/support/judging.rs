@@ -157,6 +157,13 @@ pub fn resource_server(audiences: &[&str], right: IntrospectRight) -> ClientSett
     }
 }
 
+/// The id of a token in the revocation feed.
+pub fn id_in_feed(token: &str) -> String {
+    let claims = claims_of(token);
+    let digest = ring::digest::digest(&ring::digest::SHA256, claims["jti"].as_str().unwrap().as_bytes());
+    URL_SAFE_NO_PAD.encode(&digest.as_ref()[..16])
+}
+
 /// The claims of a JWT, unverified.
 pub fn claims_of(token: &str) -> Value {
     part(token, 1)

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use countersign::domain::{
-    Audience, Client, ClientId, ClientKind, ClientSettings, EndReason, Grant, Grants, IntrospectRight, Role, ScopeSet,
-    SecretDigest, SessionId, Timestamp, User, UserId, Username,
+    Audience, Client, ClientId, ClientKind, ClientSettings, EndReason, FeedRight, Grant, Grants, IntrospectRight, Role,
+    ScopeSet, SecretDigest, SessionId, Timestamp, User, UserId, Username,
 };
 use countersign::store::{
     AuditEvent, EndOutcome, EndRequest, NewClient, NewSession, NewUser, Owner, RotateOutcome, RotateRequest, Store,
@@ -59,6 +59,7 @@ pub fn settings() -> ClientSettings {
         algorithm: None,
         token_type: None,
         jwks: None,
+        feed: FeedRight::None,
     }
 }
 

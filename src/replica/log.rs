@@ -1,0 +1,121 @@
+//! The live entries of the change feed in memory, for the readers of `/v1/revocations`.
+//!
+//! The follower publishes a new [`LogState`] after each sync. Readers hold a state as long as they need it and take no lock.
+//! Entries are in segments that consecutive states share, so that a slow reader of everything costs little memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::watch;
+
+use crate::domain::Timestamp;
+use crate::store::{FeedCursor, FeedEntry, Place, PublicCursor};
+
+/// The entries of a segment. Appending copies the last segment if a reader holds it.
+const SEGMENT: usize = 1024;
+
+/// An entry with its number in this replica's log.
+#[derive(Debug, Clone)]
+pub struct LogEntry {
+    /// Counts up in the order of application.
+    pub number: u64,
+    pub entry: FeedEntry,
+}
+
+/// The log after a sync.
+#[derive(Debug, Clone, Default)]
+pub struct LogState {
+    segments: Vec<Arc<Vec<LogEntry>>>,
+    /// The number of the next entry.
+    pub next: u64,
+    /// Counts the complete loads. Entries of an earlier load may be missing.
+    pub loads: u64,
+    /// The cursor that the entries reach; `None` before the first sync.
+    pub cursor: Option<PublicCursor>,
+    /// [`Clock::elapsed`](crate::clock::Clock::elapsed) when the last successful sync began.
+    pub synced_at: Duration,
+}
+
+impl LogState {
+    /// The entries with at least this number, in segments.
+    pub fn from(&self, number: u64) -> impl Iterator<Item = &[LogEntry]> {
+        self.segments.iter().filter_map(move |segment| {
+            let first = segment.partition_point(|entry| entry.number < number);
+            segment.get(first..).filter(|rest| !rest.is_empty())
+        })
+    }
+
+    /// The segments, for a reader of everything.
+    pub fn segments(&self) -> &[Arc<Vec<LogEntry>>] {
+        &self.segments
+    }
+
+    /// The entries that a reader at `since` lacks; `None` if this replica cannot tell.
+    pub fn after<'a>(&'a self, since: &'a PublicCursor) -> Option<impl Iterator<Item = &'a LogEntry>> {
+        self.cursor.as_ref().filter(|own| own.continues(since))?;
+        let is_new = |place: Place| !since.covers(place);
+        Some(self.from(0).flatten().filter(move |entry| entry.entry.place.is_some_and(is_new)))
+    }
+
+    fn push(&mut self, entry: FeedEntry) {
+        let entry = LogEntry { number: self.next, entry };
+        self.next += 1;
+        match self.segments.last_mut() {
+            Some(last) if last.len() < SEGMENT => Arc::make_mut(last).push(entry),
+            _ => self.segments.push(Arc::new(vec![entry])),
+        }
+    }
+}
+
+/// The log, and the notification of its readers.
+#[derive(Debug, Default)]
+pub struct Log {
+    state: ArcSwap<LogState>,
+    synced: watch::Sender<()>,
+}
+
+impl Log {
+    /// The state after the last sync.
+    pub fn state(&self) -> Arc<LogState> {
+        self.state.load_full()
+    }
+
+    /// Notifies after each sync.
+    pub fn subscribe(&self) -> watch::Receiver<()> {
+        self.synced.subscribe()
+    }
+
+    /// Publishes a sync that began at `synced_at` and read `entries`. `is_complete`: they are all entries.
+    /// The follower is the only caller, one sync at a time.
+    pub(super) fn publish(&self, entries: Vec<FeedEntry>, is_complete: bool, cursor: &FeedCursor, synced_at: Duration) {
+        // A concurrent sweep may be lost; the next one repeats it.
+        let mut state = LogState::clone(&self.state.load());
+        if is_complete {
+            state.segments.clear();
+            state.loads += 1;
+        }
+        for entry in entries {
+            state.push(entry);
+        }
+        state.cursor = Some(cursor.to_public());
+        state.synced_at = synced_at;
+        self.state.store(Arc::new(state));
+        self.synced.send_replace(());
+    }
+
+    /// Frees the entries that expired before `now`.
+    pub fn sweep(&self, now: Timestamp) {
+        self.state.rcu(|state| {
+            let mut state = LogState::clone(state);
+            for segment in &mut state.segments {
+                if segment.iter().any(|entry| entry.entry.expires_at <= now) {
+                    let live = segment.iter().filter(|entry| now < entry.entry.expires_at);
+                    *segment = Arc::new(live.cloned().collect());
+                }
+            }
+            state.segments.retain(|segment| !segment.is_empty());
+            state
+        });
+    }
+}
