@@ -26,3 +26,6 @@ pub struct Replica {
     pub clock: Arc<dyn Clock>,
     pub random: Arc<dyn Random>,
 }
+
+#[cfg(test)]
+mod tests;
