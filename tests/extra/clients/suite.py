@@ -18,6 +18,7 @@ from support.service import ALGORITHMS, API, PASSWORD, Blueprint, Service, Tls  
 from support.tokens import header_of  # noqa: E402
 
 import guide  # noqa: E402
+import offline  # noqa: E402
 
 HERE = Path(__file__).resolve().parent
 # The minimum that the service accepts with `jwks_max_age = "1s"`; a library may fetch keys again after 30 s.
@@ -61,6 +62,7 @@ def main():
     jobs["redocly lint"] = lambda: redocly(service, sources, environment)
     jobs["idwcc, strict"] = lambda: idwcc(blueprint, folder / "idwcc")
     jobs["guide: protect your service"] = lambda: guide_programs(blueprint, folder / "guide", options)
+    jobs["guide: verify offline"] = lambda: offline_programs(blueprint, folder / "offline", options)
     jobs["schemathesis"] = lambda: schemathesis(blueprint, folder / "schemathesis", options.python)
     chosen = {name: job for name, job in jobs.items() if not options.names or any(part in name for part in options.names)}
     announced = service.rotate()
@@ -127,6 +129,22 @@ def guide_programs(blueprint, folder, options):
     if options.guide:
         commands["rust"] = lambda _: [options.guide]
     return list(guide.check(blueprint, folder, commands, {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}))
+
+
+def offline_programs(blueprint, folder, options):
+    """The programs that docs/how-to/verify-offline.md shows."""
+
+    def python(place, text):
+        (place / "app.py").write_text(text)
+        return [options.python, "app.py"]
+
+    def javascript(place, text):
+        (place / "app.mjs").write_text(text)
+        (place / "node_modules").symlink_to(options.modules / "node_modules")
+        return ["node", "app.mjs"]
+
+    commands = {"python": python, "js": javascript}
+    return list(offline.check(blueprint, folder, commands, {"PATH": os.environ["PATH"], "PYTHONDONTWRITEBYTECODE": "1"}))
 
 
 def redocly(service, sources, environment):
