@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 use tokio::runtime::{Builder, Runtime};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::demo::Demo;
@@ -49,11 +49,7 @@ fn start(mut config: Config, sink: LogSink, demo: Option<Demo>) -> Result<(), Cl
 
 async fn serve(config: Config, parts: Parts, demo: Option<Demo>) -> Result<(), CliError> {
     let (stop, abort) = (CancellationToken::new(), CancellationToken::new());
-    tokio::spawn(handle_signals(
-        Signals::new().map_err(|error| CliError::about("signals", error))?,
-        stop.clone(),
-        abort.clone(),
-    ));
+    handle_signals(&stop, &abort).map_err(|error| CliError::about("signals", error))?;
     let app = App::build(config, parts).await.map_err(|error| CliError::Failed(explained(&error)))?;
     print_summary(&app);
     if let Some(demo) = &demo {
@@ -151,52 +147,31 @@ fn free_address() -> SocketAddr {
     TcpListener::bind(any).and_then(|listener| listener.local_addr()).unwrap_or(any)
 }
 
-/// The signals of a service. Their handlers are installed before anything starts, so that no signal interrupts the
-/// start.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    quit: Signal,
-    hang_up: Signal,
-    user_defined1: Signal,
-    user_defined2: Signal,
-}
-
-impl Signals {
-    fn new() -> io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            quit: signal(SignalKind::quit())?,
-            hang_up: signal(SignalKind::hangup())?,
-            user_defined1: signal(SignalKind::user_defined1())?,
-            user_defined2: signal(SignalKind::user_defined2())?,
-        })
+/// Installs the signal handlers before anything starts, so that no signal interrupts the start. The first stop signal
+/// starts an orderly end; the second ends the process. Signals by which other servers reload or reopen files change
+/// nothing here, and are logged.
+fn handle_signals(stop: &CancellationToken, abort: &CancellationToken) -> io::Result<()> {
+    for (kind, without_effect) in [
+        (SignalKind::terminate(), None),
+        (SignalKind::interrupt(), None),
+        (SignalKind::quit(), None),
+        (SignalKind::hangup(), Some("SIGHUP")),
+        (SignalKind::user_defined1(), Some("SIGUSR1")),
+        (SignalKind::user_defined2(), Some("SIGUSR2")),
+    ] {
+        let (mut received, stop, abort) = (signal(kind)?, stop.clone(), abort.clone());
+        tokio::spawn(async move {
+            while received.recv().await.is_some() {
+                match without_effect {
+                    Some(signal) => tracing::info!(
+                        signal,
+                        "this signal changes nothing: certificates are read again when they change, settings at a start"
+                    ),
+                    None if stop.is_cancelled() => abort.cancel(),
+                    None => stop.cancel(),
+                }
+            }
+        });
     }
-}
-
-/// The first stop signal starts an orderly end; the second ends the process. Signals by which other servers reload or
-/// reopen files change nothing here, and are logged.
-async fn handle_signals(mut signals: Signals, stop: CancellationToken, abort: CancellationToken) {
-    loop {
-        let without_effect = tokio::select! {
-            _ = signals.terminate.recv() => None,
-            _ = signals.interrupt.recv() => None,
-            _ = signals.quit.recv() => None,
-            _ = signals.hang_up.recv() => Some("SIGHUP"),
-            _ = signals.user_defined1.recv() => Some("SIGUSR1"),
-            _ = signals.user_defined2.recv() => Some("SIGUSR2"),
-        };
-        if let Some(signal) = without_effect {
-            tracing::info!(
-                signal,
-                "this signal changes nothing: certificates are read again when they change, settings at a start"
-            );
-        } else if stop.is_cancelled() {
-            abort.cancel();
-            return;
-        } else {
-            stop.cancel();
-        }
-    }
+    Ok(())
 }

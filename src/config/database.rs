@@ -7,8 +7,7 @@ use url::Url;
 
 use super::reader::Hidden;
 use super::section::section;
-use super::value::choice;
-use crate::domain::SecretText;
+use crate::domain::{SecretText, texts};
 
 /// An embedded database: the service starts without any other software.
 const DEFAULT_URL: &str = "sqlite://countersign-data/countersign.db";
@@ -54,16 +53,15 @@ section! {
     }
 }
 
-/// How connections reach PostgreSQL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Pooler {
-    /// Directly, or through a pooler in session mode.
-    Session,
-    /// Through a pooler in transaction mode: `LISTEN`, prepared statements and session settings are not available.
-    Transaction,
+texts! {
+    /// How connections reach PostgreSQL.
+    Pooler else "a pooler is `session` or `transaction`" {
+        /// Directly, or through a pooler in session mode.
+        Session = "session",
+        /// Through a pooler in transaction mode: `LISTEN`, prepared statements and session settings are not available.
+        Transaction = "transaction",
+    }
 }
-
-choice!(Pooler, "write \"session\" or \"transaction\"", "session" => Session, "transaction" => Transaction);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Engine {

@@ -4,7 +4,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::raw::Raw;
 use super::section::section;
-use super::value::{Fault, Value, choice};
+use super::value::{Fault, Value};
+use crate::domain::texts;
 
 section! {
     Log(read) in ["log"] as "Log" {
@@ -18,17 +19,16 @@ section! {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// Text for people.
-    Text,
-    /// One JSON object per line.
-    Json,
+texts! {
+    LogFormat else "a log format is `auto`, `text` or `json`" {
+        /// Text on a terminal, JSON elsewhere.
+        Auto = "auto",
+        /// Text for people.
+        Text = "text",
+        /// One JSON object per line.
+        Json = "json",
+    }
 }
-
-choice!(LogFormat, "write \"auto\", \"text\" or \"json\"", "auto" => Auto, "text" => Text, "json" => Json);
 
 /// A default level, and levels of single modules: `info,sqlx=warn`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -68,15 +68,8 @@ impl Value for LogLevels {
 
 /// Accepts only the names of levels. `tracing` would read the typing error `inof` as a module and log only that module.
 fn level(text: Option<&str>) -> Result<LevelFilter, Fault> {
-    match text {
-        Some("off") => Ok(LevelFilter::OFF),
-        Some("error") => Ok(LevelFilter::ERROR),
-        Some("warn") => Ok(LevelFilter::WARN),
-        Some("info") => Ok(LevelFilter::INFO),
-        Some("debug") => Ok(LevelFilter::DEBUG),
-        Some("trace") => Ok(LevelFilter::TRACE),
-        _ => Err(Fault::Form),
-    }
+    let names = ["off", "error", "warn", "info", "debug", "trace"];
+    text.filter(|text| names.contains(text)).and_then(|text| text.parse().ok()).ok_or(Fault::Form)
 }
 
 #[cfg(test)]

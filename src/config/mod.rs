@@ -42,7 +42,7 @@ pub use lifecycle::{Audit, Shutdown};
 pub use limits::{Limits, RateLimit};
 pub use listener::{Grpc, Listener, MOST_DEFAULT_CONNECTIONS, TlsFiles};
 pub use log::{Log, LogFormat, LogLevels};
-pub use passwords::Passwords;
+pub use passwords::{HASHING_THREADS, Passwords};
 pub use sources::{Sources, read_secret_again};
 pub use tokens::{Refresh, Sessions, Tokens};
 

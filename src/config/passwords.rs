@@ -1,7 +1,20 @@
 //! Settings of password hashing and of new passwords.
 
+use std::ops::RangeInclusive;
+
 use super::section::section;
-use crate::domain::{HASHING_QUEUE, HASHING_THREADS, LEGACY_COST, LEGACY_MEMORY_KIB};
+
+/// Range of the number of hashing threads. More threads compete for caches and memory bandwidth without a gain.
+pub const HASHING_THREADS: RangeInclusive<usize> = 1..=64;
+/// Range of the number of callers that may wait for a hashing thread. With 0, a second login at the same moment would
+/// be refused.
+const HASHING_QUEUE: RangeInclusive<usize> = 1..=10_000;
+/// Range of `passwords.legacy_cost`: the work that hashes of other schemes may add to a refused login. The unit is one
+/// hash of the current scheme.
+const LEGACY_COST: RangeInclusive<u32> = 1..=1000;
+/// Range of `passwords.legacy_memory_kib`: memory in KiB shared by hashes that need more than a hashing thread owns.
+/// Its maximum is the memory limit of one hash (security.md P11).
+const LEGACY_MEMORY_KIB: RangeInclusive<u32> = 8192..=1024 * 1024;
 
 /// The minimum of security.md P1 and the first recommendation of OWASP: about 30 ms on one core.
 const MEMORY_KIB: u32 = 19_456;
@@ -16,9 +29,9 @@ const MOST_ITERATIONS: u32 = 16;
 /// About one second of waiting time on two cores (security.md P5).
 const QUEUE: usize = 64;
 /// Allows bcrypt of cost 13 and Django's PBKDF2 of 1,200,000 iterations. A refused login takes less than a second.
-const LEGACY_COST_DEFAULT: usize = 24;
+const LEGACY_COST_DEFAULT: u32 = 24;
 /// Allows scrypt with N = 2^17 and r = 8, the largest parameters in common use.
-const LEGACY_MEMORY_DEFAULT: usize = 128 * 1024;
+const LEGACY_MEMORY_DEFAULT: u32 = 128 * 1024;
 /// NIST asks for 8 with a second factor and 15 without. The blocklist and the rate limits make up for the difference.
 const MIN_LENGTH: usize = 12;
 
@@ -36,10 +49,10 @@ section! {
         queue: usize = QUEUE, in HASHING_QUEUE;
         /// Limit on the work of verifying a hash that was imported or made with former settings, when the login is
         /// refused. The unit is one hash with the current settings. An import refuses hashes that cost more.
-        legacy_cost: usize = LEGACY_COST_DEFAULT, in LEGACY_COST;
+        legacy_cost: u32 = LEGACY_COST_DEFAULT, in LEGACY_COST;
         /// Memory in KiB shared by all hashes that need more than `passwords.memory_kib`. An import refuses hashes
         /// that need more than this.
-        legacy_memory_kib: usize = LEGACY_MEMORY_DEFAULT, in LEGACY_MEMORY_KIB;
+        legacy_memory_kib: u32 = LEGACY_MEMORY_DEFAULT, in LEGACY_MEMORY_KIB;
         /// Minimum length of a new password, in characters. Passwords of at least 64 characters are always long
         /// enough.
         min_length: usize = MIN_LENGTH, in 8..=64;

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use ipnet::IpNet;
 
+use super::database::Pooler;
+use super::log::LogFormat;
 use super::raw::Raw;
 use crate::domain::{Algorithm, Audience, TokenType};
 
@@ -127,33 +129,13 @@ text! {
         |text| Self::parse(text).map_err(|_| Fault::Form), ToString::to_string;
     TokenType, "write \"at+jwt\" or \"JWT\"",
         |text| Self::parse(text).map_err(|_| Fault::Form), |token_type| token_type.as_str().to_owned();
+    LogFormat, "write \"auto\", \"text\" or \"json\"",
+        |text| Self::parse(text).map_err(|_| Fault::Form), |format| format.as_str().to_owned();
+    Pooler, "write \"session\" or \"transaction\"",
+        |text| Self::parse(text).map_err(|_| Fault::Form), |pooler| pooler.as_str().to_owned();
     Audience, "write 1 to 256 visible ASCII characters without \" and \\",
         |text| Self::parse(text).map_err(|_| Fault::Form), ToString::to_string;
 }
-
-/// Implements `Value` for an enum of fixed words.
-macro_rules! choice {
-    ($type:ty, $form:literal, $($word:literal => $value:ident),*) => {
-        impl $crate::config::value::Value for $type {
-            const FORM: &'static str = $form;
-
-            fn read(raw: &$crate::config::raw::Raw) -> Result<Self, $crate::config::value::Fault> {
-                match raw.text() {
-                    $(Some($word) => Ok(Self::$value),)*
-                    _ => Err($crate::config::value::Fault::Form),
-                }
-            }
-
-            fn show(&self) -> String {
-                match self {
-                    $(Self::$value => $word.to_owned(),)*
-                }
-            }
-        }
-    };
-}
-
-pub(super) use choice;
 
 impl<T: Value> Value for Vec<T> {
     const FORM: &'static str = T::FORM;

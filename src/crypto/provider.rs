@@ -130,11 +130,15 @@ fn compute_digest(data: &[u8], hash: ThumbprintHash) -> Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::URL_SAFE_NO_PAD;
     use jsonwebtoken::jwk::Jwk;
+    use jsonwebtoken::signature::{Signer, Verifier};
     use jsonwebtoken::{Header, Validation};
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::clock::{Clock, SystemClock};
     use crate::crypto::SigningKey;
     use crate::crypto::fixtures::{ISSUER, all_keys, user_claims};
     use crate::domain::TokenType;
@@ -204,6 +208,53 @@ mod tests {
                 jsonwebtoken::encode(&Header::new(algorithm), &json!({"exp": 4_000_000_000_u32}), &encoding).unwrap();
             jsonwebtoken::decode::<Value>(&token, &published(&key), &Validation::new(algorithm)).unwrap();
             assert!(Jwk::from_encoding_key(&encoding, algorithm).is_ok());
+        }
+    }
+
+    /// Compares the library's functions, which parse the key for each token, with its traits on a parsed key:
+    /// `cargo test --release --lib -- --ignored --nocapture crate_functions`.
+    #[test]
+    #[ignore = "a measurement for docs/performance.md"]
+    fn crate_functions_take_longer_to_sign_than_the_traits_and_as_long_to_verify() {
+        fn ratio(mut functions: impl FnMut(), mut traits: impl FnMut()) -> f64 {
+            let clock = SystemClock::default();
+            let time = |job: &mut dyn FnMut()| {
+                let began = clock.elapsed();
+                (0..50).for_each(|_| job());
+                clock.elapsed() - began
+            };
+            let mut ratios: Vec<f64> =
+                (0..61).map(|_| time(&mut functions).as_secs_f64() / time(&mut traits).as_secs_f64()).collect();
+            ratios.sort_by(f64::total_cmp);
+            ratios[30]
+        }
+        install_provider();
+        let message = "x".repeat(560);
+        for key in all_keys() {
+            let (algorithm, pkcs8) = (key.algorithm().as_str().parse().unwrap(), key.pkcs8());
+            let (private, signer) = match algorithm {
+                Algorithm::ES256 => {
+                    (EncodingKey::from_ec_der(pkcs8), RingSigner::Es256(es256_from_pkcs8(pkcs8).unwrap()))
+                }
+                Algorithm::EdDSA => (EncodingKey::from_ed_der(pkcs8), RingSigner::EdDsa(ed25519(pkcs8).unwrap())),
+                Algorithm::RS256 => {
+                    (EncodingKey::from_rsa_der(&pkcs8[26..]), RingSigner::Rs256(RsaKeyPair::from_pkcs8(pkcs8).unwrap()))
+                }
+                _ => {
+                    (EncodingKey::from_rsa_der(&pkcs8[26..]), RingSigner::Ps256(RsaKeyPair::from_pkcs8(pkcs8).unwrap()))
+                }
+            };
+            let (public, verifier) = (published(&key), signer.verifier().unwrap());
+            let signature = jsonwebtoken::crypto::sign(message.as_bytes(), &private, algorithm).unwrap();
+            let sign = ratio(
+                || drop(jsonwebtoken::crypto::sign(message.as_bytes(), &private, algorithm).unwrap()),
+                || drop(URL_SAFE_NO_PAD.encode(signer.try_sign(message.as_bytes()).unwrap())),
+            );
+            let verify = ratio(
+                || assert!(jsonwebtoken::crypto::verify(&signature, message.as_bytes(), &public, algorithm).unwrap()),
+                || verifier.verify(message.as_bytes(), &URL_SAFE_NO_PAD.decode(&signature).unwrap()).unwrap(),
+            );
+            eprintln!("{:?}: sign {sign:.2}, verify {verify:.2}", key.algorithm());
         }
     }
 }

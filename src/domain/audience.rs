@@ -1,13 +1,12 @@
 //! Audiences and roles: short names that appear in tokens.
 
-use std::fmt;
-
 use super::{ParseError, ScopeSet};
 
-/// A resource server's name: the value of `aud` (RFC 7519 §4.1.3), often a URL. 1 to 256 visible ASCII characters
-/// without `"` and `\`; compared byte for byte.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Audience(Box<str>);
+text_type! {
+    /// A resource server's name: the value of `aud` (RFC 7519 §4.1.3), often a URL. 1 to 256 visible ASCII characters
+    /// without `"` and `\`; compared byte for byte.
+    Audience
+}
 
 impl Audience {
     pub fn parse(text: &str) -> Result<Self, ParseError> {
@@ -17,21 +16,12 @@ impl Audience {
         }
         Ok(Self(text.into()))
     }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
-impl fmt::Display for Audience {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
+text_type! {
+    /// A role of a user: 1 to 64 of `A-Z a-z 0-9 . _ : / -`, which are safe in a header and in a comma-separated list.
+    Role
 }
-
-/// A role of a user: 1 to 64 of `A-Z a-z 0-9 . _ : / -`, which are safe in a header and in a comma-separated list.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Role(Box<str>);
 
 impl Role {
     pub fn parse(text: &str) -> Result<Self, ParseError> {
@@ -40,16 +30,6 @@ impl Role {
             return Err(ParseError("a role is 1 to 64 of the characters A-Z a-z 0-9 . _ : / -"));
         }
         Ok(Self(text.into()))
-    }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Role {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
     }
 }
 

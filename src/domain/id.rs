@@ -2,7 +2,6 @@
 //! §5).
 
 use std::fmt;
-use std::sync::Arc;
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -89,40 +88,7 @@ random_id! {
     SessionId, "ses_", "a session id is `ses_` followed by 22 characters of base64url"
 }
 
-/// Defines an id that is short text of a limited alphabet.
-macro_rules! text_id {
-    ($(#[$doc:meta])* $name:ident) => {
-        $(#[$doc])*
-        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $name(Arc<str>);
-
-        impl $name {
-            pub fn as_str(&self) -> &str {
-                &self.0
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl std::borrow::Borrow<str> for $name {
-            fn borrow(&self) -> &str {
-                &self.0
-            }
-        }
-    };
-}
-
-text_id! {
+text_type! {
     /// An OAuth client (RFC 6749 §2.2): 1 to 64 of `A-Z a-z 0-9 . _ -`, without the prefixes of users, sessions and
     /// secrets.
     ClientId
@@ -140,7 +106,7 @@ impl ClientId {
     }
 }
 
-text_id! {
+text_type! {
     /// A key id (RFC 7515 §4.1.4): 1 to 64 of `A-Z a-z 0-9 . _ -` (security.md T5).
     Kid
 }
@@ -158,7 +124,7 @@ impl Kid {
     }
 }
 
-text_id! {
+text_type! {
     /// The id of a token (RFC 7519 §4.1.7). This service writes 22 characters of base64url. It accepts 1 to 128
     /// visible ASCII characters, because an imported key may have signed tokens of another issuer.
     Jti

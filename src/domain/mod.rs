@@ -34,6 +34,41 @@ macro_rules! texts {
     };
 }
 
+/// Declares a type of short text; its `parse` is written beside it.
+macro_rules! text_type {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(std::sync::Arc<str>);
+
+        impl $name {
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::fmt::Display for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::fmt::Debug for $name {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $name {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+    };
+}
+
+pub(crate) use texts;
+
 mod audience;
 mod claims;
 mod client;
@@ -57,7 +92,7 @@ pub use client::{
 };
 pub use id::{ClientId, IdText, Jti, Kid, SessionId, UserId};
 pub use key::{Algorithm, KeyPhase, KeySchedule, signer_of};
-pub use password::{HASHING_QUEUE, HASHING_THREADS, LEGACY_COST, LEGACY_MEMORY_KIB, Password};
+pub use password::Password;
 pub use password_policy::{PasswordPolicy, PolicyRefusal};
 pub use revocation::{Change, Revocation, RevocationKind};
 pub use scope::ScopeSet;

@@ -1,7 +1,5 @@
 //! A password in its canonical form.
 
-use std::ops::RangeInclusive;
-
 use unicode_normalization::UnicodeNormalization;
 use unicode_properties::{GeneralCategory, UnicodeGeneralCategory};
 use zeroize::Zeroizing;
@@ -12,17 +10,6 @@ use super::ParseError;
 pub const MAX_PASSWORD_CHARS: usize = 256;
 /// Maximum length of the canonical form in bytes.
 pub const MAX_PASSWORD_BYTES: usize = 1024;
-/// Range of the number of hashing threads. More threads compete for caches and memory bandwidth without a gain.
-pub const HASHING_THREADS: RangeInclusive<usize> = 1..=64;
-/// Range of the number of callers that may wait for a hashing thread. With 0, a second login at the same moment would
-/// be refused.
-pub const HASHING_QUEUE: RangeInclusive<usize> = 1..=10_000;
-/// Range of `passwords.legacy_cost`: the work that hashes of other schemes may add to a refused login. The unit is one
-/// hash of the current scheme.
-pub const LEGACY_COST: RangeInclusive<usize> = 1..=1000;
-/// Range of `passwords.legacy_memory_kib`: memory in KiB shared by hashes that need more than a hashing thread owns.
-/// Its maximum is the memory limit of one hash (security.md P11).
-pub const LEGACY_MEMORY_KIB: RangeInclusive<usize> = 8192..=1024 * 1024;
 /// Maximum input length in bytes. A decomposed spelling may be three times as long as the canonical form.
 const MAX_TYPED_BYTES: usize = 3 * MAX_PASSWORD_BYTES;
 

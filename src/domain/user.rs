@@ -1,7 +1,5 @@
 //! Users, and the canonical form of user names.
 
-use std::fmt;
-
 use precis_core::profile::PrecisFastInvocation;
 use precis_profiles::UsernameCaseMapped;
 use unicode_normalization::UnicodeNormalization;
@@ -12,10 +10,11 @@ use super::{ParseError, Role, Timestamp, UserId};
 const MAX_USERNAME_BYTES: usize = 256;
 const MAX_ESCAPES: usize = 48;
 
-/// A user name in canonical form: PRECIS UsernameCaseMapped (RFC 8265 §3.3). Width, case and normalization variants
-/// of a name are one account (security.md P7).
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Username(Box<str>);
+text_type! {
+    /// A user name in canonical form: PRECIS UsernameCaseMapped (RFC 8265 §3.3). Width, case and normalization variants
+    /// of a name are one account (security.md P7).
+    Username
+}
 
 impl Username {
     /// Reads a user name as typed. Control characters, NUL and spaces are rejected.
@@ -43,10 +42,6 @@ impl Username {
         }
         Ok(name)
     }
-
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
 }
 
 /// One pass of the profile. NFC comes first, because the profile checks characters before it composes them: it would
@@ -54,18 +49,6 @@ impl Username {
 /// §3.3.2 in full, with the rule for the final sigma; the library maps single characters.
 fn canonical(text: &str) -> Option<String> {
     UsernameCaseMapped::enforce(text.to_lowercase().nfc().collect::<String>()).ok().map(Into::into)
-}
-
-impl fmt::Display for Username {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Username {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
 }
 
 /// Whether a user can log in.

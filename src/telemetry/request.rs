@@ -8,7 +8,7 @@ use tracing::Level;
 
 use super::escape::{write_json, write_text};
 use super::time::write_rfc3339;
-use crate::domain::Timestamp;
+use crate::domain::{Timestamp, texts};
 
 /// The target of request lines, so that `log.level` can set a separate level for them.
 pub(super) const TARGET: &str = "countersign::request";
@@ -16,22 +16,13 @@ pub(super) const TARGET: &str = "countersign::request";
 /// Routes that orchestrators and Prometheus poll.
 const PROBES: [&str; 3] = ["/livez", "/readyz", "/metrics"];
 
-/// Whether a look-up was answered from memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CacheUse {
-    /// The token's signature was in the cache.
-    Hit,
-    /// The token's signature was verified for this request.
-    Miss,
-}
-
-impl CacheUse {
-    /// The value's text in lines and metrics.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Hit => "hit",
-            Self::Miss => "miss",
-        }
+texts! {
+    /// Whether a look-up was answered from memory.
+    CacheUse {
+        /// The token's signature was in the cache.
+        Hit = "hit",
+        /// The token's signature was verified for this request.
+        Miss = "miss",
     }
 }
 

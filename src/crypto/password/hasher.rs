@@ -401,14 +401,6 @@ mod tests {
         assert!(hasher.verify(password(&long), Some(hash), Priority::Normal).await.unwrap().matches);
     }
 
-    #[test]
-    fn p1_weaker_settings_do_not_start() {
-        let weak = HashSettings { memory_kib: 7167, ..WEAKEST };
-        let clock = Arc::new(ManualClock::starting_at(Timestamp::from_millis(0)));
-        let started = PasswordHasher::start(weak, Arc::new(SeededRandom::new(1)), clock, Arc::new(|_| ()));
-        assert!(matches!(started.err(), Some(SettingsError::TooWeak)));
-    }
-
     #[tokio::test]
     async fn p1_a_match_with_any_other_scheme_yields_a_replacement_that_matches() {
         let hasher = start(WEAKEST);

@@ -6,11 +6,11 @@ use std::ops::RangeInclusive;
 use super::stored::HashRefusal;
 
 /// Maximum memory of one hash: 1 GiB (security.md P11).
-pub(super) const MAX_MEMORY_KIB: u32 = 1024 * 1024;
+const MAX_MEMORY_KIB: u32 = 1024 * 1024;
 /// Maximum passes of argon2 over its memory (security.md P11).
-pub(super) const MAX_PASSES: u32 = 16;
+const MAX_PASSES: u32 = 16;
 /// Maximum lanes of argon2, and maximum parallelism of scrypt.
-pub(super) const MAX_LANES: u32 = 16;
+const MAX_LANES: u32 = 16;
 /// Lower than for argon2: scrypt hashes are only imported, and the library allocates their memory for each hash.
 const MAX_SCRYPT_MEMORY_KIB: u32 = 256 * 1024;
 /// Ten times the current recommendation for PBKDF2-HMAC-SHA-256.

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use prometheus::core::Collector;
 use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, Result};
 
-use crate::domain::{Grant, RefreshRefusal, RevocationKind};
+use crate::domain::{Grant, RefreshRefusal, RevocationKind, texts};
 use crate::telemetry::CacheUse;
 
 /// The prefix of every metric of the service.
@@ -25,32 +25,7 @@ pub trait Label: Copy + PartialEq + 'static {
     }
 }
 
-/// Declares a label as an enum with a text for each value.
-macro_rules! label {
-    ($(#[$about:meta])* $name:ident { $($(#[$of_value:meta])* $value:ident = $text:literal,)* }) => {
-        $(#[$about])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum $name {
-            $($(#[$of_value])* $value,)*
-        }
-
-        impl Label for $name {
-            const VALUES: &'static [Self] = &[$(Self::$value,)*];
-
-            fn text(self) -> &'static str {
-                match self {
-                    $(Self::$value => $text,)*
-                }
-            }
-
-            fn index(self) -> usize {
-                self as usize
-            }
-        }
-    };
-}
-
-label! {
+texts! {
     /// The type of an item of the revocation feed.
     FeedItemType {
         Token = "token",
@@ -64,7 +39,7 @@ label! {
     }
 }
 
-label! {
+texts! {
     /// How an introspection ended.
     IntrospectionResult {
         /// The token is active.
@@ -78,7 +53,7 @@ label! {
     }
 }
 
-label! {
+texts! {
     /// How a login ended.
     LoginResult {
         /// A session began.
@@ -94,7 +69,7 @@ label! {
     }
 }
 
-label! {
+texts! {
     /// How a refresh ended.
     RefreshResult {
         /// The client received a new pair of tokens.
@@ -134,7 +109,7 @@ impl From<RefreshRefusal> for RefreshResult {
     }
 }
 
-label! {
+texts! {
     /// The limit that refused an attempt (security.md L1).
     Limit {
         /// The limit of the address.
@@ -148,7 +123,7 @@ label! {
     }
 }
 
-label! {
+texts! {
     /// A listener.
     ListenerName {
         /// The public listener.
@@ -169,21 +144,23 @@ impl Label for Option<CacheUse> {
     }
 }
 
-impl Label for Grant {
-    const VALUES: &'static [Self] = &Self::ALL;
+macro_rules! labels {
+    ($($Name:ty)*) => {$(
+        impl Label for $Name {
+            const VALUES: &'static [Self] = &Self::ALL;
 
-    fn text(self) -> &'static str {
-        self.as_str()
-    }
+            fn text(self) -> &'static str {
+                self.as_str()
+            }
+
+            fn index(self) -> usize {
+                self as usize
+            }
+        }
+    )*};
 }
 
-impl Label for RevocationKind {
-    const VALUES: &'static [Self] = &Self::ALL;
-
-    fn text(self) -> &'static str {
-        self.as_str()
-    }
-}
+labels! { FeedItemType Grant IntrospectionResult Limit ListenerName LoginResult RefreshResult RevocationKind }
 
 /// One metric per value of a label. All exist from the start, so that the first event is visible as an increase.
 pub struct Family<L, M> {
