@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::app::Core;
 use crate::config::Config;
-use crate::domain::{KeyPhase, RevocationKind};
+use crate::domain::{KeyPhase, RevocationKind, Timestamp};
 use crate::service::{Readiness, Service};
 use crate::store::{Round, Store, SweepCursor, SweepStep};
 use crate::telemetry::{Logger, Metrics};
@@ -18,6 +18,8 @@ use crate::telemetry::{Logger, Metrics};
 const MAINTAIN_KEYS_EVERY: Duration = Duration::from_secs(10);
 /// The interval between two sweeps when no deletable rows are left, and between two rounds through a table.
 const SWEEP_EVERY: Duration = Duration::from_secs(30);
+/// How long a replica keeps a sweep before another may take it. A replica that stops responding blocks it for twice this.
+const SWEEP_FOR: Duration = Duration::from_secs(30);
 /// The interval between two batches of a round. A batch costs the database a few milliseconds, so the load is some
 /// tenths of a percent of one core. A round through ten million sessions takes three hours.
 const STEP_EVERY: Duration = Duration::from_secs(1);
@@ -155,32 +157,70 @@ async fn learn_password_schemes(service: Arc<Service>, stop: CancellationToken) 
     }
 }
 
+/// Frees this replica's memory, and deletes rows unless another replica does.
 async fn sweep(service: Arc<Service>, store: Store, retention: Duration, stop: CancellationToken) {
+    const NAME: &str = "expired rows";
     while !stop.is_cancelled() {
-        let mut has_more = false;
+        let mut next = SWEEP_EVERY;
         if let Some(now) = service.status.time_to_forget() {
             service.status.sweep_view(now);
-            let swept = store.sweep(Some(retention), now).await;
-            for (table, error) in swept.failed {
-                tracing::warn!(table, %error, "a table could not be swept");
+            if let Some(cursor) = taken(&store, NAME, now).await {
+                let swept = store.sweep(Some(retention), now).await;
+                for (table, error) in swept.failed {
+                    tracing::warn!(table, %error, "a table could not be swept");
+                }
+                next = if swept.has_more { RESTART_AFTER } else { SWEEP_EVERY };
+                returned(&store, NAME, &cursor, now.plus(next)).await;
             }
-            has_more = swept.has_more;
         }
-        pause(if has_more { RESTART_AFTER } else { SWEEP_EVERY }, &stop).await;
+        pause(next, &stop).await;
     }
 }
 
 async fn sweep_rounds(round: Round, service: Arc<Service>, store: Store, stop: CancellationToken) {
-    let mut cursor = SweepCursor::beginning_at(service.status.replica.random.bytes());
+    let name = match round {
+        Round::Sessions => "sessions",
+        Round::LoginAttempts => "login attempts",
+    };
     while !stop.is_cancelled() {
-        let look = match service.status.time_to_forget() {
-            Some(now) => store.sweep_round(round, &mut cursor, now).await.unwrap_or_else(|error| {
-                tracing::warn!(?round, %error, "a table could not be swept");
-                SweepStep::RoundOver
-            }),
-            None => SweepStep::RoundOver,
-        };
-        pause(until_next_step(look), &stop).await;
+        let began = service.status.time_to_forget();
+        if let Some(began) = began
+            && let Some(mut cursor) = taken(&store, name, began).await
+        {
+            let mut last = began;
+            let mut look = SweepStep::Deleted(0);
+            while let Some(now) = service.status.time_to_forget().filter(|now| now.since(began) < SWEEP_FOR) {
+                last = now;
+                look = store.sweep_round(round, &mut cursor, now).await.unwrap_or_else(|error| {
+                    tracing::warn!(?round, %error, "a table could not be swept");
+                    SweepStep::RoundOver
+                });
+                if look == SweepStep::RoundOver || stop.is_cancelled() {
+                    break;
+                }
+                pause(until_next_step(look), &stop).await;
+            }
+            let is_over = look == SweepStep::RoundOver;
+            returned(&store, name, &cursor, if is_over { last.plus(SWEEP_EVERY) } else { last }).await;
+            pause(until_next_step(look), &stop).await;
+        } else {
+            pause(SWEEP_EVERY, &stop).await;
+        }
+    }
+}
+
+/// The position of a sweep that this replica took.
+async fn taken(store: &Store, name: &'static str, now: Timestamp) -> Option<SweepCursor> {
+    store.take_sweep(name, now.plus(2 * SWEEP_FOR), now).await.unwrap_or_else(|error| {
+        tracing::warn!(sweep = name, %error, "a sweep could not be taken");
+        None
+    })
+}
+
+/// If this fails, another replica continues when the sweep's time is over.
+async fn returned(store: &Store, name: &'static str, cursor: &SweepCursor, next_at: Timestamp) {
+    if let Err(error) = store.return_sweep(name, cursor, next_at).await {
+        tracing::debug!(sweep = name, %error, "a sweep could not be returned");
     }
 }
 

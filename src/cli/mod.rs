@@ -2,6 +2,7 @@
 //! service sees their changes within `revocation.poll_interval`.
 
 mod admin_key;
+mod audit;
 mod client_options;
 mod clients;
 mod completions;
@@ -87,6 +88,9 @@ enum Command {
     /// Manage admin keys, with which scripts use the administration API
     #[command(subcommand)]
     AdminKey(admin_key::AdminKeyCommand),
+    /// Export the audit trail
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Print the OpenAPI document
     Openapi,
     /// Exit with 0 if the service is ready; for container health checks
@@ -111,6 +115,7 @@ impl Cli {
             Command::Revoke(args) => revoke::run(args, common),
             Command::Token(command) => token::run(&command, common),
             Command::AdminKey(command) => admin_key::run(command, common),
+            Command::Audit(command) => audit::run(&command, common),
             Command::Openapi => openapi::run(),
             Command::Healthcheck(args) => healthcheck::run(&args, common),
             Command::Completions(args) => completions::run(&args),

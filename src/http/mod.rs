@@ -29,7 +29,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::{any, delete, get, patch, post, put};
 
-pub use admin::{ClientItem, KeyItem, UserItem};
+pub use admin::{AuditItem, ClientItem, KeyItem, UserItem};
 pub use direct::{Direct, Routes};
 pub use forward_auth::ForwardAuthHeaders;
 pub use observer::Observer;

@@ -1,8 +1,8 @@
 //! The audit trail: events with their actors and subjects.
 
 use crate::domain::{ClientId, SessionId, Timestamp, UserId};
-use crate::store::StoreError;
 use crate::store::db::{Database, Row, Sql, Tx, Value, values};
+use crate::store::{Rows, StoreError};
 
 /// An event to be written in the transaction of the change that it describes.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -243,6 +243,26 @@ impl Audit<'_> {
             None => Some(floor).filter(|seq| *seq > i64::MIN),
         };
         Ok(AuditStep { records, unreadable, next })
+    }
+
+    /// The events before `before`, in the order of their times, after an event's time and place.
+    pub async fn export(
+        &self,
+        after: Option<(Timestamp, i64)>,
+        before: Timestamp,
+        limit: u32,
+    ) -> Result<Rows<AuditRecord, (Timestamp, i64)>, StoreError> {
+        const PAGE: &str =
+            "SELECT seq, at, event, actor, subject, client, user_id, session, request_id, detail FROM audit
+            WHERE at >= $1 AND at < $2 AND (at > $1 OR seq > $3) ORDER BY at, seq LIMIT $4";
+        let (at, seq) = after.map_or((i64::MIN, i64::MIN), |(at, seq)| (at.millis(), seq));
+        let mut events = Rows::default();
+        for row in &self.0.rows("audit_export", PAGE, values![at, before, seq, limit]).await? {
+            let fields = row.of("audit", "seq");
+            let place = || Some((fields.time("at").ok()?, fields.int("seq").ok()?));
+            events.add(place, AuditRecord::try_from(row));
+        }
+        Ok(events)
     }
 
     /// The position of the oldest of the next [`STEP`] index entries.

@@ -34,12 +34,13 @@ macro_rules! migration {
 }
 
 /// Every migration, in order; versions count up from 1.
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     migration!(1, "0001_initial"),
     migration!(2, "0002_installation_epoch"),
     migration!(3, "0003_refresh_window"),
     migration!(4, "0004_audit"),
     migration!(5, "0005_feed_right"),
+    migration!(6, "0006_sweeps"),
 ];
 
 /// Longest wait for another migrating replica, and longest run of one migration.

@@ -1,7 +1,7 @@
 //! Deletes dead rows in bounded batches (security.md D7).
 //!
-//! Every statement repeats the condition under which its rows are dead. Any number of replicas may therefore sweep at
-//! once, and a live row is never touched. A grace period beyond each end makes small clock steps harmless.
+//! One replica sweeps at a time. Every statement repeats the condition under which its rows are dead, so several
+//! sweepers do no harm, and a live row is never touched. A grace period beyond each end makes small clock steps harmless.
 
 use std::time::Duration;
 
@@ -25,6 +25,9 @@ const ATTEMPT_GRACE: Duration = Duration::from_secs(60);
 /// Sessions stay for this long after their idle or absolute end, and keys for this long after they were retired or
 /// withdrawn.
 const DAY: Duration = Duration::from_secs(86_400);
+
+/// No replica takes a sweep for longer.
+const LONGEST_LEASE: Duration = Duration::from_secs(3600);
 
 /// A table that is scanned repeatedly in key order, because no index finds its dead rows. Such an index would contain
 /// an expiry that almost every use of a row changes. PostgreSQL could then rewrite no row in place.
@@ -166,6 +169,34 @@ impl SweepCursor {
 }
 
 impl Store {
+    /// Takes a sweep for this replica, until `until` at the latest. Returns the position at which to continue. None if
+    /// another replica has it, or it is not due. A conditional statement decides, so it works behind any pooler.
+    pub async fn take_sweep(
+        &self,
+        name: &'static str,
+        until: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<SweepCursor>, StoreError> {
+        // A time far ahead was written before the clock was stepped back.
+        const TAKE: &str = "INSERT INTO sweeps (name, place, next_at) VALUES ($1, $2, $3)
+            ON CONFLICT (name) DO UPDATE SET next_at = excluded.next_at
+            WHERE sweeps.next_at <= $4 OR sweeps.next_at > $5 RETURNING name, place";
+        let far_ahead = now.plus(LONGEST_LEASE);
+        let rows = self.0.write_one("sweep_take", TAKE, values![name, Vec::<u8>::new(), until, now, far_ahead]).await?;
+        rows.first().map(|row| Ok(SweepCursor { last: row.of("sweeps", "name").bytes("place")? })).transpose()
+    }
+
+    /// Returns a sweep, to be continued from `next_at` on by any replica.
+    pub async fn return_sweep(
+        &self,
+        name: &'static str,
+        cursor: &SweepCursor,
+        next_at: Timestamp,
+    ) -> Result<(), StoreError> {
+        const RETURN: &str = "UPDATE sweeps SET place = $2, next_at = $3 WHERE name = $1 RETURNING name";
+        self.0.write_one("sweep_return", RETURN, values![name, cursor.last.clone(), next_at]).await.map(drop)
+    }
+
     /// Deletes a bounded number of dead rows of each table, and audit events older than `audit_retention`, if it is
     /// set. Each table has its own transaction, so a failing table does not stop the sweep of the others. Tables
     /// without an index for dead rows are not included; see [`Store::sweep_round`].

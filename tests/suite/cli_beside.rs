@@ -13,6 +13,20 @@ use super::support::process::{Home, PASSWORD, Server};
 const BOUND: Duration = Duration::from_secs(2);
 
 on_both_engines! {
+    async fn the_audit_trail_is_exported_as_json_lines_up_to_a_day(database: TestDatabase) {
+        let home = Home::on(database);
+        home.user("ada");
+        let server = home.serve();
+        let session = server.log_in("ada").await.session_id;
+        let lines = home.out(&["audit", "export", "--before", "2100-01-01"]);
+        let events: Vec<serde_json::Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let names: Vec<_> = events.iter().map(|event| event["event"].as_str().unwrap()).collect();
+        assert_eq!((names[names.len() - 1], names.contains(&"user.created")), ("login.succeeded", true), "{names:?}");
+        assert_eq!(events[events.len() - 1]["session"], session.as_str());
+        assert!(events.is_sorted_by(|one, other| one["at"].as_str() <= other["at"].as_str()));
+        assert_eq!(home.out(&["audit", "export", "--before", "2020-01-01"]), "");
+    }
+
     async fn a_revocation_by_the_command_line_applies_to_a_running_service(database: TestDatabase) {
         let home = Home::on(database);
         home.user("ada");

@@ -39,11 +39,8 @@ async fn fewest<F: Future<Output = bool>>(proxy: &Proxy, mut run: impl FnMut() -
     fewest
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn each_request_takes_the_documented_round_trips_on_postgresql() {
-    if !Engine::Postgres.is_available() {
-        return;
-    }
+/// A service that reaches PostgreSQL through a proxy.
+async fn behind_a_proxy() -> (TestApp, Proxy) {
     let mut database = TestDatabase::alone().await;
     let mut url = database.url();
     let proxy = Proxy::to(format!("{}:{}", url.host_str().unwrap(), url.port().unwrap())).await;
@@ -51,7 +48,15 @@ async fn each_request_takes_the_documented_round_trips_on_postgresql() {
     url.set_port(Some(proxy.address.port())).unwrap();
     url.query_pairs_mut().append_pair("sslmode", "disable");
     database.set_url(&url);
-    let app = TestApp::start_with(database, SETTINGS).await;
+    (TestApp::start_with(database, SETTINGS).await, proxy)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_request_takes_the_documented_round_trips_on_postgresql() {
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let (app, proxy) = behind_a_proxy().await;
     let grants = Grants::new([Grant::PasswordLogin, Grant::RefreshToken, Grant::ClientCredentials]);
     let portal =
         app.confidential("portal", ClientSettings { grants, ..ClientSettings::new(ClientKind::Confidential) }).await;
@@ -133,4 +138,89 @@ async fn each_request_takes_the_documented_round_trips_on_postgresql() {
     }
     note("password change", trips);
     assert_eq!(measured, documented(), "the table in docs/growth.md");
+}
+
+/// Tables that grow with users, sessions and traffic.
+const GROWING: [&str; 7] =
+    ["users", "sessions", "changes", "audit", "login_attempts", "known_addresses", "client_assertions"];
+
+/// The lines of a plan that read a growing table without an index condition.
+fn scans(plan: &[String]) -> Vec<&String> {
+    let reads = |line: &str| GROWING.iter().any(|table| line.contains(&format!(" on {table}")));
+    let is_scan = |(place, line): &(usize, &String)| {
+        let has_condition = plan[place + 1..]
+            .iter()
+            .take_while(|next| !next.trim_start().starts_with("->"))
+            .any(|next| next.contains("Index Cond:") || next.contains("Tid Cond:"));
+        let is_node = line.contains("Seq Scan") || line.contains("Index Scan") || line.contains("Index Only Scan");
+        // A bitmap's condition belongs to the node below it.
+        is_node && !line.contains("Bitmap") && reads(line) && !has_condition
+    };
+    plan.iter().enumerate().filter(is_scan).map(|(_, line)| line).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_scans_a_growing_table_on_postgresql() {
+    use sqlx::{AssertSqlSafe, Executor, Row};
+    if !Engine::Postgres.is_available() {
+        return;
+    }
+    let (app, proxy) = behind_a_proxy().await;
+    let mut session = app.log_in().await;
+    app.login(&json!({"username": USER, "password": "wrong password"})).await;
+    session = app.refreshed(&session.refresh_token).await;
+    let user = app.user_id(USER).await;
+    for path in [
+        "/admin/v1/users".to_owned(),
+        format!("/admin/v1/users?username={USER}"),
+        format!("/admin/v1/sessions?user={user}"),
+        "/admin/v1/sessions?client=countersign".to_owned(),
+        "/admin/v1/revocations".to_owned(),
+        "/admin/v1/audit".to_owned(),
+        "/admin/v1/audit?event=login.failed&client=countersign".to_owned(),
+    ] {
+        app.administer(Method::GET, &path, None).await;
+    }
+    for criterion in ["event", "actor", "subject", "client", "user", "session"] {
+        app.administer(Method::GET, &format!("/admin/v1/audit?{criterion}=x"), None).await;
+    }
+    app.service.administration.export_audit(None, app.service.status.now()).await.unwrap();
+    for path in ["/v1/me", "/v1/me/sessions"] {
+        assert_eq!(app.get(path).bearer_auth(&session.access_token).send().await.unwrap().status(), 200);
+    }
+    let new = json!({"current_password": PASSWORD, "new_password": "another horse battery staple 8"});
+    let change = app.request(Method::PUT, "/v1/me/password").bearer_auth(&session.access_token).json(&new);
+    session = crate::support::app::tokens(change.send().await.unwrap()).await;
+    app.administer(Method::POST, "/admin/v1/revocations", Some(json!({"user": user.to_string()}))).await;
+    app.post_json("/v1/logout", &json!({"refresh_token": session.refresh_token})).send().await.unwrap();
+
+    let mut connection = app.database.connect_postgres().await;
+    // Without these settings, the plan would depend on the few rows of this test.
+    connection.execute("SET enable_seqscan = off; SET plan_cache_mode = force_generic_plan").await.unwrap();
+    let (mut seen, mut scanned) = (std::collections::BTreeSet::new(), Vec::new());
+    for (text, types) in proxy.prepared() {
+        if !seen.insert(text.clone())
+            || !["SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "MERGE"].iter().any(|word| text.starts_with(word))
+        {
+            continue;
+        }
+        let types: Vec<String> = types.iter().map(|oid| format!("'{oid}'::oid::regtype::text")).collect();
+        let names = sqlx::raw_sql(AssertSqlSafe(format!("SELECT ARRAY[{}]::text[] AS names", types.join(", "))));
+        let names: Vec<String> = names.fetch_one(&mut connection).await.unwrap().get("names");
+        let (parameters, nulls) = match names.len() {
+            0 => (String::new(), String::new()),
+            count => (format!("({})", names.join(", ")), format!("({})", vec!["NULL"; count].join(", "))),
+        };
+        connection.execute(AssertSqlSafe(format!("PREPARE asked {parameters} AS {text}"))).await.unwrap();
+        let explain = sqlx::raw_sql(AssertSqlSafe(format!("EXPLAIN EXECUTE asked {nulls}")));
+        let plan: Vec<String> =
+            explain.fetch_all(&mut connection).await.unwrap().iter().map(|row| row.get::<String, _>(0)).collect();
+        connection.execute("DEALLOCATE asked").await.unwrap();
+        let lines = scans(&plan);
+        if !lines.is_empty() {
+            scanned.push(format!("{text}\n{lines:#?}"));
+        }
+    }
+    assert!(seen.len() > 30, "{}", seen.len());
+    assert!(scanned.is_empty(), "{}", scanned.join("\n\n"));
 }

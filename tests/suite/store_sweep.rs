@@ -197,6 +197,24 @@ on_both_engines! {
         assert_eq!((left["login_attempts"], left["known_addresses"]), (expected, expected));
     }
 
+    async fn d7_one_replica_at_a_time_sweeps_and_the_next_continues_where_it_stopped(database: TestDatabase) {
+        let (first, second) = (database.open().await, database.open().await);
+        let take = async |store: &Store, seconds| store.take_sweep("sessions", at(seconds + 60), at(seconds)).await.unwrap();
+        let cursor = take(&first, 0).await.unwrap();
+        assert_eq!(cursor, SweepCursor::default());
+        assert_eq!(take(&second, 0).await, None);
+        assert!(second.take_sweep("login attempts", at(60), at(0)).await.unwrap().is_some(), "each kind has its own");
+        let place = SweepCursor::beginning_at([7; 16]);
+        first.return_sweep("sessions", &place, at(30)).await.unwrap();
+        assert_eq!(take(&second, 29).await, None, "not due yet");
+        assert_eq!(take(&second, 30).await, Some(place.clone()));
+        // The replica that has it stopped responding.
+        assert_eq!(take(&first, 89).await, None);
+        assert_eq!(take(&first, 90).await, Some(place.clone()));
+        // The sweep was taken before the clocks were stepped back by a day.
+        assert_eq!(first.take_sweep("sessions", at(61), START.minus(Duration::from_secs(DAY))).await.unwrap(), Some(place));
+    }
+
     async fn d7_a_table_that_cannot_be_swept_does_not_stop_the_others(database: TestDatabase) {
         let store = database.open().await;
         done(store.feed().revoke_jti(&Jti::parse("jti-1").unwrap(), at(10), START, None).await);

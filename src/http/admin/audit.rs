@@ -12,7 +12,7 @@ use crate::http::extract::QueryParams;
 use crate::http::page;
 use crate::http::state::Shared;
 use crate::http::time::rfc3339;
-use crate::service::AuditFilter;
+use crate::service::{AuditFilter, AuditRecord};
 
 /// Default and maximum number of events on a page.
 const PAGE: (u32, u32) = (100, 1000);
@@ -45,6 +45,22 @@ pub struct AuditItem {
     /// Id of the request that caused the event.
     #[serde(skip_serializing_if = "Option::is_none")]
     request_id: Option<String>,
+}
+
+impl From<AuditRecord> for AuditItem {
+    fn from(event: AuditRecord) -> Self {
+        Self {
+            at: rfc3339(event.at),
+            event: event.event,
+            actor: event.actor,
+            subject: event.subject,
+            client: event.client,
+            user: event.user,
+            session: event.session,
+            detail: event.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()),
+            request_id: event.request_id,
+        }
+    }
 }
 
 /// A page of audit events.
@@ -90,21 +106,7 @@ pub async fn list(
     };
     let before = page::cursor(&query, page::number)?;
     let page = shared.service.administration.audit(filter, before, page::limit(&query, PAGE)?).await?;
-    let events = page
-        .items
-        .into_iter()
-        .map(|event| AuditItem {
-            at: rfc3339(event.at),
-            event: event.event,
-            actor: event.actor,
-            subject: event.subject,
-            client: event.client,
-            user: event.user,
-            session: event.session,
-            detail: event.detail.as_deref().and_then(|text| serde_json::from_str(text).ok()),
-            request_id: event.request_id,
-        })
-        .collect();
+    let events = page.items.into_iter().map(AuditItem::from).collect();
     Ok(JsonBody(AuditList {
         events,
         unreadable: page.unreadable,

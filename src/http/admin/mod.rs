@@ -8,6 +8,7 @@ pub mod sessions;
 pub mod status;
 pub mod users;
 
+pub use audit::AuditItem;
 pub use clients::ClientItem;
 pub use keys::KeyItem;
 pub use users::UserItem;

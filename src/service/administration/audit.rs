@@ -2,6 +2,7 @@
 
 use tokio::sync::Semaphore;
 
+use crate::domain::Timestamp;
 use crate::service::{Administration, Failure};
 use crate::store::{AuditFilter, AuditRecord, LiveRevocation, Rows};
 
@@ -23,6 +24,19 @@ impl<T> Page<T> {
         Self { unreadable: rows.problems(), items: rows.readable, next }
     }
 }
+
+/// A part of an export.
+#[derive(Debug)]
+pub struct ExportPage {
+    pub events: Vec<AuditRecord>,
+    /// Why events cannot be read.
+    pub unreadable: Vec<String>,
+    /// The time and position after which the next part begins; `None` on the last.
+    pub next: Option<(Timestamp, i64)>,
+}
+
+/// Events that are read at once for an export.
+const EXPORTED_AT_ONCE: u32 = 1000;
 
 /// Maximum number of steps of one search: up to 200,000 index entries, about a quarter of a second.
 const SEARCH_STEPS: u32 = 20;
@@ -64,6 +78,18 @@ impl Administration {
             }
         }
         Ok(page)
+    }
+
+    /// The events before `before`, oldest first.
+    pub async fn export_audit(
+        &self,
+        after: Option<(Timestamp, i64)>,
+        before: Timestamp,
+    ) -> Result<ExportPage, Failure> {
+        let rows = self.replica.store.audit().export(after, before, EXPORTED_AT_ONCE).await?;
+        let is_full = rows.count() == usize::try_from(EXPORTED_AT_ONCE).unwrap_or(usize::MAX);
+        let next = if is_full { rows.last(|last| (last.at, last.seq)) } else { None };
+        Ok(ExportPage { unreadable: rows.problems(), events: rows.readable, next })
     }
 
     /// Revocations after `after` that have not expired, oldest first.

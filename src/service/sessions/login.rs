@@ -214,7 +214,7 @@ impl Sessions {
         let now = self.replica.clock.now();
         let installation_epoch = verified.installation_epoch;
         let token = RefreshToken {
-            session: SessionId::from_bytes(self.replica.random.bytes()),
+            session: SessionId::at(now, self.replica.random.bytes()),
             generation: 0,
             family: FamilySecret::generate(&*self.replica.random),
         };

@@ -15,6 +15,8 @@ struct Trips {
     count: AtomicU64,
     /// The connection of the change feed or of notifications.
     is_of_feed: AtomicBool,
+    /// The prepared statements, each with the object ids of its parameter types.
+    prepared: Mutex<Vec<(String, Vec<u32>)>>,
 }
 
 pub struct Proxy {
@@ -54,17 +56,22 @@ impl Proxy {
                     let (client_reads, client_writes) = client.into_split();
                     let (server_reads, server_writes) = server.into_split();
                     let noted = Arc::clone(&trips);
+                    let mut requests = Messages { head: Vec::new(), body: Vec::new(), body_left: 0, is_started: false };
                     let note_feed = move |request: &[u8]| {
+                        let prepared =
+                            requests.take(request, b'P').iter().map(|body| statement(body)).collect::<Vec<_>>();
+                        noted.prepared.lock().unwrap().extend(prepared);
                         let says = |words: &str| request.windows(words.len()).any(|part| part == words.as_bytes());
                         if says("pg_snapshot_xmin") || says("LISTEN") || says("NOTIFY") {
                             noted.is_of_feed.store(true, Ordering::Relaxed);
                         }
                     };
                     tokio::spawn(pass_on(client_reads, server_writes, cut.clone(), |_| true, note_feed));
-                    let mut messages = Messages::default();
+                    let mut answers = Messages { head: Vec::new(), body: Vec::new(), body_left: 0, is_started: true };
                     let passes = |answer: &[u8]| !takes(&swallow, answer);
                     let cut_after = move |answer: &[u8]| {
-                        trips.count.fetch_add(messages.ready_for_query(answer), Ordering::Relaxed);
+                        // The server ends each round trip with `ReadyForQuery`.
+                        trips.count.fetch_add(answers.take(answer, b'Z').len() as u64, Ordering::Relaxed);
                         if takes(&words, answer) {
                             cutter.send_replace(true);
                         }
@@ -81,6 +88,12 @@ impl Proxy {
         let connections = self.connections.lock().unwrap();
         let of_requests = connections.iter().filter(|trips| !trips.is_of_feed.load(Ordering::Relaxed));
         of_requests.map(|trips| trips.count.load(Ordering::Relaxed)).sum()
+    }
+
+    /// The statements that were prepared so far, over all connections.
+    pub fn prepared(&self) -> Vec<(String, Vec<u32>)> {
+        let connections = self.connections.lock().unwrap();
+        connections.iter().flat_map(|trips| trips.prepared.lock().unwrap().clone()).collect()
     }
 
     /// From now on nothing passes, in either direction.
@@ -110,36 +123,47 @@ impl Drop for Proxy {
     }
 }
 
-/// The server's messages: a type, a length that includes itself, and a body.
-#[derive(Default)]
+/// Messages of PostgreSQL's protocol: a type, a length that includes itself, and a body. The client's first message has
+/// no type.
 struct Messages {
     head: Vec<u8>,
+    body: Vec<u8>,
     body_left: usize,
+    is_started: bool,
 }
 
 impl Messages {
-    /// The number of `ReadyForQuery` in the next bytes: the server ends each round trip with one.
-    fn ready_for_query(&mut self, mut bytes: &[u8]) -> u64 {
-        let mut found = 0;
-        while let Some((&byte, rest)) = bytes.split_first() {
+    /// The bodies of the messages of one type that end in the next bytes.
+    fn take(&mut self, bytes: &[u8], wanted: u8) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
+        for byte in bytes {
             if self.body_left > 0 {
-                let skipped = self.body_left.min(bytes.len());
-                self.body_left -= skipped;
-                bytes = &bytes[skipped..];
-                continue;
+                self.body.push(*byte);
+                self.body_left -= 1;
+            } else {
+                if self.head.is_empty() && !self.is_started {
+                    self.is_started = true;
+                    self.head.push(0);
+                }
+                self.head.push(*byte);
+                let Some(length) = self.head.get(1..5) else { continue };
+                self.body_left = u32::from_be_bytes(length.try_into().unwrap()) as usize - 4;
             }
-            self.head.push(byte);
-            bytes = rest;
-            if let [kind, length @ ..] = self.head.as_slice()
-                && let Ok(length) = <[u8; 4]>::try_from(length)
-            {
-                found += u64::from(*kind == b'Z');
-                self.body_left = u32::from_be_bytes(length) as usize - 4;
-                self.head.clear();
+            if self.body_left == 0 && self.head.len() == 5 {
+                let (head, body) = (std::mem::take(&mut self.head), std::mem::take(&mut self.body));
+                found.extend((head[0] == wanted).then_some(body));
             }
         }
         found
     }
+}
+
+/// The text and the parameter types of a `Parse` message.
+fn statement(body: &[u8]) -> (String, Vec<u32>) {
+    let mut parts = body.splitn(3, |byte| *byte == 0);
+    let (text, types) = (parts.nth(1).unwrap(), parts.next().unwrap());
+    let types = types[2..].chunks(4).map(|oid| u32::from_be_bytes(oid.try_into().unwrap())).collect();
+    (String::from_utf8(text.to_vec()).unwrap(), types)
 }
 
 /// Whether the answer contains the words; they are then forgotten.
