@@ -20,6 +20,7 @@ pub mod crypto;
 pub mod domain;
 pub mod grpc;
 pub mod http;
+pub mod json;
 pub mod replica;
 pub mod request_id;
 pub mod service;

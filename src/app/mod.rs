@@ -29,7 +29,7 @@ use crate::grpc;
 use crate::http::listener::{Listener, Shutdown, TlsError};
 use crate::http::middleware::{Cors, Edge, RequestIdSource, TrustedProxies};
 use crate::http::openapi::{self, Servers};
-use crate::http::{self, Direct, MetadataDocument, Observer, Routes, Shared};
+use crate::http::{self, MetadataDocument, Observer, Routes, Shared};
 use crate::replica::follower::{Follower, SyncError};
 use crate::replica::keyring::{Keyring, KeyringError, RotationLead, UnreadableKeys};
 use crate::replica::view::View;
@@ -87,9 +87,9 @@ pub struct App {
     core: Core,
     /// False if the database could not be reached yet. [`App::run`] continues to try.
     has_started: bool,
-    public: (Listener, Routes),
-    operations: (Listener, Routes),
-    grpc: Option<(Listener, Routes)>,
+    public: (Listener, Edge),
+    operations: (Listener, Edge),
+    grpc: Option<(Listener, Edge)>,
     config: Config,
     parts: Parts,
 }
@@ -323,30 +323,26 @@ impl App {
             metadata: MetadataDocument::new(config.issuer.as_str()),
         });
         background::fill_gauges(&core.metrics, &core.service, &parts.logger);
-        let routes = http::public(Arc::clone(&shared), config.issuer.path());
-        let edge = |trusted_proxies: &[IpNet], cors: Option<Cors>| {
-            Edge::new(
-                TrustedProxies::new(trusted_proxies.iter().copied()),
+        let edge = |trusted_proxies: &[IpNet], cors: Option<Cors>, routes: Routes| Edge {
+            trusted_proxies: TrustedProxies::new(trusted_proxies.iter().copied()),
+            clock: Arc::clone(&parts.clock),
+            request_ids: request_ids(&parts.random),
+            observer: Arc::new(Observer::new(
+                Arc::clone(&core.metrics),
+                parts.logger.clone(),
                 Arc::clone(&parts.clock),
-                request_ids(&parts.random),
-                Arc::new(Observer::new(
-                    Arc::clone(&core.metrics),
-                    parts.logger.clone(),
-                    Arc::clone(&parts.clock),
-                    config.log.requests,
-                )),
-                config.issuer.path(),
-                cors,
-            )
+                config.log.requests,
+            )),
+            base_path: config.issuer.path().into(),
+            cors,
+            routes,
         };
         let grpc = grpc_listener(&config.grpc)?
-            .map(|listener| (listener, grpc::routes(Arc::clone(&shared)).layer(edge(&[], None)).into()));
+            .map(|listener| (listener, edge(&[], None, grpc::routes(Arc::clone(&shared)).into())));
+        let routes = http::public(Arc::clone(&shared), config.issuer.path());
         let origins = config.cors.allowed_origins.iter().map(|origin| origin.0.clone()).collect();
-        let around = edge(&config.public.trusted_proxies, Some(Cors::new(origins)));
-        let direct = Direct::new(Arc::clone(&shared), around.clone());
-        let public = (public, Routes { router: routes.layer(around), direct: Some(direct) });
-        let routes = http::operations(shared).layer(edge(&config.operations.trusted_proxies, None));
-        let operations = (operations, routes.into());
+        let public = (public, edge(&config.public.trusted_proxies, Some(Cors::new(origins)), routes));
+        let operations = (operations, edge(&config.operations.trusted_proxies, None, http::operations(shared)));
         count_connections(&core.metrics, ListenerName::Public, &public.0);
         count_connections(&core.metrics, ListenerName::Operations, &operations.0);
         if let Some((listener, _)) = &grpc {
@@ -391,17 +387,17 @@ impl App {
                 background::start(&self.core, &self.config, stopped.clone()).wait().await;
             }
         };
-        let (public, public_routes) = self.public;
-        let (operations, operations_routes) = self.operations;
+        let (public, public_edge) = self.public;
+        let (operations, operations_edge) = self.operations;
         let grpc = async {
-            if let Some((listener, routes)) = self.grpc {
-                listener.serve(routes, shutdown.clone()).await;
+            if let Some((listener, edge)) = self.grpc {
+                listener.serve(edge, shutdown.clone()).await;
             }
         };
         let listeners = async {
             tokio::join!(
-                public.serve(public_routes, shutdown.clone()),
-                operations.serve(operations_routes, shutdown.clone()),
+                public.serve(public_edge, shutdown.clone()),
+                operations.serve(operations_edge, shutdown.clone()),
                 grpc,
             )
         };

@@ -9,7 +9,6 @@ use super::operator::operator;
 use super::workplace::on_database;
 use super::{CliError, Common};
 use crate::app::{Core, Creation};
-use crate::http::rfc3339;
 
 const COLUMNS: [&str; 4] = ["name", "created_at", "expires_at", "last_used_at"];
 
@@ -66,9 +65,9 @@ async fn list(core: &Core, common: &Common) -> Result<(), CliError> {
         .map(|key| {
             json!({
                 "name": key.name,
-                "created_at": rfc3339(key.created_at),
-                "expires_at": key.expires_at.map(rfc3339),
-                "last_used_at": key.last_used_at.map(rfc3339),
+                "created_at": key.created_at.rfc3339(),
+                "expires_at": key.expires_at.map(crate::domain::Timestamp::rfc3339),
+                "last_used_at": key.last_used_at.map(crate::domain::Timestamp::rfc3339),
             })
         })
         .collect();

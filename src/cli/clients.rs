@@ -143,7 +143,7 @@ fn new_secret(id: &str, grace: Duration, common: &Common) -> Result<(), CliError
     on_database(common, Creation::Forbidden, async |core| {
         let made = core.service.clients.new_client_secret(&id, grace, &operator()).await;
         let (secret, until) = made.map_err(CliError::failed)?;
-        let json = json!({"client_id": id.as_str(), "former_secrets_expire_at": crate::http::rfc3339(until)});
+        let json = json!({"client_id": id.as_str(), "former_secrets_expire_at": until.rfc3339()});
         hand_over(json, Some(&secret), common)
     })
 }

@@ -80,7 +80,7 @@ fn verify(file: Option<&Path>, issuer: Option<&str>, jwks: Option<&Path>, common
         "valid": true, "kid": verified.kid.as_str(), "token_type": verified.token_type.as_str(), "claims": claims,
     });
     common.output().answer(&json, || {
-        let until = crate::http::rfc3339(verified.claims.expires_at);
+        let until = verified.claims.expires_at.rfc3339();
         format!("valid until {until}, signed with {}\n{claims:#}\n", verified.kid)
     })
 }

@@ -5,10 +5,10 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::claims::{AudienceClaim, ClaimsRefusal, Dates, NumericDate};
-use super::strict_json::{self, present};
 use crate::domain::{
     AccessClaims, Audience, ClientId, Jti, LoginClaims, ParseError, Role, ScopeSet, SessionId, Subject, Timestamp,
 };
+use crate::json::{self, present};
 
 /// Maximum lifetime of an access token, independent of the settings.
 pub const MAX_ACCESS_TOKEN_LIFE: Duration = Duration::from_secs(60 * 60);
@@ -91,7 +91,7 @@ const fn is_zero(number: &u32) -> bool {
 
 /// Reads the payload of a token with a verified signature, and makes every check that does not depend on state.
 pub(super) fn read(payload: &[u8], issuer: &str, now: Timestamp) -> Result<AccessClaims, ClaimsRefusal> {
-    let raw: RawClaims = strict_json::from_slice(payload).map_err(ClaimsRefusal::Json)?;
+    let raw: RawClaims = json::from_slice(payload).map_err(ClaimsRefusal::Json)?;
     if raw.iss != issuer {
         return Err(ClaimsRefusal::WrongIssuer);
     }

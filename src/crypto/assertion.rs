@@ -10,8 +10,8 @@ use serde::Deserialize;
 use super::claims::{AudienceClaim, ClaimsRefusal, Dates, NumericDate};
 use super::jwk_set::PublicKeySet;
 use super::jws::{JwsRefusal, UnverifiedJws};
-use super::strict_json::{self, present};
 use crate::domain::{ClientId, Jti, Timestamp};
+use crate::json::{self, present};
 
 /// Maximum time from now to `exp`. Libraries use one to ten minutes; a used `jti` is stored that long.
 pub const MAX_ASSERTION_LIFE: Duration = Duration::from_secs(10 * 60);
@@ -65,7 +65,7 @@ impl<'a> UnverifiedAssertion<'a> {
         }
         let jws = UnverifiedJws::parse_jwt(jwt)?;
         let payload = jws.unverified_payload()?;
-        let subject: Subject = strict_json::from_slice(&payload).map_err(ClaimsRefusal::Json)?;
+        let subject: Subject = json::from_slice(&payload).map_err(ClaimsRefusal::Json)?;
         let client = ClientId::parse(&subject.sub).map_err(|_| AssertionRefusal::WrongClient)?;
         Ok(Self { jws, client })
     }
@@ -91,7 +91,7 @@ impl<'a> UnverifiedAssertion<'a> {
         if !verified.typ.as_deref().is_none_or(is_assertion_type) {
             return Err(AssertionRefusal::WrongType);
         }
-        let claims: RawAssertion = strict_json::from_slice(&verified.payload).map_err(ClaimsRefusal::Json)?;
+        let claims: RawAssertion = json::from_slice(&verified.payload).map_err(ClaimsRefusal::Json)?;
         claims.checked(&self.client, audiences, now)
     }
 }

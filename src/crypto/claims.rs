@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 
-use super::strict_json::JsonRefusal;
 use crate::domain::Timestamp;
+use crate::json::JsonError;
 
 /// Clock skew tolerated for `iat` and `nbf`.
 pub(super) const FUTURE_SKEW: Duration = Duration::from_secs(5);
@@ -16,7 +16,7 @@ pub(super) const FUTURE_SKEW: Duration = Duration::from_secs(5);
 pub enum ClaimsRefusal {
     /// Not a JSON object, a claim is missing, or a claim has the wrong JSON type.
     #[error("the token's claims: {0}")]
-    Json(JsonRefusal),
+    Json(JsonError),
     /// A claim has an invalid value.
     #[error("the claim `{0}` {1}")]
     Claim(&'static str, &'static str),

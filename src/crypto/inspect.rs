@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::Value;
 
 use super::jws::{JwsRefusal, MAX_TOKEN_BYTES};
-use super::strict_json;
+use crate::json;
 
 /// Header and claims of a token. Nothing is verified: for display only, never for a decision.
 #[derive(Debug, Clone, PartialEq)]
@@ -25,8 +25,8 @@ impl UnverifiedToken {
         };
         let decode = |part: &str, name| URL_SAFE_NO_PAD.decode(part).map_err(|_| JwsRefusal::NotBase64(name));
         Ok(Self {
-            header: strict_json::from_slice(&decode(header, "header")?).map_err(JwsRefusal::Header)?,
-            claims: strict_json::from_slice(&decode(claims, "payload")?).map_err(JwsRefusal::Payload)?,
+            header: json::from_slice(&decode(header, "header")?).map_err(JwsRefusal::Header)?,
+            claims: json::from_slice(&decode(claims, "payload")?).map_err(JwsRefusal::Payload)?,
         })
     }
 }

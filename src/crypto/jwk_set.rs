@@ -4,10 +4,10 @@
 use serde::Deserialize;
 
 use super::raw_jwk::{JwkError, RawJwk};
-use super::strict_json::{self, JsonRefusal};
 use super::verifier::KeySource;
 use super::verifying_key::VerifyingKey;
 use crate::domain::Kid;
+use crate::json::{self, JsonError};
 
 /// Every key takes memory on every replica.
 const MAX_KEYS: usize = 16;
@@ -24,7 +24,7 @@ pub enum JwkSetError {
     TooLarge,
     /// Not a JSON object with an array `keys` of objects.
     #[error("the key set: {0}")]
-    Json(JsonRefusal),
+    Json(JsonError),
     #[error("the key set holds {0} keys; 1 to {MAX_KEYS} are accepted")]
     Count(usize),
     /// With a shared id, a token would not say which of the two keys it means.
@@ -45,7 +45,7 @@ impl PublicKeySet {
         if json.len() > MAX_SET_BYTES {
             return Err(JwkSetError::TooLarge);
         }
-        let raw: RawSet = strict_json::from_slice(json.as_bytes()).map_err(JwkSetError::Json)?;
+        let raw: RawSet = json::from_slice(json.as_bytes()).map_err(JwkSetError::Json)?;
         if !(1..=MAX_KEYS).contains(&raw.keys.len()) {
             return Err(JwkSetError::Count(raw.keys.len()));
         }

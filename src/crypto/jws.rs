@@ -6,7 +6,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::strict_json::{self, JsonRefusal, present};
+use crate::json::{self, JsonError, present};
 
 /// Longer tokens are refused unread.
 pub const MAX_TOKEN_BYTES: usize = 4096;
@@ -56,10 +56,10 @@ pub enum JwsRefusal {
     NotBase64(&'static str),
     /// Not strict JSON, or a member has the wrong type.
     #[error("the token's header: {0}")]
-    Header(JsonRefusal),
+    Header(JsonError),
     /// Not strict JSON, or a claim has the wrong type.
     #[error("the token's claims: {0}")]
-    Payload(JsonRefusal),
+    Payload(JsonError),
     /// A header parameter that is always refused.
     #[error("the token's header has the forbidden parameter `{0}`")]
     ForbiddenParameter(&'static str),
@@ -92,7 +92,7 @@ impl<'a> UnverifiedJws<'a> {
             return Err(JwsRefusal::TooLong);
         }
         let header = URL_SAFE_NO_PAD.decode(header).map_err(|_| JwsRefusal::NotBase64("header"))?;
-        let header: Header = strict_json::from_slice(&header).map_err(JwsRefusal::Header)?;
+        let header: Header = json::from_slice(&header).map_err(JwsRefusal::Header)?;
         match header.forbidden() {
             Some(name) => Err(JwsRefusal::ForbiddenParameter(name)),
             None => Ok(Self { header, signed, payload, signature }),

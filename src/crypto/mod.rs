@@ -1,6 +1,6 @@
 //! Signatures, sealing, digests and password hashes: the only module that imports jsonwebtoken, ring and argon2.
 //!
-//! - [`verify_access_token`] verifies access tokens: `verifier` → `jws` → `strict_json`, `signature` → `access_claims`.
+//! - [`verify_access_token`] verifies access tokens: `verifier` → `jws` → `json`, `signature` → `access_claims`.
 //! - [`SigningKey::sign_access_token`] signs them.
 //! - [`RefreshCodec`] encodes refresh tokens, and [`Sealer`] seals private keys. Both derive their keys from the
 //!   [`MasterKey`].
@@ -31,7 +31,6 @@ mod rsa_checks;
 mod seal;
 mod signature;
 mod signing_key;
-mod strict_json;
 mod verifier;
 mod verifying_key;
 
@@ -55,6 +54,5 @@ pub use refresh::{FamilyDigest, FamilySecret, NotOurs, RefreshCodec, RefreshToke
 pub use rsa_checks::WeakRsaKey;
 pub use seal::{Opened, SealError, Sealer};
 pub use signing_key::{KeyError, SigningError, SigningKey};
-pub use strict_json::JsonRefusal;
 pub use verifier::{KeySource, TokenRefusal, VerifiedToken, unverified_issue_time, verify_access_token};
 pub use verifying_key::VerifyingKey;

@@ -8,9 +8,9 @@ use serde::de::IgnoredAny;
 use super::points::{has_small_order, is_on_p256};
 use super::rsa_checks::{WeakRsaKey, check_rsa};
 use super::signature::{RingVerifier, RsaPublic};
-use super::strict_json::present;
 use super::verifying_key::VerifyingKey;
 use crate::domain::Algorithm;
+use crate::json::present;
 
 /// Why a key is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -1,5 +1,6 @@
 //! A point in time, in the precision of the database.
 
+use std::fmt;
 use std::time::{Duration, UNIX_EPOCH};
 
 /// Milliseconds since the Unix epoch, UTC. Not negative in practice; arithmetic saturates.
@@ -25,10 +26,9 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// RFC 3339 in UTC with milliseconds.
+    /// RFC 3339, as [`fmt::Display`].
     pub fn rfc3339(self) -> String {
-        let since_epoch = Duration::from_millis(u64::try_from(self.0).unwrap_or(0));
-        humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).to_string()
+        self.to_string()
     }
 
     /// This instant without its fraction of a second, as in a token.
@@ -50,6 +50,15 @@ impl Timestamp {
     }
 }
 
+impl fmt::Display for Timestamp {
+    /// RFC 3339 in UTC with milliseconds, in the years 1970 to 9999.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const LATEST: i64 = 253_402_300_799_999;
+        let since_epoch = Duration::from_millis(self.0.clamp(0, LATEST).unsigned_abs());
+        humantime::format_rfc3339_millis(UNIX_EPOCH + since_epoch).fmt(f)
+    }
+}
+
 const fn millis(duration: Duration) -> i64 {
     let millis = duration.as_millis();
     if millis > i64::MAX as u128 { i64::MAX } else { millis as i64 }
@@ -64,6 +73,18 @@ mod tests {
         let end = Timestamp::from_millis(i64::MAX);
         assert_eq!(end.plus(Duration::from_secs(1)), end);
         assert_eq!(Timestamp::from_millis(5).since(Timestamp::from_millis(9)), Duration::ZERO);
+    }
+
+    #[test]
+    fn times_are_written_in_utc_with_milliseconds_and_never_panic() {
+        for (millis, text) in [
+            (1_700_000_000_123, "2023-11-14T22:13:20.123Z"),
+            (951_782_400_000, "2000-02-29T00:00:00.000Z"),
+            (i64::MIN, "1970-01-01T00:00:00.000Z"),
+            (i64::MAX, "9999-12-31T23:59:59.999Z"),
+        ] {
+            assert_eq!(Timestamp::from_millis(millis).to_string(), text);
+        }
     }
 
     #[test]

@@ -1,19 +1,29 @@
 //! The bearer token of a REST request (RFC 6750 §2.1).
 
+use std::sync::Arc;
+
+use axum::extract::FromRequestParts;
 use http::HeaderMap;
+use http::request::Parts;
 
 use crate::domain::Subject;
-use crate::http::caller::RETRY_AFTER;
-use crate::http::error::{ApiError, Challenge, ProblemCode};
-use crate::http::extract::{Authorization, AuthorizationFault, authorization};
-use crate::http::middleware::{Caller, RequestFacts, note_caller};
-use crate::service::{Bearer, BearerError, Service, Unavailable, WrongAudience};
+use crate::http::error::{ApiError, ProblemCode};
+use crate::http::extract::Authorization;
+use crate::http::middleware::{Principal, RequestFacts, note_caller};
+use crate::http::state::Shared;
+use crate::service::{Bearer, BearerError, Unavailable, WrongAudience};
 
-/// The user of the request's access token.
-pub async fn user(service: &Service, headers: &HeaderMap) -> Result<Bearer, ApiError> {
-    let bearer = service.sessions.bearer(token(headers)?).await.map_err(refusal)?;
-    note_caller(Some(Caller::User(bearer.user)));
-    Ok(bearer)
+/// Extracts the user of the request's access token.
+pub struct BearerUser(pub Bearer);
+
+impl FromRequestParts<Arc<Shared>> for BearerUser {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
+        let bearer = shared.service.sessions.bearer(token(&parts.headers)?).await.map_err(refusal)?;
+        note_caller(Some(Principal::User(bearer.user)));
+        Ok(Self(bearer))
+    }
 }
 
 /// The answer to a refused bearer token.
@@ -36,7 +46,7 @@ pub fn wrong_audience(_: &WrongAudience) -> ApiError {
 /// Facts about the bearer, for the request log.
 pub fn facts(bearer: &Bearer) -> RequestFacts {
     RequestFacts {
-        caller: Some(Caller::User(bearer.user)),
+        caller: Some(Principal::User(bearer.user)),
         subject: Some(Subject::User(bearer.user)),
         ..RequestFacts::default()
     }
@@ -44,19 +54,17 @@ pub fn facts(bearer: &Bearer) -> RequestFacts {
 
 /// The token in the `Authorization` header.
 pub fn token(headers: &HeaderMap) -> Result<&str, ApiError> {
-    match authorization(headers) {
-        Ok(Some(Authorization::Bearer(token))) => Ok(token.expose()),
-        Ok(_) => Err(ApiError::new(ProblemCode::Unauthenticated)),
-        Err(AuthorizationFault::Repeated) => {
+    match Authorization::of(headers) {
+        Authorization::Bearer(Some(token)) => Ok(token),
+        Authorization::Bearer(None) => Err(ApiError::new(ProblemCode::InvalidToken)),
+        Authorization::Repeated => {
             Err(ApiError::new(ProblemCode::InvalidRequest).detail("There is more than one Authorization header."))
         }
-        Err(AuthorizationFault::Malformed) => {
-            Err(ApiError::new(ProblemCode::InvalidToken).challenge(Challenge::BearerInvalidToken))
-        }
+        _ => Err(ApiError::new(ProblemCode::Unauthenticated)),
     }
 }
 
 /// 503: no verdict on the token.
 pub fn unavailable(reason: Unavailable) -> ApiError {
-    ApiError::new(ProblemCode::TemporarilyUnavailable).retry_after(RETRY_AFTER).because(format!("no verdict: {reason}"))
+    ApiError::new(ProblemCode::TemporarilyUnavailable).because(format!("no verdict: {reason}"))
 }

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CACHE_CONTROL, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
+use http::header::{CACHE_CONTROL, RETRY_AFTER, VARY, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::error::Challenge;
-use super::introspection_body::{cache_control, cache_use};
+use super::extract::Authorization;
+use super::introspection_body::{Rendered, cache_control, cache_use};
 use super::middleware::{self, RequestFacts, is_preflight};
 use super::state::Shared;
 use crate::domain::{AccessClaims, Role, ScopeSet};
@@ -108,7 +109,13 @@ impl ForwardAuth {
 
     fn identity(&self, names: &ForwardAuthHeaders) -> Cow<'_, HeaderMap> {
         match &self.token {
-            Some(token) => Cow::Borrowed(token.forward_auth(|claims| names.of_token(claims))),
+            Some(token) => {
+                let write = || names.of_token(&token.claims);
+                match token.derived::<Rendered>() {
+                    Some(rendered) => Cow::Borrowed(rendered.forward_auth.get_or_init(write)),
+                    None => Cow::Owned(write()),
+                }
+            }
             None if self.status == StatusCode::OK => Cow::Owned(names.with([EMPTY; 7])),
             None => Cow::Owned(HeaderMap::new()),
         }
@@ -195,16 +202,10 @@ fn count(shared: &Shared, judgement: &Judgement, started: Duration) {
 
 /// The token, or the challenge for a missing or malformed header. A malformed header is answered 401 too.
 fn bearer_token(headers: &HeaderMap) -> Result<&str, Challenge> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let value = values.next().ok_or(Challenge::Bearer)?;
-    if values.next().is_some() {
-        return Err(Challenge::BearerInvalidToken);
-    }
-    let text = std::str::from_utf8(value.as_bytes()).map_err(|_| Challenge::BearerInvalidToken)?;
-    match text.split_once(' ') {
-        Some((scheme, token)) if scheme.eq_ignore_ascii_case("bearer") && !token.trim().is_empty() => Ok(token.trim()),
-        Some((scheme, _)) if !scheme.eq_ignore_ascii_case("bearer") => Err(Challenge::Bearer),
-        _ => Err(Challenge::BearerInvalidToken),
+    match Authorization::of(headers) {
+        Authorization::Bearer(Some(token)) => Ok(token),
+        Authorization::Bearer(None) | Authorization::Repeated => Err(Challenge::BearerInvalidToken),
+        Authorization::Absent | Authorization::Basic(_) | Authorization::Other => Err(Challenge::Bearer),
     }
 }
 
@@ -235,6 +236,8 @@ fn missing(claims: &AccessClaims, demands: &impl Demands) -> Option<ScopeSet> {
 
 #[cfg(test)]
 mod tests {
+    use http::header::AUTHORIZATION;
+
     use super::*;
 
     fn with(value: &'static str) -> HeaderMap {

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use super::answer::JsonBody;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use serde::Serialize;
 
-use crate::http::error::{ApiError, ErrorShape};
+use crate::http::JsonBody;
+use crate::http::error::ApiError;
 use crate::http::state::Shared;
 use crate::service::{Readiness, Status};
 
@@ -69,8 +69,8 @@ impl From<&Status> for ReadyFigures {
 
 /// Answers while the process runs.
 #[utoipa::path(get, path = "/livez", tag = "operations", responses((status = 200, body = LiveAnswer)))]
-pub async fn livez() -> Response {
-    ([(CACHE_CONTROL, HeaderValue::from_static("no-store"))], JsonBody(LiveAnswer { live: true })).into_response()
+pub async fn livez() -> JsonBody<LiveAnswer> {
+    JsonBody(LiveAnswer { live: true })
 }
 
 /// Answers whether the replica can judge tokens and is not stopping, with the result of each check. Only the operations
@@ -95,25 +95,20 @@ pub async fn readyz_with_details(State(shared): State<Arc<Shared>>) -> Response 
 fn answer(readiness: Readiness, figures: Option<ReadyFigures>, problems: Vec<String>) -> Response {
     let checks = Readiness::CHECKS.iter().zip(readiness.passed()).map(|(name, ok)| Check { name, ok }).collect();
     let answer = JsonBody(ReadyAnswer { ready: readiness.is_ready(), checks, figures, problems });
-    let no_store = [(CACHE_CONTROL, HeaderValue::from_static("no-store"))];
     if readiness.is_ready() {
-        (no_store, answer).into_response()
+        answer.into_response()
     } else {
-        let retry_after = [(RETRY_AFTER, HeaderValue::from_static("1"))];
-        (StatusCode::SERVICE_UNAVAILABLE, no_store, retry_after, answer).into_response()
+        (StatusCode::SERVICE_UNAVAILABLE, [(RETRY_AFTER, "1")], answer).into_response()
     }
 }
 
 /// The metrics in the Prometheus text format.
 #[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, body = String, content_type = "text/plain")))]
 pub async fn metrics(State(shared): State<Arc<Shared>>) -> Response {
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8")),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
+    let headers = [(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     let metrics = Arc::clone(&shared.metrics);
     match tokio::task::spawn_blocking(move || metrics.render()).await {
         Ok(text) => (headers, text).into_response(),
-        Err(_) => ErrorShape::Problem.answer(ApiError::internal("a metric could not be read")),
+        Err(_) => ApiError::internal("a metric could not be read").into_response(),
     }
 }

@@ -1,5 +1,6 @@
 //! The body of an introspection answer (RFC 7662 §2.2), shared by single, batch and signed answers.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -189,6 +190,14 @@ impl<'a> ActiveToken<'a> {
     }
 }
 
+/// The responses for a token, rendered once and kept with it in the verified-token cache.
+#[derive(Debug, Default)]
+pub struct Rendered {
+    introspection: OnceLock<Bytes>,
+    /// Headers of forward-auth.
+    pub forward_auth: OnceLock<HeaderMap>,
+}
+
 /// The `scope` member; RFC 6749 §3.3 does not allow an empty one.
 pub fn words(scope: &ScopeSet) -> Option<String> {
     (!scope.is_empty()).then(|| scope.to_string())
@@ -197,7 +206,10 @@ pub fn words(scope: &ScopeSet) -> Option<String> {
 /// The JSON of a result. The JSON of an access token is cached with the token.
 pub fn body_of(result: &Introspection, issuer: &str) -> Bytes {
     match result {
-        Introspection::Access(token) => token.introspection(|claims| ActiveToken::access(claims).to_bytes()).clone(),
+        Introspection::Access(token) => {
+            let write = || ActiveToken::access(&token.claims).to_bytes();
+            token.derived::<Rendered>().map_or_else(write, |rendered| rendered.introspection.get_or_init(write).clone())
+        }
         Introspection::Refresh(session) => ActiveToken::refresh(session, issuer).to_bytes(),
         Introspection::Inactive => Bytes::from_static(INACTIVE),
         Introspection::Undecided => Bytes::from_static(UNDECIDED),

@@ -1,11 +1,9 @@
 //! HTTP: the listeners, the middleware and the endpoints. This page lists every route.
 
 mod admin;
-mod answer;
 mod attempts;
 mod bearer;
 mod caller;
-pub mod direct;
 pub mod error;
 pub mod extract;
 pub mod forward_auth;
@@ -17,39 +15,71 @@ mod oauth;
 mod observer;
 pub mod openapi;
 mod page;
-mod requester;
+mod routes;
 mod state;
-mod time;
 mod token_answer;
 mod v1;
 mod well_known;
 
 use std::sync::Arc;
 
+use axum::Json as JsonBody;
 use axum::Router;
-use axum::routing::{any, delete, get, patch, post, put};
+use axum::routing::{delete, get, patch, post, put};
 
 pub use admin::{AuditItem, ClientItem, KeyItem, UserItem};
-pub use direct::{Direct, Routes};
 pub use forward_auth::ForwardAuthHeaders;
 pub use observer::Observer;
+pub use routes::Routes;
+use routes::{Handler, HotRoute};
 pub use state::{HttpSettings, Shared};
-pub use time::rfc3339;
 pub use well_known::MetadataDocument;
 
 /// Routes of the public listener. If the issuer has a path, the same routes also answer below it, and metadata is
 /// served at both locations that clients use (RFC 8414 §3.1). `middleware/cors.rs` decides by path which origins may
 /// call a route.
-pub fn public(shared: Arc<Shared>, issuer_path: &str) -> Router {
-    let api = || people().merge(tokens()).merge(machines());
-    let mut router = api();
-    if !issuer_path.is_empty() {
-        router = router
-            .nest(issuer_path, api())
-            .route(&format!("/.well-known/oauth-authorization-server{issuer_path}"), get(well_known::metadata::oauth))
-            .route(&format!("/.well-known/openid-configuration{issuer_path}"), get(well_known::metadata::openid));
+pub fn public(shared: Arc<Shared>, issuer_path: &str) -> Routes {
+    let api = || people().merge(machines());
+    let has_path = !issuer_path.is_empty();
+    let router = if has_path { api().nest(issuer_path, api()) } else { api() };
+    let rows = hot_routes().map(|row| (row, false)).into_iter().chain(metadata_routes().map(|row| (row, true)));
+    let mut hot = Vec::new();
+    for ((allow, path, handler), is_metadata) in rows {
+        let below = has_path.then(|| format!("{issuer_path}{path}"));
+        let beside = (has_path && is_metadata).then(|| format!("{path}{issuer_path}"));
+        for template in [Some(path.to_owned()), below, beside].into_iter().flatten() {
+            hot.push(HotRoute { allow, template: template.into(), handler, shared: Arc::clone(&shared) });
+        }
     }
-    router.with_state(shared)
+    Routes::new(hot, router.with_state(shared))
+}
+
+/// The hot routes, which are served before the router: methods, path and handler.
+fn hot_routes() -> [(&'static str, &'static str, Handler); 6] {
+    [
+        ("POST", "/oauth2/introspect", |shared, request, context| {
+            Box::pin(oauth::introspect::introspect(shared, request, context.client.ip()))
+        }),
+        ("POST", "/oauth2/token", |shared, request, context| {
+            Box::pin(oauth::token::token(shared, request, context.clone()))
+        }),
+        ("", "/v1/verify", |shared, request, _| Box::pin(v1::verify::verify(shared, request))),
+        ("", "/v1/verify/", |shared, request, _| Box::pin(v1::verify::verify(shared, request))),
+        ("", "/v1/verify/{*path}", |shared, request, _| Box::pin(v1::verify::verify(shared, request))),
+        ("GET,HEAD", "/.well-known/jwks.json", |shared, request, _| Box::pin(well_known::jwks::jwks(shared, request))),
+    ]
+}
+
+/// The metadata, served like the hot routes.
+fn metadata_routes() -> [(&'static str, &'static str, Handler); 2] {
+    [
+        ("GET,HEAD", "/.well-known/oauth-authorization-server", |shared, _, _| {
+            Box::pin(well_known::metadata::oauth(shared))
+        }),
+        ("GET,HEAD", "/.well-known/openid-configuration", |shared, _, _| {
+            Box::pin(well_known::metadata::openid(shared))
+        }),
+    ]
 }
 
 /// Tokens for users, and their accounts.
@@ -64,25 +94,14 @@ fn people() -> Router<Arc<Shared>> {
         .route("/v1/me/sessions/{sid}", delete(v1::me::end_session))
 }
 
-/// Tokens for clients. Public clients call these routes from browsers.
-fn tokens() -> Router<Arc<Shared>> {
-    Router::new().route("/oauth2/token", post(oauth::token::token)).route("/oauth2/revoke", post(oauth::revoke::revoke))
-}
-
 /// Judging tokens, and public documents.
 fn machines() -> Router<Arc<Shared>> {
     Router::new()
-        .route("/v1/verify", any(v1::verify::verify))
-        .route("/v1/verify/", any(v1::verify::verify))
-        .route("/v1/verify/{*path}", any(v1::verify::verify))
         .route("/v1/introspect", post(v1::introspect_batch::introspect_batch))
         .route("/v1/revocations", get(v1::revocations::revocations))
         .route("/v1/revocations/events", get(v1::revocations::events))
-        .route("/oauth2/introspect", post(oauth::introspect::introspect))
+        .route("/oauth2/revoke", post(oauth::revoke::revoke))
         .route("/oauth2/authorize", get(oauth::authorize::authorize))
-        .route("/.well-known/jwks.json", get(well_known::jwks::jwks))
-        .route("/.well-known/oauth-authorization-server", get(well_known::metadata::oauth))
-        .route("/.well-known/openid-configuration", get(well_known::metadata::openid))
         .route("/openapi.json", get(openapi::json))
         .route("/", get(openapi::root))
         .route("/docs", get(openapi::page))
@@ -91,8 +110,8 @@ fn machines() -> Router<Arc<Shared>> {
 }
 
 /// Routes of the operations listener: administration, metrics, health.
-pub fn operations(shared: Arc<Shared>) -> Router {
-    Router::new()
+pub fn operations(shared: Arc<Shared>) -> Routes {
+    let router = Router::new()
         .route("/admin/v1/users", get(admin::users::list).post(admin::users::create))
         .route("/admin/v1/users/import", post(admin::users::import))
         .route(
@@ -116,6 +135,6 @@ pub fn operations(shared: Arc<Shared>) -> Router {
         .route("/admin/v1/status", get(admin::status::status))
         .route("/metrics", get(health::metrics))
         .route("/livez", get(health::livez))
-        .route("/readyz", get(health::readyz_with_details))
-        .with_state(shared)
+        .route("/readyz", get(health::readyz_with_details));
+    router.with_state(shared).into()
 }

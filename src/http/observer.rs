@@ -9,7 +9,7 @@ use crate::domain::Subject;
 use crate::telemetry::metrics::Route;
 use crate::telemetry::{CacheUse, Logger, Metrics, RequestLine};
 
-use super::middleware::{Caller, RequestObserver, RequestRecord};
+use super::middleware::{Principal, RequestObserver, RequestRecord};
 
 /// Metric label of requests that match no route.
 const UNMATCHED: &str = "unmatched";
@@ -56,7 +56,7 @@ impl RequestObserver for Observer {
         if !self.writes_lines {
             return;
         }
-        let caller = record.caller.map(Caller::text);
+        let caller = record.caller.map(Principal::text);
         let subject = record.facts.subject.as_ref().map(Subject::text);
         self.logger.request(&RequestLine {
             at: self.clock.now(),
@@ -78,11 +78,9 @@ impl RequestObserver for Observer {
 mod tests {
     use std::time::Duration;
 
-    use axum::response::IntoResponse as _;
     use tracing::level_filters::LevelFilter;
 
     use super::super::bearer::unavailable;
-    use super::super::error::Failure;
     use super::super::middleware::{ClientAddress, RequestFacts, RequestId};
     use super::*;
     use crate::clock::ManualClock;
@@ -100,7 +98,7 @@ mod tests {
         let logger = Logger::start(LogSink::Memory(memory.clone()), &settings, clock.clone()).unwrap();
         let metrics = Arc::new(Metrics::new("0", Timestamp::from_millis(0)).unwrap());
         let observer = Observer::new(metrics, logger.clone(), clock, true);
-        let answer = unavailable(Unavailable::StaleView).into_response();
+        let failure = unavailable(Unavailable::StaleView).into_content();
         let record = RequestRecord {
             method: "GET",
             route: Some("/v1/me"),
@@ -111,7 +109,7 @@ mod tests {
             caller: None,
             facts: &RequestFacts::default(),
             error: None,
-            cause: answer.extensions().get::<Failure>().unwrap().cause.as_ref(),
+            cause: failure.cause.as_ref(),
         };
         tracing::subscriber::with_default(logger.subscriber(), || observer.finished(&record));
         assert!(logger.flush(Duration::from_secs(10)));

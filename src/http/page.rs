@@ -2,10 +2,10 @@
 
 use crate::domain::ParseError;
 use crate::http::error::ApiError;
-use crate::http::extract::QueryParams;
+use crate::http::extract::Params;
 
 /// The `limit` parameter, or the default; refuses a value over the maximum.
-pub fn limit(query: &QueryParams, (default, most): (u32, u32)) -> Result<u32, ApiError> {
+pub fn limit(query: &Params, (default, most): (u32, u32)) -> Result<u32, ApiError> {
     let Some(text) = query.optional("limit", 10)? else {
         return Ok(default);
     };
@@ -14,7 +14,7 @@ pub fn limit(query: &QueryParams, (default, most): (u32, u32)) -> Result<u32, Ap
 }
 
 /// The `cursor` parameter: the `next_cursor` of the previous page.
-pub fn cursor<T>(query: &QueryParams, parse: fn(&str) -> Result<T, ParseError>) -> Result<Option<T>, ApiError> {
+pub fn cursor<T>(query: &Params, parse: fn(&str) -> Result<T, ParseError>) -> Result<Option<T>, ApiError> {
     let text = query.optional("cursor", 512)?;
     text.map(parse).transpose().map_err(|_| ApiError::invalid_field("cursor", "is not a cursor of this list"))
 }

@@ -1,19 +1,11 @@
 //! The answer with tokens, for every endpoint that issues them (RFC 6749 §5.1).
 
-use axum::body::Body;
-use axum::response::Response;
-use http::HeaderValue;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use super::introspection_body;
-use super::middleware::{Caller, RequestFacts};
+use super::middleware::{Principal, RequestFacts};
+use super::{JsonBody, introspection_body};
 use crate::service::IssuedTokens;
-
-/// Capacity in bytes for an answer without its access token.
-const REST_BYTES: usize = 512;
-/// Capacity for the headers of an answer, including those added by the middleware.
-const EXPECTED_HEADERS: usize = 4;
 
 /// Tokens and their lifetimes in seconds. Without a session, the members of a session are omitted.
 #[derive(Serialize, utoipa::ToSchema)]
@@ -38,8 +30,8 @@ pub struct TokenAnswer<'a> {
     session_id: Option<String>,
 }
 
-/// Builds the answer with `Cache-Control: no-store`.
-pub fn respond(tokens: &IssuedTokens, caller: Option<Caller>, outcome: &'static str) -> (RequestFacts, Response) {
+/// Builds the answer.
+pub fn respond(tokens: &IssuedTokens, caller: Option<Principal>, outcome: &'static str) -> (RequestFacts, Response) {
     let refresh = tokens.refresh.as_ref();
     let answer = TokenAnswer {
         access_token: tokens.access_token.expose(),
@@ -50,19 +42,11 @@ pub fn respond(tokens: &IssuedTokens, caller: Option<Caller>, outcome: &'static 
         scope: introspection_body::words(&tokens.scope),
         session_id: refresh.map(|refresh| refresh.session.to_string()),
     };
-    let mut body = Vec::with_capacity(answer.access_token.len() + REST_BYTES);
-    // Serializing text and numbers into memory cannot fail.
-    let _ = serde_json::to_writer(&mut body, &answer);
     let facts = RequestFacts {
         caller,
         subject: Some(tokens.subject.clone()),
         outcome: Some(outcome),
         ..RequestFacts::default()
     };
-    let mut response = Response::new(Body::from(body));
-    let headers = response.headers_mut();
-    headers.reserve(EXPECTED_HEADERS);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    (facts, response)
+    (facts, JsonBody(answer).into_response())
 }

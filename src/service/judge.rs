@@ -4,13 +4,11 @@
 //! It reads only memory. A token's signature is verified once, and the verified token is cached by the SHA-256 of its text.
 //! Later requests check the time again, and the revocation maps if the view has changed.
 
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::any::Any;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
-use http::HeaderMap;
 use tokio::sync::Semaphore;
 
 use crate::clock::{Clock, ClockFault};
@@ -123,8 +121,8 @@ pub struct JudgedToken {
     token_type: TokenType,
     /// View generation at which the token was last active.
     active_under: AtomicU64,
-    introspection: OnceLock<Bytes>,
-    forward_auth: OnceLock<HeaderMap>,
+    /// See [`JudgedToken::derived`].
+    derived: OnceLock<Box<dyn Any + Send + Sync>>,
 }
 
 impl JudgedToken {
@@ -143,17 +141,13 @@ impl JudgedToken {
             kid,
         };
         let active_under = AtomicU64::new(0);
-        Self { claims, marks, token_type, active_under, introspection: OnceLock::new(), forward_auth: OnceLock::new() }
+        Self { claims, marks, token_type, active_under, derived: OnceLock::new() }
     }
 
-    /// The introspection response, rendered once per token.
-    pub fn introspection(&self, write: impl FnOnce(&AccessClaims) -> Bytes) -> &Bytes {
-        self.introspection.get_or_init(|| write(&self.claims))
-    }
-
-    /// The headers of the forward-auth response, rendered once per token.
-    pub fn forward_auth(&self, write: impl FnOnce(&AccessClaims) -> HeaderMap) -> &HeaderMap {
-        self.forward_auth.get_or_init(|| write(&self.claims))
+    /// A value of the caller's that is kept as long as the token, such as its rendered responses. Every caller uses one `T`;
+    /// `None` for another.
+    pub fn derived<T: Any + Default + Send + Sync>(&self) -> Option<&T> {
+        self.derived.get_or_init(|| Box::<T>::default()).downcast_ref()
     }
 }
 

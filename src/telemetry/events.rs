@@ -2,6 +2,7 @@
 //! first.
 
 use std::fmt::{Debug, Write as _};
+use std::io::Write as _;
 use std::sync::Arc;
 
 use tracing::field::{Field, Visit};
@@ -13,7 +14,6 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::escape::{write_bare, write_json, write_text};
 use super::logger::{Form, Shared};
-use super::time::write_rfc3339;
 use crate::request_id::RequestId;
 
 /// Reserved member names of a line. A field with such a name gets a trailing `_`.
@@ -128,7 +128,7 @@ impl Fields {
         match self.form {
             Form::Json => {
                 line.extend_from_slice(b"{\"timestamp\":\"");
-                write_rfc3339(line, now);
+                let _ = write!(line, "{now}");
                 line.extend_from_slice(b"\",\"level\":\"");
                 line.extend_from_slice(level.as_bytes());
                 line.extend_from_slice(b"\",\"target\":");
@@ -144,7 +144,7 @@ impl Fields {
                 line.extend_from_slice(b"}\n");
             }
             Form::Text => {
-                write_rfc3339(line, now);
+                let _ = write!(line, "{now}");
                 line.extend_from_slice(format!(" {level:5} ").as_bytes());
                 write_bare(line, target);
                 line.push(b':');

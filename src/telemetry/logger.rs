@@ -16,7 +16,6 @@ use tracing_subscriber::{Layer, Registry};
 
 use super::events::Events;
 use super::request::{self, RequestLine};
-use super::time::write_rfc3339;
 use super::writer::Writer;
 use crate::clock::Clock;
 use crate::config::{self, LogFormat, LogLevels};
@@ -171,12 +170,12 @@ fn gap(form: Form, clock: &dyn Clock, lines: u64) -> Vec<u8> {
     match form {
         Form::Json => {
             line.extend_from_slice(b"{\"timestamp\":\"");
-            write_rfc3339(&mut line, clock.now());
+            let _ = write!(line, "{}", clock.now());
             line.extend_from_slice(b"\",\"level\":\"WARN\",\"target\":\"countersign::telemetry\",");
             line.extend_from_slice(format!("\"message\":\"log lines were lost\",\"lines\":{lines}}}\n").as_bytes());
         }
         Form::Text => {
-            write_rfc3339(&mut line, clock.now());
+            let _ = write!(line, "{}", clock.now());
             line.extend_from_slice(
                 format!(" WARN  countersign::telemetry: log lines were lost lines={lines}\n").as_bytes(),
             );

@@ -9,7 +9,6 @@ pub mod metrics;
 mod once;
 mod panics;
 mod request;
-mod time;
 mod writer;
 
 pub use logger::{LogSink, Logger, MemoryLog};

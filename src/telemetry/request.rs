@@ -7,7 +7,6 @@ use std::time::Duration;
 use tracing::Level;
 
 use super::escape::{write_json, write_text};
-use super::time::write_rfc3339;
 use crate::domain::{Timestamp, texts};
 
 /// The target of request lines, so that `log.level` can set a separate level for them.
@@ -70,7 +69,7 @@ impl RequestLine<'_> {
     /// Appends the line as a JSON object and a line feed.
     pub(super) fn write_json(&self, line: &mut Vec<u8>) {
         line.extend_from_slice(b"{\"timestamp\":\"");
-        write_rfc3339(line, self.at);
+        let _ = write!(line, "{}", self.at);
         line.extend_from_slice(b"\",\"level\":\"");
         line.extend_from_slice(self.level().as_str().as_bytes());
         line.extend_from_slice(b"\",\"target\":\"countersign::request\",\"message\":\"request\",\"method\":");
@@ -99,7 +98,7 @@ impl RequestLine<'_> {
 
     /// Appends the line in the text format.
     pub(super) fn write_text(&self, line: &mut Vec<u8>) {
-        write_rfc3339(line, self.at);
+        let _ = write!(line, "{}", self.at);
         let _ = write!(line, " {:5} ", self.level().as_str());
         write_text(line, self.method);
         line.push(b' ');

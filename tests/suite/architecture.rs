@@ -5,17 +5,18 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The modules that each module may import. Modules that are not listed (`app`, `cli`, `main`, `lib`) may import all.
-const MAY_IMPORT: [(&str, &[&str]); 11] = [
+const MAY_IMPORT: [(&str, &[&str]); 12] = [
     ("domain", &[]),
     ("clock", &["domain"]),
     ("request_id", &[]),
-    ("crypto", &["domain", "clock"]),
+    ("json", &[]),
+    ("crypto", &["domain", "clock", "json"]),
     ("store", &["domain", "clock", "request_id"]),
     ("replica", &["domain", "clock", "crypto", "store"]),
     ("config", &["domain", "crypto"]),
     ("telemetry", &["domain", "clock", "config", "request_id"]),
     ("service", &["domain", "clock", "crypto", "store", "replica"]),
-    ("http", &["domain", "clock", "config", "request_id", "telemetry", "service"]),
+    ("http", &["domain", "clock", "config", "request_id", "telemetry", "service", "json"]),
     // An answer over gRPC has the content of a forward-auth answer.
     ("grpc", &["domain", "clock", "config", "telemetry", "service", "http"]),
 ];

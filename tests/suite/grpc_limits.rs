@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
 use axum::routing::post;
-use countersign::http::listener::{Arrival, ListenSettings, Listener, Protocol, Shutdown, TlsIdentity};
+use countersign::http::listener::{ListenSettings, Listener, Protocol, Shutdown, TlsIdentity};
+use countersign::http::middleware::RequestContext;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -23,7 +23,7 @@ use tonic::Code;
 use crate::support::app::TestApp;
 use crate::support::database::{Engine, TestDatabase};
 use crate::support::envoy::{Envoy, question};
-use crate::support::write_private;
+use crate::support::{edge, write_private};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 const CHECK: &str = "/envoy.service.auth.v3.Authorization/Check";
@@ -113,16 +113,17 @@ fn start_listener(listener: Listener) -> Server {
     let gate = Arc::new(Semaphore::new(0));
     let arrived = Arc::new(Semaphore::new(0));
     let (waiting, arriving) = (Arc::clone(&gate), Arc::clone(&arrived));
-    let answer = move |request: Request| {
+    let answer = move |context: RequestContext| {
         let (waiting, arriving) = (Arc::clone(&waiting), Arc::clone(&arriving));
         async move {
             arriving.add_permits(1);
             drop(waiting.acquire().await.unwrap());
-            format!("tls: {}", request.extensions().get::<Arrival>().unwrap().tls)
+            format!("tls: {}", context.tls)
         }
     };
     let (address, shutdown) = (listener.address(), Shutdown::new(PATIENCE));
-    let running = tokio::spawn(listener.serve(Router::new().route("/", post(answer)), shutdown.clone()));
+    let running =
+        tokio::spawn(listener.serve(edge::unobserved(Router::new().route("/", post(answer))), shutdown.clone()));
     Server { address, shutdown, arrived, gate, running }
 }
 

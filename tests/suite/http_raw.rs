@@ -8,14 +8,15 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::http::HeaderValue;
 use axum::routing::{any, get, post};
-use countersign::clock::SystemClock;
 use countersign::http::extract::FormParams;
 use countersign::http::listener::{CoarseInstant, ConnectionCounts, ListenSettings, Listener, Shutdown};
-use countersign::http::middleware::{Cors, Edge, RequestContext, RequestObserver, RequestRecord, TrustedProxies};
+use countersign::http::middleware::{Cors, RequestContext, RequestObserver, RequestRecord, TrustedProxies};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
+
+use crate::support::edge;
 
 /// The longest wait in this file, even on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -68,20 +69,15 @@ impl Server {
 
     fn start_draining(settings: ListenSettings, drain: Duration) -> Self {
         let records = Arc::new(Records::default());
-        let edge = Edge::new(
-            TrustedProxies::new(["127.0.0.1/32".parse().unwrap()]),
-            Arc::new(SystemClock::default()),
-            Arc::new(|| [7; 16]),
-            Arc::<Records>::clone(&records),
-            "",
-            Some(Cors::new(vec![HeaderValue::from_static(PAGE)])),
-        );
         let router = Router::new()
             .route("/ok", get(|| async { "fine" }))
             .route("/address", get(|context: RequestContext| async move { context.client.to_string() }))
             .route("/length", post(|body: Bytes| async move { body.len().to_string() }))
             .route("/ignore", post(|| async { "ignored" }))
-            .route("/oauth2/form", post(|form: FormParams| async move { form.required("token", 9).map(str::to_owned) }))
+            .route(
+                "/oauth2/form",
+                post(|FormParams(form): FormParams| async move { form.required("token", 9).map(str::to_owned) }),
+            )
             .route("/never", get(std::future::pending::<()>).post(|_: Bytes| std::future::pending::<()>()))
             .route(
                 "/soon",
@@ -92,11 +88,12 @@ impl Server {
             )
             .route("/panic", get(async || -> &'static str { panic!("on purpose") }))
             .route("/large", get(|| async { vec![b'x'; 32 * 1024 * 1024] }))
-            .route("/v1/verify", any(|| async { "judged" }))
-            .layer(edge);
+            .route("/v1/verify", any(|| async { "judged" }));
+        let cors = Cors::new(vec![HeaderValue::from_static(PAGE)]);
+        let edge = edge::observed(router, Arc::<Records>::clone(&records), Some(cors));
         let listener = Listener::bind(settings, "127.0.0.1:0".parse().unwrap()).unwrap();
         let (address, counts, shutdown) = (listener.address(), listener.connection_counts(), Shutdown::new(drain));
-        let task = tokio::spawn(listener.serve(router, shutdown.clone()));
+        let task = tokio::spawn(listener.serve(edge, shutdown.clone()));
         Self { address, shutdown, records, counts, task }
     }
 

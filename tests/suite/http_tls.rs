@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::Request;
 use axum::routing::get;
-use countersign::http::listener::{Arrival, ListenSettings, Listener, Shutdown, TlsIdentity};
+use countersign::http::listener::{ListenSettings, Listener, Shutdown, TlsIdentity};
+use countersign::http::middleware::RequestContext;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ProtocolVersion, RootCertStore};
@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::write_private;
+use crate::support::{edge, write_private};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -33,9 +33,9 @@ fn write_identity(folder: &Path) -> CertificateDer<'static> {
 fn start(folder: &Path, settings: ListenSettings) -> (SocketAddr, Shutdown) {
     let identity = TlsIdentity::load(folder.join("cert.pem"), folder.join("key.pem")).unwrap();
     let listener = Listener::bind(settings, "127.0.0.1:0".parse().unwrap()).unwrap().with_tls(identity);
-    let is_tls = |request: Request| async move { request.extensions().get::<Arrival>().unwrap().tls.to_string() };
+    let is_tls = |context: RequestContext| async move { context.tls.to_string() };
     let (address, shutdown) = (listener.address(), Shutdown::new(PATIENCE));
-    tokio::spawn(listener.serve(Router::new().route("/tls", get(is_tls)), shutdown.clone()));
+    tokio::spawn(listener.serve(edge::unobserved(Router::new().route("/tls", get(is_tls))), shutdown.clone()));
     (address, shutdown)
 }
 
@@ -146,7 +146,7 @@ async fn p5_r10_a_request_over_tls_ends_when_its_client_disconnects() {
             std::future::pending::<()>().await;
         }
     };
-    tokio::spawn(listener.serve(Router::new().route("/never", get(never)), Shutdown::new(PATIENCE)));
+    tokio::spawn(listener.serve(edge::unobserved(Router::new().route("/never", get(never))), Shutdown::new(PATIENCE)));
     let mut stream = connect(address, &certificate, b"http/1.1").await.unwrap();
     stream.write_all(b"GET /never HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
     begun.cancelled().await;

@@ -5,10 +5,11 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::{Forge, claims, forge, with_member};
+use super::{Forge, claims, claims_with, forge, with_member};
 use crate::crypto::fixtures::{eddsa_key, es256_key, user_claims};
-use crate::crypto::{JwsRefusal, MAX_TOKEN_BYTES, SigningError, UnverifiedJws};
+use crate::crypto::{ClaimsRefusal, JwsRefusal, MAX_TOKEN_BYTES, SigningError, UnverifiedJws};
 use crate::domain::TokenType;
+use crate::json::JsonError;
 
 #[test]
 fn t9_form_is_checked_before_decoding() {
@@ -133,6 +134,19 @@ fn t11_each_part_has_one_base64url_spelling() {
             changed[index] = spelling;
             assert!(forge.verify(&changed.join(".")).is_err(), "part {index}: {spelling}");
         }
+    }
+}
+
+#[test]
+fn t12_text_with_a_nul_is_refused_wherever_it_is() {
+    let forge = forge();
+    for (name, value) in [("kid", "a\0"), ("typ", "at+jwt\0"), ("other", "\0")] {
+        let result = forge.verify(&forge.sign_header(&forge.header_with(name, json!(value))));
+        assert_eq!(result, Err(JwsRefusal::Header(JsonError::Nul).into()), "{name}");
+    }
+    for (name, value) in [("iss", "https://auth.example.com\0"), ("other", "\0")] {
+        let result = forge.verify_claims(&claims_with(name, json!(value)));
+        assert_eq!(result, Err(ClaimsRefusal::Json(JsonError::Nul).into()), "{name}");
     }
 }
 

@@ -2,16 +2,15 @@
 
 use std::sync::Arc;
 
-use crate::http::answer::JsonBody;
 use axum::extract::State;
 use serde::Serialize;
 
 use super::Administrator;
+use crate::http::JsonBody;
 use crate::http::error::{AdminProblems, ApiError};
 use crate::http::extract::QueryParams;
 use crate::http::page;
 use crate::http::state::Shared;
-use crate::http::time::rfc3339;
 use crate::service::{AuditFilter, AuditRecord};
 
 /// Default and maximum number of events on a page.
@@ -50,7 +49,7 @@ pub struct AuditItem {
 impl From<AuditRecord> for AuditItem {
     fn from(event: AuditRecord) -> Self {
         Self {
-            at: rfc3339(event.at),
+            at: event.at.rfc3339(),
             event: event.event,
             actor: event.actor,
             subject: event.subject,
@@ -91,7 +90,7 @@ pub struct AuditList {
 pub async fn list(
     State(shared): State<Arc<Shared>>,
     _: Administrator,
-    query: QueryParams,
+    QueryParams(query): QueryParams,
 ) -> Result<JsonBody<AuditList>, ApiError> {
     let query = query.only(&["event", "subject", "actor", "client", "user", "session", "limit", "cursor"])?;
     let text = |name| query.optional(name, 512).map(|value| value.map(str::to_owned));

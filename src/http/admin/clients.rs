@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::http::answer::JsonBody;
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -13,11 +12,11 @@ use crate::domain::{
     Algorithm, Audience, Client, ClientId, ClientKind, ClientSettings, FeedRight, Grant, Grants, IntrospectRight,
     ScopeSet, StoredSecret, Timestamp, TokenType,
 };
+use crate::http::JsonBody;
 use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, OptionalJson, PathSegment, QueryParams};
 use crate::http::page;
 use crate::http::state::Shared;
-use crate::http::time::rfc3339;
 use crate::service::ClientError;
 
 /// Default and maximum number of clients on a page.
@@ -75,7 +74,7 @@ impl ClientItem {
             enabled: !client.disabled,
             epoch: client.epoch,
             secrets: client.secrets.iter().filter(is_accepted).count(),
-            created_at: rfc3339(client.created_at),
+            created_at: client.created_at.rfc3339(),
         }
     }
 }
@@ -198,7 +197,7 @@ pub struct NewSecretAnswer {
 pub async fn list(
     State(shared): State<Arc<Shared>>,
     _: Administrator,
-    query: QueryParams,
+    QueryParams(query): QueryParams,
 ) -> Result<JsonBody<ClientList>, ApiError> {
     let query = query.only(&["limit", "cursor"])?;
     let after = page::cursor(&query, ClientId::parse)?;
@@ -246,7 +245,7 @@ pub async fn read(
     _: Administrator,
     PathSegment(id): PathSegment,
 ) -> Result<JsonBody<ClientItem>, ApiError> {
-    let client = shared.service.clients.client(&client_id(&id)?).ok_or_else(unknown)?;
+    let client = shared.service.clients.client(&client_id(&id)?).ok_or(ProblemCode::NotFound)?;
     Ok(JsonBody(ClientItem::new(&client, shared.service.status.now())))
 }
 
@@ -296,7 +295,7 @@ pub async fn new_secret(
     let answer = NewSecretAnswer {
         client_id: id.to_string(),
         client_secret: secret.0.expose().to_owned(),
-        former_secrets_expire_at: rfc3339(until),
+        former_secrets_expire_at: until.rfc3339(),
     };
     Ok((StatusCode::CREATED, JsonBody(answer)))
 }
@@ -313,8 +312,7 @@ pub async fn delete(
     Administrator(from): Administrator,
     PathSegment(id): PathSegment,
 ) -> Result<StatusCode, ApiError> {
-    let deleted = shared.service.clients.delete_client(&client_id(&id)?, &from).await?;
-    if deleted { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+    ApiError::no_content(shared.service.clients.delete_client(&client_id(&id)?, &from).await?)
 }
 
 impl ClientFields {
@@ -379,11 +377,7 @@ fn each<T>(
 }
 
 fn client_id(text: &str) -> Result<ClientId, ApiError> {
-    ClientId::parse(text).map_err(|_| unknown())
-}
-
-fn unknown() -> ApiError {
-    ApiError::new(ProblemCode::NotFound)
+    ClientId::parse(text).map_err(|_| ProblemCode::NotFound.into())
 }
 
 impl From<ClientError> for ApiError {
@@ -393,7 +387,7 @@ impl From<ClientError> for ApiError {
             ClientError::BuiltIn => Self::new(ProblemCode::Conflict).detail(
                 "The built-in client cannot be deleted, because logins without a client use it. Disable it instead.",
             ),
-            ClientError::Unknown => unknown(),
+            ClientError::Unknown => Self::new(ProblemCode::NotFound),
             ClientError::Invalid { field, problem } => Self::invalid_field(field, problem),
             ClientError::Jwks(error) => Self::invalid_field("jwks", error.to_string()),
             ClientError::Failed(failure) => failure.into(),

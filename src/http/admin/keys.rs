@@ -2,17 +2,16 @@
 
 use std::sync::Arc;
 
-use crate::http::answer::JsonBody;
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Administrator;
-use crate::domain::{Algorithm, Kid};
+use crate::domain::{Algorithm, Kid, Timestamp};
+use crate::http::JsonBody;
 use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, OptionalJson, PathSegment};
 use crate::http::state::Shared;
-use crate::http::time::rfc3339;
 use crate::service::{AddKeyError, KeyInfo};
 
 /// The public part of a signing key.
@@ -38,10 +37,10 @@ impl From<&KeyInfo> for KeyItem {
             kid: key.kid.to_string(),
             algorithm: key.algorithm.as_str(),
             state: key.phase.as_str(),
-            announced_at: rfc3339(key.schedule.announced_at),
-            signs_from: rfc3339(key.schedule.signs_from),
-            retires_at: key.schedule.retires_at.map(rfc3339),
-            gone_at: key.schedule.gone_at.map(rfc3339),
+            announced_at: key.schedule.announced_at.rfc3339(),
+            signs_from: key.schedule.signs_from.rfc3339(),
+            retires_at: key.schedule.retires_at.map(Timestamp::rfc3339),
+            gone_at: key.schedule.gone_at.map(Timestamp::rfc3339),
         }
     }
 }
@@ -115,10 +114,8 @@ pub async fn withdraw(
     Administrator(from): Administrator,
     PathSegment(kid): PathSegment,
 ) -> Result<StatusCode, ApiError> {
-    let unknown = || ApiError::new(ProblemCode::NotFound);
-    let kid = Kid::parse(&kid).map_err(|_| unknown())?;
-    let found = shared.service.keys.withdraw_key(&kid, &from).await?;
-    if found { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+    let kid = Kid::parse(&kid).map_err(|_| ProblemCode::NotFound)?;
+    ApiError::no_content(shared.service.keys.withdraw_key(&kid, &from).await?)
 }
 
 /// Imports and announces a private key. It signs after `keys.announce_for`.

@@ -20,8 +20,7 @@ use http::request::Parts;
 
 use crate::http::bearer;
 use crate::http::error::{ApiError, Challenge, ProblemCode};
-use crate::http::middleware::{Caller, note_caller};
-use crate::http::requester::RequestedBy;
+use crate::http::middleware::{Principal, RequestContext, note_caller};
 use crate::http::state::Shared;
 use crate::service::{AdminError, Requester};
 
@@ -33,7 +32,7 @@ impl FromRequestParts<Arc<Shared>> for Administrator {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, shared: &Arc<Shared>) -> Result<Self, ApiError> {
-        let Ok(RequestedBy(mut from)) = RequestedBy::from_request_parts(parts, shared).await;
+        let mut from = RequestContext::from_request_parts(parts, shared).await?.requester();
         let token = bearer::token(&parts.headers)?;
         from.actor = shared.service.administration.administrator(token).await.map_err(|error| match error {
             AdminError::WrongAudience(error) => bearer::wrong_audience(&error),
@@ -45,7 +44,7 @@ impl FromRequestParts<Arc<Shared>> for Administrator {
             AdminError::Unavailable(reason) => bearer::unavailable(reason),
             AdminError::Failed(failure) => failure.into(),
         })?;
-        note_caller(Some(Caller::Administrator(from.actor.as_str().into())));
+        note_caller(Some(Principal::Administrator(from.actor.as_str().into())));
         Ok(Self(from))
     }
 }

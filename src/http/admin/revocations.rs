@@ -2,18 +2,17 @@
 
 use std::sync::Arc;
 
-use crate::http::answer::JsonBody;
 use axum::extract::State;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Administrator;
 use crate::domain::{ClientId, Jti, Kid, Revocation, SessionId, UserId};
+use crate::http::JsonBody;
 use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, QueryParams};
 use crate::http::page;
 use crate::http::state::Shared;
-use crate::http::time::rfc3339;
 use crate::service::Target;
 
 /// Default and maximum number of revocations on a page.
@@ -74,7 +73,7 @@ pub struct RevocationList {
 pub async fn list(
     State(shared): State<Arc<Shared>>,
     _: Administrator,
-    query: QueryParams,
+    QueryParams(query): QueryParams,
 ) -> Result<JsonBody<RevocationList>, ApiError> {
     let query = query.only(&["limit", "cursor"])?;
     let after = page::cursor(&query, page::number)?;
@@ -92,8 +91,8 @@ pub async fn list(
             kind: live.revocation.kind().as_str(),
             subject,
             below_epoch,
-            created_at: rfc3339(live.created_at),
-            expires_at: rfc3339(live.expires_at),
+            created_at: live.created_at.rfc3339(),
+            expires_at: live.expires_at.rfc3339(),
         }
     };
     let next_cursor = page.next.map(|after| after.to_string());
@@ -113,8 +112,7 @@ pub async fn revoke(
     Administrator(from): Administrator,
     Json(order): Json<RevocationOrder>,
 ) -> Result<StatusCode, ApiError> {
-    let found = shared.service.revocations.revoke(target(&order)?, &from).await?;
-    if found { Ok(StatusCode::NO_CONTENT) } else { Err(ApiError::new(ProblemCode::NotFound)) }
+    ApiError::no_content(shared.service.revocations.revoke(target(&order)?, &from).await?)
 }
 
 fn target(order: &RevocationOrder) -> Result<Target, ApiError> {

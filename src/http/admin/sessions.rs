@@ -2,12 +2,12 @@
 
 use std::sync::Arc;
 
-use crate::http::answer::JsonBody;
 use axum::extract::State;
 use http::StatusCode;
 
 use super::Administrator;
 use crate::domain::{ClientId, EndReason, SessionId, UserId};
+use crate::http::JsonBody;
 use crate::http::error::{AdminProblems, ApiError, ProblemBody, ProblemCode};
 use crate::http::extract::{PathSegment, QueryParams};
 use crate::http::page;
@@ -38,7 +38,7 @@ const NOT_AN_ID: &str =
 pub async fn list(
     State(shared): State<Arc<Shared>>,
     _: Administrator,
-    query: QueryParams,
+    QueryParams(query): QueryParams,
 ) -> Result<JsonBody<SessionList>, ApiError> {
     let query = query.only(&["user", "client", "limit", "cursor"])?;
     let limit = page::limit(&query, PAGE)?;
@@ -77,9 +77,7 @@ pub async fn end(
     Administrator(from): Administrator,
     PathSegment(sid): PathSegment,
 ) -> Result<StatusCode, ApiError> {
-    let unknown = || ApiError::new(ProblemCode::NotFound);
-    let session = SessionId::parse(&sid).map_err(|_| unknown())?;
-    let found =
-        shared.service.sessions.end_session(session, SessionOwner::Anyone, EndReason::Administrator, &from).await?;
-    if found { Ok(StatusCode::NO_CONTENT) } else { Err(unknown()) }
+    let session = SessionId::parse(&sid).map_err(|_| ProblemCode::NotFound)?;
+    let ending = shared.service.sessions.end_session(session, SessionOwner::Anyone, EndReason::Administrator, &from);
+    ApiError::no_content(ending.await?)
 }

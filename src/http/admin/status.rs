@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use crate::http::answer::JsonBody;
 use axum::extract::State;
 use serde::Serialize;
 
 use super::Administrator;
 use super::keys::KeyItem;
 use crate::domain::RevocationKind;
+use crate::http::JsonBody;
 use crate::http::error::AdminProblems;
 use crate::http::state::Shared;
 

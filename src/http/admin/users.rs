@@ -2,19 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::http::answer::JsonBody;
 use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
 use super::Administrator;
-use crate::domain::{Password, Role, User, UserId, UserState, Username};
+use crate::domain::{Password, Role, Timestamp, User, UserId, UserState, Username};
+use crate::http::JsonBody;
 use crate::http::error::{AdminProblems, ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, PathSegment, QueryParams};
 use crate::http::page;
 use crate::http::state::Shared;
-use crate::http::time::rfc3339;
 use crate::service::{IMPORT_BATCH, ImportReport, UserError};
 
 /// Default and maximum number of users on a page.
@@ -49,8 +48,8 @@ impl From<&User> for UserItem {
             roles: user.roles.iter().map(ToString::to_string).collect(),
             enabled: user.state == UserState::Enabled,
             epoch: user.epoch,
-            created_at: rfc3339(user.created_at),
-            last_login_at: user.last_login_at.map(rfc3339),
+            created_at: user.created_at.rfc3339(),
+            last_login_at: user.last_login_at.map(Timestamp::rfc3339),
         }
     }
 }
@@ -129,7 +128,7 @@ pub struct LineError {
 pub async fn list(
     State(shared): State<Arc<Shared>>,
     _: Administrator,
-    query: QueryParams,
+    QueryParams(query): QueryParams,
 ) -> Result<JsonBody<UserList>, ApiError> {
     let query = query.only(&["limit", "cursor", "username"])?;
     if let Some(name) = query.optional("username", 1024)? {
@@ -173,7 +172,7 @@ pub async fn read(
     _: Administrator,
     PathSegment(id): PathSegment,
 ) -> Result<JsonBody<UserItem>, ApiError> {
-    let user = shared.service.users.user(user_id(&id)?).await?.ok_or_else(unknown)?;
+    let user = shared.service.users.user(user_id(&id)?).await?.ok_or(ProblemCode::NotFound)?;
     Ok(JsonBody(UserItem::from(&user)))
 }
 
@@ -254,11 +253,7 @@ pub async fn import(
 }
 
 fn user_id(text: &str) -> Result<UserId, ApiError> {
-    UserId::parse(text).map_err(|_| unknown())
-}
-
-fn unknown() -> ApiError {
-    ApiError::new(ProblemCode::NotFound)
+    UserId::parse(text).map_err(|_| ProblemCode::NotFound.into())
 }
 
 fn roles(texts: &[String]) -> Result<Vec<Role>, ApiError> {
@@ -275,7 +270,7 @@ impl From<UserError> for ApiError {
     fn from(error: UserError) -> Self {
         match error {
             UserError::Taken => Self::new(ProblemCode::Conflict).detail("A user with this name exists already."),
-            UserError::Unknown => unknown(),
+            UserError::Unknown => Self::new(ProblemCode::NotFound),
             UserError::Roles(error) => Self::unparsable("roles", &error),
             UserError::Password(refusal) => {
                 Self::new(ProblemCode::PasswordRejected).field("password", refusal.to_string())

@@ -1,12 +1,11 @@
 //! The `Authorization` header (RFC 9110 §11.6.2): Basic and Bearer.
 
-use std::fmt;
-
 use base64::Engine;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use http::header::AUTHORIZATION;
 use http::{HeaderMap, HeaderValue};
+use memchr::memchr;
 use zeroize::Zeroizing;
 
 use super::params;
@@ -27,82 +26,57 @@ pub struct IdAndSecret {
     pub secret: SecretText,
 }
 
-/// The credentials of an `Authorization` header.
-#[derive(Debug)]
+/// The credentials of the `Authorization` header. They are secret, so there is no `Debug`.
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Authorization<'a> {
-    /// RFC 7617: the id and secret as received, then form-decoded (RFC 6749 §2.3.1) if that differs. Gateways use both
-    /// forms, and an operator cannot always find out which (security.md H4).
-    Basic(Vec<IdAndSecret>),
-    /// RFC 6750 §2.1: a token of which only the syntax was checked.
-    Bearer(BearerToken<'a>),
+    /// There is no header.
+    Absent,
+    /// The header occurs twice.
+    Repeated,
+    /// RFC 7617: the encoded id and secret, see [`basic`].
+    Basic(&'a str),
+    /// RFC 6750 §2.1: an unverified token. `None` if it is empty or not text.
+    Bearer(Option<&'a str>),
     /// Another scheme.
     Other,
 }
 
-/// Why an `Authorization` header is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum AuthorizationFault {
-    /// The header occurs twice.
-    Repeated,
-    /// It has no scheme, or its credentials do not follow the scheme's syntax.
-    Malformed,
-}
-
-/// A bearer token borrowed from a header; its `Debug` output hides it.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct BearerToken<'a>(&'a str);
-
-impl<'a> BearerToken<'a> {
-    /// The token, for verification only.
-    pub fn expose(self) -> &'a str {
-        self.0
-    }
-}
-
-impl fmt::Debug for BearerToken<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("BearerToken(hidden)")
-    }
-}
-
-/// Reads the header; `None` if absent. Schemes are compared without case (RFC 9110 §11.1).
-pub fn authorization(headers: &HeaderMap) -> Result<Option<Authorization<'_>>, AuthorizationFault> {
-    let mut values = headers.get_all(AUTHORIZATION).iter();
-    let Some(value) = values.next() else { return Ok(None) };
-    if values.next().is_some() {
-        return Err(AuthorizationFault::Repeated);
-    }
-    let text = value.to_str().map_err(|_| AuthorizationFault::Malformed)?;
-    let (scheme, rest) = text.split_once(' ').ok_or(AuthorizationFault::Malformed)?;
-    let credentials = rest.trim_matches(' ');
-    if scheme.eq_ignore_ascii_case("Bearer") {
-        if !is_token68(credentials) {
-            return Err(AuthorizationFault::Malformed);
+impl<'a> Authorization<'a> {
+    /// Reads the header. Schemes are compared without case (RFC 9110 §11.1).
+    pub fn of(headers: &'a HeaderMap) -> Self {
+        let Ok(header) = only_authorization(headers) else { return Self::Repeated };
+        let Some(bytes) = header.map(HeaderValue::as_bytes) else { return Self::Absent };
+        let (scheme, rest) = bytes.split_at(memchr(b' ', bytes).unwrap_or(bytes.len()));
+        let credentials = std::str::from_utf8(rest).unwrap_or_default().trim_matches(' ');
+        if scheme.eq_ignore_ascii_case(b"Bearer") {
+            Self::Bearer(Some(credentials).filter(|token| !token.is_empty()))
+        } else if scheme.eq_ignore_ascii_case(b"Basic") {
+            Self::Basic(credentials)
+        } else {
+            Self::Other
         }
-        Ok(Some(Authorization::Bearer(BearerToken(credentials))))
-    } else if scheme.eq_ignore_ascii_case("Basic") {
-        basic(credentials).map(|candidates| Some(Authorization::Basic(candidates)))
-    } else {
-        Ok(Some(Authorization::Other))
     }
 }
 
-/// Whether the only `Authorization` header has the scheme Bearer; its token may be invalid.
-pub fn names_bearer(headers: &HeaderMap) -> bool {
+/// The header occurs twice.
+pub struct Repeated;
+
+/// The value of the header, if there is at most one.
+pub fn only_authorization(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Repeated> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
-    let first = values.next().map(HeaderValue::as_bytes).filter(|_| values.next().is_none());
-    let scheme = first.and_then(|value| value.split(|byte| *byte == b' ').next());
-    scheme.is_some_and(|scheme| scheme.eq_ignore_ascii_case(b"Bearer"))
+    let first = values.next();
+    if values.next().is_some() { Err(Repeated) } else { Ok(first) }
 }
 
-fn basic(credentials: &str) -> Result<Vec<IdAndSecret>, AuthorizationFault> {
-    const MALFORMED: AuthorizationFault = AuthorizationFault::Malformed;
-    let bytes = Zeroizing::new(BASE64.decode(credentials).map_err(|_| MALFORMED)?);
-    let text = std::str::from_utf8(&bytes).map_err(|_| MALFORMED)?;
+/// Decodes the credentials of RFC 7617: the id and secret as received, then form-decoded (RFC 6749 §2.3.1) if that
+/// differs. Gateways use both forms, and an operator cannot always find out which (security.md H4).
+pub fn basic(credentials: &str) -> Option<Vec<IdAndSecret>> {
+    let bytes = Zeroizing::new(BASE64.decode(credentials).ok()?);
+    let text = std::str::from_utf8(&bytes).ok()?;
     if text.chars().any(char::is_control) {
-        return Err(MALFORMED);
+        return None;
     }
-    let (id, secret) = text.split_once(':').filter(|(id, _)| !id.is_empty()).ok_or(MALFORMED)?;
+    let (id, secret) = text.split_once(':').filter(|(id, _)| !id.is_empty())?;
     let mut candidates = vec![IdAndSecret { id: id.to_owned(), secret: SecretText::new(secret) }];
     if text.contains(['%', '+'])
         && let (Some(id), Some(secret)) = (params::decode(id.as_bytes()), params::decode(secret.as_bytes()))
@@ -110,15 +84,7 @@ fn basic(credentials: &str) -> Result<Vec<IdAndSecret>, AuthorizationFault> {
     {
         candidates.push(IdAndSecret { id: id.to_string(), secret: SecretText::from(secret) });
     }
-    Ok(candidates)
-}
-
-/// `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="` (RFC 6750 §2.1).
-fn is_token68(text: &str) -> bool {
-    let body = text.trim_end_matches('=');
-    let is_token_byte =
-        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/');
-    !body.is_empty() && body.bytes().all(is_token_byte)
+    Some(candidates)
 }
 
 #[cfg(test)]
@@ -134,9 +100,10 @@ mod tests {
 
     fn candidates(decoded: &[u8]) -> Option<Vec<(String, String)>> {
         let value = format!("basic {}", PADDED.encode(decoded));
-        match authorization(&headers(&[value.as_bytes()])) {
-            Ok(Some(Authorization::Basic(candidates))) => {
-                Some(candidates.into_iter().map(|pair| (pair.id, pair.secret.expose().to_owned())).collect())
+        match Authorization::of(&headers(&[value.as_bytes()])) {
+            Authorization::Basic(credentials) => {
+                let pairs = basic(credentials)?.into_iter();
+                Some(pairs.map(|pair| (pair.id, pair.secret.expose().to_owned())).collect())
             }
             _ => None,
         }
@@ -164,45 +131,40 @@ mod tests {
             assert_eq!(candidates(bad), None, "{bad:?}");
         }
         assert_eq!(candidates(b"gw:a%00b"), Some(vec![pair("gw", "a%00b")]), "a decoded NUL is no candidate");
-        for bad in ["Basic", "Basic ", "Basic !!!", "Basic Z3c6czNjcmV0 extra", "", "Bearer", "Bearer ", "Bearer a b"] {
-            assert_eq!(authorization(&headers(&[bad.as_bytes()])).err(), Some(AuthorizationFault::Malformed), "{bad}");
+        for bad in ["", "!!!", "Z3c6czNjcmV0 extra"] {
+            assert_eq!(basic(bad), None, "{bad}");
         }
     }
 
     #[test]
     fn h3_two_headers_are_refused() {
-        let two = headers(&[b"Bearer a", b"Bearer a"]);
-        assert_eq!(authorization(&two).err(), Some(AuthorizationFault::Repeated));
-        assert!(authorization(&HeaderMap::new()).unwrap().is_none());
+        assert!(Authorization::of(&headers(&[b"Bearer a", b"Bearer a"])) == Authorization::Repeated);
+        assert!(Authorization::of(&HeaderMap::new()) == Authorization::Absent);
     }
 
     #[test]
-    fn bearer_matches_its_scheme_without_case_and_refuses_invalid_characters() {
-        for good in ["Bearer a.b.c", "bearer a.b-c_~+/==", "BEARER  abc"] {
-            assert!(
-                matches!(authorization(&headers(&[good.as_bytes()])), Ok(Some(Authorization::Bearer(_)))),
-                "{good}"
-            );
+    fn schemes_match_without_case() {
+        for (value, expected) in [
+            (&b"Bearer a.b.c"[..], Authorization::Bearer(Some("a.b.c"))),
+            (b"bearer a.b-c_~+/==", Authorization::Bearer(Some("a.b-c_~+/=="))),
+            (b"BEARER  abc ", Authorization::Bearer(Some("abc"))),
+            (b"Bearer", Authorization::Bearer(None)),
+            (b"Bearer  ", Authorization::Bearer(None)),
+            (b"Bearer \xe9", Authorization::Bearer(None)),
+            (b"BASIC abc", Authorization::Basic("abc")),
+            (b"Basic", Authorization::Basic("")),
+            (b"Bearer\ta", Authorization::Other),
+            (b"Digest x=y", Authorization::Other),
+            (b"", Authorization::Other),
+        ] {
+            assert!(Authorization::of(&headers(&[value])) == expected, "{value:?}");
         }
-        for bad in ["Bearer a,b", "Bearer \"a\"", "Bearer ==", "Bearer a=b", "Bearer\ta"] {
-            assert!(authorization(&headers(&[bad.as_bytes()])).is_err(), "{bad}");
-        }
-        assert!(authorization(&headers(&[b"Bearer \xe9"])).is_err());
-        assert!(matches!(authorization(&headers(&[b"Digest x=y"])), Ok(Some(Authorization::Other))));
-    }
-
-    #[test]
-    fn s2_secrets_do_not_print() {
-        let value = format!("Basic {}", PADDED.encode("gw:hunter2"));
-        let headers = headers(&[value.as_bytes()]);
-        assert!(!format!("{:?}", authorization(&headers)).contains("hunter2"));
-        assert_eq!(format!("{:?}", BearerToken("abc")), "BearerToken(hidden)");
     }
 
     proptest! {
         #[test]
         fn h4_reading_never_panics(bytes in "[ -~]{0,60}", decoded: Vec<u8>) {
-            let _ = authorization(&headers(&[bytes.as_bytes()]));
+            let _ = Authorization::of(&headers(&[bytes.as_bytes()]));
             let _ = candidates(&decoded);
         }
     }

@@ -1,58 +1,29 @@
 //! Reads a complete request body, up to a limit.
 
 use std::error::Error;
-use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::HeaderMap;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE};
 use http_body::Body;
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 
+use crate::http::error::{ApiError, ProblemCode};
 use crate::http::listener::RequestBodyError;
 
-/// `Retry-After` when the memory limit of unfinished bodies is reached. Unfinished bodies end within seconds.
-pub(super) const RETRY_AFTER: Duration = Duration::from_secs(1);
-pub(super) const CROWDED: &str = "unfinished request bodies take too much memory";
-
-/// Why a body was not read.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum BodyError {
-    /// The body exceeds the limit of the endpoint.
-    TooLarge,
-    /// The body did not arrive in time.
-    TimedOut,
-    /// The connection broke, or the framing is invalid.
-    Unreadable,
-    /// The limit on the memory of unfinished bodies is reached.
-    Crowded,
-}
-
-/// Reads the complete `body`. A declared length over `limit` is refused before anything is read. A body that arrives in
-/// one piece is not copied.
-pub(super) async fn read<B>(mut body: B, limit: usize) -> Result<Bytes, BodyError>
+/// Reads the complete `body`. A declared length over `limit` is refused before anything is read.
+pub(super) async fn read<B>(body: B, limit: usize) -> Result<Bytes, ApiError>
 where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Error + 'static,
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn Error + Send + Sync>>,
 {
     if body.size_hint().lower() > limit as u64 {
-        return Err(BodyError::TooLarge);
+        return Err(ApiError::new(ProblemCode::PayloadTooLarge));
     }
-    let mut first = Bytes::new();
-    let mut joined = BytesMut::new();
-    while let Some(frame) = body.frame().await {
-        let Ok(data) = frame.map_err(|error| unreadable(&error))?.into_data() else { continue };
-        if first.len() + joined.len() + data.len() > limit {
-            return Err(BodyError::TooLarge);
-        }
-        if first.is_empty() && joined.is_empty() {
-            first = data;
-        } else {
-            joined.extend_from_slice(&std::mem::take(&mut first));
-            joined.extend_from_slice(&data);
-        }
+    match Limited::new(body, limit).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) => Err(unreadable(&*error)),
     }
-    Ok(if joined.is_empty() { first } else { joined.freeze() })
 }
 
 /// Whether the headers declare exactly one content type, `expected` (compared without case, RFC 9110 §8.3.1), in UTF-8
@@ -74,19 +45,22 @@ pub(super) fn has_content_type(headers: &HeaderMap, expected: &str) -> bool {
     names_it && is_utf8 && is_plain
 }
 
-/// Distinguishes a slow body (the listener reports a timeout), a body without memory, and a broken connection.
-fn unreadable(error: &(dyn Error + 'static)) -> BodyError {
+/// Distinguishes a large body, a slow one (the listener reports a timeout), one without memory, and a broken connection.
+fn unreadable(error: &(dyn Error + 'static)) -> ApiError {
     let mut next = Some(error);
     while let Some(error) = next {
-        if matches!(error.downcast_ref(), Some(RequestBodyError::Crowded)) {
-            return BodyError::Crowded;
+        if error.is::<LengthLimitError>() {
+            return ApiError::new(ProblemCode::PayloadTooLarge);
+        }
+        if let Some(RequestBodyError::Crowded) = error.downcast_ref() {
+            return ApiError::new(ProblemCode::Busy).because("unfinished request bodies take too much memory");
         }
         if error.downcast_ref::<std::io::Error>().is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut) {
-            return BodyError::TimedOut;
+            return ApiError::new(ProblemCode::RequestTimeout);
         }
         next = error.source();
     }
-    BodyError::Unreadable
+    ApiError::invalid_form("the body could not be read").detail("The body could not be read.")
 }
 
 #[cfg(test)]
@@ -102,23 +76,27 @@ mod tests {
         Body::from_stream(stream::iter(frames))
     }
 
+    async fn outcome(body: Body) -> Result<Bytes, ProblemCode> {
+        read(body, 6).await.map_err(|error| error.code())
+    }
+
     #[tokio::test]
     async fn h5_the_limit_of_a_body_does_not_depend_on_its_chunks() {
-        assert_eq!(read(chunked(&["abc", "", "de", "f"]), 6).await, Ok(Bytes::from("abcdef")));
-        assert_eq!(read(chunked(&["abc", "def", "g"]), 6).await, Err(BodyError::TooLarge));
-        assert_eq!(read(Body::from("abcdefg"), 6).await, Err(BodyError::TooLarge));
-        assert_eq!(read(Body::from("abcdef"), 6).await, Ok(Bytes::from("abcdef")));
-        assert_eq!(read(Body::empty(), 6).await, Ok(Bytes::new()));
+        assert_eq!(outcome(chunked(&["abc", "", "de", "f"])).await, Ok(Bytes::from("abcdef")));
+        assert_eq!(outcome(chunked(&["abc", "def", "g"])).await, Err(ProblemCode::PayloadTooLarge));
+        assert_eq!(outcome(Body::from("abcdefg")).await, Err(ProblemCode::PayloadTooLarge));
+        assert_eq!(outcome(Body::from("abcdef")).await, Ok(Bytes::from("abcdef")));
+        assert_eq!(outcome(Body::empty()).await, Ok(Bytes::new()));
     }
 
     #[tokio::test]
     async fn h6_a_late_body_and_a_broken_one_are_distinguished() {
         for (kind, expected) in [
-            (std::io::ErrorKind::TimedOut, BodyError::TimedOut),
-            (std::io::ErrorKind::ConnectionReset, BodyError::Unreadable),
+            (std::io::ErrorKind::TimedOut, ProblemCode::RequestTimeout),
+            (std::io::ErrorKind::ConnectionReset, ProblemCode::InvalidRequest),
         ] {
             let frames = [Ok(Bytes::from("a")), Err(std::io::Error::from(kind))];
-            assert_eq!(read(Body::from_stream(stream::iter(frames)), 6).await, Err(expected));
+            assert_eq!(outcome(Body::from_stream(stream::iter(frames))).await, Err(expected));
         }
     }
 

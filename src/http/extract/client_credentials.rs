@@ -2,10 +2,10 @@
 
 use http::HeaderMap;
 
-use super::authorization::{Authorization, AuthorizationFault, IdAndSecret, authorization, names_bearer};
-use super::form::FormParams;
-use crate::domain::SecretText;
-use crate::http::error::{OAuthDescription, OAuthError};
+use super::authorization::{Authorization, IdAndSecret, basic};
+use super::params::Params;
+use crate::http::error::{ApiError, ProblemCode};
+use crate::service::ClientAuth;
 
 /// Maximum length of a client id in bytes; no longer id exists.
 const MAX_CLIENT_ID_BYTES: usize = 256;
@@ -15,24 +15,6 @@ const MAX_SECRET_BYTES: usize = 1024;
 const MAX_ASSERTION_BYTES: usize = 4096;
 /// The only supported `client_assertion_type` (RFC 7523 §2.2).
 const JWT_BEARER: &str = "urn:ietf:params:oauth:client-assertion-type:jwt-bearer";
-
-/// Credentials of a client that are not checked yet.
-#[derive(Debug, PartialEq, Eq)]
-pub enum ClientCredentialsInput {
-    /// `client_secret_basic` or `client_secret_post`. Basic can yield two candidates: raw and form-decoded.
-    Secret(Vec<IdAndSecret>),
-    /// `private_key_jwt` (RFC 7523 §2.2).
-    Assertion {
-        /// The signed assertion.
-        assertion: SecretText,
-        /// The `client_id` parameter; if present, it must equal the assertion's subject.
-        client_id: Option<String>,
-    },
-    /// A client id without credentials: a public client, or a confidential one that fails to authenticate.
-    IdOnly(String),
-    /// No client id and no credentials.
-    Absent,
-}
 
 /// The parameters of a body for client authentication.
 #[derive(Clone, Copy, Default)]
@@ -44,14 +26,8 @@ pub struct BodyCredentials<'a> {
 }
 
 impl<'a> BodyCredentials<'a> {
-    /// Whether all parameters are absent.
-    pub const fn is_empty(&self) -> bool {
-        let Self { client_id, client_secret, assertion_type, assertion } = self;
-        client_id.is_none() && client_secret.is_none() && assertion_type.is_none() && assertion.is_none()
-    }
-
     /// Reads the parameters from a form.
-    pub fn of_form(form: &'a FormParams) -> Result<Self, OAuthError> {
+    pub fn of_form(form: &'a Params) -> Result<Self, ApiError> {
         Ok(Self {
             client_id: form.optional("client_id", MAX_CLIENT_ID_BYTES)?,
             client_secret: form.optional("client_secret", MAX_SECRET_BYTES)?,
@@ -59,102 +35,112 @@ impl<'a> BodyCredentials<'a> {
             assertion: form.optional("client_assertion", MAX_ASSERTION_BYTES)?,
         })
     }
-}
 
-impl ClientCredentialsInput {
-    /// Combines header and body. Basic and post together are accepted if they are equal, because lua-resty-openidc
-    /// sends both. Any other combination is `invalid_request`. A malformed header is `invalid_client` with 401, because
-    /// RFC 6749 §5.2 requires it for a client that used the header. A bearer token is ignored: it authenticates a user,
-    /// and HTTP libraries of pages add one to every request.
-    pub fn gather(headers: &HeaderMap, body: BodyCredentials<'_>) -> Result<Self, OAuthError> {
-        let several = || OAuthError::invalid_request(OAuthDescription::SeveralAuthentications);
-        let basic = match authorization(headers) {
-            _ if names_bearer(headers) => None,
-            Ok(None) => None,
-            Ok(Some(Authorization::Basic(candidates))) => Some(candidates),
-            Ok(Some(_)) | Err(AuthorizationFault::Malformed) => return Err(OAuthError::invalid_client()),
-            Err(AuthorizationFault::Repeated) => {
-                return Err(OAuthError::invalid_request(OAuthDescription::RepeatedAuthorization));
-            }
-        };
-        match (basic, body.assertion) {
+    /// Whether all parameters are absent.
+    pub const fn is_empty(&self) -> bool {
+        let Self { client_id, client_secret, assertion_type, assertion } = self;
+        client_id.is_none() && client_secret.is_none() && assertion_type.is_none() && assertion.is_none()
+    }
+
+    /// Combines the body with the candidates of the header. Both together are accepted if they are equal, because
+    /// lua-resty-openidc sends both. Any other combination is `invalid_request`.
+    pub fn with(self, header: Option<&'a [IdAndSecret]>) -> Result<ClientAuth<'a>, ApiError> {
+        let several = || several("there is more than one client authentication");
+        let missing = |name| ApiError::invalid_form(format!("the parameter `{name}` is missing"));
+        match (header, self.assertion) {
             (Some(_), Some(_)) => Err(several()),
-            (None, Some(_)) if body.client_secret.is_some() => Err(several()),
-            (None, Some(assertion)) => Self::assertion(assertion, body),
-            (_, None) if body.assertion_type.is_some() => {
-                Err(OAuthError::invalid_request(OAuthDescription::Missing("client_assertion")))
-            }
-            (Some(candidates), None) => Self::basic(candidates, body).ok_or_else(several),
-            (None, None) => match (body.client_id, body.client_secret) {
-                (Some(id), Some(secret)) => {
-                    Ok(Self::Secret(vec![IdAndSecret { id: id.to_owned(), secret: SecretText::new(secret) }]))
+            (None, Some(_)) if self.client_secret.is_some() => Err(several()),
+            (None, Some(jwt)) => match self.assertion_type {
+                Some(JWT_BEARER) => Ok(ClientAuth::Assertion { client: self.client_id, jwt }),
+                Some(_) => Err(ApiError::invalid_form("the parameter `client_assertion_type` is malformed")),
+                None => Err(missing("client_assertion_type")),
+            },
+            (_, None) if self.assertion_type.is_some() => Err(missing("client_assertion")),
+            (Some(candidates), None) => {
+                let pairs = candidates.iter().map(|pair| (pair.id.as_str(), pair.secret.expose()));
+                let agreeing: Vec<_> = pairs.filter(|pair| self.agrees_with(*pair)).collect();
+                // Some libraries send `id:` with an empty secret for a public client.
+                match agreeing[..] {
+                    [] => Err(several()),
+                    [(id, "")] => Ok(ClientAuth::Named(Some(id))),
+                    _ => Ok(ClientAuth::Secret(agreeing)),
                 }
-                (Some(id), None) => Ok(Self::IdOnly(id.to_owned())),
-                (None, Some(_)) => Err(OAuthError::invalid_request(OAuthDescription::Missing("client_id"))),
-                (None, None) => Ok(Self::Absent),
+            }
+            (None, None) => match (self.client_id, self.client_secret) {
+                (Some(id), Some(secret)) => Ok(ClientAuth::Secret(vec![(id, secret)])),
+                (None, Some(_)) => Err(missing("client_id")),
+                (id, None) => Ok(ClientAuth::Named(id)),
             },
         }
     }
 
-    fn assertion(assertion: &str, body: BodyCredentials<'_>) -> Result<Self, OAuthError> {
-        match body.assertion_type {
-            Some(JWT_BEARER) => Ok(Self::Assertion {
-                assertion: SecretText::new(assertion),
-                client_id: body.client_id.map(str::to_owned),
-            }),
-            Some(_) => Err(OAuthError::invalid_request(OAuthDescription::Malformed("client_assertion_type"))),
-            None => Err(OAuthError::invalid_request(OAuthDescription::Missing("client_assertion_type"))),
-        }
+    fn agrees_with(&self, (id, secret): (&str, &str)) -> bool {
+        self.client_id.is_none_or(|own| own == id) && self.client_secret.is_none_or(|own| own == secret)
     }
+}
 
-    /// Keeps the candidates of the header that agree with the body; `None` if none does.
-    fn basic(mut candidates: Vec<IdAndSecret>, body: BodyCredentials<'_>) -> Option<Self> {
-        candidates.retain(|pair| {
-            body.client_id.is_none_or(|id| id == pair.id)
-                && body.client_secret.is_none_or(|secret| secret == pair.secret.expose())
-        });
-        // Some libraries send `id:` with an empty secret for a public client.
-        match candidates.as_slice() {
-            [] => None,
-            [only] if only.secret.expose().is_empty() => Some(Self::IdOnly(only.id.clone())),
-            _ => Some(Self::Secret(candidates)),
-        }
+/// The candidates of the header. A malformed header is `invalid_client` with 401, because RFC 6749 §5.2 requires it for
+/// a client that used the header. A bearer token is ignored: it authenticates a user, and HTTP libraries of pages add
+/// one to every request.
+pub fn header_credentials(headers: &HeaderMap) -> Result<Option<Vec<IdAndSecret>>, ApiError> {
+    match Authorization::of(headers) {
+        Authorization::Absent | Authorization::Bearer(_) => Ok(None),
+        Authorization::Basic(credentials) => match basic(credentials) {
+            Some(candidates) => Ok(Some(candidates)),
+            None => Err(ApiError::new(ProblemCode::InvalidClient)),
+        },
+        Authorization::Other => Err(ApiError::new(ProblemCode::InvalidClient)),
+        Authorization::Repeated => Err(several("there is more than one Authorization header")),
     }
+}
+
+fn several(description: &'static str) -> ApiError {
+    ApiError::invalid_form(description).detail("The client authenticates in more than one way.")
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::response::IntoResponse;
     use base64::Engine;
     use base64::engine::general_purpose::STANDARD;
+    use bytes::Bytes;
     use http::HeaderValue;
     use http::header::AUTHORIZATION;
 
     use super::*;
 
-    fn gather(basic: Option<&str>, form: &str) -> Result<ClientCredentialsInput, u16> {
-        let headers: HeaderMap = basic
+    /// The authentication as text, or the status of the refusal.
+    fn gather(header: Option<&str>, form: &str) -> Result<String, u16> {
+        let status = |error: ApiError| error.code().status().as_u16();
+        let headers: HeaderMap = header
             .map(|pair| format!("Basic {}", STANDARD.encode(pair)))
             .map(|value| (AUTHORIZATION, HeaderValue::try_from(value).unwrap()))
             .into_iter()
             .collect();
-        let form = FormParams::parse(form.to_owned().into()).ok().unwrap();
-        let body = BodyCredentials::of_form(&form).map_err(|error| error.into_response().status().as_u16())?;
-        ClientCredentialsInput::gather(&headers, body).map_err(|error| error.into_response().status().as_u16())
+        let form = Params::parse(&Bytes::copy_from_slice(form.as_bytes())).ok().unwrap();
+        let candidates = header_credentials(&headers).map_err(status)?;
+        let body = BodyCredentials::of_form(&form).map_err(status)?;
+        Ok(match body.with(candidates.as_deref()).map_err(status)? {
+            ClientAuth::Named(id) => format!("named {id:?}"),
+            ClientAuth::Secret(pairs) => format!("secret {pairs:?}"),
+            ClientAuth::Assertion { client, jwt } => format!("assertion {client:?} {jwt}"),
+        })
     }
 
-    fn secret(pairs: &[(&str, &str)]) -> Result<ClientCredentialsInput, u16> {
-        let pair = |(id, secret): &(&str, &str)| IdAndSecret { id: (*id).into(), secret: SecretText::new(*secret) };
-        Ok(ClientCredentialsInput::Secret(pairs.iter().map(pair).collect()))
+    fn secret(pairs: &[(&str, &str)]) -> Result<String, u16> {
+        Ok(format!("secret {pairs:?}"))
+    }
+
+    fn named(id: &str) -> Result<String, u16> {
+        Ok(format!("named {:?}", Some(id)))
     }
 
     #[test]
     fn each_method_alone_is_accepted() {
         assert_eq!(gather(Some("gw:s"), "token=t"), secret(&[("gw", "s")]));
         assert_eq!(gather(None, "client_id=gw&client_secret=s"), secret(&[("gw", "s")]));
-        assert_eq!(gather(None, "client_id=app"), Ok(ClientCredentialsInput::IdOnly("app".into())));
-        assert_eq!(gather(Some("app:"), ""), Ok(ClientCredentialsInput::IdOnly("app".into())));
-        assert_eq!(gather(None, "token=t"), Ok(ClientCredentialsInput::Absent));
+        assert_eq!(gather(None, "client_id=app"), named("app"));
+        assert_eq!(gather(Some("app:"), ""), named("app"));
+        assert_eq!(gather(None, "token=t"), Ok("named None".to_owned()));
     }
 
     #[test]
@@ -174,8 +160,7 @@ mod tests {
     #[test]
     fn h3_an_assertion_is_not_combined_with_another_method() {
         let form = format!("client_assertion=a.b.c&client_assertion_type={JWT_BEARER}");
-        let expected = ClientCredentialsInput::Assertion { assertion: SecretText::new("a.b.c"), client_id: None };
-        assert_eq!(gather(None, &form), Ok(expected));
+        assert_eq!(gather(None, &form), Ok("assertion None a.b.c".to_owned()));
         assert_eq!(gather(Some("gw:s"), &form), Err(400));
         assert_eq!(gather(None, &format!("{form}&client_id=gw&client_secret=s")), Err(400));
         assert_eq!(gather(None, "client_assertion=a.b.c"), Err(400));
@@ -187,8 +172,7 @@ mod tests {
     fn h3_two_headers_are_400_and_a_malformed_one_is_401() {
         let status = |values: &[&'static str]| {
             let headers = values.iter().map(|value| (AUTHORIZATION, HeaderValue::from_static(value))).collect();
-            let error = ClientCredentialsInput::gather(&headers, BodyCredentials::default()).err()?;
-            Some(error.into_response().status().as_u16())
+            Some(header_credentials(&headers).err()?.code().status().as_u16())
         };
         assert_eq!(status(&["Basic Z3c6cw==", "Basic Z3c6cw=="]), Some(400));
         for malformed in ["Basic !", "Basic", "Bearers abc", "Digest x"] {

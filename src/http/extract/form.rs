@@ -4,81 +4,37 @@ use std::error::Error;
 
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use http::HeaderMap;
 use http_body::Body;
 
-use super::body::{self, BodyError, RETRY_AFTER};
-use super::params::{Params, ParamsError};
-use crate::http::error::{OAuthDescription, OAuthError};
+use super::body;
+use super::params::Params;
+use crate::http::error::ApiError;
 
 /// Maximum size of a form body in bytes (security.md H5).
 pub const MAX_FORM_BYTES: usize = 16 * 1024;
 
-/// The parameters of a form body. Every failure is an RFC 6749 error. Unknown parameters and the query string are
-/// ignored (security.md H2). It may contain secrets, so it has no `Debug`.
-pub struct FormParams(Params);
+/// The parameters of a form body. Unknown parameters and the query string are ignored (security.md H2).
+pub struct FormParams(pub Params);
 
 impl FormParams {
     /// Reads the body of a request with these `headers`.
-    pub async fn read<B>(headers: &HeaderMap, body: B) -> Result<Self, OAuthError>
+    pub async fn read<B>(headers: &HeaderMap, body: B) -> Result<Self, ApiError>
     where
-        B: Body<Data = Bytes> + Unpin,
-        B::Error: Error + 'static,
+        B: Body<Data = Bytes>,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
     {
         if !body::has_content_type(headers, "application/x-www-form-urlencoded") {
-            return Err(OAuthError::invalid_request(OAuthDescription::NotAForm));
+            return Err(ApiError::invalid_form("the body must be application/x-www-form-urlencoded in UTF-8"));
         }
-        let encoded = body::read(body, MAX_FORM_BYTES).await.map_err(|error| match error {
-            BodyError::TooLarge => {
-                OAuthError::invalid_request(OAuthDescription::BodyTooLarge).status(StatusCode::PAYLOAD_TOO_LARGE)
-            }
-            BodyError::TimedOut => {
-                OAuthError::invalid_request(OAuthDescription::BodyTimeout).status(StatusCode::REQUEST_TIMEOUT)
-            }
-            BodyError::Crowded => OAuthError::unavailable(RETRY_AFTER).because(body::CROWDED),
-            BodyError::Unreadable => OAuthError::invalid_request(OAuthDescription::BodyUnreadable),
-        })?;
-        Self::parse(encoded)
-    }
-
-    /// Parses an encoded form.
-    pub fn parse(encoded: Bytes) -> Result<Self, OAuthError> {
-        Params::parse(encoded).map(Self).map_err(|error| {
-            OAuthError::invalid_request(match error {
-                ParamsError::Malformed => OAuthDescription::MalformedForm,
-                ParamsError::Repeated => OAuthDescription::RepeatedParameter,
-                ParamsError::TooMany => OAuthDescription::TooManyParameters,
-            })
-        })
-    }
-
-    /// The value of a parameter of at most `max_bytes` bytes; `None` if it is absent or empty.
-    pub fn optional(&self, name: &'static str, max_bytes: usize) -> Result<Option<&str>, OAuthError> {
-        match self.0.find(name) {
-            Some(value) if value.len() > max_bytes => Err(OAuthError::invalid_request(OAuthDescription::TooLong(name))),
-            found => Ok(found),
-        }
-    }
-
-    /// The values of a repeatable parameter, each of at most `max_bytes` bytes. Empty values are skipped.
-    pub fn all(&self, name: &'static str, max_bytes: usize) -> Result<Vec<&str>, OAuthError> {
-        let values: Vec<_> = self.0.find_all(name).collect();
-        match values.iter().all(|value| value.len() <= max_bytes) {
-            true => Ok(values),
-            false => Err(OAuthError::invalid_request(OAuthDescription::TooLong(name))),
-        }
-    }
-
-    /// The value of a parameter that must be present and not empty.
-    pub fn required(&self, name: &'static str, max_bytes: usize) -> Result<&str, OAuthError> {
-        self.optional(name, max_bytes)?.ok_or_else(|| OAuthError::invalid_request(OAuthDescription::Missing(name)))
+        Params::parse(&body::read(body, MAX_FORM_BYTES).await?).map(Self)
     }
 }
 
 impl<S: Sync> FromRequest<S> for FormParams {
-    type Rejection = OAuthError;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &S) -> Result<Self, OAuthError> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (head, body) = request.into_parts();
         Self::read(&head.headers, body).await
     }
@@ -131,15 +87,7 @@ mod tests {
             .header("content-type", "application/x-www-form-urlencoded")
             .body(Body::from("other=1"))
             .unwrap();
-        let form = FormParams::from_request(request, &()).await.ok().unwrap();
+        let FormParams(form) = FormParams::from_request(request, &()).await.ok().unwrap();
         assert!(form.required("token", 10).is_err());
-    }
-
-    #[test]
-    fn the_length_of_a_parameter_is_limited_per_call() {
-        let form = FormParams::parse(Bytes::from_static(b"token=12345")).ok().unwrap();
-        assert_eq!(form.required("token", 5).ok(), Some("12345"));
-        assert!(form.required("token", 4).is_err() && form.optional("token", 4).is_err());
-        assert_eq!(form.optional("scope", 4).ok(), Some(None));
     }
 }

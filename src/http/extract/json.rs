@@ -1,32 +1,29 @@
 //! The JSON extractor of the REST API.
 
-use axum::body::Body;
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
-use memchr::memmem;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::body::{self, BodyError, RETRY_AFTER};
-use super::json_path;
-use super::json_strict::{self, JsonFault};
+use super::body;
 use crate::http::error::{ApiError, ProblemCode};
+use crate::json::{self, JsonError};
 
 /// Default maximum size of a JSON body in bytes (security.md H5).
 pub const MAX_JSON_BYTES: usize = 16 * 1024;
 
 const JSON: &str = "application/json";
 
-/// A JSON body of at most `LIMIT` bytes. Every endpoint applies the same strict checks: `application/json`, valid
-/// UTF-8, one document with nothing after it, no repeated member names, no NUL, bounded depth. `T` then denies unknown
-/// fields (security.md H2). Errors name the field and never contain a value.
+/// A JSON body of at most `LIMIT` bytes, read by [`json::from_slice`]. `T` denies unknown fields (security.md H2).
+/// Errors name the field and never contain a value.
 pub struct Json<T, const LIMIT: usize = MAX_JSON_BYTES>(pub T);
 
 impl<T: DeserializeOwned, S: Sync, const LIMIT: usize> FromRequest<S> for Json<T, LIMIT> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        JsonText::<LIMIT>::from_request(request, state).await?.parse().map(Self)
+        let body = JsonText::<LIMIT>::from_request(request, state).await?.0;
+        Ok(Self(json::from_slice(&body)?))
     }
 }
 
@@ -36,38 +33,26 @@ pub struct OptionalJson<T>(pub Option<T>);
 impl<T: DeserializeOwned, S: Sync> FromRequest<S> for OptionalJson<T> {
     type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+    async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         let (head, body) = request.into_parts();
         let is_json = body::has_content_type(&head.headers, JSON);
-        let body = match body::read(body, if is_json { MAX_JSON_BYTES } else { 0 }).await {
-            Ok(body) if body.is_empty() => return Ok(Self(None)),
-            Ok(body) => Body::from(body),
-            Err(BodyError::TooLarge) if !is_json => Body::empty(),
-            Err(error) => return Err(error.into()),
-        };
-        Json::<T>::from_request(Request::from_parts(head, body), state).await.map(|Json(value)| Self(Some(value)))
+        let body = body::read(body, if is_json { MAX_JSON_BYTES } else { 0 }).await;
+        match body {
+            Ok(body) if body.is_empty() => Ok(Self(None)),
+            Ok(body) => Ok(Self(Some(json::from_slice(&body)?))),
+            Err(error) if error.code() == ProblemCode::PayloadTooLarge && !is_json => Err(unsupported()),
+            Err(error) => Err(error),
+        }
     }
 }
 
-/// An unparsed JSON body, for a `T` that borrows from it.
+/// An unparsed JSON body, for a type that borrows from it.
 pub struct JsonText<const LIMIT: usize = MAX_JSON_BYTES>(Bytes);
 
 impl<const LIMIT: usize> JsonText<LIMIT> {
-    /// Parses the document as a `T`.
-    pub fn parse<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
-        parse(&self.0)
-    }
-
-    /// Parses in one pass instead of two, for a large document and a flat `T`: its members hold no objects, and it
-    /// denies unknown fields. For such a `T`, serde_json alone makes all strict checks except the one for U+0000.
+    /// Parses the document as a flat `T`, see [`json::from_flat_slice`].
     pub fn parse_flat<'a, T: Deserialize<'a>>(&'a self) -> Result<T, ApiError> {
-        if is_object(&self.0)
-            && memmem::find(&self.0, br"\u0000").is_none()
-            && let Ok(value) = serde_json::from_slice(&self.0)
-        {
-            return Ok(value);
-        }
-        self.parse()
+        Ok(json::from_flat_slice(&self.0)?)
     }
 }
 
@@ -76,72 +61,35 @@ impl<S: Sync, const LIMIT: usize> FromRequest<S> for JsonText<LIMIT> {
 
     async fn from_request(request: Request, _: &S) -> Result<Self, ApiError> {
         if !body::has_content_type(request.headers(), JSON) {
-            return Err(ApiError::new(ProblemCode::UnsupportedMediaType).detail("Send application/json in UTF-8."));
+            return Err(unsupported());
         }
         Ok(Self(body::read(request.into_body(), LIMIT).await?))
     }
 }
 
-impl From<BodyError> for ApiError {
-    fn from(error: BodyError) -> Self {
+fn unsupported() -> ApiError {
+    ApiError::new(ProblemCode::UnsupportedMediaType).detail("Send application/json in UTF-8.")
+}
+
+impl From<JsonError> for ApiError {
+    fn from(error: JsonError) -> Self {
         match error {
-            BodyError::TooLarge => Self::new(ProblemCode::PayloadTooLarge),
-            BodyError::TimedOut => Self::new(ProblemCode::RequestTimeout),
-            BodyError::Crowded => Self::new(ProblemCode::Busy).retry_after(RETRY_AFTER).because(body::CROWDED),
-            BodyError::Unreadable => Self::new(ProblemCode::InvalidRequest).detail("The body could not be read."),
+            JsonError::Member { member: Some(member), problem } => Self::invalid_field(member, problem),
+            JsonError::Member { member: None, .. } | JsonError::NotAnObject => Self::new(ProblemCode::InvalidRequest)
+                .detail("The body does not have the form that this endpoint expects."),
+            _ => Self::new(ProblemCode::MalformedJson).detail(format!("The body is refused: {error}.")),
         }
-    }
-}
-
-fn parse<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, ApiError> {
-    let malformed = |detail| ApiError::new(ProblemCode::MalformedJson).detail(detail);
-    let text = std::str::from_utf8(bytes).map_err(|_| malformed("The body is not valid UTF-8."))?;
-    json_strict::check(text).map_err(|fault| match fault {
-        JsonFault::Malformed => malformed("The body is not one JSON document."),
-        JsonFault::TooDeep => malformed("The document is nested too deeply."),
-        JsonFault::RepeatedName => malformed("An object contains a member name twice."),
-        JsonFault::Nul => malformed("A string contains U+0000."),
-    })?;
-    if !is_object(bytes) {
-        return Err(ApiError::new(ProblemCode::InvalidRequest).detail(NOT_THE_FORM));
-    }
-    serde_json::from_str(text).map_err(|error| field_error(text, &error))
-}
-
-/// Whether a document is an object. serde would also accept an array of the fields in declaration order.
-fn is_object(document: &[u8]) -> bool {
-    document.iter().find(|byte| !b" \t\r\n".contains(byte)) == Some(&b'{')
-}
-
-const NOT_THE_FORM: &str = "The body does not have the form that this endpoint expects.";
-
-/// Names the field at fault and the reason. serde's own message is not used, because it quotes the input.
-fn field_error(text: &str, error: &serde_json::Error) -> ApiError {
-    let message = error.to_string();
-    let quoted = || message.split('`').nth(1).unwrap_or_default();
-    let path = json_path::at(text, error.line(), error.column());
-    let (name, detail) = if message.starts_with("unknown field `") {
-        (path.and_then(|path| path.sibling(quoted())), "is not a field of this request")
-    } else if message.starts_with("missing field `") {
-        (path.and_then(|path| path.sibling(quoted())), "is missing")
-    } else {
-        (path.and_then(|path| path.name()), "has the wrong type or a value that is not allowed")
-    };
-    let error = ApiError::new(ProblemCode::InvalidRequest);
-    match name {
-        Some(name) => error.field(name, detail),
-        None => error.detail(NOT_THE_FORM),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use axum::response::IntoResponse;
     use proptest::prelude::*;
     use serde::Deserialize;
 
     use super::*;
-    use crate::http::error::Failure;
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]
@@ -165,13 +113,15 @@ mod tests {
     }
 
     fn problem(error: ApiError) -> serde_json::Value {
-        let response = error.into_response();
-        let failure = response.extensions().get::<Failure>().unwrap();
-        serde_json::from_slice(&failure.problem.as_ref().unwrap().render("r")).unwrap()
+        serde_json::from_slice(&error.content().problem("r")).unwrap()
+    }
+
+    fn parse(body: &[u8]) -> Result<Login, ApiError> {
+        Ok(json::from_slice(body)?)
     }
 
     fn refusal(body: &str) -> (String, String, String) {
-        let problem = problem(parse::<Login>(body.as_bytes()).unwrap_err());
+        let problem = problem(parse(body.as_bytes()).unwrap_err());
         let error = &problem["errors"][0];
         let text = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         (text(&problem["code"]), text(&error["field"]), text(&error["detail"]))
@@ -220,7 +170,7 @@ mod tests {
         ] {
             assert_eq!(refusal(body).0, "malformed_json", "{body}");
         }
-        assert_eq!(problem(parse::<Login>(b"{\"username\":\"\xff\"}").unwrap_err())["code"], "malformed_json");
+        assert_eq!(problem(parse(b"{\"username\":\"\xff\"}").unwrap_err())["code"], "malformed_json");
     }
 
     #[test]
@@ -228,49 +178,16 @@ mod tests {
         for body in [r#"["a",3,["b"],null]"#, r#" ["a",3,["b"],{"name":"n"}]"#, r#""a""#, "3", "null"] {
             assert_eq!(refusal(body).0, "invalid_request", "{body}");
         }
-        assert!(parse::<Login>(b" \t\r\n{\"username\":\"a\"}").is_ok());
-    }
-
-    #[derive(Debug, Deserialize, PartialEq)]
-    #[serde(deny_unknown_fields)]
-    struct Flat {
-        names: Vec<String>,
-    }
-
-    fn both_ways(body: &[u8]) -> [Result<Flat, String>; 2] {
-        let text = JsonText::<{ usize::MAX }>(Bytes::copy_from_slice(body));
-        [text.parse(), text.parse_flat()].map(|result| result.map_err(|error| problem(error).to_string()))
-    }
-
-    #[test]
-    fn h1_one_pass_and_two_agree_on_a_flat_document() {
-        for body in [
-            r#"{"names":["a","\u0041"]}"#,
-            r#"{"names":[]}"#,
-            r#"{"names":["a\u0000"]}"#,
-            r#"{"names":["a"],"names":["b"]}"#,
-            r#"{"names":["a"],"n\u0061mes":["b"]}"#,
-            r#"{"names":["a"],"x":1}"#,
-            r#"{"names":["a"]} x"#,
-            r#"{"names":[["a"]]}"#,
-            r#"[["a"]]"#,
-            r#"{"names":["\ud800"]}"#,
-            "{\"names\":[\"\u{1}\"]}",
-            "\u{feff}{\"names\":[]}",
-        ] {
-            let [two, one] = both_ways(body.as_bytes());
-            assert_eq!(two, one, "{body}");
-        }
-        assert!(both_ways(b"{\"names\":[\"\xff\"]}").iter().all(Result::is_err));
+        assert!(parse(b" \t\r\n{\"username\":\"a\"}").is_ok());
     }
 
     #[test]
     fn s1_errors_never_contain_a_value_of_the_request() {
         for body in [r#"{"username":{"hunter2":"hunter2"}}"#, r#"{"username":"a","ttl":"hunter2"}"#, r#"["hunter2"]"#] {
-            let text = problem(parse::<Login>(body.as_bytes()).unwrap_err()).to_string();
+            let text = problem(parse(body.as_bytes()).unwrap_err()).to_string();
             assert!(!text.contains("hunter2"), "{text}");
         }
-        let odd_name = problem(parse::<Login>(br#"{"hunter2 <script>":1,"username":"a"}"#).unwrap_err());
+        let odd_name = problem(parse(br#"{"hunter2 <script>":1,"username":"a"}"#).unwrap_err());
         assert!(!odd_name.to_string().contains("hunter2"), "h13 {odd_name}");
     }
 
@@ -295,12 +212,12 @@ mod tests {
     proptest! {
         #[test]
         fn h1_parse_never_panics(body: Vec<u8>) {
-            let _ = parse::<Login>(&body);
+            let _ = parse(&body);
         }
 
         #[test]
         fn h1_parse_never_panics_on_text_similar_to_json(body in r#"[\[\]{}:,"\\ua0-9e.+\n -]{0,40}"#) {
-            let _ = parse::<Login>(body.as_bytes());
+            let _ = parse(body.as_bytes());
         }
     }
 }

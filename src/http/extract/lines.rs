@@ -3,7 +3,7 @@
 use axum::extract::Request;
 use bytes::Bytes;
 
-use super::body::{self, BodyError};
+use super::body;
 use crate::http::error::{ApiError, ProblemCode};
 
 /// Reads a body of `application/jsonl` or `application/x-ndjson` of at most `limit` bytes. The lines are not parsed.
@@ -13,11 +13,10 @@ pub async fn lines(request: Request, limit: usize) -> Result<Bytes, ApiError> {
     {
         return Err(ApiError::new(ProblemCode::UnsupportedMediaType).detail("Send application/jsonl in UTF-8."));
     }
-    body::read(request.into_body(), limit).await.map_err(|error| match error {
-        BodyError::TooLarge => ApiError::new(ProblemCode::PayloadTooLarge)
-            .detail("Send at most 1 MiB at a time, or use `countersign users import`."),
-        BodyError::TimedOut => ApiError::new(ProblemCode::RequestTimeout),
-        BodyError::Crowded => ApiError::from(BodyError::Crowded),
-        BodyError::Unreadable => ApiError::new(ProblemCode::InvalidRequest).detail("The body could not be read."),
+    body::read(request.into_body(), limit).await.map_err(|error| match error.code() {
+        ProblemCode::PayloadTooLarge => {
+            error.detail("Send at most 1 MiB at a time, or use `countersign users import`.")
+        }
+        _ => error,
     })
 }

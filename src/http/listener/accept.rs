@@ -18,7 +18,7 @@ use super::settings::{ListenSettings, Shutdown};
 use super::state::{ConnectionState, Stage};
 use super::tls::TlsIdentity;
 use super::{connection, http2};
-use crate::http::Routes;
+use crate::http::middleware::Edge;
 
 /// Length of the kernel's queue of connections that are not accepted yet.
 const BACKLOG: u32 = 4096;
@@ -133,14 +133,14 @@ impl Listener {
         self.counts.clone()
     }
 
-    /// Serves `routes` until `shutdown` is complete: every connection has ended when this returns. Dropping the future
+    /// Serves requests until `shutdown` is complete: every connection has ended when this returns. Dropping the future
     /// cuts all connections.
-    pub async fn serve(self, routes: impl Into<Routes>, shutdown: Shutdown) {
+    pub async fn serve(self, edge: Edge, shutdown: Shutdown) {
         let mut connections = Connections {
             tasks: JoinSet::new(),
             places: Places::new(Arc::clone(&self.settings)),
             stage: Arc::default(),
-            routes: Arc::new(routes.into()),
+            edge: Arc::new(edge),
             settings: Arc::clone(&self.settings),
             tls: self.tls.clone(),
             protocol: self.protocol,
@@ -174,7 +174,7 @@ struct Connections {
     tasks: JoinSet<()>,
     places: Places,
     stage: Arc<Stage>,
-    routes: Arc<Routes>,
+    edge: Arc<Edge>,
     settings: Arc<ListenSettings>,
     tls: Option<Arc<TlsIdentity>>,
     protocol: Protocol,
@@ -261,12 +261,12 @@ impl Connections {
 
     fn open_http1(&mut self, stream: TcpStream, peer: SocketAddr) -> (task::Id, Occupant) {
         let state = Arc::new(ConnectionState::new(Arc::clone(&self.settings), Arc::clone(&self.stage)));
-        let routes = Arc::clone(&self.routes);
+        let edge = Arc::clone(&self.edge);
         let task = match &self.tls {
-            None => self.tasks.spawn(connection::serve(stream, peer, false, routes, Arc::clone(&state))),
+            None => self.tasks.spawn(connection::serve(stream, peer, false, edge, Arc::clone(&state))),
             Some(identity) => {
                 let handshake = TlsAcceptor::from(identity.current()).accept(stream);
-                self.tasks.spawn(connection::serve_tls(handshake, peer, routes, Arc::clone(&state)))
+                self.tasks.spawn(connection::serve_tls(handshake, peer, edge, Arc::clone(&state)))
             }
         };
         (task.id(), Occupant::Http1(state))
@@ -276,7 +276,7 @@ impl Connections {
         let calls = Arc::new(Calls::new(&self.settings));
         let connection = http2::Connection {
             peer,
-            router: self.routes.router.clone(),
+            edge: Arc::clone(&self.edge),
             settings: Arc::clone(&self.settings),
             shutdown: self.shutdown.clone(),
             stage: Arc::clone(&self.stage),

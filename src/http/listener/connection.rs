@@ -9,7 +9,6 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use axum::response::Response;
-use axum::routing::future::RouteFuture;
 use bytes::Bytes;
 use http::header::CONNECTION;
 use http::{HeaderValue, Request};
@@ -20,13 +19,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::Accept;
-use tower::Service as _;
 
-use super::state::{CoarseInstant, ConnectionState, Refusal, Stage};
+use super::state::{Admission, CoarseInstant, ConnectionState, Refusal, Stage};
 use super::wire::{SharedWire, Wire};
-use crate::http::Routes;
-use crate::http::direct::{Answer, Endpoint};
-use crate::http::middleware::{EdgeFuture, X_REQUEST_ID};
+use crate::http::middleware::{Edge, EdgeFuture};
 
 /// Time after a missed deadline at which the connection is dropped, if handling the deadline had no effect.
 const OVERTIME: Duration = Duration::from_secs(2);
@@ -35,7 +31,7 @@ const FAR: Duration = Duration::from_secs(3600);
 /// Limit in bytes of hyper's read buffer of a connection; a head fits.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
 
-/// The connection of a request, and its deadline. Each listener puts it in the extensions of every request.
+/// The connection of a request, and its deadline.
 #[derive(Debug, Clone)]
 pub struct Arrival {
     /// Address of the peer of the socket.
@@ -51,7 +47,7 @@ pub struct Arrival {
 }
 
 /// Serves HTTP/1.1 and HTTP/1.0 on `stream` until either side ends it.
-pub(super) async fn serve<S>(stream: S, peer: SocketAddr, tls: bool, routes: Arc<Routes>, state: Arc<ConnectionState>)
+pub(super) async fn serve<S>(stream: S, peer: SocketAddr, tls: bool, edge: Arc<Edge>, state: Arc<ConnectionState>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -61,7 +57,7 @@ where
         if !matches!(head, Some(Ok(true))) {
             return;
         }
-        let service = Requests { routes: Arc::clone(&routes), state: Arc::clone(&state), peer, tls };
+        let service = Requests { edge: Arc::clone(&edge), state: Arc::clone(&state), peer, tls };
         let connection = http1::Builder::new()
             // By default hyper drops a request as soon as the client closes its side, even before a handler runs. The
             // driver detects the close, see `Wire::poll_hang_up`.
@@ -102,11 +98,11 @@ enum Next {
 pub(super) async fn serve_tls(
     handshake: Accept<TcpStream>,
     peer: SocketAddr,
-    routes: Arc<Routes>,
+    edge: Arc<Edge>,
     state: Arc<ConnectionState>,
 ) {
     if let Some(Ok(stream)) = drive(Box::pin(handshake), &state, Duration::ZERO).await {
-        serve(stream, peer, true, routes, state).await;
+        serve(stream, peer, true, edge, state).await;
     }
 }
 
@@ -155,9 +151,9 @@ fn instant_of(tick: CoarseInstant) -> Instant {
     Instant::now() + tick.since(CoarseInstant::now())
 }
 
-/// Passes the requests of one connection to the routes.
+/// Passes the requests of one connection to the edge.
 struct Requests {
-    routes: Arc<Routes>,
+    edge: Arc<Edge>,
     state: Arc<ConnectionState>,
     peer: SocketAddr,
     tls: bool,
@@ -169,31 +165,18 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     type Future = AnswerFuture;
 
     fn call(&self, request: Request<Incoming>) -> AnswerFuture {
-        let mut request = request.map(|body| RequestBody::new(body, &self.state));
-        let admission = self.state.admit();
-        let arrival = Arrival {
-            peer: self.peer,
-            tls: self.tls,
-            deadline: admission.deadline,
-            refusal: admission.refusal,
-            stage: Arc::clone(self.state.stage()),
-        };
-        let direct = self.routes.direct.as_ref().filter(|_| admission.refusal.is_none());
-        let inner = match direct.and_then(|direct| Some((direct, Endpoint::of(&request)?))) {
-            Some((direct, endpoint)) => Inner::Direct(direct.answer(endpoint, request, &arrival)),
-            None => {
-                request.extensions_mut().insert(arrival);
-                Inner::Routed(self.routes.router.clone().call(request))
-            }
-        };
-        AnswerFuture { inner, state: Arc::clone(&self.state), refusal: admission.refusal }
+        let Admission { deadline, refusal } = self.state.admit();
+        let stage = Arc::clone(self.state.stage());
+        let arrival = Arrival { peer: self.peer, tls: self.tls, deadline, refusal, stage };
+        let request = request.map(|body| RequestBody::counted(body, &self.state));
+        AnswerFuture { inner: self.edge.call(request, arrival), state: Arc::clone(&self.state) }
     }
 }
 
 /// The body of a request. Its bytes count towards `body_memory` until it is complete or dropped.
 pub struct RequestBody {
     body: Incoming,
-    /// `None` for an empty body.
+    /// `None` for an empty or uncounted body.
     state: Option<Arc<ConnectionState>>,
     charged: usize,
 }
@@ -210,9 +193,14 @@ pub enum RequestBodyError {
 }
 
 impl RequestBody {
-    fn new(body: Incoming, state: &Arc<ConnectionState>) -> Self {
+    fn counted(body: Incoming, state: &Arc<ConnectionState>) -> Self {
         let state = (!body.is_end_stream()).then(|| Arc::clone(state));
         Self { body, state, charged: 0 }
+    }
+
+    /// The body of an HTTP/2 request. Flow control limits its memory.
+    pub(super) fn uncounted(body: Incoming) -> Self {
+        Self { body, state: None, charged: 0 }
     }
 }
 
@@ -258,32 +246,14 @@ impl Drop for RequestBody {
     }
 }
 
-/// The future of an answer; it records the end of the request.
-struct AnswerFuture {
-    inner: Inner,
-    state: Arc<ConnectionState>,
-    refusal: Option<Refusal>,
-}
-
 /// Marks an answer that is written for as long as its body lasts. Only a peer that reads nothing ends it.
 #[derive(Debug, Clone, Copy)]
 pub struct Streamed;
 
-/// The hot routes or the router.
-enum Inner {
-    Routed(RouteFuture<Infallible>),
-    Direct(EdgeFuture<Answer>),
-}
-
-impl Future for Inner {
-    type Output = Result<Response, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        match &mut *self {
-            Self::Routed(future) => Pin::new(future).poll(context),
-            Self::Direct(future) => Pin::new(future).poll(context),
-        }
-    }
+/// The future of an answer; it records the end of the request.
+struct AnswerFuture {
+    inner: EdgeFuture,
+    state: Arc<ConnectionState>,
 }
 
 impl Future for AnswerFuture {
@@ -291,10 +261,6 @@ impl Future for AnswerFuture {
 
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
         let Ok(mut response) = ready!(Pin::new(&mut self.inner).poll(context));
-        if let Some(refusal) = self.refusal.filter(|_| !response.headers().contains_key(X_REQUEST_ID)) {
-            // Only the middleware answers refusals. A router without it has to be overridden here.
-            response = refusal.answer();
-        }
         let is_stream = response.extensions_mut().remove::<Streamed>().is_some();
         if self.state.end_request(is_stream) {
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));

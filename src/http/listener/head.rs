@@ -3,6 +3,7 @@
 //! interpret differently (RFC 9112 §11.2; security.md H5, H9).
 
 use std::borrow::Cow;
+use std::mem::MaybeUninit;
 
 use http::Uri;
 use memchr::{memchr, memmem};
@@ -74,69 +75,74 @@ impl HeadScan {
 
     /// Checks an incomplete head. The bytes from `fresh` on are new.
     fn check_incomplete(&mut self, bytes: &[u8], fresh: usize) -> Result<(), ProblemCode> {
-        let is_possible = |byte: &u8| is_value_byte(*byte) || matches!(byte, b'\r' | b'\n');
-        if !bytes[fresh..].iter().all(is_possible) {
+        if !bytes[fresh..].iter().all(|byte| is_value_byte(*byte) || matches!(byte, b'\r' | b'\n')) {
             return Err(ProblemCode::InvalidRequest);
         }
-        match memchr(b'\n', bytes) {
-            _ if self.has_checked_first_line => Ok(()),
-            Some(feed) => {
-                self.has_checked_first_line = true;
-                request_line(&bytes[..feed.saturating_sub(1)]).map(drop)
-            }
-            None => beginning_of_request_line(bytes.strip_suffix(b"\r").unwrap_or(bytes)),
+        if self.has_checked_first_line {
+            return Ok(());
         }
+        let feed = memchr(b'\n', bytes);
+        self.has_checked_first_line = feed.is_some();
+        parse(&bytes[..feed.map_or(bytes.len(), |feed| feed + 1)], &mut [], |_| ())
     }
 }
 
 /// Checks a complete head, including the empty line at its end.
 pub(super) fn screen(head: &[u8]) -> Result<Framing, ProblemCode> {
-    let mut lines = Lines(head);
-    let version = request_line(lines.next().unwrap_or_default())?;
-    let mut fields = Fields::default();
-    for line in lines.take_while(|line| !line.is_empty()) {
-        fields.read(line)?;
-    }
-    fields.framing(version)
+    let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
+    parse(head, &mut fields, framing)?
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Version {
-    Http10,
-    Http11,
-}
-
-/// `method SP request-target SP HTTP-version` (RFC 9112 §3), with single spaces.
-fn request_line(line: &[u8]) -> Result<Version, ProblemCode> {
-    let mut parts = line.splitn(3, |byte| *byte == b' ');
-    let (method, target, version) = match (parts.next(), parts.next(), parts.next()) {
-        (Some(method), Some(target), Some(version)) => (method, target, version),
-        _ => return Err(ProblemCode::InvalidRequest),
-    };
-    if method.len() > MAX_METHOD_BYTES || !is_token(method) {
+/// Parses a head, or a part of one, with the parser that hyper uses, and adds limits. The line ends are known to be CRLF.
+fn parse<'f, 'a, T>(
+    head: &'a [u8],
+    fields: &'f mut [MaybeUninit<httparse::Header<'a>>],
+    read: impl FnOnce(&httparse::Request<'f, 'a>) -> T,
+) -> Result<T, ProblemCode> {
+    if memchr(b' ', head).unwrap_or(head.len()) > MAX_METHOD_BYTES {
         return Err(ProblemCode::InvalidRequest);
     }
-    if target.len() > MAX_TARGET_BYTES {
-        return Err(ProblemCode::UriTooLong);
-    }
-    if !is_target(target) {
-        return Err(ProblemCode::InvalidRequest);
-    }
-    match version {
-        b"HTTP/1.1" => Ok(Version::Http11),
-        b"HTTP/1.0" => Ok(Version::Http10),
-        _ if is_version(version) => Err(ProblemCode::HttpVersionNotSupported),
-        _ => Err(ProblemCode::InvalidRequest),
+    let mut request = httparse::Request::new(&mut []);
+    request.parse_with_uninit_headers(head, fields).map_err(|error| match error {
+        httparse::Error::TooManyHeaders => ProblemCode::HeadersTooLarge,
+        httparse::Error::Version if has_version(head) => ProblemCode::HttpVersionNotSupported,
+        _ => ProblemCode::InvalidRequest,
+    })?;
+    match request.path {
+        Some(target) if target.len() > MAX_TARGET_BYTES => Err(ProblemCode::UriTooLong),
+        Some(target) if !is_target(target.as_bytes()) => Err(ProblemCode::InvalidRequest),
+        _ => Ok(read(&request)),
     }
 }
 
-/// Whether a request line can begin with these bytes.
-fn beginning_of_request_line(bytes: &[u8]) -> Result<(), ProblemCode> {
-    let (method, rest) = bytes.split_at(memchr(b' ', bytes).unwrap_or(bytes.len()));
-    let is_method = method.len() <= MAX_METHOD_BYTES && method.iter().all(|byte| IS_TCHAR[usize::from(*byte)]);
-    let is_rest = rest.iter().all(|byte| *byte == b' ' || byte.is_ascii_graphic());
-    let has_method = !method.is_empty() || rest.is_empty();
-    if is_method && is_rest && has_method { Ok(()) } else { Err(ProblemCode::InvalidRequest) }
+/// Exactly one framing (RFC 9112 §6.3), and exactly one `Host` in HTTP/1.1 (§3.2). The value of `Host` is not checked.
+fn framing(request: &httparse::Request<'_, '_>) -> Result<Framing, ProblemCode> {
+    let (mut hosts, mut length, mut is_chunked) = (0, None, false);
+    for field in request.headers.iter() {
+        let is_valid = match field.name.len() {
+            4 if field.name.eq_ignore_ascii_case("host") => {
+                hosts += 1;
+                true
+            }
+            14 if field.name.eq_ignore_ascii_case("content-length") => {
+                content_length(field.value).is_some_and(|value| length.replace(value).is_none())
+            }
+            17 if field.name.eq_ignore_ascii_case("transfer-encoding") => {
+                !std::mem::replace(&mut is_chunked, true) && field.value.eq_ignore_ascii_case(b"chunked")
+            }
+            _ => true,
+        };
+        if !is_valid {
+            return Err(ProblemCode::InvalidRequest);
+        }
+    }
+    let is_http11 = request.version.ok_or(ProblemCode::InvalidRequest)? == 1;
+    match (is_chunked, length) {
+        _ if hosts != 1 && (hosts > 1 || is_http11) => Err(ProblemCode::InvalidRequest),
+        (true, None) if is_http11 => Ok(Framing::Chunked),
+        (true, _) => Err(ProblemCode::InvalidRequest),
+        (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
+    }
 }
 
 /// Whether hyper accepts this target. hyper answers a target that it refuses by itself, without a request id, a body or
@@ -177,76 +183,6 @@ pub(super) fn origin_of(head: &[u8]) -> Option<&[u8]> {
     origins.next().filter(|origin| origin.len() <= MAX_ORIGIN_BYTES && origin.iter().all(u8::is_ascii_graphic))
 }
 
-/// Header fields that decide on framing.
-#[derive(Default)]
-struct Fields {
-    count: usize,
-    hosts: usize,
-    length: Option<u64>,
-    is_chunked: bool,
-}
-
-impl Fields {
-    /// Reads one field line: a name, directly followed by a colon, and a value without control characters. A
-    /// continuation line is refused.
-    fn read(&mut self, line: &[u8]) -> Result<(), ProblemCode> {
-        self.count += 1;
-        if self.count > MAX_FIELDS {
-            return Err(ProblemCode::HeadersTooLarge);
-        }
-        let colon = memchr(b':', line).ok_or(ProblemCode::InvalidRequest)?;
-        let (name, value) = (&line[..colon], &line[colon + 1..]);
-        // Without an early exit, so that the compiler can vectorize the loop.
-        let is_valid = value.iter().fold(true, |is_valid, byte| is_valid & is_value_byte(*byte));
-        if !is_token(name) || !is_valid {
-            return Err(ProblemCode::InvalidRequest);
-        }
-        match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") => self.hosts += 1,
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
-                let length = content_length(trim(value)).ok_or(ProblemCode::InvalidRequest)?;
-                if self.length.replace(length).is_some() {
-                    return Err(ProblemCode::InvalidRequest);
-                }
-            }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if self.is_chunked || !trim(value).eq_ignore_ascii_case(b"chunked") {
-                    return Err(ProblemCode::InvalidRequest);
-                }
-                self.is_chunked = true;
-            }
-            _ => {}
-        }
-        Ok(())
-    }
-
-    /// Exactly one framing (RFC 9112 §6.3), and exactly one `Host` in HTTP/1.1 (§3.2). The value of `Host` is not
-    /// checked.
-    fn framing(self, version: Version) -> Result<Framing, ProblemCode> {
-        let has_host = self.hosts == 1 || (self.hosts == 0 && version == Version::Http10);
-        match (self.is_chunked, self.length) {
-            _ if !has_host => Err(ProblemCode::InvalidRequest),
-            (true, None) if version == Version::Http11 => Ok(Framing::Chunked),
-            (true, _) => Err(ProblemCode::InvalidRequest),
-            (false, length) => Ok(Framing::Length(length.unwrap_or(0))),
-        }
-    }
-}
-
-/// The lines of a head without their line ends, which are known to be CRLF.
-struct Lines<'a>(&'a [u8]);
-
-impl<'a> Iterator for Lines<'a> {
-    type Item = &'a [u8];
-
-    fn next(&mut self) -> Option<&'a [u8]> {
-        let feed = memchr(b'\n', self.0)?;
-        let line = &self.0[..feed.saturating_sub(1)];
-        self.0 = &self.0[feed + 1..];
-        Some(line)
-    }
-}
-
 /// Only digits: no sign, no list, no space. At most 18 of them, so that no arithmetic overflows.
 fn content_length(value: &[u8]) -> Option<u64> {
     if value.is_empty() || value.len() > 18 {
@@ -255,42 +191,16 @@ fn content_length(value: &[u8]) -> Option<u64> {
     value.iter().try_fold(0_u64, |length, byte| byte.is_ascii_digit().then(|| length * 10 + u64::from(byte - b'0')))
 }
 
-/// `HTTP/`, a digit, a dot and a digit (RFC 9112 §2.3).
-fn is_version(text: &[u8]) -> bool {
-    matches!(text, [b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9'])
+/// Whether the third part of the request line is `HTTP/`, a digit, a dot and a digit (RFC 9112 §2.3).
+fn has_version(head: &[u8]) -> bool {
+    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let version = line.splitn(3, |byte| *byte == b' ').nth(2);
+    matches!(version, Some([b'H', b'T', b'T', b'P', b'/', b'0'..=b'9', b'.', b'0'..=b'9']))
 }
-
-/// `1*tchar` (RFC 9110 §5.6.2).
-fn is_token(text: &[u8]) -> bool {
-    !text.is_empty() && text.iter().all(|byte| IS_TCHAR[usize::from(*byte)])
-}
-
-/// Table of `tchar` bytes. Every byte of every field name is checked.
-const IS_TCHAR: [bool; 256] = {
-    let mut table = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        table[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~'
-            );
-        byte += 1;
-    }
-    table
-};
 
 /// `field-vchar / SP / HTAB / obs-text` (RFC 9110 §5.5).
 const fn is_value_byte(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7F)
-}
-
-fn trim(value: &[u8]) -> &[u8] {
-    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
-    match (value.iter().position(is_text), value.iter().rposition(is_text)) {
-        (Some(first), Some(last)) => &value[first..=last],
-        _ => &[],
-    }
 }
 
 #[cfg(test)]

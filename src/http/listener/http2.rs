@@ -6,7 +6,6 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use axum::Router;
 use axum::response::Response;
 use http::Request;
 use hyper::body::Incoming;
@@ -19,12 +18,12 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_rustls::Accept;
 use tokio_util::sync::CancellationToken;
-use tower::Service as _;
 
-use super::connection::Arrival;
+use super::connection::{Arrival, RequestBody};
 use super::flood::Frames;
 use super::settings::{ListenSettings, Shutdown};
 use super::state::{CoarseInstant, STOPPING_IDLE, Stage};
+use crate::http::middleware::Edge;
 
 /// Concurrent requests of one connection. A gateway with more waits for one to end.
 const MAX_STREAMS: u32 = 128;
@@ -46,7 +45,7 @@ const MAX_OWN_RESETS: usize = 64;
 /// An HTTP/2 connection with prior knowledge or ALPN.
 pub(super) struct Connection {
     pub(super) peer: SocketAddr,
-    pub(super) router: Router,
+    pub(super) edge: Arc<Edge>,
     pub(super) settings: Arc<ListenSettings>,
     pub(super) shutdown: Shutdown,
     pub(super) stage: Arc<Stage>,
@@ -87,12 +86,12 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { peer, router, settings, shutdown, stage, calls } = self;
+        let Self { peer, edge, settings, shutdown, stage, calls } = self;
         let cut = CancellationToken::new();
         // Requests in flight are cancelled when their connection ends.
         let _requests = cut.clone().drop_guard();
         let arrival = Arrival { peer, tls, deadline: None, refusal: None, stage: Arc::clone(&stage) };
-        let service = Requests { router, calls: Arc::clone(&calls), arrival };
+        let service = Requests { edge, calls: Arc::clone(&calls), arrival };
         let mut connection =
             pin!(limited(Streams(cut), &settings).serve_connection(TokioIo::new(Frames::new(stream)), service));
         let mut deadline = calls.idle_until();
@@ -235,9 +234,9 @@ impl Drop for Call {
     }
 }
 
-/// Passes the requests of one connection to the router.
+/// Passes the requests of one connection to the edge.
 struct Requests {
-    router: Router,
+    edge: Arc<Edge>,
     calls: Arc<Calls>,
     arrival: Arrival,
 }
@@ -247,9 +246,8 @@ impl hyper::service::Service<Request<Incoming>> for Requests {
     type Error = Infallible;
     type Future = Pin<Box<dyn Future<Output = Result<Response, Infallible>> + Send>>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        request.extensions_mut().insert(self.arrival.clone());
-        let answer = self.router.clone().call(request);
+    fn call(&self, request: Request<Incoming>) -> Self::Future {
+        let answer = self.edge.call(request.map(RequestBody::uncounted), self.arrival.clone());
         let call = self.calls.begin();
         Box::pin(async move {
             let _call = call;

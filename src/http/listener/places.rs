@@ -20,13 +20,13 @@ const SPARE: usize = 64;
 /// The open connections of a listener.
 pub(super) struct Places {
     settings: Arc<ListenSettings>,
-    taken: HashMap<task::Id, Place>,
+    taken: HashMap<task::Id, OpenConnection>,
     by_network: HashMap<IpAddr, usize>,
     refusals: RateLimitedLog,
     evictions: RateLimitedLog,
 }
 
-struct Place {
+struct OpenConnection {
     connection: Occupant,
     /// `None` for a trusted proxy, which has no limit per address.
     network: Option<IpAddr>,
@@ -82,7 +82,7 @@ impl Places {
         if let Some(network) = network {
             *self.by_network.entry(network).or_default() += 1;
         }
-        self.taken.insert(id, Place { connection, network });
+        self.taken.insert(id, OpenConnection { connection, network });
     }
 
     pub(super) fn release(&mut self, id: task::Id) {

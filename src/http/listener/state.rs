@@ -6,12 +6,11 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use axum::response::Response;
 use futures_util::task::AtomicWaker;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::ListenSettings;
-use crate::http::error::{ApiError, ErrorShape, ProblemCode};
+use crate::http::error::{ErrorShape, ProblemCode};
 
 /// Time for which an idle connection stays open after the listener stops, so that a request already sent gets its
 /// answer.
@@ -182,12 +181,6 @@ pub struct Refusal {
     pub code: ProblemCode,
     /// Error format of the API that the head addresses, if the path is recognizable.
     pub shape: ErrorShape,
-}
-
-impl Refusal {
-    pub fn answer(self) -> Response {
-        self.shape.answer(ApiError::new(self.code))
-    }
 }
 
 impl ConnectionState {

@@ -1,7 +1,7 @@
 //! The client's address (security.md L7).
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use http::HeaderMap;
 use ipnet::IpNet;
@@ -13,9 +13,6 @@ use super::forwarded;
 pub struct ClientAddress(IpAddr);
 
 impl ClientAddress {
-    /// Address without a socket, as in tests that call a router directly.
-    pub const UNKNOWN: Self = Self(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-
     /// Converts an address to its canonical form.
     pub fn new(address: IpAddr) -> Self {
         Self(address.to_canonical())

@@ -1,11 +1,11 @@
 //! Data that the middleware provides to endpoints.
 
-use std::convert::Infallible;
-
 use axum::extract::FromRequestParts;
 use http::request::Parts;
 
 use super::{ClientAddress, RequestId};
+use crate::http::error::ApiError;
+use crate::service::Requester;
 
 /// Identity of a request, for auditing and rate limits.
 #[derive(Debug, Clone)]
@@ -18,14 +18,19 @@ pub struct RequestContext {
     pub tls: bool,
 }
 
-impl<S: Sync> FromRequestParts<S> for RequestContext {
-    type Rejection = Infallible;
+impl RequestContext {
+    /// The origin of the request for the audit trail, before authentication.
+    pub fn requester(&self) -> Requester {
+        let request_id = self.request_id.as_str().to_owned();
+        Requester { address: Some(self.client.ip()), request_id, actor: "anonymous".to_owned() }
+    }
+}
 
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Infallible> {
-        Ok(parts.extensions.get::<Self>().cloned().unwrap_or_else(|| Self {
-            request_id: RequestId::from_random([0; 16]),
-            client: ClientAddress::UNKNOWN,
-            tls: false,
-        }))
+impl<S: Sync> FromRequestParts<S> for RequestContext {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let context = parts.extensions.get::<Self>().cloned();
+        context.ok_or_else(|| ApiError::internal("the request did not pass the edge"))
     }
 }

@@ -3,8 +3,7 @@
 //!
 //! No answer allows credentials. Cookies are not read, and the page itself puts the token in a header or body.
 
-use axum::body::Body;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
     ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD, ORIGIN, VARY,
@@ -98,22 +97,19 @@ impl Cors {
 }
 
 impl Grant {
-    /// The answer to a preflight request; `None` if the route answers `OPTIONS` itself.
-    pub(super) fn preflight(&self) -> Option<Response> {
+    /// The answer to a preflight request.
+    pub(super) fn preflight(&self) -> Response {
         let methods = match self {
-            Self::Nothing => return None,
+            Self::Nothing | Self::Listed(None) => return StatusCode::NO_CONTENT.into_response(),
             Self::Anyone => READING,
-            Self::Listed(_) => METHODS,
+            Self::Listed(Some(_)) => METHODS,
         };
-        let mut response = Response::new(Body::empty());
-        *response.status_mut() = StatusCode::NO_CONTENT;
-        if *self != Self::Listed(None) {
-            let headers = response.headers_mut();
-            headers.insert(ACCESS_CONTROL_ALLOW_METHODS, methods);
-            headers.insert(ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS);
-            headers.insert(ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE);
-        }
-        Some(response)
+        let headers = [
+            (ACCESS_CONTROL_ALLOW_METHODS, methods),
+            (ACCESS_CONTROL_ALLOW_HEADERS, REQUEST_HEADERS),
+            (ACCESS_CONTROL_MAX_AGE, PREFLIGHT_MAX_AGE),
+        ];
+        (StatusCode::NO_CONTENT, headers).into_response()
     }
 
     /// Adds the headers to an answer.

@@ -1,6 +1,5 @@
-//! The layer around every route: request id, client address, deadline, panics, problem bodies, security headers and the
-//! record of the request. It is one layer, because each layer of a router costs every request one or two allocations.
-//! Hot routes use it without a router, see [`Edge::pass`].
+//! The entrance of a listener: one service for all requests. What applies to every request is here, once: request id,
+//! client address, deadline, panics, CORS, error bodies, security headers and the record of the request.
 
 use std::convert::Infallible;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -9,276 +8,194 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use axum::extract::{MatchedPath, Request};
-use axum::response::Response;
-use http::HeaderMap;
-use tower::{Layer, Service};
+use axum::extract::MatchedPath;
+use axum::response::{IntoResponse, Response};
+use axum::routing::future::RouteFuture;
+use http::header::ALLOW;
+use http::{Request, StatusCode};
+use tower::Service as _;
 
-use super::answer::{self, Finished};
-use super::cors::{self, Grant};
-use super::record::{self, CLIENT_CLOSED_REQUEST, Caller, RequestObserver, RequestRecord};
-use super::{ClientAddress, Cors, RequestContext, RequestFacts, RequestId, TrustedProxies};
+use super::cors::Grant;
+use super::record::{self, CLIENT_CLOSED_REQUEST, Noted, RequestObserver, RequestRecord};
+use super::{Cors, RequestContext, RequestFacts, RequestId, TrustedProxies, answer, cors};
 use crate::clock::Clock;
 use crate::http::error::{ApiError, Cause, ErrorShape, ProblemCode};
-use crate::http::listener::{Arrival, CoarseInstant, Refusal, Stage};
+use crate::http::listener::{Arrival, CoarseInstant, RequestBody};
+use crate::http::routes::{Answer, Routes};
 
 /// Source of the 16 bytes of a request id.
 pub type RequestIdSource = Arc<dyn Fn() -> [u8; 16] + Send + Sync>;
 
-/// The layer around a whole router, added after its routes: `router.layer(edge)`.
-#[derive(Clone)]
-pub struct Edge(Arc<EdgeParts>);
-
-struct EdgeParts {
-    trusted_proxies: TrustedProxies,
-    clock: Arc<dyn Clock>,
-    request_ids: RequestIdSource,
-    observer: Arc<dyn RequestObserver>,
-    base_path: Box<str>,
+/// The entrance of a listener.
+pub struct Edge {
+    pub trusted_proxies: TrustedProxies,
+    pub clock: Arc<dyn Clock>,
+    pub request_ids: RequestIdSource,
+    pub observer: Arc<dyn RequestObserver>,
+    /// The path of the issuer, below which every route also answers.
+    pub base_path: Box<str>,
     /// `None` on listeners that pages do not use.
-    cors: Option<Cors>,
+    pub cors: Option<Cors>,
+    pub routes: Routes,
 }
 
 impl Edge {
-    /// A layer that reports to `observer`. Every route also answers below `base_path`, the path of the issuer.
-    pub fn new(
-        trusted_proxies: TrustedProxies,
-        clock: Arc<dyn Clock>,
-        request_ids: RequestIdSource,
-        observer: Arc<dyn RequestObserver>,
-        base_path: &str,
-        cors: Option<Cors>,
-    ) -> Self {
-        let base_path = base_path.into();
-        Self(Arc::new(EdgeParts { trusted_proxies, clock, request_ids, observer, base_path, cors }))
-    }
-}
-
-impl Edge {
-    /// Passes a valid request that matched the template `route` to `handler`.
-    pub fn pass<B, F>(
-        &self,
-        route: &'static str,
-        request: Request<B>,
-        arrival: &Arrival,
-        handler: impl FnOnce(Request<B>, &RequestContext) -> F,
-    ) -> EdgeFuture<F> {
-        let pending = Pending::new(&self.0, &request, Some(arrival), Some(RouteName::Known(route)));
-        let state = State::Called(handler(request, &pending.context));
-        EdgeFuture { state, deadline: arrival.deadline, pending }
-    }
-}
-
-impl<S> Layer<S> for Edge {
-    type Service = EdgeService<S>;
-
-    fn layer(&self, inner: S) -> EdgeService<S> {
-        EdgeService { edge: self.clone(), inner }
-    }
-}
-
-/// A service inside the [`Edge`].
-#[derive(Clone)]
-pub struct EdgeService<S> {
-    edge: Edge,
-    inner: S,
-}
-
-impl<S> Service<Request> for EdgeService<S>
-where
-    S: Service<Request, Response = Response, Error = Infallible>,
-    S::Future: Unpin,
-{
-    type Response = Response;
-    type Error = Infallible;
-    type Future = EdgeFuture<S::Future>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.inner.poll_ready(context)
+    /// Starts answering a request.
+    pub fn call(self: &Arc<Self>, request: Request<RequestBody>, arrival: Arrival) -> EdgeFuture {
+        let refusal = arrival.refusal;
+        let mut pending = Pending::new(self, &request, arrival);
+        let state = match refusal {
+            Some(refusal) => State::Ready(ApiError::new(refusal.code).into_response()),
+            None => self.start(request, &mut pending),
+        };
+        EdgeFuture { state, pending }
     }
 
-    fn call(&mut self, mut request: Request) -> EdgeFuture<S::Future> {
-        let arrival = request.extensions().get::<Arrival>().cloned();
-        let route = request.extensions().get::<MatchedPath>().cloned().map(RouteName::Matched);
-        let pending = Pending::new(&self.edge.0, &request, arrival.as_ref(), route);
-        let state = match arrival.as_ref().and_then(|arrival| arrival.refusal) {
-            Some(refusal) => State::Refused(refusal),
-            None if pending.is_preflight => State::Preflight,
+    fn start(&self, mut request: Request<RequestBody>, pending: &mut Pending) -> State {
+        let path = request.uri().path();
+        match self.routes.hot.iter().enumerate().find(|(_, hot)| hot.matches(path)) {
+            Some((index, hot)) => {
+                pending.hot = Some(index);
+                if !hot.allows(request.method()) {
+                    return State::Ready((StatusCode::METHOD_NOT_ALLOWED, [(ALLOW, hot.allow)]).into_response());
+                }
+                State::Hot((hot.handler)(Arc::clone(&hot.shared), request, &pending.context))
+            }
             None => {
                 request.extensions_mut().insert(pending.context.clone());
-                State::Called(self.inner.call(request))
+                State::Routed(self.routes.router.clone().call(request))
             }
-        };
-        EdgeFuture { state, deadline: arrival.and_then(|arrival| arrival.deadline), pending }
-    }
-}
-
-/// Output of a route's future: an answer and the facts about its request.
-pub trait Outcome {
-    /// Splits the output. Missing facts are taken from the answer's extensions.
-    fn split(self) -> (Option<RequestFacts>, Response);
-}
-
-impl Outcome for Result<Response, Infallible> {
-    fn split(self) -> (Option<RequestFacts>, Response) {
-        match self {
-            Ok(response) => (None, response),
-            Err(never) => match never {},
         }
-    }
-}
-
-impl Outcome for (RequestFacts, Response) {
-    fn split(self) -> (Option<RequestFacts>, Response) {
-        (Some(self.0), self.1)
     }
 }
 
 /// A statement in progress completes although its request is cancelled.
 const TOO_LATE: &str = "The request was cancelled before its answer. A requested change may have been made.";
 
-/// The future of a request inside the [`Edge`].
-pub struct EdgeFuture<F> {
-    state: State<F>,
-    /// The connection's task wakes this future at the deadline.
-    deadline: Option<CoarseInstant>,
+/// The future of an answer.
+pub struct EdgeFuture {
+    state: State,
     pending: Pending,
 }
 
-enum State<F> {
-    Called(F),
-    /// The listener refused the head of this request, so no route gets it.
-    Refused(Refusal),
-    /// A preflight request, answered by the layer.
-    Preflight,
+enum State {
+    /// An answer without a handler: a refused head, or a wrong method.
+    Ready(Response),
+    Hot(Answer),
+    Routed(RouteFuture<Infallible>),
 }
 
-impl<F: Future<Output: Outcome> + Unpin> Future for EdgeFuture<F> {
-    type Output = Result<Response, Infallible>;
-
-    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        let shape = this.pending.shape;
-        let (facts, response) = match &mut this.state {
-            State::Refused(refusal) => (None, refusal.answer()),
-            State::Preflight => (None, this.pending.grant.preflight().unwrap_or_default()),
-            State::Called(inner) => match this.pending.within(|| Pin::new(inner).poll(context)) {
-                Ok(Poll::Ready(outcome)) => outcome.split(),
-                Ok(Poll::Pending) => {
-                    let cause = if this.pending.is_cut() {
-                        "the service stopped before the request was answered"
-                    } else if this.deadline.is_some_and(CoarseInstant::has_passed) {
-                        "the request took too long"
-                    } else {
-                        return Poll::Pending;
-                    };
-                    let error = ApiError::new(ProblemCode::TemporarilyUnavailable).detail(TOO_LATE);
-                    (None, shape.answer(error.because(cause)))
-                }
-                // The payload of a panic can contain anything, so it is not recorded (security.md S1).
-                Err(_payload) => (None, shape.answer(ApiError::internal("a handler panicked"))),
-            },
-        };
-        Poll::Ready(Ok(this.pending.finish(facts, response)))
+impl State {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<(RequestFacts, Response)> {
+        match self {
+            Self::Ready(response) => Poll::Ready((RequestFacts::default(), std::mem::take(response))),
+            Self::Hot(answer) => answer.as_mut().poll(context),
+            Self::Routed(answer) => Pin::new(answer)
+                .poll(context)
+                .map(|Ok(mut response)| (response.extensions_mut().remove().unwrap_or_default(), response)),
+        }
     }
 }
 
-/// The path template of the route.
-enum RouteName {
-    Matched(MatchedPath),
-    Known(&'static str),
-}
+impl Future for EdgeFuture {
+    type Output = Result<Response, Infallible>;
 
-impl RouteName {
-    fn as_str(&self) -> &str {
-        match self {
-            Self::Matched(path) => path.as_str(),
-            Self::Known(template) => template,
-        }
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { state, pending } = &mut *self;
+        let polled = pending.within(|| catch_unwind(AssertUnwindSafe(|| state.poll(context))));
+        let (facts, response) = match polled {
+            Ok(Poll::Ready(answer)) => answer,
+            Ok(Poll::Pending) => {
+                let cause = if pending.arrival.stage.is_cut() {
+                    "the service stopped before the request was answered"
+                } else if pending.arrival.deadline.is_some_and(CoarseInstant::has_passed) {
+                    "the request took too long"
+                } else {
+                    return Poll::Pending;
+                };
+                let error = ApiError::new(ProblemCode::TemporarilyUnavailable).detail(TOO_LATE);
+                (RequestFacts::default(), error.because(cause).into_response())
+            }
+            // The payload of a panic can contain anything, so it is not recorded (security.md S1).
+            Err(_payload) => (RequestFacts::default(), ApiError::internal("a handler panicked").into_response()),
+        };
+        Poll::Ready(Ok(pending.finish(facts, response)))
     }
 }
 
 /// A request that has no answer yet.
 struct Pending {
-    edge: Arc<EdgeParts>,
+    edge: Arc<Edge>,
+    arrival: Arrival,
     method: &'static str,
-    route: Option<RouteName>,
+    /// Index of the hot route.
+    hot: Option<usize>,
     shape: ErrorShape,
     grant: Grant,
     is_preflight: bool,
     context: RequestContext,
-    /// The caller, as soon as a handler has authenticated it.
-    caller: Option<Caller>,
+    noted: Noted,
     started: Duration,
-    stage: Option<Arc<Stage>>,
     is_finished: bool,
 }
 
 impl Pending {
-    fn new<B>(
-        edge: &Arc<EdgeParts>,
-        request: &Request<B>,
-        arrival: Option<&Arrival>,
-        route: Option<RouteName>,
-    ) -> Self {
-        let headers: &HeaderMap = request.headers();
+    fn new(edge: &Arc<Edge>, request: &Request<RequestBody>, arrival: Arrival) -> Self {
+        let (method, headers) = (request.method(), request.headers());
         let path = ErrorShape::path_below(&edge.base_path, request.uri().path());
-        let grant =
-            edge.cors.as_ref().map_or(Grant::Nothing, |cors| cors.grant(request.method(), path, headers, &*edge.clock));
-        let peer = arrival.map(|arrival| arrival.peer.ip());
+        let grant = edge.cors.as_ref().map_or(Grant::Nothing, |cors| cors.grant(method, path, headers, &*edge.clock));
         let context = RequestContext {
             request_id: RequestId::of_caller(headers).unwrap_or_else(|| RequestId::from_random((edge.request_ids)())),
-            client: peer.map_or(ClientAddress::UNKNOWN, |peer| edge.trusted_proxies.resolve(peer, headers)),
-            tls: arrival.is_some_and(|arrival| arrival.tls),
+            client: edge.trusted_proxies.resolve(arrival.peer.ip(), headers),
+            tls: arrival.tls,
         };
         Self {
             edge: Arc::clone(edge),
-            method: record::method_label(request.method()),
-            route,
-            shape: ErrorShape::of(path),
-            is_preflight: grant != Grant::Nothing && cors::is_preflight(request.method(), headers),
+            method: record::method_label(method),
+            hot: None,
+            shape: arrival.refusal.map_or_else(|| ErrorShape::of(path), |refusal| refusal.shape),
+            is_preflight: grant != Grant::Nothing && cors::is_preflight(method, headers),
             grant,
             context,
-            caller: None,
+            noted: Noted::default(),
             started: edge.clock.elapsed(),
-            stage: arrival.map(|arrival| Arc::clone(&arrival.stage)),
+            arrival,
             is_finished: false,
         }
     }
 
-    /// Whether the time limit of the shutdown has passed.
-    fn is_cut(&self) -> bool {
-        self.stage.as_ref().is_some_and(|stage| stage.is_cut())
-    }
-
     /// Polls the handler as part of this request.
-    fn within<T>(&mut self, poll: impl FnOnce() -> T) -> std::thread::Result<T> {
-        let caller = &mut self.caller;
-        self.context.request_id.within(|| record::noting(caller, || catch_unwind(AssertUnwindSafe(poll))))
+    fn within<T>(&mut self, poll: impl FnOnce() -> T) -> T {
+        let noted = &mut self.noted;
+        self.context.request_id.within(|| record::noting(noted, poll))
     }
 
-    fn finish(&mut self, facts: Option<RequestFacts>, response: Response) -> Response {
-        let Finished { response, facts, failure } =
-            answer::complete(response, facts, self.shape, &self.context.request_id, &self.grant);
-        let (error, cause) = failure.map_or((None, None), |failure| (Some(failure.code), failure.cause));
+    fn finish(&mut self, facts: RequestFacts, mut response: Response) -> Response {
+        if self.is_preflight {
+            response = self.grant.preflight();
+        }
+        let failure = answer::complete(&mut response, self.shape, &self.context.request_id, &self.grant);
+        let error = failure.as_ref().map(|(code, _)| *code);
+        let cause = failure.as_ref().and_then(|(_, failure)| failure.cause.as_ref());
         self.is_finished = true;
         if let Some(inner) = &facts.request_id {
             self.context.request_id = inner.clone();
         }
         let status = facts.status.unwrap_or(response.status().as_u16());
-        self.report(status, &facts, error, cause.as_ref());
+        self.report(status, &facts, error, cause);
         response
     }
 
     fn report(&self, status: u16, facts: &RequestFacts, error: Option<&'static str>, cause: Option<&Cause>) {
+        let hot = self.hot.and_then(|index| self.edge.routes.hot.get(index)).map(|hot| &*hot.template);
         self.edge.observer.finished(&RequestRecord {
             method: self.method,
-            route: self.route.as_ref().map(RouteName::as_str),
+            route: hot.or_else(|| self.noted.route.as_ref().map(MatchedPath::as_str)),
             status,
             duration: self.edge.clock.elapsed().saturating_sub(self.started),
             request_id: &self.context.request_id,
             client: self.context.client,
-            caller: facts.caller.as_ref().or(self.caller.as_ref()),
+            caller: facts.caller.as_ref().or(self.noted.caller.as_ref()),
             facts,
             error,
             cause,
@@ -292,7 +209,7 @@ impl Drop for Pending {
         if self.is_finished {
             return;
         }
-        let (status, error) = if self.is_cut() {
+        let (status, error) = if self.arrival.stage.is_cut() {
             let code = ProblemCode::TemporarilyUnavailable;
             (code.status().as_u16(), Some(code.as_str()))
         } else {

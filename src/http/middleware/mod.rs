@@ -1,4 +1,4 @@
-//! The middleware around every route: one layer, the [`Edge`].
+//! The [`Edge`]: it applies the same rules to every request, in front of all routes.
 
 mod answer;
 mod client_address;
@@ -13,5 +13,7 @@ pub use answer::reserve_common_headers;
 pub use client_address::{ClientAddress, TrustedProxies};
 pub use context::RequestContext;
 pub use cors::{Cors, is_preflight};
-pub use edge::{Edge, EdgeFuture, EdgeService, Outcome, RequestIdSource};
-pub use record::{CLIENT_CLOSED_REQUEST, Caller, RequestFacts, RequestObserver, RequestRecord, note_caller};
+pub use edge::{Edge, EdgeFuture, RequestIdSource};
+pub use record::{
+    CLIENT_CLOSED_REQUEST, Principal, RequestFacts, RequestObserver, RequestRecord, note_caller, note_route,
+};

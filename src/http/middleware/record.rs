@@ -1,10 +1,11 @@
 //! The record of a finished request.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::{MatchedPath, Request};
 use axum::response::{IntoResponseParts, ResponseParts};
 use http::Method;
 
@@ -17,13 +18,13 @@ use crate::service;
 pub const CLIENT_CLOSED_REQUEST: u16 = 499;
 
 thread_local! {
-    /// Caller of the request that this thread polls.
-    static CALLER: Cell<Option<Caller>> = const { Cell::new(None) };
+    /// Facts about the request that this thread polls.
+    static NOTED: RefCell<Noted> = const { RefCell::new(Noted { caller: None, route: None }) };
 }
 
 /// The caller of a request, which need not be its subject.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Caller {
+pub enum Principal {
     /// An authenticated client.
     Client(Arc<Client>),
     /// A user, authenticated by a bearer token.
@@ -32,22 +33,37 @@ pub enum Caller {
     Administrator(Arc<str>),
 }
 
+/// Facts that are known before the answer, and recorded even if there is none.
+#[derive(Debug, Default)]
+pub(super) struct Noted {
+    pub(super) caller: Option<Principal>,
+    /// The route of the router that matched.
+    pub(super) route: Option<MatchedPath>,
+}
+
 /// Records the caller for the log line, also for a request that is refused later.
-pub fn note_caller(caller: Option<Caller>) {
+pub fn note_caller(caller: Option<Principal>) {
     if caller.is_some() {
-        CALLER.set(caller);
+        NOTED.with_borrow_mut(|noted| noted.caller = caller);
     }
 }
 
-/// Calls `poll` and stores in `caller` the caller recorded by [`note_caller`]. `poll` must not unwind.
-pub(super) fn noting<T>(caller: &mut Option<Caller>, poll: impl FnOnce() -> T) -> T {
-    CALLER.set(caller.take());
+/// Records the matched route. A layer of the router.
+pub async fn note_route(request: Request) -> Request {
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    NOTED.with_borrow_mut(|noted| noted.route = route);
+    request
+}
+
+/// Calls `poll` and stores in `noted` what it recorded. `poll` must not unwind.
+pub(super) fn noting<T>(noted: &mut Noted, poll: impl FnOnce() -> T) -> T {
+    NOTED.set(std::mem::take(noted));
     let polled = poll();
-    *caller = CALLER.take();
+    *noted = NOTED.take();
     polled
 }
 
-impl Caller {
+impl Principal {
     /// The client, if it is authenticated. A public client only states its id.
     pub fn of(caller: &service::Caller) -> Option<Self> {
         caller.authenticated.then(|| Self::Client(Arc::clone(&caller.client)))
@@ -66,7 +82,7 @@ impl Caller {
 /// Facts that an endpoint adds to the record, as part of its answer: `(facts, body)`.
 #[derive(Debug, Clone, Default)]
 pub struct RequestFacts {
-    pub caller: Option<Caller>,
+    pub caller: Option<Principal>,
     /// The user or client that the request concerns.
     pub subject: Option<Subject>,
     /// Whether the verified-token cache answered.
@@ -103,7 +119,7 @@ pub struct RequestRecord<'a> {
     /// The client's address.
     pub client: ClientAddress,
     /// The caller, if it is authenticated.
-    pub caller: Option<&'a Caller>,
+    pub caller: Option<&'a Principal>,
     /// Facts of the endpoint.
     pub facts: &'a RequestFacts,
     /// The stable code of an error answer.

@@ -1,6 +1,6 @@
 //! `/oauth2/authorize`: strict discovery clients require this URL. The service has no authorization code flow.
 
-use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
+use crate::http::error::ApiError;
 use crate::http::oauth::OAuthErrorBody;
 
 /// Answers `unsupported_response_type` to every request; never redirects.
@@ -8,6 +8,6 @@ use crate::http::oauth::OAuthErrorBody;
     get, path = "/oauth2/authorize", tag = "oauth",
     responses((status = 400, description = "`unsupported_response_type`", body = OAuthErrorBody))
 )]
-pub async fn authorize() -> OAuthError {
-    OAuthError::new(OAuthCode::UnsupportedResponseType, OAuthDescription::ResponseTypeNotOffered)
+pub async fn authorize() -> ApiError {
+    ApiError::invalid_form("the response type is not offered").oauth("unsupported_response_type")
 }

@@ -1,26 +1,22 @@
 //! `POST /oauth2/introspect` (RFC 7662), and its signed form (RFC 9701).
 
-use std::error::Error;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue};
-use http_body::Body;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request, StatusCode};
 
 use crate::domain::Subject;
-use crate::http::caller::{self, RETRY_AFTER};
-use crate::http::error::{OAuthCode, OAuthError};
-use crate::http::extract::{FormParams, prefers};
+use crate::http::error::{ApiError, ProblemCode};
+use crate::http::extract::{FormParams, Params, prefers};
 use crate::http::introspection_body::{self, IntrospectionAnswer};
+use crate::http::listener::RequestBody;
 use crate::http::middleware::{self, RequestFacts};
 use crate::http::oauth::OAuthProblems;
-use crate::http::requester::Address;
 use crate::http::state::Shared;
+use crate::http::{bearer, caller};
 use crate::service::{Caller, Introspected, Introspection, IntrospectionError};
 use crate::telemetry::CacheUse;
 use crate::telemetry::metrics::IntrospectionResult;
@@ -54,22 +50,13 @@ pub struct IntrospectionRequest {
     security(("client" = []))
 )]
 pub async fn introspect(
-    State(shared): State<Arc<Shared>>,
-    Address(address): Address,
-    request: Request,
+    shared: Arc<Shared>,
+    request: Request<RequestBody>,
+    address: IpAddr,
 ) -> (RequestFacts, Response) {
-    answer(shared, request, address).await
-}
-
-/// Answers a request from `address`.
-pub async fn answer<B>(shared: Arc<Shared>, request: http::Request<B>, address: IpAddr) -> (RequestFacts, Response)
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Error + 'static,
-{
     let (head, body) = request.into_parts();
     let answer = match FormParams::read(&head.headers, body).await {
-        Ok(form) => introspection(&shared, &head.headers, address, &form).await,
+        Ok(FormParams(form)) => introspection(&shared, &head.headers, address, &form).await,
         Err(error) => Err(error),
     };
     answer.unwrap_or_else(|error| (RequestFacts::default(), error.into_response()))
@@ -79,10 +66,10 @@ async fn introspection(
     shared: &Shared,
     headers: &HeaderMap,
     address: IpAddr,
-    form: &FormParams,
-) -> Result<(RequestFacts, Response), OAuthError> {
+    form: &Params,
+) -> Result<(RequestFacts, Response), ApiError> {
     let started = shared.clock.elapsed();
-    let judged = judge(shared, headers, address, form).await;
+    let judged = introspect_for_caller(shared, headers, address, form).await;
     count(shared, &judged, started);
     let (caller, introspected) = judged?;
     let facts = facts_of(&caller, &introspected);
@@ -95,16 +82,16 @@ async fn introspection(
 }
 
 /// Authenticates the caller before reading the token.
-async fn judge(
+async fn introspect_for_caller(
     shared: &Shared,
     headers: &HeaderMap,
     address: IpAddr,
-    form: &FormParams,
-) -> Result<(Caller, Introspected), OAuthError> {
+    form: &Params,
+) -> Result<(Caller, Introspected), ApiError> {
     let caller = caller::of_form(shared, headers, address, form).await?;
     if !caller.authenticated {
         // RFC 7662 §2.1: the endpoint is protected, and a public client cannot authenticate.
-        return Err(OAuthError::invalid_client());
+        return Err(ApiError::new(ProblemCode::InvalidClient));
     }
     // No limit: text longer than any token is judged inactive.
     let token = form.required("token", usize::MAX)?;
@@ -112,18 +99,23 @@ async fn judge(
     Ok((caller, introspected))
 }
 
-fn count(shared: &Shared, judged: &Result<(Caller, Introspected), OAuthError>, started: Duration) {
+fn count(shared: &Shared, judged: &Result<(Caller, Introspected), ApiError>, started: Duration) {
     let (result, cache, ended) = match judged {
         Ok((_, introspected)) => {
             let cache = introspection_body::cache_use(introspected.signature);
             (introspection_body::label_of(introspected), cache, introspected.checked_at)
         }
-        Err(error) if error.code() == OAuthCode::TemporarilyUnavailable => {
-            (IntrospectionResult::Unavailable, None, shared.clock.elapsed())
-        }
-        Err(_) => (IntrospectionResult::Refused, None, shared.clock.elapsed()),
+        Err(error) => (result_of(error), None, shared.clock.elapsed()),
     };
     shared.metrics.introspection(result, cache, ended.saturating_sub(started));
+}
+
+/// The metric label of a refused request.
+fn result_of(error: &ApiError) -> IntrospectionResult {
+    match error.code().status() {
+        StatusCode::SERVICE_UNAVAILABLE | StatusCode::TOO_MANY_REQUESTS => IntrospectionResult::Unavailable,
+        _ => IntrospectionResult::Refused,
+    }
 }
 
 /// The caller is a client; the subject is that of the token.
@@ -136,7 +128,7 @@ fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
         Introspection::Undecided => (None, "unavailable"),
     };
     RequestFacts {
-        caller: Some(middleware::Caller::Client(Arc::clone(&caller.client))),
+        caller: Some(middleware::Principal::Client(Arc::clone(&caller.client))),
         subject,
         cache_hit: introspection_body::cache_use(introspected.signature).map(|cache| cache == CacheUse::Hit),
         outcome: Some(outcome),
@@ -146,28 +138,22 @@ fn facts_of(caller: &Caller, introspected: &Introspected) -> RequestFacts {
 
 /// The answer as a JWT for the calling client (RFC 9701 §5). The rules of visibility were already applied (security.md
 /// I8).
-fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Result<Response, OAuthError> {
+fn signed(shared: &Shared, caller: &Caller, introspected: &Introspected) -> Result<Response, ApiError> {
     let body = introspection_body::body_of(&introspected.result, shared.service.issuer());
     let claims = serde_json::value::RawValue::from_string(String::from_utf8_lossy(&body).into_owned())
-        .map_err(OAuthError::internal)?;
-    let jwt = shared
-        .service
-        .introspection
-        .sign_introspection(&caller.client, &claims, introspected.at)
-        .map_err(caller::oauth_failure)?;
-    let headers =
-        [(CONTENT_TYPE, HeaderValue::from_static(SIGNED)), (CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    Ok((headers, jwt).into_response())
+        .map_err(ApiError::internal)?;
+    let jwt = shared.service.introspection.sign_introspection(&caller.client, &claims, introspected.at)?;
+    Ok(([(CONTENT_TYPE, SIGNED)], jwt).into_response())
 }
 
-impl From<IntrospectionError> for OAuthError {
+impl From<IntrospectionError> for ApiError {
     fn from(error: IntrospectionError) -> Self {
         match error {
-            IntrospectionError::Unavailable(reason) => {
-                Self::unavailable(RETRY_AFTER).because(format!("no verdict: {reason}"))
-            }
-            IntrospectionError::TooManyForged { retry_after } => Self::too_many_requests(retry_after),
-            IntrospectionError::Failed(failure) => caller::oauth_failure(failure),
+            IntrospectionError::Unavailable(reason) => bearer::unavailable(reason),
+            IntrospectionError::TooManyForged { retry_after } => Self::new(ProblemCode::TooManyAttempts)
+                .detail("This client sent too many tokens with an invalid signature.")
+                .retry_after(retry_after),
+            IntrospectionError::Failed(failure) => failure.into(),
         }
     }
 }

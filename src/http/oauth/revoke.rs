@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use axum::extract::State;
-use axum::response::{IntoResponse, Response};
-use http::header::CACHE_CONTROL;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, StatusCode};
 
 use crate::http::caller;
-use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
+use crate::http::error::{ApiError, ProblemCode};
 use crate::http::extract::FormParams;
+use crate::http::middleware::RequestContext;
 use crate::http::oauth::OAuthProblems;
-use crate::http::requester::{Address, RequestedBy};
 use crate::http::state::Shared;
 use crate::service::RevokeError;
 
@@ -42,22 +40,23 @@ pub struct RevocationRequest {
 pub async fn revoke(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    Address(address): Address,
-    RequestedBy(from): RequestedBy,
-    form: FormParams,
-) -> Result<Response, OAuthError> {
-    let caller = caller::of_form(&shared, &headers, address, &form).await?;
+    context: RequestContext,
+    FormParams(form): FormParams,
+) -> Result<StatusCode, ApiError> {
+    let caller = caller::of_form(&shared, &headers, context.client.ip(), &form).await?;
     let token = form.required("token", usize::MAX)?;
-    shared.service.revocations.revoke_token(&caller, token, &from).await?;
-    Ok((StatusCode::OK, [(CACHE_CONTROL, HeaderValue::from_static("no-store"))]).into_response())
+    shared.service.revocations.revoke_token(&caller, token, &context.requester()).await?;
+    Ok(StatusCode::OK)
 }
 
-impl From<RevokeError> for OAuthError {
+impl From<RevokeError> for ApiError {
     fn from(error: RevokeError) -> Self {
         match error {
-            RevokeError::ForeignToken => Self::new(OAuthCode::UnauthorizedClient, OAuthDescription::NotYourToken),
-            RevokeError::TooMany(wait) => Self::too_many_requests(wait),
-            RevokeError::Failed(failure) => caller::oauth_failure(failure),
+            RevokeError::ForeignToken => {
+                Self::new(ProblemCode::UnauthorizedClient).description("the token was issued to another client")
+            }
+            RevokeError::TooMany(wait) => Self::new(ProblemCode::TooManyAttempts).retry_after(wait),
+            RevokeError::Failed(failure) => failure.into(),
         }
     }
 }

@@ -1,22 +1,19 @@
 //! `POST /oauth2/token` (RFC 6749 §3.2): `client_credentials` and `refresh_token`.
 
-use std::error::Error;
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
-use bytes::Bytes;
-use http::HeaderMap;
-use http_body::Body;
+use http::{HeaderMap, Request};
 
 use crate::domain::{Audience, Grant, ScopeSet};
-use crate::http::error::{OAuthCode, OAuthDescription, OAuthError};
-use crate::http::extract::FormParams;
+use crate::http::error::{ApiError, ProblemCode};
+use crate::http::extract::{FormParams, Params};
+use crate::http::listener::RequestBody;
 use crate::http::middleware::{self, RequestContext, RequestFacts};
 use crate::http::oauth::OAuthProblems;
 use crate::http::state::Shared;
-use crate::http::{caller, requester, token_answer, v1};
-use crate::service::{Caller, GrantError, Narrowing, RefreshError, Requester};
+use crate::http::{caller, token_answer, v1};
+use crate::service::{Caller, GrantError, Narrowing, Requester};
 
 /// Parameters of a grant; others are ignored.
 #[derive(utoipa::ToSchema)]
@@ -53,26 +50,13 @@ pub struct TokenRequest {
     security((), ("client" = []))
 )]
 pub async fn token(
-    State(shared): State<Arc<Shared>>,
-    context: RequestContext,
-    request: Request,
-) -> (RequestFacts, Response) {
-    answer(shared, request, context).await
-}
-
-/// Answers a request.
-pub async fn answer<B>(
     shared: Arc<Shared>,
-    request: http::Request<B>,
+    request: Request<RequestBody>,
     context: RequestContext,
-) -> (RequestFacts, Response)
-where
-    B: Body<Data = Bytes> + Unpin,
-    B::Error: Error + 'static,
-{
+) -> (RequestFacts, Response) {
     let (head, body) = request.into_parts();
     let answer = match FormParams::read(&head.headers, body).await {
-        Ok(form) => grant(&shared, &head.headers, &context, &form).await,
+        Ok(FormParams(form)) => grant(&shared, &head.headers, &context, &form).await,
         Err(error) => Err(error),
     };
     answer.unwrap_or_else(|error| (RequestFacts::default(), error.into_response()))
@@ -82,33 +66,29 @@ async fn grant(
     shared: &Shared,
     headers: &HeaderMap,
     context: &RequestContext,
-    form: &FormParams,
-) -> Result<(RequestFacts, Response), OAuthError> {
+    form: &Params,
+) -> Result<(RequestFacts, Response), ApiError> {
     let caller = caller::of_form(shared, headers, context.client.ip(), form).await?;
     match form.required("grant_type", 128)? {
         "client_credentials" => client_credentials(shared, &caller, form),
         // On the heap, so that the future of the other grant stays small.
-        "refresh_token" => Box::pin(refresh_token(shared, &caller, form, &requester::of(context))).await,
-        _ => Err(OAuthError::new(OAuthCode::UnsupportedGrantType, OAuthDescription::GrantNotOffered)),
+        "refresh_token" => Box::pin(refresh_token(shared, &caller, form, &context.requester())).await,
+        _ => Err(ApiError::invalid_form("the grant type is not offered").oauth("unsupported_grant_type")),
     }
 }
 
-fn client_credentials(
-    shared: &Shared,
-    caller: &Caller,
-    form: &FormParams,
-) -> Result<(RequestFacts, Response), OAuthError> {
+fn client_credentials(shared: &Shared, caller: &Caller, form: &Params) -> Result<(RequestFacts, Response), ApiError> {
     let tokens = shared.service.tokens.client_credentials(caller, scope(form)?, &audience(form)?)?;
     shared.metrics.tokens_issued.count(Grant::ClientCredentials);
-    Ok(token_answer::respond(&tokens, middleware::Caller::of(caller), "issued"))
+    Ok(token_answer::respond(&tokens, middleware::Principal::of(caller), "issued"))
 }
 
 async fn refresh_token(
     shared: &Shared,
     caller: &Caller,
-    form: &FormParams,
+    form: &Params,
     from: &Requester,
-) -> Result<(RequestFacts, Response), OAuthError> {
+) -> Result<(RequestFacts, Response), ApiError> {
     let token = form.required("refresh_token", 4096)?;
     let narrowing = Narrowing { scope: scope(form)?, audience: audience(form)? };
     let result = shared.service.sessions.refresh(caller, token, &narrowing, from).await;
@@ -117,49 +97,35 @@ async fn refresh_token(
 }
 
 /// The `scope` parameter. Without it, all scopes are granted.
-fn scope(form: &FormParams) -> Result<Option<ScopeSet>, OAuthError> {
+fn scope(form: &Params) -> Result<Option<ScopeSet>, ApiError> {
     let text = form.optional("scope", 1024)?;
     let scope = text.map(ScopeSet::parse).transpose();
-    scope.map_err(|_| OAuthError::new(OAuthCode::InvalidScope, OAuthDescription::Malformed("scope")))
+    scope.map_err(|_| ApiError::new(ProblemCode::InvalidScope).description("the parameter `scope` is malformed"))
 }
 
 /// The `audience` parameter, or each `resource` (RFC 8707 §2), which means the same. Without both, all audiences are
 /// granted.
-fn audience(form: &FormParams) -> Result<Vec<Audience>, OAuthError> {
-    let invalid = |description| OAuthError::new(OAuthCode::InvalidTarget, description);
+fn audience(form: &Params) -> Result<Vec<Audience>, ApiError> {
+    let invalid = || ApiError::new(ProblemCode::InvalidAudience);
     let resources = form.all("resource", 1024)?;
     let named = match form.optional("audience", 1024)? {
         Some(audience) if resources.iter().any(|resource| *resource != audience) => {
-            return Err(invalid(OAuthDescription::AudienceNotGranted));
+            return Err(invalid());
         }
         Some(audience) => vec![audience],
         None => resources,
     };
     let audience = named.into_iter().map(Audience::parse).collect::<Result<_, _>>();
-    audience.map_err(|_| invalid(OAuthDescription::Malformed("audience")))
+    audience.map_err(|_| invalid().description("the parameter `audience` is malformed"))
 }
 
-impl From<GrantError> for OAuthError {
+impl From<GrantError> for ApiError {
     fn from(error: GrantError) -> Self {
         match error {
-            GrantError::ClientNotAllowed => Self::new(OAuthCode::UnauthorizedClient, OAuthDescription::GrantNotAllowed),
-            GrantError::InvalidScope => Self::new(OAuthCode::InvalidScope, OAuthDescription::ScopeNotGranted),
-            GrantError::InvalidAudience => Self::new(OAuthCode::InvalidTarget, OAuthDescription::AudienceNotGranted),
-            GrantError::Failed(failure) => caller::oauth_failure(failure),
-        }
-    }
-}
-
-impl From<RefreshError> for OAuthError {
-    fn from(error: RefreshError) -> Self {
-        match error {
-            RefreshError::Refused(_) => Self::new(OAuthCode::InvalidGrant, OAuthDescription::GrantNotValid),
-            RefreshError::ClientNotAllowed => {
-                Self::new(OAuthCode::UnauthorizedClient, OAuthDescription::GrantNotAllowed)
-            }
-            RefreshError::InvalidScope => Self::new(OAuthCode::InvalidScope, OAuthDescription::ScopeNotGranted),
-            RefreshError::InvalidAudience => Self::new(OAuthCode::InvalidTarget, OAuthDescription::AudienceNotGranted),
-            RefreshError::Failed(failure) => caller::oauth_failure(failure),
+            GrantError::ClientNotAllowed => Self::new(ProblemCode::UnauthorizedClient),
+            GrantError::InvalidScope => Self::new(ProblemCode::InvalidScope),
+            GrantError::InvalidAudience => Self::new(ProblemCode::InvalidAudience),
+            GrantError::Failed(failure) => failure.into(),
         }
     }
 }

@@ -90,31 +90,39 @@ impl Servers<'_> {
         (name = "administration", description = "Administration, on the operations listener"),
     ),
     components(schemas(crate::http::error::ProblemBody)),
-    modifiers(&Credentials, &BelowVerify, &Open, &Names)
+    modifiers(&Shared)
 )]
 struct Document;
 
-/// Adds the methods of authentication.
-struct Credentials;
+/// Adds what the annotations share.
+struct Shared;
 
-impl Modify for Credentials {
+impl Modify for Shared {
     fn modify(&self, document: &mut OpenApi) {
         let components = document.components.get_or_insert_with(Default::default);
         components.add_security_scheme("bearer", SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer)));
         components.add_security_scheme("client", SecurityScheme::Http(Http::new(HttpAuthScheme::Basic)));
-    }
-}
-
-/// Documents the paths below `/v1/verify`: some gateways append the path of the original request.
-struct BelowVerify;
-
-impl Modify for BelowVerify {
-    fn modify(&self, document: &mut OpenApi) {
-        let Some(mut item) = document.paths.paths.get("/v1/verify").cloned() else { return };
-        for (_, operation) in operations(&mut item) {
-            operation.parameters.get_or_insert_default().push(RefOr::T(suffix()));
+        // Some gateways append the path of the original request.
+        if let Some(mut item) = document.paths.paths.get("/v1/verify").cloned() {
+            for (_, operation) in operations(&mut item) {
+                operation.parameters.get_or_insert_default().push(RefOr::T(suffix()));
+            }
+            document.paths.paths.insert("/v1/verify/{path}".to_owned(), item);
         }
-        document.paths.paths.insert("/v1/verify/{path}".to_owned(), item);
+        for (path, item) in &mut document.paths.paths {
+            for (method, operation) in operations(item) {
+                operation.operation_id = Some(operation_id(method, path));
+                // An operation without credentials has an empty list, so that a generated client sends none.
+                operation.security.get_or_insert_default();
+                for (status, answer) in &mut operation.responses.responses {
+                    if let RefOr::T(answer) = answer
+                        && answer.description.is_empty()
+                    {
+                        answer.description = reason(status);
+                    }
+                }
+            }
+        }
     }
 }
 
@@ -126,39 +134,6 @@ fn suffix() -> Parameter {
         .description(Some("Any path, slashes included; ignored"))
         .schema(Some(ObjectBuilder::new().schema_type(Type::String)))
         .build()
-}
-
-/// Marks operations that need no credentials, so that a generated client sends none.
-struct Open;
-
-impl Modify for Open {
-    fn modify(&self, document: &mut OpenApi) {
-        for item in document.paths.paths.values_mut() {
-            for (_, operation) in operations(item) {
-                operation.security.get_or_insert_default();
-            }
-        }
-    }
-}
-
-/// Sets the id of every operation, and missing descriptions of answers.
-struct Names;
-
-impl Modify for Names {
-    fn modify(&self, document: &mut OpenApi) {
-        for (path, item) in &mut document.paths.paths {
-            for (method, operation) in operations(item) {
-                operation.operation_id = Some(operation_id(method, path));
-                for (status, answer) in &mut operation.responses.responses {
-                    if let RefOr::T(answer) = answer
-                        && answer.description.is_empty()
-                    {
-                        answer.description = reason(status);
-                    }
-                }
-            }
-        }
-    }
 }
 
 /// `get_v1_me_sessions_sid` for `GET /v1/me/sessions/{sid}`.

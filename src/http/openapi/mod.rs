@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
+use http::HeaderMap;
 use http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, VARY};
-use http::{HeaderMap, HeaderValue};
 
 use crate::http::error::{ApiError, ProblemBody, ProblemCode};
 use crate::http::extract::names;
@@ -23,10 +23,7 @@ const PAGE: &str = include_str!("docs.html");
     responses((status = 200, description = "An OpenAPI 3.1 document", body = serde_json::Value))
 )]
 pub async fn json(State(shared): State<Arc<Shared>>) -> Response {
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (CACHE_CONTROL, HeaderValue::from_static("public, max-age=300")),
-    ];
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")];
     (headers, shared.api_document.clone()).into_response()
 }
 
@@ -44,8 +41,7 @@ pub async fn root(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resu
     }
     // A relative redirect: a browser on another machine cannot reach the `localhost` of a default issuer.
     let path = shared.service.issuer().splitn(4, '/').nth(3).map_or_else(String::new, |path| format!("/{path}"));
-    let vary = [(VARY, HeaderValue::from_static("accept"))];
-    Ok((vary, Redirect::to(&format!("{path}/docs"))).into_response())
+    Ok(([(VARY, "accept")], Redirect::to(&format!("{path}/docs"))).into_response())
 }
 
 /// The documentation page of this document. It loads nothing from other servers.
@@ -55,14 +51,12 @@ pub async fn root(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Resu
 )]
 pub async fn page() -> Response {
     let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (CACHE_CONTROL, HeaderValue::from_static("public, max-age=300")),
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CACHE_CONTROL, "public, max-age=300"),
         (
             CONTENT_SECURITY_POLICY,
-            HeaderValue::from_static(
-                "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
-                 base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-            ),
+            "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'; \
+             base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
         ),
     ];
     (headers, PAGE).into_response()

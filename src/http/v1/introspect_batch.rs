@@ -6,17 +6,15 @@ use std::sync::Arc;
 use axum::extract::{FromRequest, Request, State};
 use axum::response::{IntoResponse, Response};
 use bytes::{BufMut, BytesMut};
-use http::HeaderValue;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use serde::Deserialize;
 
+use crate::http::caller;
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::JsonText;
 use crate::http::introspection_body::{self, BatchResult};
-use crate::http::middleware::{self, RequestFacts};
-use crate::http::requester::Address;
+use crate::http::middleware::{self, RequestContext, RequestFacts};
 use crate::http::state::Shared;
-use crate::http::{bearer, caller};
 use crate::service::IntrospectionError;
 use crate::telemetry::metrics;
 
@@ -58,11 +56,11 @@ pub struct BatchAnswer<'a> {
 )]
 pub async fn introspect_batch(
     State(shared): State<Arc<Shared>>,
-    Address(address): Address,
+    context: RequestContext,
     request: Request,
 ) -> Result<Response, ApiError> {
     // The caller is authenticated before the body, up to a megabyte, is read.
-    let caller = caller::of_rest(&shared, request.headers(), address, None).await?;
+    let caller = caller::of_rest(&shared, request.headers(), context.client.ip(), None).await?;
     if !caller.authenticated {
         return Err(ApiError::new(ProblemCode::InvalidClient));
     }
@@ -72,22 +70,13 @@ pub async fn introspect_batch(
         return Err(ApiError::invalid_field("tokens", "may contain at most 256 tokens"));
     }
     let tokens: Vec<&str> = request.tokens.iter().map(|Text(token)| &**token).collect();
-    let all =
-        shared.service.introspection.introspect_all(&caller.client, &tokens, address).await.map_err(
-            |error| match error {
-                IntrospectionError::Unavailable(reason) => bearer::unavailable(reason),
-                IntrospectionError::TooManyForged { retry_after } => {
-                    shared.metrics.attempts_refused.count(metrics::Limit::Client);
-                    ApiError::new(ProblemCode::TooManyAttempts)
-                        .detail("This client sent too many tokens with an invalid signature.")
-                        .retry_after(retry_after)
-                }
-                IntrospectionError::Failed(failure) => failure.into(),
-            },
-        )?;
+    let all = shared.service.introspection.introspect_all(&caller.client, &tokens, context.client.ip()).await;
+    if let Err(IntrospectionError::TooManyForged { .. }) = &all {
+        shared.metrics.attempts_refused.count(metrics::Limit::Client);
+    }
     let mut body = BytesMut::with_capacity(request.tokens.len() * 512 + 16);
     body.put_slice(b"{\"results\":[");
-    for (index, (introspected, took)) in all.into_iter().enumerate() {
+    for (index, (introspected, took)) in all?.into_iter().enumerate() {
         let (label, cache) =
             (introspection_body::label_of(&introspected), introspection_body::cache_use(introspected.signature));
         shared.metrics.introspection(label, cache, took);
@@ -97,10 +86,7 @@ pub async fn introspect_batch(
         body.put_slice(&introspection_body::body_of(&introspected.result, shared.service.issuer()));
     }
     body.put_slice(b"]}");
-    let headers = [
-        (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
-    ];
-    let caller = Some(middleware::Caller::Client(Arc::clone(&caller.client)));
+    let headers = [(CONTENT_TYPE, "application/json")];
+    let caller = Some(middleware::Principal::Client(Arc::clone(&caller.client)));
     Ok((RequestFacts { caller, ..RequestFacts::default() }, headers, body.freeze()).into_response())
 }

@@ -10,8 +10,7 @@ use serde::Deserialize;
 use crate::domain::{Audience, Grant, Password, ScopeSet, Username};
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
-use crate::http::middleware::{self, RequestFacts};
-use crate::http::requester::{Address, RequestedBy};
+use crate::http::middleware::{self, RequestContext, RequestFacts};
 use crate::http::state::Shared;
 use crate::http::{attempts, caller, token_answer};
 use crate::service::{Login, LoginError};
@@ -51,13 +50,12 @@ pub struct LoginRequest {
 pub async fn login(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    Address(address): Address,
-    RequestedBy(from): RequestedBy,
+    context: RequestContext,
     Json(request): Json<LoginRequest, MAX_LOGIN_BYTES>,
 ) -> Result<(RequestFacts, Response), ApiError> {
     let login = read(&request)?;
-    let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
-    let result = shared.service.sessions.log_in(&caller, login, &from).await;
+    let caller = caller::of_rest(&shared, &headers, context.client.ip(), request.client_id.as_deref()).await?;
+    let result = shared.service.sessions.log_in(&caller, login, &context.requester()).await;
     if let Err(LoginError::TooManyAttempts { limit, .. }) = &result {
         attempts::count(&shared.metrics, *limit);
     }
@@ -66,7 +64,7 @@ pub async fn login(
     }
     let tokens = result?;
     shared.metrics.tokens_issued.count(Grant::PasswordLogin);
-    Ok(token_answer::respond(&tokens, middleware::Caller::of(&caller), "logged_in"))
+    Ok(token_answer::respond(&tokens, middleware::Principal::of(&caller), "logged_in"))
 }
 
 /// Parses the fields; reports all errors together.

@@ -10,8 +10,7 @@ use serde::Deserialize;
 use crate::http::bearer;
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::OptionalJson;
-use crate::http::middleware::{Caller, RequestFacts, note_caller};
-use crate::http::requester::RequestedBy;
+use crate::http::middleware::{Principal, RequestContext, RequestFacts, note_caller};
 use crate::http::state::Shared;
 use crate::service::BearerError;
 
@@ -35,13 +34,13 @@ pub struct LogoutRequest {
 )]
 pub async fn logout(
     State(shared): State<Arc<Shared>>,
-    RequestedBy(from): RequestedBy,
+    context: RequestContext,
     headers: HeaderMap,
     OptionalJson(body): OptionalJson<LogoutRequest>,
 ) -> Result<(RequestFacts, StatusCode), ApiError> {
     let has_body = body.is_some();
     if let Some(token) = body.and_then(|body| body.refresh_token) {
-        shared.service.sessions.log_out_by_refresh_token(&token, &from).await?;
+        shared.service.sessions.log_out_by_refresh_token(&token, &context.requester()).await?;
         return Ok((RequestFacts::default(), StatusCode::NO_CONTENT));
     }
     if !headers.contains_key(AUTHORIZATION) {
@@ -50,8 +49,8 @@ pub async fn logout(
     }
     match shared.service.sessions.bearer(bearer::token(&headers)?).await {
         Ok(bearer) => {
-            note_caller(Some(Caller::User(bearer.user)));
-            shared.service.sessions.log_out_bearer(&bearer, &from).await?;
+            note_caller(Some(Principal::User(bearer.user)));
+            shared.service.sessions.log_out_bearer(&bearer, &context.requester()).await?;
             Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT))
         }
         Err(BearerError::SessionEnded) => Ok((RequestFacts::default(), StatusCode::NO_CONTENT)),

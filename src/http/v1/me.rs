@@ -2,20 +2,19 @@
 
 use std::sync::Arc;
 
-use crate::http::answer::JsonBody;
 use axum::extract::State;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode};
+use http::StatusCode;
 use serde::{Deserialize, Serialize};
 
-use crate::domain::{Password, Session, SessionId, User};
+use crate::domain::{Password, Session, SessionId, Timestamp, User};
+use crate::http::JsonBody;
+use crate::http::bearer::{self, BearerUser};
 use crate::http::error::{ApiError, BearerProblems, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::{Json, PathSegment, QueryParams};
-use crate::http::middleware::RequestFacts;
-use crate::http::requester::RequestedBy;
+use crate::http::middleware::{RequestContext, RequestFacts};
 use crate::http::state::Shared;
-use crate::http::time::rfc3339;
-use crate::http::{attempts, bearer, token_answer};
+use crate::http::{attempts, token_answer};
 use crate::service::PasswordChangeError;
 
 /// Default and maximum number of sessions on a page.
@@ -42,8 +41,8 @@ impl From<User> for Me {
             id: user.id.to_string(),
             username: user.username.to_string(),
             roles: user.roles.iter().map(ToString::to_string).collect(),
-            created_at: rfc3339(user.created_at),
-            last_login_at: user.last_login_at.map(rfc3339),
+            created_at: user.created_at.rfc3339(),
+            last_login_at: user.last_login_at.map(Timestamp::rfc3339),
         }
     }
 }
@@ -87,9 +86,9 @@ impl SessionItem {
             id: session.id.to_string(),
             client_id: session.client.to_string(),
             scope: session.scope.to_string(),
-            authenticated_at: rfc3339(session.authenticated_at),
-            last_refreshed_at: rfc3339(session.rotated_at),
-            expires_at: rfc3339(session.idle_expires_at.min(session.absolute_expires_at)),
+            authenticated_at: session.authenticated_at.rfc3339(),
+            last_refreshed_at: session.rotated_at.rfc3339(),
+            expires_at: session.idle_expires_at.min(session.absolute_expires_at).rfc3339(),
             current: current.map(|id| *id == session.id),
         }
     }
@@ -117,10 +116,9 @@ pub struct SessionList {
 )]
 pub async fn me(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
+    BearerUser(bearer): BearerUser,
 ) -> Result<(RequestFacts, JsonBody<Me>), ApiError> {
-    let bearer = bearer::user(&shared.service, &headers).await?;
-    let user = shared.service.account.me(&bearer).await?.ok_or_else(|| ApiError::new(ProblemCode::InvalidToken))?;
+    let user = shared.service.account.me(&bearer).await?.ok_or(ProblemCode::InvalidToken)?;
     Ok((bearer::facts(&bearer), JsonBody(user.into())))
 }
 
@@ -136,15 +134,14 @@ pub async fn me(
 )]
 pub async fn change_password(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    RequestedBy(from): RequestedBy,
+    BearerUser(bearer): BearerUser,
+    context: RequestContext,
     Json(request): Json<PasswordChange>,
 ) -> Result<(RequestFacts, Response), ApiError> {
-    let bearer = bearer::user(&shared.service, &headers).await?;
     let current =
         Password::parse(&request.current_password).map_err(|error| ApiError::unparsable("current_password", &error))?;
     let new = Password::parse(&request.new_password).map_err(|error| ApiError::unparsable("new_password", &error))?;
-    let result = shared.service.account.change_password(&bearer, current, new, &from).await;
+    let result = shared.service.account.change_password(&bearer, current, new, &context.requester()).await;
     if let Err(PasswordChangeError::TooManyAttempts { limit, .. }) = &result {
         attempts::count(&shared.metrics, *limit);
     }
@@ -165,10 +162,9 @@ pub async fn change_password(
 )]
 pub async fn sessions(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    query: QueryParams,
+    BearerUser(bearer): BearerUser,
+    QueryParams(query): QueryParams,
 ) -> Result<(RequestFacts, JsonBody<SessionList>), ApiError> {
-    let bearer = bearer::user(&shared.service, &headers).await?;
     let query = query.only(&["limit", "cursor"])?;
     let limit = crate::http::page::limit(&query, PAGE)?;
     let after = crate::http::page::cursor(&query, SessionId::parse)?;
@@ -192,15 +188,13 @@ pub async fn sessions(
 )]
 pub async fn end_session(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    RequestedBy(from): RequestedBy,
+    BearerUser(bearer): BearerUser,
+    context: RequestContext,
     PathSegment(sid): PathSegment,
 ) -> Result<(RequestFacts, StatusCode), ApiError> {
-    let bearer = bearer::user(&shared.service, &headers).await?;
-    let unknown = || ApiError::new(ProblemCode::NotFound);
-    let session = SessionId::parse(&sid).map_err(|_| unknown())?;
-    let found = shared.service.account.end_own_session(&bearer, session, &from).await?;
-    if found { Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT)) } else { Err(unknown()) }
+    let session = SessionId::parse(&sid).map_err(|_| ProblemCode::NotFound)?;
+    let found = shared.service.account.end_own_session(&bearer, session, &context.requester()).await?;
+    Ok((bearer::facts(&bearer), ApiError::no_content(found)?))
 }
 
 /// Ends all sessions of the token's user, including the current one.
@@ -212,11 +206,10 @@ pub async fn end_session(
 )]
 pub async fn end_all_sessions(
     State(shared): State<Arc<Shared>>,
-    headers: HeaderMap,
-    RequestedBy(from): RequestedBy,
+    BearerUser(bearer): BearerUser,
+    context: RequestContext,
 ) -> Result<(RequestFacts, StatusCode), ApiError> {
-    let bearer = bearer::user(&shared.service, &headers).await?;
-    shared.service.account.log_out_everywhere(&bearer, &from).await?;
+    shared.service.account.log_out_everywhere(&bearer, &context.requester()).await?;
     Ok((bearer::facts(&bearer), StatusCode::NO_CONTENT))
 }
 

@@ -11,8 +11,7 @@ use serde::Deserialize;
 use crate::domain::{Grant, RefreshRefusal, ScopeSet};
 use crate::http::error::{ApiError, BodyProblems, ProblemBody, ProblemCode};
 use crate::http::extract::Json;
-use crate::http::middleware::{self, RequestFacts};
-use crate::http::requester::{Address, RequestedBy};
+use crate::http::middleware::{self, RequestContext, RequestFacts};
 use crate::http::state::Shared;
 use crate::http::{caller, token_answer};
 use crate::service::{Caller, Narrowing, RefreshError, Refreshed};
@@ -45,15 +44,15 @@ pub struct RefreshRequest {
 pub async fn refresh(
     State(shared): State<Arc<Shared>>,
     headers: HeaderMap,
-    Address(address): Address,
-    RequestedBy(from): RequestedBy,
+    context: RequestContext,
     Json(request): Json<RefreshRequest>,
 ) -> Result<(RequestFacts, Response), ApiError> {
     let scope = request.scope.as_deref().map(ScopeSet::parse).transpose();
     let scope = scope.map_err(|error| ApiError::unparsable("scope", &error))?.filter(|scope| !scope.is_empty());
-    let caller = caller::of_rest(&shared, &headers, address, request.client_id.as_deref()).await?;
+    let caller = caller::of_rest(&shared, &headers, context.client.ip(), request.client_id.as_deref()).await?;
     let narrowing = Narrowing { scope, ..Narrowing::default() };
-    let result = shared.service.sessions.refresh(&caller, &request.refresh_token, &narrowing, &from).await;
+    let result =
+        shared.service.sessions.refresh(&caller, &request.refresh_token, &narrowing, &context.requester()).await;
     count(&shared.metrics, &result);
     let names_client = request.client_id.is_some() || headers.contains_key(AUTHORIZATION);
     match result {
@@ -74,7 +73,7 @@ pub fn respond(refreshed: &Refreshed, caller: &Caller) -> (RequestFacts, Respons
         Refreshed::Rotated(tokens) => (tokens, "rotated"),
         Refreshed::Retried(tokens) => (tokens, "retried"),
     };
-    token_answer::respond(tokens, middleware::Caller::of(caller), outcome)
+    token_answer::respond(tokens, middleware::Principal::of(caller), outcome)
 }
 
 /// Counts a refresh, for both endpoints.

@@ -19,12 +19,11 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use crate::domain::{Audience, StoredSecret, Timestamp};
-use crate::http::caller::{self, RETRY_AFTER};
+use crate::http::caller;
 use crate::http::error::{ApiError, ProblemBody, ProblemCode};
 use crate::http::extract::QueryParams;
 use crate::http::listener::Streamed;
-use crate::http::middleware::{self, RequestFacts};
-use crate::http::requester::Address;
+use crate::http::middleware::{self, RequestContext, RequestFacts};
 use crate::http::state::Shared;
 use crate::service::{Caller, FeedError, FeedItem, Fresh, FullRead, Part, PublicCursor, Reader};
 use crate::telemetry::metrics::FeedItemType;
@@ -128,11 +127,11 @@ struct SecretItem {
 )]
 pub async fn revocations(
     State(shared): State<Arc<Shared>>,
-    Address(address): Address,
-    query: QueryParams,
+    context: RequestContext,
+    QueryParams(query): QueryParams,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (caller, mut reader) = admit(&shared, &headers, address).await?;
+    let (caller, mut reader) = admit(&shared, &headers, context.client.ip()).await?;
     let query = query.only(&["cursor", "wait"])?;
     let since = cursor_of(query.optional("cursor", MAX_CURSOR)?)?;
     let wait = wait_of(query.optional("wait", 8)?)?.min(shared.settings.longest_wait);
@@ -163,11 +162,11 @@ pub async fn revocations(
 )]
 pub async fn events(
     State(shared): State<Arc<Shared>>,
-    Address(address): Address,
-    query: QueryParams,
+    context: RequestContext,
+    QueryParams(query): QueryParams,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
-    let (caller, reader) = admit(&shared, &headers, address).await?;
+    let (caller, reader) = admit(&shared, &headers, context.client.ip()).await?;
     query.only(&[])?;
     let since = match headers.get(&LAST_EVENT_ID).map(|value| value.to_str().unwrap_or("?")) {
         Some(text) if text.len() > MAX_CURSOR => return Err(ApiError::invalid_field("last-event-id", "is too long")),
@@ -186,7 +185,6 @@ pub async fn events(
     });
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("text/event-stream")),
-        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
         // nginx forwards the events at once.
         (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
     ];
@@ -207,17 +205,15 @@ async fn admit(shared: &Shared, headers: &HeaderMap, address: IpAddr) -> Result<
         Ok(reader) => Ok((caller, reader)),
         Err(FeedError::NotAllowed) => Err(ApiError::new(ProblemCode::UnauthorizedClient)
             .detail("The client may not read the revocation feed: its setting `feed` is `none`.")),
-        Err(error @ FeedError::TooManyReaders) => {
-            Err(ApiError::new(ProblemCode::Busy).retry_after(RETRY_AFTER).because(error))
-        }
+        Err(error @ FeedError::TooManyReaders) => Err(ApiError::new(ProblemCode::Busy).because(error)),
         Err(error @ FeedError::Unavailable(_)) => {
-            Err(ApiError::new(ProblemCode::TemporarilyUnavailable).retry_after(RETRY_AFTER).because(error))
+            Err(ApiError::new(ProblemCode::TemporarilyUnavailable).because(error))
         }
     }
 }
 
 fn facts(caller: &Caller) -> RequestFacts {
-    RequestFacts { caller: Some(middleware::Caller::Client(Arc::clone(&caller.client))), ..RequestFacts::default() }
+    RequestFacts { caller: Some(middleware::Principal::Client(Arc::clone(&caller.client))), ..RequestFacts::default() }
 }
 
 fn cursor_of(text: Option<&str>) -> Result<Option<PublicCursor>, ApiError> {
@@ -252,7 +248,7 @@ async fn diff(shared: &Shared, reader: &mut Reader, since: &PublicCursor, wait: 
 fn full(shared: &Arc<Shared>, reader: Reader) -> Response {
     let full = shared.service.feed.full();
     let Some(fresh) = shared.service.feed.fresh_of(&full, &reader) else {
-        let error = ApiError::new(ProblemCode::TemporarilyUnavailable).retry_after(RETRY_AFTER);
+        let error = ApiError::new(ProblemCode::TemporarilyUnavailable);
         return error.into_response();
     };
     let headers = json_headers(&fresh);

@@ -6,12 +6,12 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::{Request, State};
-use axum::response::{IntoResponse, Response};
-use http::request::Parts;
+use axum::response::Response;
+use http::Request;
 
 use crate::http::extract::LenientQuery;
 use crate::http::forward_auth::{self, Demands};
+use crate::http::listener::RequestBody;
 use crate::http::middleware::RequestFacts;
 use crate::http::state::Shared;
 
@@ -31,15 +31,9 @@ use crate::http::state::Shared;
     ),
     security(("bearer" = []))
 )]
-pub async fn verify(State(shared): State<Arc<Shared>>, request: Request) -> Response {
-    let (head, _) = request.into_parts();
-    answer(&shared, &head).await.into_response()
-}
-
-/// Answers a request; only its head matters.
-pub async fn answer(shared: &Shared, request: &Parts) -> (RequestFacts, Response) {
-    let demands = LenientQuery::new(request.uri.query());
-    let decided = forward_auth::decide(shared, &request.method, &request.headers, demands).await;
+pub async fn verify(shared: Arc<Shared>, request: Request<RequestBody>) -> (RequestFacts, Response) {
+    let demands = LenientQuery::new(request.uri().query());
+    let decided = forward_auth::decide(&shared, request.method(), request.headers(), demands).await;
     let mut response = Response::new(Body::empty());
     *response.status_mut() = decided.status;
     *response.headers_mut() = decided.headers(&shared.settings.forward_auth);

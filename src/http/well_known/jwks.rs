@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use axum::body::Body;
-use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, Request, StatusCode};
 
 use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::listener::RequestBody;
+use crate::http::middleware::RequestFacts;
 use crate::http::state::Shared;
 
 /// Capacity for the headers of an answer, including those added by the middleware.
@@ -23,12 +24,11 @@ const EXPECTED_HEADERS: usize = 6;
         (status = 503, description = "The replica has not loaded the keys yet", body = ProblemBody, content_type = "application/problem+json"),
     )
 )]
-pub async fn jwks(State(shared): State<Arc<Shared>>, headers: HeaderMap) -> Response {
-    answer(&shared, &headers)
+pub async fn jwks(shared: Arc<Shared>, request: Request<RequestBody>) -> (RequestFacts, Response) {
+    (RequestFacts::default(), answer(&shared, request.headers()))
 }
 
-/// Answers a request with these `headers`.
-pub fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
+fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
     // Verifiers would cache an empty set, and treat every token as forged.
     if !shared.service.status.has_started() {
         return ApiError::new(ProblemCode::TemporarilyUnavailable).into_response();

@@ -5,18 +5,14 @@
 
 use std::sync::Arc;
 
-use axum::extract::State;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use serde::Serialize;
 
 use crate::domain::Algorithm;
+use crate::http::middleware::RequestFacts;
 use crate::http::state::Shared;
-
-/// Capacity for the headers of an answer, including those added by the middleware.
-const EXPECTED_HEADERS: usize = 5;
 
 const AUTH_METHODS: [&str; 3] = ["client_secret_basic", "client_secret_post", "private_key_jwt"];
 
@@ -98,16 +94,6 @@ impl MetadataDocument {
         let write = |metadata: &Metadata| Bytes::from(serde_json::to_vec(metadata).unwrap_or_default());
         Self { oauth: write(&Metadata::new(issuer)), openid: write(&Metadata::openid(issuer)) }
     }
-
-    /// The answer of RFC 8414.
-    pub fn oauth(&self) -> Response {
-        respond(self.oauth.clone())
-    }
-
-    /// The answer of OpenID Connect Discovery.
-    pub fn openid(&self) -> Response {
-        respond(self.openid.clone())
-    }
 }
 
 /// Authorization server metadata (RFC 8414).
@@ -115,8 +101,8 @@ impl MetadataDocument {
     get, path = "/.well-known/oauth-authorization-server", tag = "discovery",
     responses((status = 200, body = Metadata))
 )]
-pub async fn oauth(State(shared): State<Arc<Shared>>) -> Response {
-    shared.metadata.oauth()
+pub async fn oauth(shared: Arc<Shared>) -> (RequestFacts, Response) {
+    respond(shared.metadata.oauth.clone())
 }
 
 /// The same metadata in the format of OpenID Connect Discovery 1.0, for clients that support only that.
@@ -124,15 +110,11 @@ pub async fn oauth(State(shared): State<Arc<Shared>>) -> Response {
     get, path = "/.well-known/openid-configuration", tag = "discovery",
     responses((status = 200, body = Metadata))
 )]
-pub async fn openid(State(shared): State<Arc<Shared>>) -> Response {
-    shared.metadata.openid()
+pub async fn openid(shared: Arc<Shared>) -> (RequestFacts, Response) {
+    respond(shared.metadata.openid.clone())
 }
 
-fn respond(body: Bytes) -> Response {
-    let mut response = Response::new(body.into());
-    let headers = response.headers_mut();
-    headers.reserve(EXPECTED_HEADERS);
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=300"));
-    response
+fn respond(body: Bytes) -> (RequestFacts, Response) {
+    let headers = [(CONTENT_TYPE, "application/json"), (CACHE_CONTROL, "public, max-age=300")];
+    (RequestFacts::default(), (headers, body).into_response())
 }

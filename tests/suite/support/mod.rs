@@ -3,6 +3,7 @@
 pub mod answers;
 pub mod app;
 pub mod database;
+pub mod edge;
 pub mod envoy;
 pub mod forge;
 pub mod judging;
