@@ -9,18 +9,65 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 
-use crate::domain::Timestamp;
-use crate::store::{FeedCursor, FeedEntry, Place, PublicCursor};
+use crate::crypto;
+use crate::domain::{Change, ClientId, Kid, Revocation, SessionId, Timestamp, UserId};
+use crate::store::{FeedCursor, FeedEntry, PublicCursor};
 
 /// The entries of a segment. Appending copies the last segment if a reader holds it.
 const SEGMENT: usize = 1024;
 
-/// An entry with its number in this replica's log.
+/// An entry of the change feed, in a form that takes 56 bytes.
 #[derive(Debug, Clone)]
 pub struct LogEntry {
     /// Counts up in the order of application.
     pub number: u64,
-    pub entry: FeedEntry,
+    /// The position of its [`Place`](crate::store::Place), which a cursor covers or not.
+    position: i64,
+    /// When a replica began to write it.
+    pub written_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub change: LoggedChange,
+}
+
+/// The change of an entry.
+#[derive(Debug, Clone)]
+pub enum LoggedChange {
+    /// Truncated SHA-256 of the `jti`.
+    Token([u8; 16]),
+    Session(SessionId),
+    /// Tokens of the user below this epoch are revoked.
+    User(UserId, u32),
+    Client(Box<LoggedClient>),
+    Key(Box<Kid>),
+    /// Tokens below this epoch of the installation are revoked.
+    Everything(u32),
+    KeysChanged,
+}
+
+/// A client that changed, or whose tokens were revoked.
+#[derive(Debug, Clone)]
+pub struct LoggedClient {
+    pub id: ClientId,
+    /// Tokens below this epoch are revoked; 0 for a change without a revocation.
+    pub epoch: u32,
+    /// The sequence number of the entry. A later change of the same client has a higher one.
+    pub version: i64,
+}
+
+impl LoggedChange {
+    fn new(change: Change, version: i64) -> Self {
+        let client = |id, epoch| Self::Client(Box::new(LoggedClient { id, epoch, version }));
+        match change {
+            Change::Revoked(Revocation::Jti(jti)) => Self::Token(crypto::id128(jti.as_str())),
+            Change::Revoked(Revocation::Session(session)) => Self::Session(session),
+            Change::Revoked(Revocation::User(user, epoch)) => Self::User(user, epoch),
+            Change::Revoked(Revocation::Client(id, epoch)) => client(id, epoch),
+            Change::Revoked(Revocation::Key(kid)) => Self::Key(Box::new(kid)),
+            Change::Revoked(Revocation::Everything(epoch)) => Self::Everything(epoch),
+            Change::ClientChanged(id) => client(id, 0),
+            Change::KeysChanged => Self::KeysChanged,
+        }
+    }
 }
 
 /// The log after a sync.
@@ -54,12 +101,15 @@ impl LogState {
     /// The entries that a reader at `since` lacks; `None` if this replica cannot tell.
     pub fn after<'a>(&'a self, since: &'a PublicCursor) -> Option<impl Iterator<Item = &'a LogEntry>> {
         self.cursor.as_ref().filter(|own| own.continues(since))?;
-        let is_new = |place: Place| !since.covers(place);
-        Some(self.from(0).flatten().filter(move |entry| entry.entry.place.is_some_and(is_new)))
+        Some(self.from(0).flatten().filter(|entry| !since.covers(entry.position)))
     }
 
     fn push(&mut self, entry: FeedEntry) {
-        let entry = LogEntry { number: self.next, entry };
+        // Entries of the feed have a place; those that were just written do not come here.
+        let Some(place) = entry.place else { return };
+        let FeedEntry { change, created_at: written_at, expires_at, .. } = entry;
+        let change = LoggedChange::new(change, place.seq);
+        let entry = LogEntry { number: self.next, position: place.position, written_at, expires_at, change };
         self.next += 1;
         match self.segments.last_mut() {
             Some(last) if last.len() < SEGMENT => Arc::make_mut(last).push(entry),
@@ -109,8 +159,8 @@ impl Log {
         self.state.rcu(|state| {
             let mut state = LogState::clone(state);
             for segment in &mut state.segments {
-                if segment.iter().any(|entry| entry.entry.expires_at <= now) {
-                    let live = segment.iter().filter(|entry| now < entry.entry.expires_at);
+                if segment.iter().any(|entry| entry.expires_at <= now) {
+                    let live = segment.iter().filter(|entry| now < entry.expires_at);
                     *segment = Arc::new(live.cloned().collect());
                 }
             }

@@ -227,3 +227,8 @@ async fn k4_keys_that_cannot_be_read_are_a_failure_and_not_an_absence() {
     let kid = Kid::parse(&"k".repeat(43)).unwrap();
     assert_eq!(state.keyring.reload_for(&kid, state.keyring.reloads()).await, Reload::Failed);
 }
+
+#[test]
+fn an_entry_of_the_log_takes_56_bytes() {
+    assert_eq!(size_of::<super::log::LogEntry>(), 56);
+}

@@ -10,9 +10,9 @@ use std::time::Duration;
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::domain::{Change, Client, ClientId, FeedRight, Kid, Revocation, SessionId, Timestamp, UserId};
+use crate::domain::{Client, ClientId, FeedRight, Kid, SessionId, Timestamp, UserId};
 use crate::replica::Replica;
-use crate::replica::log::{LogEntry, LogState};
+use crate::replica::log::{LogEntry, LogState, LoggedChange, LoggedClient};
 use crate::service::{Caller, Judge, Unavailable};
 use crate::store::PublicCursor;
 
@@ -161,9 +161,9 @@ impl Feed {
         let state = self.replica.follower.log().state();
         let mut versions = HashMap::new();
         for entry in state.segments().iter().flat_map(|segment| segment.iter()) {
-            if let (Some(id), Some(place)) = (client_of(&entry.entry.change), entry.entry.place) {
-                let version = versions.entry(id.clone()).or_insert(place.seq);
-                *version = place.seq.max(*version);
+            if let LoggedChange::Client(client) = &entry.change {
+                let version = versions.entry(client.id.clone()).or_insert(client.version);
+                *version = client.version.max(*version);
             }
         }
         FullRead { state, segment: 0, clients: self.replica.view.clients(), versions }
@@ -178,10 +178,13 @@ impl Feed {
     pub fn next_of_full(&self, full: &mut FullRead, reader: &Reader) -> Result<Vec<FeedItem>, Option<Fresh>> {
         if let Some(segment) = full.state.segments().get(full.segment) {
             full.segment += 1;
-            let revocations = segment
-                .iter()
-                .filter(|entry| !matches!(entry.entry.change, Change::ClientChanged(_) | Change::KeysChanged));
-            return Ok(revocations.flat_map(|entry| self.items(entry, reader.right)).collect());
+            // The clients follow as the view has them.
+            let is_sent = |entry: &&LogEntry| match &entry.change {
+                LoggedChange::Client(client) => client.epoch > 0,
+                LoggedChange::KeysChanged => false,
+                _ => true,
+            };
+            return Ok(segment.iter().filter(is_sent).flat_map(|entry| self.items(entry, reader.right)).collect());
         }
         if full.clients.is_empty() {
             return Err(fresh(&full.state, reader));
@@ -248,7 +251,7 @@ impl Feed {
                 stream.next = entries.last().map_or(stream.next, |entry| entry.number + 1);
                 let mut parts = Vec::with_capacity(2);
                 if !items.is_empty() {
-                    let written_at = entries.last().map(|entry| entry.entry.created_at);
+                    let written_at = entries.last().map(|entry| entry.written_at);
                     parts.push(Part::Items { items, written_at });
                 }
                 // The proof covers every entry of the state, so it follows the last of them.
@@ -283,29 +286,26 @@ impl Feed {
     }
 
     fn items(&self, entry: &LogEntry, right: FeedRight) -> Vec<FeedItem> {
-        let expires_at = entry.entry.expires_at;
-        let version = entry.entry.place.map_or(0, |place| place.seq);
-        match &entry.entry.change {
-            Change::Revoked(revocation) => match revocation {
-                Revocation::Jti(jti) => vec![FeedItem::Token(crate::crypto::id128(jti.as_str()), expires_at)],
-                Revocation::Session(session) => vec![FeedItem::Session(*session, expires_at)],
-                Revocation::User(user, epoch) => vec![FeedItem::Subject(*user, *epoch, expires_at)],
-                Revocation::Client(id, epoch) => self.client(id, *epoch, version, right),
-                Revocation::Key(kid) => vec![FeedItem::Key(kid.clone(), expires_at)],
-                Revocation::Everything(epoch) => vec![FeedItem::All(*epoch, expires_at)],
-            },
-            Change::ClientChanged(id) => self.client(id, 0, version, right),
-            Change::KeysChanged => vec![FeedItem::Keys],
+        let expires_at = entry.expires_at;
+        match &entry.change {
+            LoggedChange::Token(id) => vec![FeedItem::Token(*id, expires_at)],
+            LoggedChange::Session(session) => vec![FeedItem::Session(*session, expires_at)],
+            LoggedChange::User(user, epoch) => vec![FeedItem::Subject(*user, *epoch, expires_at)],
+            LoggedChange::Client(client) => self.client(client, right),
+            LoggedChange::Key(kid) => vec![FeedItem::Key(Kid::clone(kid), expires_at)],
+            LoggedChange::Everything(epoch) => vec![FeedItem::All(*epoch, expires_at)],
+            LoggedChange::KeysChanged => vec![FeedItem::Keys],
         }
     }
 
-    /// The client as the view has it now, with an epoch of at least `epoch`.
-    fn client(&self, id: &ClientId, epoch: u32, version: i64, right: FeedRight) -> Vec<FeedItem> {
+    /// The client as the view has it now.
+    fn client(&self, logged: &LoggedClient, right: FeedRight) -> Vec<FeedItem> {
+        let LoggedClient { id, epoch, version } = logged;
         match self.replica.view.client(id.as_str()) {
-            Some(client) => of_client(&client, epoch.max(client.epoch), version, right),
+            Some(client) => of_client(&client, client.epoch.max(*epoch), *version, right),
             None => {
-                let gone = ClientItem { id: id.clone(), epoch, state: ClientState::Deleted, version };
-                vec![FeedItem::Client(gone)]
+                let state = ClientState::Deleted;
+                vec![FeedItem::Client(ClientItem { id: id.clone(), epoch: *epoch, state, version: *version })]
             }
         }
     }
@@ -344,13 +344,6 @@ enum Phase {
     /// Entries since the reader's cursor.
     Missed(Vec<LogEntry>),
     Live,
-}
-
-fn client_of(change: &Change) -> Option<&ClientId> {
-    match change {
-        Change::ClientChanged(id) | Change::Revoked(Revocation::Client(id, _)) => Some(id),
-        _ => None,
-    }
 }
 
 fn of_client(client: &Arc<Client>, epoch: u32, version: i64, right: FeedRight) -> Vec<FeedItem> {

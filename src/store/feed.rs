@@ -132,9 +132,9 @@ impl PublicCursor {
         self.origin == since.origin && away <= LONGEST_ABSENCE
     }
 
-    /// Whether the reader has the entry at `place`.
-    pub fn covers(&self, place: Place) -> bool {
-        self.snapshot.covers(place.position)
+    /// Whether the reader has the entry at this [`Place::position`].
+    pub fn covers(&self, position: i64) -> bool {
+        self.snapshot.covers(position)
     }
 }
 
@@ -158,7 +158,7 @@ fn origin_digest(origin: &str) -> [u8; 8] {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// SQLite: the sequence number. PostgreSQL: the number of the transaction that wrote the entry.
-    pub(super) position: i64,
+    pub position: i64,
     /// The sequence number. It grows with every change of the same subject.
     pub seq: i64,
 }
