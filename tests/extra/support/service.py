@@ -93,7 +93,7 @@ class Service:
         self.trust = tls and tls.authority
         scheme = "https" if tls else "http"
         self.issuer = f"{scheme}://127.0.0.1:{self.public}"
-        self.secrets, self.admin_key = blueprint.secrets, blueprint.admin_key
+        self.secrets, self.admin_key = dict(blueprint.secrets), blueprint.admin_key
         self.data = self.folder / "data"
         if blueprint.data:
             shutil.copytree(blueprint.data, self.data)
