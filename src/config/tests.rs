@@ -28,7 +28,7 @@ fn setting<'a>(loaded: &'a Loaded, name: &str) -> &'a Setting {
 }
 
 /// A valid value for every setting that differs from the default. Together, they are a valid configuration.
-const OTHERS: [(&str, &str); 75] = [
+const OTHERS: [(&str, &str); 76] = [
     ("issuer", "\"http://auth.example.com/tenant\""),
     ("allow_http_issuer", "true"),
     ("database.url", "\"postgres://cs:pw@db/auth\""),
@@ -78,6 +78,7 @@ const OTHERS: [(&str, &str); 75] = [
     ("revocation.max_lag", "\"2s\""),
     ("introspection.max_age", "0"),
     ("introspection.cache_entries", "0"),
+    ("feed.max_readers", "7"),
     ("keys.rotate_every", "\"7d\""),
     ("keys.announce_for", "\"30m\""),
     ("keys.jwks_max_age", "\"60s\""),

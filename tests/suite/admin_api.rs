@@ -394,7 +394,7 @@ on_both_engines! {
         let expected = json!({
             "client_id": "api", "type": "confidential", "display_name": "The API", "grants": ["client_credentials"],
             "audiences": ["https://api.example"], "scopes": "read write", "introspect": "own", "access_ttl": 600,
-            "algorithm": "ES256", "token_type": "JWT", "jwks": null, "enabled": true, "epoch": 0, "secrets": 1,
+            "feed": "none", "algorithm": "ES256", "token_type": "JWT", "jwks": null, "enabled": true, "epoch": 0, "secrets": 1,
             "created_at": "2027-01-15T08:00:00.000Z",
         });
         assert_eq!(made, expected);

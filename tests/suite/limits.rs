@@ -76,9 +76,6 @@ on_both_engines! {
             }
         }
         assert_eq!(looked_at, 10, "the free ones, and the one that brings the first delay");
-        // A hash answers before it is counted, on a busy machine by more than `settled` waits.
-        let all_counted = async { while hashed().await - before < 10 {} };
-        tokio::time::timeout(Duration::from_secs(30), all_counted).await.unwrap();
         assert_eq!(hashed().await - before, 10, "L3: counted before hashing");
         assert_eq!(TestApp::failed_logins(&replicas).await, 10);
     }

@@ -60,7 +60,9 @@ pub enum HashingError {
 }
 
 /// Called with a thread's memory, or with the reason why it does not run.
-type Job = Box<dyn FnOnce(Result<&mut Workspace, HashingError>) + Send>;
+type Job = Box<dyn FnOnce(Result<&mut Workspace, HashingError>) -> Delivery + Send>;
+/// Gives the caller its answer, after the job was counted.
+type Delivery = Box<dyn FnOnce()>;
 
 /// Closes the queue when the last handle is dropped.
 struct Pool(Arc<Shared>);
@@ -167,12 +169,12 @@ impl PasswordHasher {
         // The caller may have disconnected before the result is ready.
         let job: Job = Box::new(move |workspace| {
             let done = workspace.and_then(|workspace| work(workspace).map_err(|Unhashable| HashingError::Failed));
-            drop(answer.send(done));
+            Box::new(move || drop(answer.send(done)))
         });
         let busy = || HashingError::Busy { retry_after: shared.retry_after() };
         let (_place, displaced) = shared.queue.join(priority, job).map_err(|Full| busy())?;
         if let Some(displaced) = displaced {
-            displaced(Err(busy()));
+            displaced(Err(busy()))();
         }
         result.await.unwrap_or(Err(HashingError::Failed))
     }
@@ -207,12 +209,14 @@ impl Shared {
             }
             // A job that panics drops the channel, which fails its caller. The thread must survive: otherwise each
             // such request would shrink the pool, until no login is possible.
-            if catch_unwind(AssertUnwindSafe(|| job(Ok(&mut workspace)))).is_err() {
-                tracing::error!("hashing a password panicked");
-            }
+            let done = catch_unwind(AssertUnwindSafe(|| job(Ok(&mut workspace))));
             let took = self.clock.elapsed().saturating_sub(began);
             self.note(took);
             (self.observer)(took);
+            match done {
+                Ok(deliver) => deliver(),
+                Err(_) => tracing::error!("hashing a password panicked"),
+            }
             patience = Some(RESTS_AFTER);
         }
     }
