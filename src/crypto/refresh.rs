@@ -6,8 +6,8 @@
 //! A forged token fails the HMAC before the database is read. The database stores only SHA-256 of the family secret.
 //! Neither a copy of the database nor the HMAC key alone is enough to forge a token.
 //!
-//! The response to a refresh is a function of the presented token. The next refresh token is
-//! [`RefreshToken::successor`]; the `jti` of the new access token is [`RefreshToken::access_jti`].
+//! The response to a refresh is a function of the presented token. The next refresh token has the next generation; the
+//! `jti` of the new access token is [`RefreshToken::access_jti`].
 //!
 //! **During a rotation of the master key**, tokens under either key are read (see [`super::seal`] for the steps). On
 //! a replica whose `current` and `previous` are swapped, a retry gets the same successor in another encoding. Both

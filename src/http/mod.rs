@@ -26,6 +26,7 @@ use std::sync::Arc;
 use axum::Json as JsonBody;
 use axum::Router;
 use axum::routing::{delete, get, patch, post, put};
+use tower_http::compression::CompressionLayer;
 
 pub use admin::{AuditItem, ClientItem, KeyItem, UserItem};
 pub use forward_auth::ForwardAuthHeaders;
@@ -102,9 +103,9 @@ fn machines() -> Router<Arc<Shared>> {
         .route("/v1/revocations/events", get(v1::revocations::events))
         .route("/oauth2/revoke", post(oauth::revoke::revoke))
         .route("/oauth2/authorize", get(oauth::authorize::authorize))
-        .route("/openapi.json", get(openapi::json))
+        .route("/openapi.json", get(openapi::json).layer(CompressionLayer::new()))
         .route("/", get(openapi::root))
-        .route("/docs", get(openapi::page))
+        .route("/docs", get(openapi::page).layer(CompressionLayer::new()))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz))
 }
@@ -133,7 +134,7 @@ pub fn operations(shared: Arc<Shared>) -> Routes {
         .route("/admin/v1/keys/{kid}/withdraw", post(admin::keys::withdraw))
         .route("/admin/v1/audit", get(admin::audit::list))
         .route("/admin/v1/status", get(admin::status::status))
-        .route("/metrics", get(health::metrics))
+        .route("/metrics", get(health::metrics).layer(CompressionLayer::new()))
         .route("/livez", get(health::livez))
         .route("/readyz", get(health::readyz_with_details));
     router.with_state(shared).into()

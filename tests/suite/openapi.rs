@@ -1,13 +1,14 @@
 //! The API document: checked in, complete, and consistent with the service's answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read as _;
 use std::path::Path;
 
 use countersign::http::openapi::{Servers, document, document_of};
 use serde_json::Value;
 
 use crate::support::app::TestApp;
-use crate::support::database::{Engine, TestDatabase};
+use crate::support::database::{Engine, TestDatabase, on_both_engines};
 use crate::support::judging::header;
 
 fn api() -> Value {
@@ -63,6 +64,25 @@ async fn h17_a_browser_at_the_root_is_redirected_to_the_docs() {
         for other in ["*/*", "application/json", "text/html;q=0"] {
             assert_eq!(app.get(root).header("accept", other).send().await.unwrap().status(), 404, "{other}");
         }
+    }
+}
+
+on_both_engines! {
+    async fn large_documents_are_compressed_for_a_client_that_accepts_gzip(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        for path in ["/openapi.json", "/docs"] {
+            let plain = app.get(path).send().await.unwrap();
+            assert!(!plain.headers().contains_key("content-encoding"), "{path}");
+            let plain = plain.bytes().await.unwrap();
+            let answer = app.get(path).header("accept-encoding", "gzip").send().await.unwrap();
+            assert_eq!((&answer.headers()["content-encoding"], &answer.headers()["vary"]), (&"gzip".parse().unwrap(), &"accept-encoding".parse().unwrap()));
+            let packed = answer.bytes().await.unwrap();
+            let mut text = Vec::new();
+            flate2::read::GzDecoder::new(&packed[..]).read_to_end(&mut text).unwrap();
+            assert!(text == plain && packed.len() < plain.len() / 2, "{path}: {} of {}", packed.len(), plain.len());
+        }
+        let metrics = app.http.get(format!("http://{}/metrics", app.operations)).header("accept-encoding", "gzip");
+        assert_eq!(metrics.send().await.unwrap().headers()["content-encoding"], "gzip");
     }
 }
 

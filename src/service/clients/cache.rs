@@ -50,7 +50,7 @@ impl Clients {
         (is_known && self.replica.view.generation() == entry.generation).then_some(caller)
     }
 
-    /// The state that [`Service::cache_client`] needs from before the authentication.
+    /// The state that [`Clients::cache_client`] needs from before the authentication.
     pub fn before_authentication(&self) -> BeforeAuthentication {
         BeforeAuthentication { generation: self.replica.view.generation(), now: self.replica.clock.now() }
     }
