@@ -151,22 +151,34 @@ impl Feed {
         Some((items, fresh(&state, reader)?))
     }
 
-    /// Waits for the next sync, for at most `patience`.
+    /// Waits for the next sync, for at most `patience` and not much longer than the reader may wait.
     pub async fn wait(&self, reader: &mut Reader, patience: Duration) {
-        let _ = tokio::time::timeout(patience, reader.synced.changed()).await;
+        let _ = tokio::time::timeout(patience.min(HEARTBEAT), reader.synced.changed()).await;
+    }
+
+    /// Whether the client may still read the feed, and the replica does not drain.
+    pub fn may_wait(&self, reader: &Reader) -> bool {
+        let client = self.replica.view.client(reader.client.as_str());
+        let may_read = client.is_some_and(|client| !client.disabled && client.settings.feed >= reader.right);
+        may_read && !self.stopping.load(Ordering::Relaxed)
     }
 
     /// Begins to read everything.
     pub fn full(&self) -> FullRead {
         let state = self.replica.follower.log().state();
-        let mut versions = HashMap::new();
+        let mut logged: HashMap<ClientId, LoggedClient> = HashMap::new();
         for entry in state.segments().iter().flat_map(|segment| segment.iter()) {
             if let LoggedChange::Client(client) = &entry.change {
-                let version = versions.entry(client.id.clone()).or_insert(client.version);
-                *version = client.version.max(*version);
+                let known = logged.entry(client.id.clone()).or_insert_with(|| LoggedClient::clone(client));
+                known.version = known.version.max(client.version);
+                known.epoch = known.epoch.max(client.epoch);
             }
         }
-        FullRead { state, segment: 0, clients: self.replica.view.clients(), versions }
+        for client in self.replica.view.clients() {
+            let unchanged = || LoggedClient { id: client.id.clone(), epoch: 0, version: 0 };
+            logged.entry(client.id.clone()).or_insert_with(unchanged);
+        }
+        FullRead { state, segment: 0, clients: logged.into_values().collect() }
     }
 
     /// The proof of freshness of a full read.
@@ -178,23 +190,16 @@ impl Feed {
     pub fn next_of_full(&self, full: &mut FullRead, reader: &Reader) -> Result<Vec<FeedItem>, Option<Fresh>> {
         if let Some(segment) = full.state.segments().get(full.segment) {
             full.segment += 1;
-            // The clients follow as the view has them.
-            let is_sent = |entry: &&LogEntry| match &entry.change {
-                LoggedChange::Client(client) => client.epoch > 0,
-                LoggedChange::KeysChanged => false,
-                _ => true,
-            };
+            // Each client follows once, as the view has it.
+            let is_sent =
+                |entry: &&LogEntry| !matches!(entry.change, LoggedChange::Client(_) | LoggedChange::KeysChanged);
             return Ok(segment.iter().filter(is_sent).flat_map(|entry| self.items(entry, reader.right)).collect());
         }
         if full.clients.is_empty() {
             return Err(fresh(&full.state, reader));
         }
         let rest = full.clients.split_off(full.clients.len().saturating_sub(CLIENTS));
-        let with_version = rest.into_iter().map(|client| {
-            let version = full.versions.get(&client.id).copied().unwrap_or(0);
-            (client, version)
-        });
-        Ok(with_version.flat_map(|(client, version)| of_client(&client, client.epoch, version, reader.right)).collect())
+        Ok(rest.iter().flat_map(|client| self.client(client, reader.right)).collect())
     }
 
     /// Follows the feed after a full read, or from a cursor that this replica can continue.
@@ -269,9 +274,7 @@ impl Feed {
 
     /// Whether the stream's client may still read it, its time is not over, and the replica does not drain.
     fn may_continue(&self, stream: &Following) -> bool {
-        let client = self.replica.view.client(stream.reader.client.as_str());
-        let may_read = client.is_some_and(|client| !client.disabled && client.settings.feed >= stream.reader.right);
-        may_read && !self.stopping.load(Ordering::Relaxed) && self.replica.clock.elapsed() < stream.ends_at
+        self.may_wait(&stream.reader) && self.replica.clock.elapsed() < stream.ends_at
     }
 
     /// The delay of an entry: from the start of its write until now.
@@ -322,8 +325,8 @@ const LONGEST_STREAM: Duration = Duration::from_secs(6 * 60);
 pub struct FullRead {
     state: Arc<LogState>,
     segment: usize,
-    clients: Vec<Arc<Client>>,
-    versions: HashMap<ClientId, i64>,
+    /// The clients of the view and of the log that are still to be sent.
+    clients: Vec<LoggedClient>,
 }
 
 /// A stream in progress.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use countersign::clock::Clock;
 use countersign::domain::{ClientKind, ClientSettings, FeedRight};
-use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY_AFTER};
+use reqwest::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, RETRY_AFTER, VARY};
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -134,7 +134,7 @@ on_both_engines! {
         app.administer(Method::POST, &format!("/admin/v1/keys/{key}/withdraw"), None).await;
         app.sync().await;
         let answer = by(app.get(FEED), &reader).send().await.unwrap();
-        assert_eq!(answer.headers()[CACHE_CONTROL], "private, max-age=1");
+        assert_eq!((&answer.headers()[CACHE_CONTROL], &answer.headers()[VARY]), (&"no-store".parse().unwrap(), &"authorization".parse().unwrap()));
         let etag = answer.headers()[ETAG].to_str().unwrap().to_owned();
         let feed: Value = answer.json().await.unwrap();
         assert_eq!((etag, &feed["full"]), (format!("\"{}\"", feed["cursor"].as_str().unwrap()), &json!(true)));
@@ -145,6 +145,7 @@ on_both_engines! {
         assert!(items(&feed, "subject").iter().any(|item| item["sub"] == sub && item["epoch"] == 1));
         assert!(items(&feed, "key").iter().any(|item| item["kid"] == key));
         let of_worker: Vec<_> = items(&feed, "client").into_iter().filter(|item| item["client_id"] == "worker").collect();
+        assert_eq!(of_worker.len(), 1, "each client once");
         assert!(of_worker.iter().all(|item| item["state"] == "disabled" && item["epoch"] == 1));
         assert!(of_worker.iter().any(|item| item["version"].as_i64().unwrap() > 0));
         let lives: Vec<_> = [tokens, sessions].concat().iter().map(|item| item["exp"].as_i64().unwrap()).collect();
@@ -301,7 +302,15 @@ on_both_engines! {
         app.administer(Method::PATCH, "/admin/v1/clients/orders", Some(json!({"feed": "revocations"}))).await;
         app.sync().await;
         let stream = Events::open(&app, &reader, None).await;
-        app.service.status.begin_stopping();
+        let cursor = read(&app, &reader, "").await["cursor"].as_str().unwrap().to_owned();
+        let query = format!("?cursor={cursor}&wait=14");
+        let (answer, ()) = tokio::join!(read(&app, &reader, &query), async {
+            while app.service.feed.readers() < 2 {
+                tokio::task::yield_now().await;
+            }
+            app.service.status.begin_stopping();
+        });
+        assert_eq!(answer["items"], json!([]), "the waiting query ends as well");
         rest(stream).await;
     }
 

@@ -13,7 +13,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::Bytes;
 use futures_util::stream;
-use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -168,6 +168,9 @@ pub async fn events(
 ) -> Result<Response, ApiError> {
     let (caller, reader) = admit(&shared, &headers, context.client.ip()).await?;
     query.only(&[])?;
+    if headers.get_all(&LAST_EVENT_ID).iter().count() > 1 {
+        return Err(ApiError::invalid_field("last-event-id", "is given twice"));
+    }
     let since = match headers.get(&LAST_EVENT_ID).map(|value| value.to_str().unwrap_or("?")) {
         Some(text) if text.len() > MAX_CURSOR => return Err(ApiError::invalid_field("last-event-id", "is too long")),
         text => cursor_of(text.filter(|text| !text.is_empty()))
@@ -234,7 +237,7 @@ async fn diff(shared: &Shared, reader: &mut Reader, since: &PublicCursor, wait: 
     loop {
         let (items, fresh) = shared.service.feed.diff(reader, since)?;
         let rest = (began_at + wait).saturating_sub(shared.clock.elapsed());
-        if !items.is_empty() || rest.is_zero() {
+        if !items.is_empty() || rest.is_zero() || !shared.service.feed.may_wait(reader) {
             let mut body = head_of(&fresh, false);
             write_items(shared, &items, true, &mut body);
             body.push_str("]}");
@@ -280,11 +283,13 @@ struct Full {
     is_first: bool,
 }
 
-fn json_headers(fresh: &Fresh) -> [(HeaderName, HeaderValue); 3] {
+/// A stored answer would claim the freshness of a later request.
+fn json_headers(fresh: &Fresh) -> [(HeaderName, HeaderValue); 4] {
     let etag = HeaderValue::try_from(format!("\"{}\"", fresh.cursor));
     [
         (CONTENT_TYPE, HeaderValue::from_static("application/json")),
-        (CACHE_CONTROL, HeaderValue::from_static("private, max-age=1")),
+        (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (VARY, HeaderValue::from_static("authorization")),
         (ETAG, etag.unwrap_or(HeaderValue::from_static("\"\""))),
     ]
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 use countersign::clock::ManualClock;
 use countersign::domain::Timestamp;
 use countersign::store::{Location, Store, StoreSettings};
-use sqlx::{Connection, Executor};
+use sqlx::{ConnectOptions as _, Connection, Executor};
 use tokio::sync::OnceCell;
 
 /// The start time of tests.
@@ -237,8 +237,10 @@ async fn shared() -> &'static str {
     made.await
 }
 
+/// Does not log the statements: those that set a role's password contain it, and concurrent tests search the log (S1).
 async fn execute(url: &str, sql: &str) {
-    let mut connection = sqlx::PgConnection::connect(url).await.unwrap();
+    let options: sqlx::postgres::PgConnectOptions = url.parse().unwrap();
+    let mut connection = options.disable_statement_logging().connect().await.unwrap();
     connection.execute(sqlx::raw_sql(sqlx::AssertSqlSafe(sql))).await.unwrap();
     connection.close().await.unwrap();
 }
