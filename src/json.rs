@@ -66,13 +66,14 @@ pub fn from_slice<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, JsonEr
 /// denies unknown fields. For such a `T`, serde_json alone makes all checks except the one for U+0000.
 pub fn from_flat_slice<'de, T: Deserialize<'de>>(json: &'de [u8]) -> Result<T, JsonError> {
     let may_be_strict = is_object(json) && memchr::memmem::find(json, br"\u0000").is_none();
-    match serde_json::from_slice(json) {
-        Ok(value) if may_be_strict => Ok(value),
+    match may_be_strict.then(|| serde_json::from_slice(json)) {
+        Some(Ok(value)) => Ok(value),
         _ => from_slice(json),
     }
 }
 
-/// For `#[serde(default, deserialize_with = "present")]` on an `Option`: the member may be absent but not `null`.
+/// For `#[serde(default, deserialize_with = "present")]` on an `Option`: distinguishes an absent member from `null`, which `T`
+/// may accept or refuse.
 pub fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
     T::deserialize(deserializer).map(Some)
 }

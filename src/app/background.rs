@@ -169,7 +169,7 @@ async fn sweep(service: Arc<Service>, store: Store, retention: Duration, stop: C
                 for (table, error) in swept.failed {
                     tracing::warn!(table, %error, "a table could not be swept");
                 }
-                next = if swept.has_more { RESTART_AFTER } else { SWEEP_EVERY };
+                next = if swept.has_more { STEP_EVERY } else { SWEEP_EVERY };
                 returned(&store, NAME, &cursor, now.plus(next)).await;
             }
         }

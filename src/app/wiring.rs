@@ -267,8 +267,8 @@ pub(super) fn listener(
     }
 }
 
-/// By default a quarter of the connections. An office behind one address stays far below it, and a single machine
-/// cannot use up all connections.
+/// The maximum number of connections from one address, by default a quarter of the listener's. An office behind one
+/// address needs far fewer, and one machine cannot take every connection.
 fn per_address(setting: Option<usize>, max_connections: usize) -> usize {
     setting.unwrap_or(max_connections / 4).max(1)
 }

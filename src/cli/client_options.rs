@@ -30,7 +30,7 @@ pub(super) struct ClientOptions {
     /// Scopes that it may request, separated by spaces
     #[arg(long, value_name = "\"A B\"", value_parser = ScopeSet::parse)]
     scopes: Option<ScopeSet>,
-    /// Whose tokens it may introspect: own, any, none
+    /// Tokens that it may introspect: own (issued to it or for its audiences), any, none
     #[arg(long, value_name = "WHOSE", value_parser = IntrospectRight::parse)]
     introspect: Option<IntrospectRight>,
     /// The part of the revocation feed that it may read: none, revocations, edge

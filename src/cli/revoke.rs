@@ -101,7 +101,7 @@ async fn revoke_token(core: &Core, token: &str, common: &Common) -> Result<(), C
         })?;
         return revoke_session(core, session, common).await;
     }
-    match core.service.judge().judge(token).await.verdict {
+    match core.service.judge.judge(token).await.verdict {
         Verdict::Active(token) => revoke_jti(core, token.claims.jti.clone(), common).await,
         Verdict::Inactive(reason) => Err(CliError::failed(format!("the token is not active anyway: {reason}"))),
         Verdict::Unavailable(reason) => Err(CliError::failed(format!("the token cannot be judged now: {reason}"))),

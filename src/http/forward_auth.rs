@@ -93,7 +93,6 @@ impl ForwardAuth {
     /// is empty, as is each header for a preflight request, so that it replaces the caller's own header of that name.
     pub fn headers(&self, names: &ForwardAuthHeaders) -> HeaderMap {
         let mut headers = self.identity(names).into_owned();
-        headers.insert(VARY, BY_TOKEN);
         for (name, value) in self.extra.iter().flatten() {
             headers.insert(name.clone(), value.clone());
         }
@@ -117,7 +116,7 @@ impl ForwardAuth {
                 }
             }
             None if self.status == StatusCode::OK => Cow::Owned(names.with([EMPTY; 7])),
-            None => Cow::Owned(HeaderMap::new()),
+            None => Cow::Owned(HeaderMap::from_iter([(VARY, BY_TOKEN)])),
         }
     }
 
@@ -135,7 +134,7 @@ impl ForwardAuth {
     }
 
     fn unavailable(facts: RequestFacts) -> Self {
-        let retry_after = HeaderValue::from(Duration::from_secs(1).as_secs());
+        let retry_after = HeaderValue::from_static("1");
         let extra = [Some((RETRY_AFTER, retry_after)), Some((CACHE_CONTROL, NO_STORE))];
         Self::new(StatusCode::SERVICE_UNAVAILABLE, extra, facts)
     }
@@ -160,7 +159,7 @@ pub async fn decide(shared: &Shared, method: &Method, headers: &HeaderMap, deman
         }
     };
     let started = shared.clock.elapsed();
-    let judgement = shared.service.judge().judge(token).await;
+    let judgement = shared.service.judge.judge(token).await;
     count(shared, &judgement, started);
     let mut facts = RequestFacts {
         cache_hit: cache_use(judgement.signature).map(|cache| cache == CacheUse::Hit),

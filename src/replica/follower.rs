@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -38,6 +38,9 @@ const MIN_SYNC_INTERVAL: Duration = Duration::from_millis(20);
 /// A replica that must read everything again starts at a random moment within this time.
 const LONGEST_RELOAD_DELAY: Duration = Duration::from_secs(1);
 
+/// How long the log names a client whose row was repaired: longer than a reader is away with a cursor that still counts.
+const REPAIR_LIFE: Duration = Duration::from_secs(3600);
+
 /// A clock that differs from the database's clock by more than this is worth an alarm (security.md C7). The times that
 /// replicas compare are already corrected for the difference.
 const ALARMING_OFFSET_MILLIS: u64 = 5_000;
@@ -60,6 +63,8 @@ pub struct Follower {
     sync_error: ArcSwapOption<String>,
     unknown_clients: Mutex<UnknownClientSyncs>,
     wake: Notify,
+    /// Whether no notifications arrive.
+    polls_alone: AtomicBool,
     on_lag: Box<dyn Fn(Duration) + Send + Sync>,
     last_lag_millis: AtomicI64,
 }
@@ -129,6 +134,7 @@ impl Follower {
             sync_error: ArcSwapOption::empty(),
             unknown_clients: Mutex::default(),
             wake: Notify::new(),
+            polls_alone: AtomicBool::new(true),
             on_lag,
             last_lag_millis: AtomicI64::new(0),
         }
@@ -250,7 +256,7 @@ impl Follower {
                 self.view.revoke(revocation, entry.expires_at);
             }
         }
-        if !written.changes.is_empty() {
+        if !written.changes.is_empty() && self.polls_alone.load(Ordering::Relaxed) {
             // Readers of the feed get the entries from the next sync.
             self.wake();
         }
@@ -297,7 +303,13 @@ impl Follower {
             let clients = self.store.clients().all().await?;
             if clients.unreadable.len() < self.view.unreadable_clients().len() {
                 let (clients, unreadable) = partition(clients);
+                let is_repaired = |client: &&Client| self.view.is_unreadable_client(client.id.as_str());
+                let repaired: Vec<_> = clients.iter().filter(is_repaired).map(|client| client.id.clone()).collect();
                 self.view.replace_clients(clients, unreadable);
+                let now = self.clock.now();
+                for id in repaired {
+                    self.log.add_repaired(id, now, now.plus(REPAIR_LIFE));
+                }
             }
         }
         let unreadable_keys = self.keyring.keys().unreadable().len();
@@ -365,6 +377,7 @@ impl Follower {
             match self.store.feed().listener().await {
                 Ok(Some(mut listener)) => {
                     // Notifications that were sent before the listener was ready are lost, so a sync starts now.
+                    self.polls_alone.store(false, Ordering::Relaxed);
                     self.wake();
                     let error = loop {
                         match listener.next().await {
@@ -372,6 +385,7 @@ impl Follower {
                             Err(error) => break error,
                         }
                     };
+                    self.polls_alone.store(true, Ordering::Relaxed);
                     tracing::info!(%error, "the notification connection was lost; the poll goes on alone");
                     tokio::time::sleep(RETRY_AFTER).await;
                 }

@@ -229,7 +229,7 @@ impl Keyring {
         let number = self.reloads.fetch_add(1, Ordering::AcqRel) + 1;
         let loaded = self.load().await;
         if let Err(error) = &loaded {
-            tracing::warn!(%error, "the keys could not be read again for an unknown kid");
+            tracing::warn!(%error, "a token named an unknown kid, and reloading the keys failed");
         }
         // The interval counts from the reload's end. Callers that waited for a slow read must not repeat it one after
         // the other.

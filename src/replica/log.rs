@@ -21,7 +21,7 @@ const SEGMENT: usize = 1024;
 pub struct LogEntry {
     /// Counts up in the order of application.
     pub number: u64,
-    /// The position of its [`Place`](crate::store::Place), which a cursor covers or not.
+    /// The position of the entry's [`Place`](crate::store::Place). It decides whether a cursor covers the entry.
     position: i64,
     /// When a replica began to write it.
     pub written_at: Timestamp,
@@ -98,10 +98,10 @@ impl LogState {
         &self.segments
     }
 
-    /// The entries that a reader at `since` lacks; `None` if this replica cannot tell.
-    pub fn after<'a>(&'a self, since: &'a PublicCursor) -> Option<impl Iterator<Item = &'a LogEntry>> {
+    /// The entries from number `first` on that a reader at `since` lacks; `None` if this replica cannot tell.
+    pub fn after<'a>(&'a self, since: &'a PublicCursor, first: u64) -> Option<impl Iterator<Item = &'a LogEntry>> {
         self.cursor.as_ref().filter(|own| own.continues(since))?;
-        Some(self.from(0).flatten().filter(|entry| !since.covers(entry.position)))
+        Some(self.from(first).flatten().filter(|entry| !since.covers(entry.position)))
     }
 
     fn push(&mut self, entry: FeedEntry) {
@@ -109,7 +109,10 @@ impl LogState {
         let Some(place) = entry.place else { return };
         let FeedEntry { change, created_at: written_at, expires_at, .. } = entry;
         let change = LoggedChange::new(change, place.seq);
-        let entry = LogEntry { number: self.next, position: place.position, written_at, expires_at, change };
+        self.append(LogEntry { number: self.next, position: place.position, written_at, expires_at, change });
+    }
+
+    fn append(&mut self, entry: LogEntry) {
         self.next += 1;
         match self.segments.last_mut() {
             Some(last) if last.len() < SEGMENT => Arc::make_mut(last).push(entry),
@@ -150,6 +153,22 @@ impl Log {
         }
         state.cursor = Some(cursor.to_public());
         state.synced_at = synced_at;
+        self.state.store(Arc::new(state));
+        self.synced.send_replace(());
+    }
+
+    /// Adds a client whose row can be read again. No cursor covers the entry, because no transaction notes a repair.
+    /// The caller holds the follower's cursor.
+    pub(super) fn add_repaired(&self, id: ClientId, now: Timestamp, expires_at: Timestamp) {
+        let mut state = LogState::clone(&self.state.load());
+        let versions =
+            state.segments.iter().flat_map(|segment| segment.iter()).filter_map(|entry| match &entry.change {
+                LoggedChange::Client(client) if client.id == id => Some(client.version),
+                _ => None,
+            });
+        let version = versions.max().unwrap_or(0);
+        let change = LoggedChange::Client(Box::new(LoggedClient { id, epoch: 0, version }));
+        state.append(LogEntry { number: state.next, position: i64::MAX, written_at: now, expires_at, change });
         self.state.store(Arc::new(state));
         self.synced.send_replace(());
     }

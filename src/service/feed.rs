@@ -1,7 +1,7 @@
 //! The revocation feed for verifiers and edges: what has been revoked, and how old that knowledge is.
 //!
 //! A reader may not compare clocks with the service. Each answer therefore says how long before or after the arrival of
-//! the request the view was last synced (`covered`), and the reader adds that to its own stopwatch (docs/api.md).
+//! the request the view was last synced (`covered`), and the reader adds that to its own monotonic clock (docs/api.md).
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -51,6 +51,8 @@ pub struct Reader {
     right: FeedRight,
     arrived_at: Duration,
     synced: watch::Receiver<()>,
+    /// The load and the next entry of the log, when a diff query found nothing.
+    searched: Option<(u64, u64)>,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -88,6 +90,8 @@ pub enum ClientState {
     Active,
     Disabled,
     Deleted,
+    /// The row cannot be read (security.md D18): a reader gives no verdict on its tokens.
+    Unknown,
 }
 
 impl ClientState {
@@ -96,11 +100,12 @@ impl ClientState {
             Self::Active => "active",
             Self::Disabled => "disabled",
             Self::Deleted => "deleted",
+            Self::Unknown => "unknown",
         }
     }
 }
 
-/// A part of an answer.
+/// A part of the feed's answer to a reader.
 pub enum Part {
     /// Everything follows; the reader forgets what it had when it ends.
     FullBegins,
@@ -135,7 +140,7 @@ impl Feed {
         }
         let permit = Arc::clone(&self.readers).try_acquire_owned().map_err(|_| FeedError::TooManyReaders)?;
         let synced = self.replica.follower.log().subscribe();
-        Ok(Reader { client: caller.client.id.clone(), right, arrived_at, synced, _permit: permit })
+        Ok(Reader { client: caller.client.id.clone(), right, arrived_at, synced, searched: None, _permit: permit })
     }
 
     /// Number of requests that read the feed now.
@@ -147,7 +152,10 @@ impl Feed {
     pub fn diff(&self, reader: &mut Reader, since: &PublicCursor) -> Option<(Vec<FeedItem>, Fresh)> {
         reader.synced.mark_unchanged();
         let state = self.replica.follower.log().state();
-        let items = state.after(since)?.flat_map(|entry| self.items(entry, reader.right)).collect();
+        // A repeated search looks at the entries that were added since.
+        let first = reader.searched.filter(|(loads, _)| *loads == state.loads).map_or(0, |(_, next)| next);
+        reader.searched = Some((state.loads, state.next));
+        let items = state.after(since, first)?.flat_map(|entry| self.items(entry, reader.right)).collect();
         Some((items, fresh(&state, reader)?))
     }
 
@@ -163,9 +171,10 @@ impl Feed {
         may_read && !self.stopping.load(Ordering::Relaxed)
     }
 
-    /// Begins to read everything.
-    pub fn full(&self) -> FullRead {
+    /// Begins to read everything; `None` before the first sync.
+    pub fn full(&self, reader: &Reader) -> Option<FullRead> {
         let state = self.replica.follower.log().state();
+        let fresh = fresh(&state, reader)?;
         let mut logged: HashMap<ClientId, LoggedClient> = HashMap::new();
         for entry in state.segments().iter().flat_map(|segment| segment.iter()) {
             if let LoggedChange::Client(client) = &entry.change {
@@ -178,35 +187,30 @@ impl Feed {
             let unchanged = || LoggedClient { id: client.id.clone(), epoch: 0, version: 0 };
             logged.entry(client.id.clone()).or_insert_with(unchanged);
         }
-        FullRead { state, segment: 0, clients: logged.into_values().collect() }
+        Some(FullRead { state, fresh, segment: 0, clients: logged.into_values().collect() })
     }
 
-    /// The proof of freshness of a full read.
-    pub fn fresh_of(&self, full: &FullRead, reader: &Reader) -> Option<Fresh> {
-        fresh(&full.state, reader)
-    }
-
-    /// The next items of a full read; `None` at its end, with the proof of freshness.
-    pub fn next_of_full(&self, full: &mut FullRead, reader: &Reader) -> Result<Vec<FeedItem>, Option<Fresh>> {
+    /// The next items of a full read; `None` at its end.
+    pub fn next_of_full(&self, full: &mut FullRead, reader: &Reader) -> Option<Vec<FeedItem>> {
         if let Some(segment) = full.state.segments().get(full.segment) {
             full.segment += 1;
             // Each client follows once, as the view has it.
             let is_sent =
                 |entry: &&LogEntry| !matches!(entry.change, LoggedChange::Client(_) | LoggedChange::KeysChanged);
-            return Ok(segment.iter().filter(is_sent).flat_map(|entry| self.items(entry, reader.right)).collect());
+            return Some(segment.iter().filter(is_sent).flat_map(|entry| self.items(entry, reader.right)).collect());
         }
         if full.clients.is_empty() {
-            return Err(fresh(&full.state, reader));
+            return None;
         }
         let rest = full.clients.split_off(full.clients.len().saturating_sub(CLIENTS));
-        Ok(rest.iter().flat_map(|client| self.client(client, reader.right)).collect())
+        Some(rest.iter().flat_map(|client| self.client(client, reader.right)).collect())
     }
 
     /// Follows the feed after a full read, or from a cursor that this replica can continue.
-    pub fn follow(&self, reader: Reader, since: Option<&PublicCursor>, lifetime: Duration) -> Following {
+    pub fn follow(&self, reader: Reader, since: Option<&PublicCursor>) -> Following {
         let state = self.replica.follower.log().state();
-        let ends_at = reader.arrived_at + lifetime;
-        let phase = match since.map(|since| state.after(since).map(|entries| entries.cloned().collect::<Vec<_>>())) {
+        let ends_at = reader.arrived_at + self.lifetime();
+        let phase = match since.map(|since| state.after(since, 0).map(|entries| entries.cloned().collect::<Vec<_>>())) {
             Some(Some(missed)) => Phase::Missed(missed),
             _ => Phase::Begin,
         };
@@ -217,20 +221,23 @@ impl Feed {
     pub async fn next(&self, stream: &mut Following) -> Option<Vec<Part>> {
         let mut is_due = false;
         loop {
+            if !self.may_continue(stream) {
+                return None;
+            }
             match std::mem::replace(&mut stream.phase, Phase::Live) {
                 Phase::Begin => {
-                    stream.phase = Phase::Full(self.full());
+                    stream.phase = Phase::Full(self.full(&stream.reader)?);
                     return Some(vec![Part::FullBegins]);
                 }
                 Phase::Full(mut full) => match self.next_of_full(&mut full, &stream.reader) {
-                    Ok(items) => {
+                    Some(items) => {
                         stream.phase = Phase::Full(full);
                         return Some(vec![Part::Items { items, written_at: None }]);
                     }
-                    Err(proof) => {
+                    None => {
                         (stream.next, stream.loads) = (full.state.next, full.state.loads);
                         stream.proven = Some(full.state.synced_at);
-                        return Some([Part::FullEnds].into_iter().chain(proof.map(Part::Fresh)).collect());
+                        return Some(vec![Part::FullEnds, Part::Fresh(full.fresh)]);
                     }
                 },
                 Phase::Missed(entries) => {
@@ -238,9 +245,6 @@ impl Feed {
                     return Some(vec![Part::Items { items, written_at: None }]);
                 }
                 Phase::Live => {}
-            }
-            if !self.may_continue(stream) {
-                return None;
             }
             stream.reader.synced.mark_unchanged();
             let state = self.replica.follower.log().state();
@@ -253,7 +257,8 @@ impl Feed {
             if first.is_some() || is_late || is_due {
                 let entries = first.unwrap_or_default();
                 let items: Vec<_> = entries.iter().flat_map(|entry| self.items(entry, stream.reader.right)).collect();
-                stream.next = entries.last().map_or(stream.next, |entry| entry.number + 1);
+                // Entries that were swept before they were sent have expired.
+                stream.next = entries.last().map_or(state.next, |entry| entry.number + 1);
                 let mut parts = Vec::with_capacity(2);
                 if !items.is_empty() {
                     let written_at = entries.last().map(|entry| entry.written_at);
@@ -283,7 +288,7 @@ impl Feed {
     }
 
     /// The lifetime of a stream, five minutes give or take one. Streams that began together do not end together.
-    pub fn lifetime(&self) -> Duration {
+    fn lifetime(&self) -> Duration {
         let fraction = f64::from(u32::from_le_bytes(self.replica.random.bytes())) / f64::from(u32::MAX);
         SHORTEST_STREAM + (LONGEST_STREAM - SHORTEST_STREAM).mul_f64(fraction)
     }
@@ -307,7 +312,8 @@ impl Feed {
         match self.replica.view.client(id.as_str()) {
             Some(client) => of_client(&client, client.epoch.max(*epoch), *version, right),
             None => {
-                let state = ClientState::Deleted;
+                let is_unreadable = self.replica.view.is_unreadable_client(id.as_str());
+                let state = if is_unreadable { ClientState::Unknown } else { ClientState::Deleted };
                 vec![FeedItem::Client(ClientItem { id: id.clone(), epoch: *epoch, state, version: *version })]
             }
         }
@@ -324,6 +330,8 @@ const LONGEST_STREAM: Duration = Duration::from_secs(6 * 60);
 /// A full read in progress.
 pub struct FullRead {
     state: Arc<LogState>,
+    /// Holds for the whole answer.
+    pub fresh: Fresh,
     segment: usize,
     /// The clients of the view and of the log that are still to be sent.
     clients: Vec<LoggedClient>,

@@ -273,8 +273,9 @@ impl Judge {
         if has_paused || self.view.generation() != generation || self.unavailable().is_some() {
             for (token, judgement) in tokens.iter().zip(&mut judgements) {
                 if matches!(judgement.verdict, Verdict::Active(_)) {
-                    let signature = judgement.signature;
-                    *judgement = Judgement { signature, ..self.judge_from_memory(token) };
+                    // The duration of the first judgement is reported.
+                    let Judgement { signature, checked_at, .. } = *judgement;
+                    *judgement = Judgement { signature, checked_at, ..self.judge_from_memory(token) };
                 }
             }
         }

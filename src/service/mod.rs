@@ -104,10 +104,6 @@ pub struct Service {
 }
 
 impl Service {
-    pub fn judge(&self) -> &Judge {
-        &self.judge
-    }
-
     pub fn issuer(&self) -> &str {
         &self.tokens.issuer
     }

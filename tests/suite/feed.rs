@@ -302,6 +302,7 @@ on_both_engines! {
         app.administer(Method::PATCH, "/admin/v1/clients/orders", Some(json!({"feed": "revocations"}))).await;
         app.sync().await;
         let stream = Events::open(&app, &reader, None).await;
+        // The clock stands still, so that only the drain can end the waiting query.
         let cursor = read(&app, &reader, "").await["cursor"].as_str().unwrap().to_owned();
         let query = format!("?cursor={cursor}&wait=14");
         let (answer, ()) = tokio::join!(read(&app, &reader, &query), async {

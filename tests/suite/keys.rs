@@ -186,7 +186,7 @@ on_both_engines! {
             for (token, (_, kid)) in &alive {
                 let is_honest = !withdrawn.contains(kid);
                 for app in apps {
-                    let verdict = app.service.judge().judge(token).await.verdict;
+                    let verdict = app.service.judge.judge(token).await.verdict;
                     let is_active = matches!(verdict, countersign::service::Verdict::Active(_));
                     assert_eq!(is_active, is_honest, "round {round}: {kid} {verdict:?}");
                 }
@@ -493,7 +493,7 @@ on_both_engines! {
         // Their `iat` is older than any key that is unknown to the replica.
         app.advance(2 * MINUTE).await;
         let before = queries().await;
-        let judge = app.service.judge();
+        let judge = &app.service.judge;
         for number in 0..size(1000, 1_000_000) {
             let verdict = judge.judge(&unknown(number)).await.verdict;
             assert!(matches!(verdict, countersign::service::Verdict::Inactive(_)));

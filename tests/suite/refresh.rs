@@ -6,7 +6,7 @@ use countersign::domain::{Audience, ClientId, ClientSettings, Grant, Grants, Rol
 use countersign::service::{ClientError, Requester};
 use serde_json::{Value, json};
 
-use crate::support::app::{PASSWORD, TestApp, USER, application, error_of, tokens};
+use crate::support::app::{PASSWORD, TestApp, USER, application, error_of, machine, tokens};
 use crate::support::database::{Engine, TestDatabase, on_both_engines};
 use crate::support::judging::claims_of;
 use crate::support::sessions::*;
@@ -33,6 +33,21 @@ async fn statements(app: &TestApp, name: &str) -> f64 {
 }
 
 on_both_engines! {
+    /// README: "There is no row for an access token and none for a refresh."
+    async fn r1_refreshes_tokens_and_introspections_add_no_row(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        let worker = app.confidential("worker", machine(&[], "")).await;
+        let mut session = app.log_in().await;
+        let store = app.database.open().await;
+        let before = store.row_counts().await.unwrap();
+        for _ in 0..5 {
+            session = tokens(app.refresh(&session.refresh_token).await).await;
+            let token = app.token_of(&worker).await.access_token;
+            assert!(app.is_active(&session.access_token).await && app.is_active(&token).await);
+        }
+        assert_eq!(store.row_counts().await.unwrap(), before);
+    }
+
     async fn a_refresh_returns_the_next_pair_of_the_same_session(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let first = app.log_in().await;

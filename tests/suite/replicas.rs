@@ -556,7 +556,7 @@ on_both_engines! {
     async fn the_verified_token_cache_keeps_no_revoked_or_expired_token(database: TestDatabase) {
         let app = TestApp::start(database).await;
         let owner = a_machine(&app).await;
-        let cached = || app.service.judge().cached();
+        let cached = || app.service.judge.cached();
         let token = async || app.token_of(&owner).await.access_token;
         let [revoked, of_client, kept] = [token().await, token().await, token().await];
         assert_eq!(revoke(&app, &owner, &revoked).await.status(), 200);

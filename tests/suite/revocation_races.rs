@@ -199,7 +199,7 @@ async fn c6_ten_thousand_revocations_race_a_thread_that_judges_continuously() {
             let Some(token) = texts.get(usize::try_from(before / 2).unwrap()) else {
                 return (outlived, judged, honest);
             };
-            let is_active = matches!(service.judge().judge(token).await.verdict, Verdict::Active(_));
+            let is_active = matches!(service.judge.judge(token).await.verdict, Verdict::Active(_));
             judged += 1;
             honest += u64::from(is_active);
             outlived += u64::from(is_active && before % 2 == 1);
@@ -208,14 +208,14 @@ async fn c6_ten_thousand_revocations_race_a_thread_that_judges_continuously() {
     for (round, token) in tokens.iter().enumerate() {
         if round % 3 == 0 {
             // In some rounds the token is already cached; in the others, the other thread is verifying it.
-            app.service.judge().judge(token).await;
+            app.service.judge.judge(token).await;
         }
         let jti = Jti::parse(claims_of(token)["jti"].as_str().unwrap()).unwrap();
         let change = Change::Revoked(Revocation::Jti(jti));
         let entry = FeedEntry { change, created_at: START, expires_at: LATER, place: None };
         app.follower.apply_locally(Written { value: (), changes: vec![entry] }).await;
         stage.fetch_add(1, Ordering::SeqCst);
-        let is_active = matches!(app.service.judge().judge(token).await.verdict, Verdict::Active(_));
+        let is_active = matches!(app.service.judge.judge(token).await.verdict, Verdict::Active(_));
         assert!(!is_active, "round {round}: outlived its revocation where it was taken");
         stage.fetch_add(1, Ordering::SeqCst);
     }

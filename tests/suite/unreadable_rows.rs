@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign::domain::{Algorithm, ClientSettings, IntrospectRight};
+use countersign::domain::{Algorithm, ClientKind, ClientSettings, FeedRight, IntrospectRight};
 use countersign::service::Requester;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -146,6 +146,29 @@ on_both_engines! {
         replica.follower.reread_unreadable().await.unwrap();
         assert_eq!(problems(&replica).await, [""; 0]);
         assert!(replica.is_active(&concerned).await);
+    }
+
+    async fn d18_f1_the_feed_names_an_unreadable_client_unknown_and_announces_its_repair(database: TestDatabase) {
+        let app = TestApp::start(database).await;
+        app.confidential("spoilt", machine(&[], "")).await;
+        let settings = ClientSettings { feed: FeedRight::Revocations, ..ClientSettings::new(ClientKind::Confidential) };
+        let reader = app.confidential("orders", settings).await;
+        let read = async |query: String| {
+            let request = app.get(&format!("/v1/revocations{query}")).basic_auth(&reader.id, Some(&reader.secret));
+            let feed: Value = request.send().await.unwrap().json().await.unwrap();
+            let of_client = feed["items"].as_array().unwrap().iter().rfind(|item| item["client_id"] == "spoilt");
+            (of_client.map_or(Value::Null, |item| item["state"].clone()), format!("?cursor={}", feed["cursor"].as_str().unwrap()))
+        };
+        app.sync().await;
+        let (state, before) = read(String::new()).await;
+        assert_eq!(state, "active");
+        spoil_client(&app, "spoilt", "audiences = '\"'").await;
+        app.sync().await;
+        let (state, spoilt) = read(before).await;
+        assert_eq!((state, read(String::new()).await.0), (json!("unknown"), json!("unknown")));
+        app.database.tamper("UPDATE clients SET audiences = '' WHERE id = 'spoilt'").await;
+        app.follower.reread_unreadable().await.unwrap();
+        assert_eq!((read(spoilt).await.0, read(String::new()).await.0), (json!("active"), json!("active")));
     }
 
     async fn d18_lists_show_the_readable_rows_and_name_the_others(database: TestDatabase) {

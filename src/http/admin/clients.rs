@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::extract::State;
 use http::StatusCode;
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
 use super::Administrator;
 use crate::domain::{
@@ -109,19 +109,19 @@ pub struct ClientFields {
     /// The part of the revocation feed that the client may read: `none`, `revocations` or `edge`.
     feed: Option<String>,
     /// Lifetime of access tokens in seconds, 30 to 3600; `null` or `"default"` for the service's default.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "crate::json::present")]
     #[schema(value_type = Option<AccessTtl>)]
     access_ttl: Option<Option<AccessTtl>>,
     /// `ES256`, `EdDSA`, `RS256` or `PS256`; `null` or `default` for the service's default.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "crate::json::present")]
     #[schema(value_type = Option<String>)]
     algorithm: Option<Option<String>>,
     /// `at+jwt` or `JWT`; `null` or `default` for the service's default.
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "crate::json::present")]
     #[schema(value_type = Option<String>)]
     token_type: Option<Option<String>>,
     /// Public keys for `private_key_jwt` (RFC 7517 §5).
-    #[serde(deserialize_with = "given")]
+    #[serde(deserialize_with = "crate::json::present")]
     #[schema(value_type = Option<Object>)]
     jwks: Option<Option<serde_json::Value>>,
     enabled: Option<bool>,
@@ -358,11 +358,6 @@ impl ClientFields {
 /// A value set for the client; `None` for the service's default.
 fn own(choice: &Option<String>) -> Option<&str> {
     choice.as_deref().filter(|text| *text != DEFAULT)
-}
-
-/// Distinguishes a `null` member from an omitted one.
-fn given<'de, T: Deserialize<'de>, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
 }
 
 fn each<T>(

@@ -44,6 +44,9 @@ pub struct BearerProblems;
 /// Errors of every administrative endpoint: 400, 401, 403, 500 and 503.
 pub struct AdminProblems;
 
+/// Errors of the revocation feed: 400, 401, 403, 429, 500 and 503.
+pub struct FeedProblems;
+
 type Responses = BTreeMap<String, RefOr<Response>>;
 
 /// The error that every endpoint can answer.
@@ -53,6 +56,19 @@ const INTERNAL: (&str, &str) =
 /// A transaction can commit although its result was lost or arrived too late.
 const UNAVAILABLE: &str = "`temporarily_unavailable`: the service cannot answer now. A requested change may have been made; \
                            check before repeating it";
+
+impl IntoResponses for FeedProblems {
+    fn responses() -> Responses {
+        problems(&[
+            ("400", "`invalid_request`"),
+            ("401", "`invalid_client`"),
+            ("403", "`unauthorized_client`: the client's setting `feed` is `none`"),
+            ("429", "`too_many_attempts`: too many failed authentications"),
+            INTERNAL,
+            ("503", "`temporarily_unavailable`: the replica has not started; `busy`: too many readers"),
+        ])
+    }
+}
 
 impl IntoResponses for BodyProblems {
     fn responses() -> Responses {

@@ -13,5 +13,5 @@ pub use catalogue::ProblemCode;
 pub use challenge::Challenge;
 pub(crate) use content::ErrorContent;
 pub use content::{Cause, FieldError};
-pub use documented::{AdminProblems, BearerProblems, BodyProblems, ProblemBody};
+pub use documented::{AdminProblems, BearerProblems, BodyProblems, FeedProblems, ProblemBody};
 pub use shape::ErrorShape;

@@ -37,7 +37,10 @@ impl<'a> LenientQuery<'a> {
     pub fn values(self, name: &str) -> impl Iterator<Item = Option<Zeroizing<String>>> {
         pairs(self.0.as_bytes()).filter_map(move |pair| {
             let (key, value) = split_pair(pair);
-            let is_named = || decode(key).is_some_and(|key| *key == name);
+            let is_plain = memchr::memchr2(b'%', b'+', key).is_none();
+            let is_named = || {
+                if is_plain { key == name.as_bytes() } else { decode(key).is_some_and(|key| *key == name) }
+            };
             (!value.is_empty() && is_named()).then(|| decode(value))
         })
     }

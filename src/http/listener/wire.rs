@@ -214,8 +214,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 Poll::Pending => return Poll::Pending,
             }
             let used = self.inbound.follow(&out.filled()[filled..]);
-            self.held.extend_from_slice(&out.filled()[filled + used..]);
-            out.set_filled(filled + used);
+            self.hold(out, filled + used);
         } else {
             let end = self.held.len().min(self.taken + out.remaining());
             let used = self.inbound.follow(&self.held[self.taken..end]);

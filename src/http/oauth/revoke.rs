@@ -12,6 +12,7 @@ use crate::http::middleware::RequestContext;
 use crate::http::oauth::OAuthProblems;
 use crate::http::state::Shared;
 use crate::service::RevokeError;
+use crate::telemetry::metrics;
 
 /// Parameters of a revocation; others are ignored.
 #[derive(utoipa::ToSchema)]
@@ -45,7 +46,11 @@ pub async fn revoke(
 ) -> Result<StatusCode, ApiError> {
     let caller = caller::of_form(&shared, &headers, context.client.ip(), &form).await?;
     let token = form.required("token", usize::MAX)?;
-    shared.service.revocations.revoke_token(&caller, token, &context.requester()).await?;
+    let revoked = shared.service.revocations.revoke_token(&caller, token, &context.requester()).await;
+    if let Err(RevokeError::TooMany(_)) = &revoked {
+        shared.metrics.attempts_refused.count(metrics::Limit::Client);
+    }
+    revoked?;
     Ok(StatusCode::OK)
 }
 

@@ -22,8 +22,9 @@ pub struct LogoutRequest {
     refresh_token: Option<String>,
 }
 
-/// Ends the session of the refresh token in the body, and ignores the header. Without a refresh token, ends the session
-/// of the access token in the header.
+/// Ends the session of the refresh token in the body, or of the access token in the header.
+///
+/// The header is ignored if the body has a refresh token.
 #[utoipa::path(
     post, path = "/v1/logout", tag = "sessions", request_body = Option<LogoutRequest>,
     responses(

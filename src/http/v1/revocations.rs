@@ -20,7 +20,7 @@ use serde_json::value::RawValue;
 
 use crate::domain::{Audience, StoredSecret, Timestamp};
 use crate::http::caller;
-use crate::http::error::{ApiError, ProblemBody, ProblemCode};
+use crate::http::error::{ApiError, FeedProblems, ProblemCode};
 use crate::http::extract::QueryParams;
 use crate::http::listener::Streamed;
 use crate::http::middleware::{self, RequestContext, RequestFacts};
@@ -74,7 +74,7 @@ enum ItemKind<'a> {
     Client {
         client_id: String,
         epoch: u32,
-        /// `active`, `disabled` or `deleted`.
+        /// `active`, `disabled`, `deleted`, or `unknown` while the service cannot read the client.
         state: &'static str,
         version: i64,
     },
@@ -117,12 +117,8 @@ struct SecretItem {
     responses(
         (status = 200, description = "Items, and how fresh they are", body = RevocationFeed,
          headers(("etag" = String, description = "The cursor"))),
-        (status = 400, description = "`invalid_request`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "`unauthorized_client`: the client's setting `feed` is `none`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "`too_many_attempts`: too many failed authentications", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`temporarily_unavailable`: the replica has not started; `busy`: too many readers", body = ProblemBody, content_type = "application/problem+json")),
+        FeedProblems,
+    ),
     security(("client" = []))
 )]
 pub async fn revocations(
@@ -152,12 +148,8 @@ pub async fn revocations(
         (status = 200, description = "Events. `item`: an item of `GET /v1/revocations`. `full`: everything follows, until `full-end`; keep judging with what you had until then. \
                                       `fresh`: `{\"cursor\", \"covered_ms\"}`, at least every 500 ms. The stream ends after about five minutes; continue with the last cursor, on any replica",
          body = String, content_type = "text/event-stream"),
-        (status = 400, description = "`invalid_request`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 401, description = "`invalid_client`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 403, description = "`unauthorized_client`: the client's setting `feed` is `none`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 429, description = "`too_many_attempts`: too many failed authentications", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 500, description = "`internal`", body = ProblemBody, content_type = "application/problem+json"),
-        (status = 503, description = "`temporarily_unavailable`: the replica has not started; `busy`: too many readers", body = ProblemBody, content_type = "application/problem+json")),
+        FeedProblems,
+    ),
     security(("client" = []))
 )]
 pub async fn events(
@@ -176,8 +168,7 @@ pub async fn events(
         text => cursor_of(text.filter(|text| !text.is_empty()))
             .map_err(|_| ApiError::invalid_field("last-event-id", "is not a cursor of this feed"))?,
     };
-    let lifetime = shared.service.feed.lifetime();
-    let following = shared.service.feed.follow(reader, since.as_ref(), lifetime);
+    let following = shared.service.feed.follow(reader, since.as_ref());
     let chunks = stream::unfold((shared, following), |(shared, mut following)| async move {
         let parts = shared.service.feed.next(&mut following).await?;
         let mut text = String::new();
@@ -249,24 +240,23 @@ async fn diff(shared: &Shared, reader: &mut Reader, since: &PublicCursor, wait: 
 
 /// Everything, written in parts.
 fn full(shared: &Arc<Shared>, reader: Reader) -> Response {
-    let full = shared.service.feed.full();
-    let Some(fresh) = shared.service.feed.fresh_of(&full, &reader) else {
+    let Some(full) = shared.service.feed.full(&reader) else {
         let error = ApiError::new(ProblemCode::TemporarilyUnavailable);
-        return error.into_response();
+        return error.because("the revocations are not loaded yet").into_response();
     };
-    let headers = json_headers(&fresh);
+    let headers = json_headers(&full.fresh);
+    let head = stream::once(std::future::ready(Ok(Bytes::from(head_of(&full.fresh, true)))));
     let state = Full { shared: Arc::clone(shared), reader, read: Some(full), is_first: true };
-    let head = stream::once(std::future::ready(Ok(Bytes::from(head_of(&fresh, true)))));
     let rest = stream::unfold(state, |mut state| async move {
         let mut read = state.read.take()?;
         let mut text = String::new();
         match state.shared.service.feed.next_of_full(&mut read, &state.reader) {
-            Ok(items) => {
+            Some(items) => {
                 write_items(&state.shared, &items, state.is_first, &mut text);
                 state.is_first &= items.is_empty();
                 state.read = Some(read);
             }
-            Err(_) => text.push_str("]}"),
+            None => text.push_str("]}"),
         }
         Some((Ok::<_, Infallible>(Bytes::from(text)), state))
     });

@@ -31,7 +31,9 @@ pub async fn jwks(shared: Arc<Shared>, request: Request<RequestBody>) -> (Reques
 fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
     // Verifiers would cache an empty set, and treat every token as forged.
     if !shared.service.status.has_started() {
-        return ApiError::new(ProblemCode::TemporarilyUnavailable).into_response();
+        return ApiError::new(ProblemCode::TemporarilyUnavailable)
+            .because("the keys are not loaded yet")
+            .into_response();
     }
     let (document, max_age) = shared.service.status.jwks();
     let cache = match max_age.as_secs() {
@@ -40,7 +42,7 @@ fn answer(shared: &Shared, headers: &HeaderMap) -> Response {
     };
     let etag = HeaderValue::from_maybe_shared(document.etag.clone());
     let (Ok(cache), Ok(etag)) = (cache, etag) else {
-        return StatusCode::INTERNAL_SERVER_ERROR.into_response();
+        return ApiError::internal("a header of the JWKS cannot be written").into_response();
     };
     let is_cached = has_etag(headers, &etag);
     let mut response = Response::new(if is_cached { Body::empty() } else { document.body.clone().into() });

@@ -80,10 +80,7 @@ impl Clients {
             return Err(Failure::no_verdict(reason).into());
         }
         let generation = self.replica.view.generation();
-        match self.caller_by(auth).await {
-            Err(CallerError::Refused) if self.names_unreadable_client(auth) => {
-                return Err(Failure::no_verdict(Unavailable::UnreadableClient).into());
-            }
+        match self.decided_caller(auth).await {
             Err(CallerError::Refused) => {}
             decided => return decided,
         }
@@ -100,7 +97,19 @@ impl Clients {
         if self.replica.view.generation() == generation {
             return Err(CallerError::Refused);
         }
-        self.caller_by(auth).await
+        self.decided_caller(auth).await
+    }
+
+    /// The caller. Freshness is checked after the view was read, and a refusal because of an unreadable row is no refusal.
+    async fn decided_caller(&self, auth: &ClientAuth<'_>) -> Result<Caller, CallerError> {
+        let unavailable = |reason| Err(Failure::no_verdict(reason).into());
+        match (self.caller_by(auth).await, self.judge.unavailable()) {
+            (Ok(_) | Err(CallerError::Refused), Some(reason)) => unavailable(reason),
+            (Err(CallerError::Refused), None) if self.names_unreadable_client(auth) => {
+                unavailable(Unavailable::UnreadableClient)
+            }
+            (decided, _) => decided,
+        }
     }
 
     async fn caller_by(&self, auth: &ClientAuth<'_>) -> Result<Caller, CallerError> {

@@ -254,12 +254,7 @@ impl Sessions {
             max_per_user: self.settings.max_sessions,
             revocation_expires_at: now.plus(REVOCATION_LIFE),
             settled: verified.attempt.settlements(),
-            audit: from
-                .acting(user.id)
-                .event("login.succeeded")
-                .about_user(user.id)
-                .of_session(session.id)
-                .on(&client.id),
+            audit: from.event("login.succeeded").about_user(user.id).of_session(session.id).on(&client.id),
             displaced_audit: from.event("session.displaced").noting("reason", EndReason::Displaced.as_str()),
             caller: CancellationToken::new(),
         };

@@ -1,7 +1,9 @@
 //! Refresh: issues the next pair of a session, or the current pair again for a retry (design.md §4).
 
 use crate::crypto::RefreshToken;
-use crate::domain::{Audience, Client, ClientKind, EndReason, Grant, RefreshRefusal, SessionState, Timestamp};
+use crate::domain::{
+    Audience, Client, ClientKind, EndReason, Grant, RefreshRefusal, Revocation, SessionState, Timestamp,
+};
 use crate::service::tokens::granted::{Granted, Narrowing, NotGranted};
 use crate::service::{Caller, Failure, IssuedTokens, REVOCATION_LIFE, Requester, Sessions};
 use crate::store::{MatchingSession, RotateOutcome, RotateRequest, SessionDetail};
@@ -120,7 +122,14 @@ impl Sessions {
     }
 
     async fn rotate(&self, request: RotateRequest, now: Timestamp) -> Result<RotateOutcome, Failure> {
-        Ok(self.replica.follower.apply_locally(self.replica.store.sessions().rotate(request, now).await?).await)
+        let (session, revoked_until) = (request.session, request.revocation_expires_at);
+        let written = self.replica.store.sessions().rotate(request, now).await?;
+        let outcome = self.replica.follower.apply_locally(written).await;
+        if let RotateOutcome::Refused(RefreshRefusal::Reused) = &outcome {
+            // Another replica or request may have ended the session a moment ago.
+            self.replica.view.revoke(&Revocation::Session(session), revoked_until);
+        }
+        Ok(outcome)
     }
 
     /// The lists of audiences that the sessions of a client usually have: all of the client's, or one of them. A session

@@ -89,17 +89,17 @@ impl Attempts<'_> {
         exemption: Option<Exemption>,
         now: Timestamp,
     ) -> Result<Decision, StoreError> {
-        if let Some(decision) = self.register_together(&keys, exemption, now).await? {
-            return Ok(decision);
-        }
-        // A flood of attempts on a blocked key costs a read, and no lock.
-        const LOOK: &str = concat!("SELECT ", attempt_columns!(), " FROM login_attempts WHERE key IN ($1, $2, $3, $4)");
         let Some(&(first, _)) = keys.first() else {
             return Ok(Decision::Allowed { counted: Vec::new(), is_last: false });
         };
         if keys.len() > MAX_KEYS {
             return Err(StoreError::Internal("an attempt is counted under too many keys".to_owned()));
         }
+        if let Some(decision) = self.register_together(&keys, exemption, now).await? {
+            return Ok(decision);
+        }
+        // A flood of attempts on a blocked key costs a read, and no lock.
+        const LOOK: &str = concat!("SELECT ", attempt_columns!(), " FROM login_attempts WHERE key IN ($1, $2, $3, $4)");
         let key = |index: usize| keys.get(index).map_or(first, |(key, _)| *key).0;
         let rows = self.0.rows("attempts_read", LOOK, values![key(0), key(1), key(2), key(3)]).await?;
         let mut blocks = Vec::new();

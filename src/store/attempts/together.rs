@@ -8,7 +8,7 @@ use super::rule::NOT_BLOCKED;
 use super::{AttemptKey, AttemptLimits, Attempts, Decision, Exemption, MAX_COUNTS, NOTED_AFTER, Settlement};
 use crate::domain::Timestamp;
 use crate::store::StoreError;
-use crate::store::db::{Row, Value, Written, values};
+use crate::store::db::{Row, Value, Written, answer_lost, values};
 
 /// Counts an attempt under every key, unless one of them is blocked.
 ///
@@ -126,18 +126,18 @@ impl Attempts<'_> {
         exemption: Option<Exemption>,
         now: Timestamp,
     ) -> Result<Option<Decision>, StoreError> {
-        let int = |number: i64| Some(number);
         let millis = |duration: Duration| i64::try_from(duration.as_millis()).unwrap_or(i64::MAX / 4);
         let asked = vec![
             Value::ByteStrings(keys.iter().map(|(key, _)| Some(key.0.to_vec())).collect()),
-            Value::Ints(keys.iter().map(|(_, limits)| int(i64::from(limits.free))).collect()),
-            Value::Ints(keys.iter().map(|(_, limits)| int(i64::from(limits.hard_stop))).collect()),
-            Value::Ints(keys.iter().map(|(_, limits)| int(millis(limits.window))).collect()),
+            Value::Ints(keys.iter().map(|(_, limits)| Some(i64::from(limits.free))).collect()),
+            Value::Ints(keys.iter().map(|(_, limits)| Some(i64::from(limits.hard_stop))).collect()),
+            Value::Ints(keys.iter().map(|(_, limits)| Some(millis(limits.window))).collect()),
         ];
         let exemption = (exemption.map(|exemption| exemption.from.0), exemption.map(|exemption| exemption.known.0));
         for _ in 0..MAX_COUNTS {
             let values = [asked.clone(), values![now, exemption.0, exemption.1]].concat();
-            let read = move |rows: Vec<Row>| Ok(Written { value: counted(&rows, now)?, changes: Vec::new() });
+            // An attempt that is counted twice is refused earlier, and never later.
+            let read = move |rows: Vec<Row>, _| Ok(Written { value: counted(&rows, now)?, changes: Vec::new() });
             let Some(answer) = self.0.write_together("attempts_count", COUNT, values, read).await? else {
                 return Ok(None);
             };
@@ -163,7 +163,10 @@ impl Attempts<'_> {
     /// PostgreSQL: [`Attempts::settle`] in one statement. None on SQLite.
     pub(super) async fn settle_in_one(&self, settlements: &[Settlement]) -> Result<Option<Written<()>>, StoreError> {
         const SETTLE: &str = concat!("WITH ", settle_together!("TRUE"), " SELECT 1::bigint AS is_settled");
-        let read = |_| Ok(Written { value: (), changes: Vec::new() });
+        // A second run would take back the count of another attempt.
+        let read = |_: Vec<Row>, is_certain| {
+            if is_certain { Ok(Written { value: (), changes: Vec::new() }) } else { Err(answer_lost()) }
+        };
         self.0.write_together("attempts_settle", SETTLE, settled_values(settlements), read).await
     }
 }

@@ -35,7 +35,7 @@ impl Abandoned {
         if kept.len() == 1 {
             tracing::warn!(
                 backend,
-                "a statement got no answer; its connection counts as taken until PostgreSQL has ended it"
+                "a statement got no answer; its slot of the pool stays taken until PostgreSQL ends the statement"
             );
             tokio::spawn(watch(Arc::downgrade(pool)));
         }

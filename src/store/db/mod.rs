@@ -305,13 +305,14 @@ impl Database {
     /// round trip: the caller runs a job.
     ///
     /// All parts of the statement see the same snapshot, from before it waited for a lock. The statement may be run
-    /// twice: the second run must fail or return no row.
+    /// twice, if the answer of the first run was lost. `read` is told whether that is excluded. The second run must
+    /// fail, return no row, or do no harm; otherwise `read` answers [`answer_lost`].
     pub(in crate::store) async fn write_together<T: Send + 'static>(
         &self,
         name: &'static str,
         sql: &'static str,
         values: Vec<Value>,
-        read: impl FnOnce(Vec<Row>) -> Result<Written<T>, StoreError> + Send + 'static,
+        read: impl FnOnce(Vec<Row>, bool) -> Result<Written<T>, StoreError> + Send + 'static,
     ) -> Result<Option<Written<T>>, StoreError> {
         if matches!(self.inner.engine, Engine::Sqlite(_)) {
             return Ok(None);
@@ -322,8 +323,8 @@ impl Database {
             if answer.rows.is_empty() && !answer.is_certain {
                 return Err(answer_lost());
             }
-            let written = read(answer.rows)?;
-            if !written.changes.is_empty() {
+            let written = read(answer.rows, answer.is_certain)?;
+            if !written.changes.is_empty() || !answer.is_certain {
                 inner.announce();
             }
             Ok(written)
@@ -538,7 +539,7 @@ pub(in crate::store) struct ChangedRow {
 }
 
 /// A repeated statement found nothing to change: its first run may have been committed.
-fn answer_lost() -> StoreError {
+pub(in crate::store) fn answer_lost() -> StoreError {
     StoreError::OutcomeUnknown("the connection was closed before the answer".to_owned())
 }
 

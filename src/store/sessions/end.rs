@@ -72,7 +72,7 @@ pub(super) async fn end_session(
     let mut values = owned(&request);
     values.extend(values![now, request.reason.as_str(), until, is_written]);
     values.extend(values![event.event, event.actor, event.request_id, event.detail]);
-    let read = move |rows: Vec<Row>| {
+    let read = move |rows: Vec<Row>, _| {
         let row = rows.first().map(|row| row.of("sessions", "ended"));
         let is = |column| row.map_or(Ok(0), |row| row.int(column)).map(|number| number > 0);
         let outcome = match (is("ended")?, is("existed")?) {
@@ -91,14 +91,17 @@ pub(super) async fn end_session(
     database.write(name, (request, now), |tx, (request, now)| Box::pin(end(tx, request, *now))).await
 }
 
-/// The statements of [`end`] in one.
+/// The statements of [`end`] in one. A password change may commit while the statement waits for the row, so the update
+/// repeats the conditions.
 const END_TOGETHER: &str = concat!(
     "WITH owned AS (
         SELECT id FROM sessions WHERE id = $1 AND ($2 IS NULL OR user_id = $2) AND ($3 IS NULL OR family_digest = $3)
             AND ($4 IS NULL OR client_id = $4)),
     ended AS (
         UPDATE sessions SET ended_at = $5, end_reason = $6
-        WHERE id = (SELECT id FROM owned) AND ended_at IS NULL RETURNING id, user_id, client_id),
+        WHERE id = (SELECT id FROM owned) AND ended_at IS NULL AND ($2 IS NULL OR user_id = $2)
+            AND ($3 IS NULL OR family_digest = $3) AND ($4 IS NULL OR client_id = $4)
+        RETURNING id, user_id, client_id),
     revoked AS (
         INSERT INTO changes (kind, subject, epoch, created_at, expires_at) SELECT 'session', id, 0, $5, $7 FROM ended),
     audited AS (

@@ -73,8 +73,8 @@ impl Sessions<'_> {
         self.database.write("session_open", (new, now), |tx, (new, now)| Box::pin(open(tx, new, *now))).await
     }
 
-    /// PostgreSQL: opens the session with one statement. None on SQLite, and if the statement changed nothing: the
-    /// transaction then finds out why.
+    /// Opens the session with one statement of PostgreSQL. Returns None on SQLite, for a disconnected caller, and if the
+    /// statement changed nothing. The caller then runs the transaction, which determines the reason.
     async fn open_together(&self, new: &NewSession, now: Timestamp) -> Result<Option<Written<Opened>>, StoreError> {
         if new.caller.is_cancelled() {
             return Ok(None);
@@ -92,7 +92,7 @@ impl Sessions<'_> {
             values![displaced_audit.event, displaced_audit.actor, displaced_audit.request_id, displaced_audit.detail],
         ];
         let until = new.revocation_expires_at;
-        let read = move |rows: Vec<Row>| {
+        let read = move |rows: Vec<Row>, _| {
             let mut displaced = Vec::new();
             for row in &rows {
                 displaced.extend(row.of("sessions", "id").opt_array("id")?.map(SessionId::from_bytes));

@@ -21,11 +21,11 @@ MINE = "https://orders.example.com"
 OTHER = "https://other.example.com"
 
 
-def program(name):
+def program(name, page=PAGE):
     """The code of the block that says `run=NAME`."""
-    found = re.search(rf"^```\w+ run={name}\n(.*?)^```", PAGE.read_text(), flags=re.M | re.S)
+    found = re.search(rf"^```\w+ run={name}\n(.*?)^```", page.read_text(), flags=re.M | re.S)
     if not found:
-        raise Failed(f"{PAGE.name} has no block run={name}")
+        raise Failed(f"{page.name} has no block run={name}")
     return found[1]
 
 

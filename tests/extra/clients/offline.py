@@ -1,23 +1,16 @@
 """The programs of docs/how-to/verify-offline.md: they refuse a revoked token, and answer 503 when the feed is cut."""
 
-import re
 import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import guide  # noqa: E402
 from support.processes import Failed, Process, free_port, listens, request, wait_for  # noqa: E402
 from support.service import REPOSITORY, Service  # noqa: E402
 
 PAGE = REPOSITORY / "docs/how-to/verify-offline.md"
 MINE = "https://orders.example.com"
-
-
-def program(name):
-    found = re.search(rf"^```\w+ run={name}\n(.*?)^```", PAGE.read_text(), flags=re.M | re.S)
-    if not found:
-        raise Failed(f"{PAGE.name} has no block run={name}")
-    return found[1]
 
 
 def check(blueprint, folder, commands, environment):
@@ -33,7 +26,7 @@ def check(blueprint, folder, commands, environment):
             port, place = free_port(), folder / name
             place.mkdir(parents=True)
             settings = {"ISSUER": service.issuer, "AUDIENCE": MINE, "CLIENT_ID": "orders", "CLIENT_SECRET": service.secrets["orders"], "PORT": str(port)}
-            programs[name] = (port, Process(name, command(place, program(name)), place, env={**environment, **settings}))
+            programs[name] = (port, Process(name, command(place, guide.program(name, PAGE)), place, env={**environment, **settings}))
 
         def ask(port, token):
             return request(port, "/", headers=[("Authorization", f"Bearer {token}")]).status
